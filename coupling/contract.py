@@ -1,0 +1,151 @@
+"""What every part of sobofem agrees on: a model maps parameters to responses and their Jacobian.
+
+Nothing here imports a solver or a network. `fem.Problem`, `surrogate.Surrogate`, a closed-form test
+function and a user's legacy code satisfy `Model` structurally; nobody inherits from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A map from n parameters to m responses that knows its own derivative."""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the n inputs."""
+
+    @property
+    def responses(self) -> tuple[str, ...]:
+        """Names of the m outputs."""
+
+    @property
+    def bounds(self) -> Array:
+        """The box that the inputs live in, (n, 2)."""
+
+    def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
+        """Responses (m,) and, unless declined, dy/dx (m, n), in physical units at x (n,).
+
+        Collective on the model's communicator, with the same arrays on every rank. A sample that can't be
+        computed raises an exception that satisfies `SampleFailure`; a wrong argument raises `ValueError`.
+        """
+
+
+@runtime_checkable
+class SampleFailure(Protocol):
+    """What an exception carries when a sample has no answer: recorded by an ensemble, never fatal to it."""
+
+    reason: str
+    load_factor: float
+
+
+@dataclass(frozen=True)
+class Description:
+    """What identifies a model: enough to label its samples and to refuse those of another one.
+
+    Attributes:
+        name: The model's name, as the user called it.
+        parameters: Names of the n inputs.
+        responses: Names of the m outputs.
+        bounds: The input box, (n, 2).
+        units: Unit of each parameter and response that has one, by name.
+        digest: Changes whenever the model's definition does.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    responses: tuple[str, ...]
+    bounds: Array
+    units: Mapping[str, str] = field(default_factory=dict)
+    digest: str = ""
+
+    def label(self, name: str) -> str:
+        """The name with its unit, as on an axis: `traction_x [MPa]`."""
+        unit = self.units.get(name, "")
+        return f"{name} [{unit}]" if unit else name
+
+
+def describe(model: Model, *, name: str = "") -> Description:
+    """Read a model's description, and check that its parts fit together.
+
+    Args:
+        model: Any `Model`; it may also offer `units` (name to unit) and `digest` (str).
+        name: What the user called it; by default the name of its class.
+
+    Raises:
+        TypeError: If it lacks a member of the contract.
+        ValueError: If names repeat, or bounds have the wrong shape, order or are not finite.
+    """
+    if not isinstance(model, Model):
+        wanted = ("parameters", "responses", "bounds", "evaluate")
+        missing = [member for member in wanted if not hasattr(model, member)]
+        raise TypeError(f"{type(model).__name__} is no Model: it lacks {', '.join(missing)}")
+    parameters, responses = tuple(model.parameters), tuple(model.responses)
+    names = parameters + responses
+    repeated = sorted({n for n in names if names.count(n) > 1})
+    if repeated:
+        raise ValueError(f"names of parameters and responses must differ, but these repeat: {repeated}")
+    return Description(
+        name=name or type(model).__name__,
+        parameters=parameters,
+        responses=responses,
+        bounds=checked_bounds(model.bounds, parameters),
+        units=dict(getattr(model, "units", {})),
+        digest=getattr(model, "digest", "") or _source_digest(model),
+    )
+
+
+def checked_bounds(bounds: ArrayLike, parameters: tuple[str, ...]) -> Array:
+    """Bounds as a float64 array (n, 2), each row finite and increasing; `ValueError` names the row that isn't."""
+    box = np.array(bounds, dtype=np.float64)
+    if box.shape != (len(parameters), 2):
+        raise ValueError(f"bounds have shape {box.shape}, expected {(len(parameters), 2)} for {parameters}")
+    for name, (low, high) in zip(parameters, box, strict=True):
+        if not (np.isfinite(low) and np.isfinite(high) and low < high):
+            raise ValueError(f"bounds of {name!r} are [{low:g}, {high:g}]; expected finite, lower before upper")
+    return box
+
+
+def checked_evaluation(model: Model, x: Array, *, jacobian: bool = True) -> tuple[Array, Array | None]:
+    """`model.evaluate(x)`, with shapes and finiteness checked: what a user's own model must return.
+
+    Raises:
+        ValueError: If an array has the wrong shape, or holds NaN or infinity.
+    """
+    m, n = len(model.responses), len(model.parameters)
+    answer = model.evaluate(x, jacobian=jacobian)
+    if not (isinstance(answer, tuple) and len(answer) == 2):
+        raise ValueError(f"evaluate returned {type(answer).__name__}, expected the pair (responses, jacobian)")
+    y = np.asarray(answer[0], dtype=np.float64)
+    dy = None if answer[1] is None else np.asarray(answer[1], dtype=np.float64)
+    if y.shape != (m,):
+        raise ValueError(f"evaluate returned responses of shape {y.shape}, expected {(m,)} for {model.responses}")
+    if jacobian and (dy is None or dy.shape != (m, n)):
+        shape = None if dy is None else dy.shape
+        raise ValueError(f"evaluate returned a Jacobian of shape {shape}, expected {(m, n)}")
+    if not np.isfinite(y).all() or (dy is not None and not np.isfinite(dy).all()):
+        raise ValueError(f"evaluate returned NaN or infinity at {dict(zip(model.parameters, x, strict=True))}")
+    return y, dy if jacobian else None
+
+
+def _source_digest(model: Model) -> str:
+    """Digest of the file that defines the model's class; empty where there is none (an interactive session)."""
+    try:
+        path = inspect.getsourcefile(type(model))
+    except TypeError:
+        return ""
+    if path is None or not Path(path).is_file():
+        return ""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]

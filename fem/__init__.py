@@ -1,0 +1,28 @@
+"""Finite-element problems with exact sensitivities, on FEniCSx.
+
+problem = Problem(energy, u, bcs=bcs, parameters=[Scalar("young", E, (60e3, 80e3))], responses=[...])
+response, jacobian = problem.evaluate(x)
+"""
+
+from mpi4py import MPI  # isort: skip  # noqa: F401  (before dolfinx: the wheel finds its MPI through it)
+
+from fem.errors import NotConverged
+from fem.geometry import read_mesh
+from fem.linear_solver import DIRECT, MULTIGRID
+from fem.parameters import Field, Scalar, Shape
+from fem.problem import Problem
+from fem.responses import Response, average, p_norm
+
+__all__ = [
+    "DIRECT",
+    "MULTIGRID",
+    "Field",
+    "NotConverged",
+    "Problem",
+    "Response",
+    "Scalar",
+    "Shape",
+    "average",
+    "p_norm",
+    "read_mesh",
+]

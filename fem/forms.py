@@ -1,0 +1,124 @@
+"""Differentiate UFL forms by what a problem is parameterized with, and stack forms for assembly in one go.
+
+Every form handed in and out is a `ufl.Form` whose integrals carry an explicit quadrature degree, so that a
+derivative is integrated by the same rule as the form it belongs to: only then is it that form's derivative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ufl
+from ufl.algorithms import estimate_total_polynomial_degree, expand_derivatives
+from ufl.algorithms.transformer import strip_variables
+from ufl.constantvalue import Zero
+
+MAX_ESTIMATED_DEGREE = 10
+
+
+def with_quadrature_degrees(form: ufl.Form) -> ufl.Form:
+    """The form with UFL's estimate of the quadrature degree made explicit wherever the user gave none.
+
+    Raises:
+        ValueError: If an estimate exceeds `MAX_ESTIMATED_DEGREE`, as it does for large strains and roots.
+    """
+
+    def fixed(integral: Any) -> Any:
+        metadata = dict(integral.metadata())
+        if metadata.get("quadrature_degree", -1) in (-1, None):
+            degree = _estimated_degree(integral)
+            if degree > MAX_ESTIMATED_DEGREE:
+                raise ValueError(
+                    f"UFL estimates quadrature degree {degree} for an integral over {integral.integral_type()}; "
+                    "that is slow. Give the degree: ufl.dx(metadata={'quadrature_degree': 4})"
+                )
+            metadata["quadrature_degree"] = degree
+        return integral.reconstruct(metadata=metadata)
+
+    return ufl.Form([fixed(integral) for integral in form.integrals()])
+
+
+def _estimated_degree(integral: Any) -> int:
+    degree = estimate_total_polynomial_degree(
+        expand_derivatives(integral.integrand()), default_degree=1, element_replace_map={}
+    )
+    return int(max(degree) if isinstance(degree, tuple) else degree)
+
+
+def map_integrands(function: Callable[[Any], Any], form: ufl.Form) -> ufl.Form:
+    """Apply a function to every integrand; integrals that vanish drop out."""
+    integrals = [i.reconstruct(integrand=function(i.integrand())) for i in form.integrals()]
+    return ufl.Form([i for i in integrals if not isinstance(i.integrand(), Zero)])
+
+
+def expand(form: ufl.Form) -> ufl.Form:
+    """Carry out every derivative but those with respect to coordinates; integrals that vanish drop out."""
+    expanded = expand_derivatives(form)
+    return ufl.Form([i for i in expanded.integrals() if not isinstance(i.integrand(), Zero)])
+
+
+def by_constant(form: ufl.Form, constant: Any, component: tuple[int, ...]) -> ufl.Form:
+    """Partial derivative of an expanded form with respect to one entry of a `dolfinx.fem.Constant`."""
+    variable = ufl.variable(constant)
+    substituted = ufl.replace(form, {constant: variable})
+
+    def differentiated(integrand: Any) -> Any:
+        slope = ufl.diff(integrand, variable)
+        return strip_variables(expand_derivatives(slope[component] if component else slope))
+
+    return map_integrands(differentiated, substituted)
+
+
+def by_function(form: ufl.Form, function: Any, direction: Any) -> ufl.Form:
+    """Gateaux derivative of an expanded form with respect to a function, expanded."""
+    return expand(ufl.derivative(form, function, direction))
+
+
+@dataclass(frozen=True)
+class Member:
+    """A form in a family to be stacked, with the coordinate derivative that has to be taken after stacking.
+
+    UFL wants the derivative with respect to coordinates outermost, so that a test function or a weight must
+    be put in before it.
+
+    Attributes:
+        form: The form to stack.
+        velocity: The mesh velocity, a function on the coordinate element, to differentiate along; or None.
+    """
+
+    form: ufl.Form
+    velocity: Any = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is there to assemble."""
+        return self.form.empty()
+
+    def stacked(self, place: Callable[[ufl.Form], ufl.Form]) -> ufl.Form:
+        """The form put in its place among others, then differentiated along the velocity."""
+        placed = place(self.form)
+        if self.velocity is None or placed.empty():
+            return placed
+        return ufl.derivative(placed, ufl.SpatialCoordinate(placed.ufl_domain()), self.velocity)
+
+
+def depends_on(form: ufl.Form, function: Any) -> bool:
+    """Whether a function still appears in a form whose derivatives are carried out."""
+    return function in expand(form).coefficients()
+
+
+def weighted(form: ufl.Form, weight: Any) -> ufl.Form:
+    """Every integrand times a scalar weight; on interior facets the weight of the first cell."""
+
+    def times(integral: Any) -> Any:
+        factor = weight("+") if integral.integral_type().startswith("interior_facet") else weight
+        return integral.reconstruct(integrand=integral.integrand() * factor)
+
+    return ufl.Form([times(integral) for integral in form.integrals()])
+
+
+def total(forms: Sequence[ufl.Form]) -> ufl.Form:
+    """The sum of several forms, as one form to compile."""
+    return ufl.Form([integral for form in forms for integral in form.integrals()])

@@ -1,0 +1,85 @@
+"""The mesh itself: reading it, finding its parts, and watching it while shape parameters move it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dolfinx
+import numpy as np
+import ufl
+from mpi4py import MPI
+
+from fem.errors import NotConverged, agree
+from fem.jit import compile_expression
+
+
+def read_mesh(path: str | Path, comm: MPI.Intracomm) -> tuple[dolfinx.mesh.Mesh, dolfinx.mesh.MeshTags]:
+    """Read a mesh and its facet tags from XDMF, as `meshes` writes them. Collective on `comm`.
+
+    Args:
+        path: The `.xdmf` file, with its `.h5` file beside it; grids `mesh` and `facets` are read.
+        comm: Communicator to distribute the mesh over.
+
+    Raises:
+        FileNotFoundError: If either file is missing.
+    """
+    path = Path(path)
+    for needed in (path, path.with_suffix(".h5")):
+        if not needed.is_file():
+            raise FileNotFoundError(f"mesh file {needed} does not exist")
+    with dolfinx.io.XDMFFile(comm, str(path), "r") as file:
+        mesh = file.read_mesh(name="mesh")
+        mesh.topology.create_connectivity(mesh.topology.dim - 1, mesh.topology.dim)
+        facets = file.read_meshtags(mesh, "facets")
+    return mesh, facets
+
+
+class Orientation:
+    """Watches that no cell turns inside out as the mesh moves.
+
+    Args:
+        mesh: The mesh, in its sound initial state.
+    """
+
+    def __init__(self, mesh: dolfinx.mesh.Mesh) -> None:
+        element = mesh.ufl_domain().ufl_coordinate_element()
+        points = np.unique(np.round(element.basix_element.points, 12), axis=0)
+        self._mesh = mesh
+        self._cells = np.arange(mesh.topology.index_map(mesh.topology.dim).size_local, dtype=np.int32)
+        self._determinant = compile_expression(ufl.JacobianDeterminant(mesh), points, mesh.comm)
+        self._signs = np.sign(self._evaluate())
+
+    def _evaluate(self) -> np.ndarray:
+        return np.asarray(self._determinant.eval(self._mesh, self._cells))
+
+    def check(self) -> None:
+        """Compare with the initial state. Collective.
+
+        Raises:
+            NotConverged: If a cell is turned inside out or flat at one of its nodes.
+        """
+        flipped = np.any(self._evaluate() * self._signs <= 0.0)
+        if agree(self._mesh.comm, "flipped" if flipped else None):
+            raise NotConverged(
+                "the shape parameters turn a cell of the mesh inside out; narrow their bounds or refine the velocity",
+                reason="mesh inverted",
+            )
+
+
+def reference_area_ratio(mesh: dolfinx.mesh.Mesh) -> Any:
+    """Area on the boundary of the mesh as loaded per area of the moved mesh [-], by Nanson's formula.
+
+    A traction times this ratio keeps its total force while shape parameters change the face it acts on.
+
+    Returns:
+        UFL scalar for integrands over the exterior facets of `mesh`; one as long as no shape has moved.
+    """
+    element = mesh.ufl_domain().ufl_coordinate_element()
+    reference = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, element))
+    gdim = mesh.geometry.dim
+    nodes = mesh.geometry.x[mesh.geometry.dofmaps[0], :gdim]
+    reference.x.array.reshape(-1, gdim)[reference.function_space.dofmap.list] = nodes
+    inverse = ufl.grad(reference)  # of the deformation from the mesh as loaded to the moved one
+    normal = ufl.det(inverse) * ufl.dot(ufl.inv(inverse).T, ufl.FacetNormal(mesh))
+    return ufl.sqrt(ufl.inner(normal, normal))

@@ -1,0 +1,1 @@
+"""Ready problems, each checked against a closed form; `module:name` for the command line."""

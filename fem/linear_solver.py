@@ -1,0 +1,160 @@
+"""Solve with one matrix many times: a factorization or a multigrid hierarchy, made once and checked always."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+from mpi4py import MPI
+from petsc4py import PETSc
+
+from fem.errors import NotConverged, agree
+
+Options = Mapping[str, str | int | float]
+
+DIRECT: Options = {
+    "ksp_type": "preonly",
+    "pc_type": "lu",
+    "pc_factor_mat_solver_type": "mumps",
+    "mat_mumps_icntl_24": 1,  # find null pivots instead of dividing by them
+}
+"""MUMPS, for anything up to some 10⁵ unknowns in 3D or 10⁶ in 2D."""
+
+MULTIGRID: Options = {
+    "ksp_type": "cg",
+    "ksp_rtol": 1e-10,
+    "ksp_max_it": 500,
+    "pc_type": "gamg",
+    "pc_gamg_threshold": 0.02,
+    "mg_levels_ksp_type": "chebyshev",
+    "mg_levels_pc_type": "jacobi",
+}
+"""Conjugate gradients with smoothed aggregation, for large symmetric problems in 3D."""
+
+_serial = itertools.count()
+
+
+class LinearSolver:
+    """A Krylov solver or factorization with its own PETSc options, reused from matrix to matrix.
+
+    Args:
+        comm: Communicator of the matrices.
+        options: PETSc options without prefix; they reach this solver alone.
+    """
+
+    def __init__(self, comm: MPI.Intracomm, options: Options = DIRECT) -> None:
+        self._comm = comm
+        self._ksp = PETSc.KSP().create(comm)
+        prefix = f"sobofem_{next(_serial)}_"
+        self._ksp.setOptionsPrefix(prefix)
+        database = PETSc.Options()
+        keys = [f"{prefix}{key}" for key in options]
+        for key, value in zip(keys, options.values(), strict=True):
+            database[key] = value
+        self._ksp.setFromOptions()
+        self._direct = self._ksp.getType() == "preonly"
+        self._keys = keys
+        self._database = database
+        self._matrix: PETSc.Mat | None = None
+
+    def factor(self, matrix: PETSc.Mat) -> None:
+        """Take a matrix, whose entries may have changed since last time. Collective.
+
+        Raises:
+            NotConverged: If it holds NaN, or is singular.
+        """
+        self._matrix = matrix
+        self._ksp.setOperators(matrix)
+        trouble = None
+        try:
+            self._ksp.setUp()
+            self._ksp.getPC().setUp()
+        except PETSc.Error as error:
+            trouble = f"the factorization failed (PETSc error {error.ierr})"
+        self._forget_options()
+        reason = self._ksp.getPC().getFailedReason()
+        if trouble is None and reason != 0:
+            trouble = f"the factorization failed (reason {reason})"
+        if trouble is None and (null_pivots := self._null_pivots()):
+            trouble = f"the matrix is singular ({null_pivots} null pivots); is every rigid motion constrained?"
+        self._raise_if(agree(self._comm, trouble), "singular or invalid matrix")
+
+    def _null_pivots(self) -> int:
+        """Null pivots that MUMPS met; 0 for every other solver."""
+        if not self._direct or self._ksp.getPC().getFactorSolverType() != "mumps":
+            return 0
+        return int(self._ksp.getPC().getFactorMatrix().getMumpsInfog(28))
+
+    def _forget_options(self) -> None:
+        """Take this solver's options out of PETSc's global database once they have been read."""
+        for key in self._keys:
+            self._database.delValue(key)
+        self._keys = []
+
+    def solve(self, right: PETSc.Vec, solution: PETSc.Vec) -> None:
+        """Solve for one right-hand side. Collective; raises `NotConverged`."""
+        trouble = None
+        try:
+            self._ksp.solve(right, solution)
+        except PETSc.Error as error:
+            trouble = f"the linear solve failed (PETSc error {error.ierr})"
+        else:
+            trouble = self._judge(solution.array_r)
+        self._raise_if(agree(self._comm, trouble), "linear solve failed")
+
+    def solve_many(self, right: np.ndarray, *, transposed: bool = False) -> np.ndarray:
+        """Solve for the columns of a matrix, all at once. Collective.
+
+        Args:
+            right: Owned rows of the right-hand sides, (owned, k).
+            transposed: Solve with the transposed matrix.
+
+        Returns:
+            Owned rows of the solutions, (owned, k).
+
+        Raises:
+            NotConverged: If the solver stops early, or a solution is not finite.
+        """
+        active = self._nonzero_columns(right)
+        answer = np.zeros_like(right)
+        if not active.size:
+            return answer
+        trouble = None
+        owned, count = right.shape[0], active.size
+        sizes = ((owned, None), (None, count))
+        dense = np.asfortranarray(right[:, active])
+        b = PETSc.Mat().createDense(sizes, array=dense, comm=self._comm)
+        x = PETSc.Mat().createDense(sizes, comm=self._comm)
+        try:
+            b.assemble()
+            x.setUp()
+            x.assemble()
+            (self._ksp.matSolveTranspose if transposed else self._ksp.matSolve)(b, x)
+            answer[:, active] = x.getDenseArray(readonly=True)[:owned]
+        except PETSc.Error as error:
+            trouble = f"the linear solve failed (PETSc error {error.ierr})"
+        finally:
+            b.destroy()
+            x.destroy()
+        self._raise_if(agree(self._comm, trouble or self._judge(answer)), "linear solve failed")
+        return answer
+
+    def _nonzero_columns(self, right: np.ndarray) -> np.ndarray:
+        present = np.any(right != 0.0, axis=0)
+        if self._comm.size > 1:
+            self._comm.Allreduce(MPI.IN_PLACE, present, op=MPI.LOR)
+        return np.flatnonzero(present)
+
+    def _judge(self, values: np.ndarray) -> str | None:
+        reason = self._ksp.getConvergedReason()
+        if reason < 0:
+            return f"the linear solver stopped early (reason {reason}, {self._ksp.getIterationNumber()} iterations)"
+        if not np.isfinite(values).all():
+            return "the linear solve gave NaN or infinity"
+        return None
+
+    @staticmethod
+    def _raise_if(trouble: str | None, reason: str) -> None:
+        if trouble:
+            raise NotConverged(trouble, reason=reason)

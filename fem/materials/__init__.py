@@ -1,0 +1,1 @@
+"""Constitutive laws: plain functions from UFL to UFL."""

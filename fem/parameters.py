@@ -1,0 +1,237 @@
+"""What a problem is parameterized with: constants, fields and shapes.
+
+Each kind knows how to take a value, and how to differentiate a form by it; a new kind needs nothing else.
+A parameter object describes; binding it to a problem's mesh and boundary conditions makes it act.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import dolfinx
+import numpy as np
+import ufl
+
+from fem.forms import Member, by_constant, by_function, total
+
+
+class Parameter(Protocol):
+    """One or several inputs of a problem."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the inputs."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Interval that every one of them lives in, in `unit`."""
+
+    @property
+    def unit(self) -> str:
+        """Unit of every one of them."""
+
+    def bind(self, unknown: dolfinx.fem.Function, bcs: Sequence[dolfinx.fem.DirichletBC]) -> Binding:
+        """Attach to a problem. Collective."""
+
+
+class Binding(Protocol):
+    """A parameter attached to one problem."""
+
+    def assign(self, values: np.ndarray) -> None:
+        """Take values, one per name, as of now."""
+
+    def derivatives(self, form: ufl.Form) -> list[Member]:
+        """Derivatives of an expanded form, one per name, boundary values included."""
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A `dolfinx.fem.Constant`, or one entry of it, wherever it stands: in forms, in boundary values, in both.
+
+    Args:
+        name: Name of the input.
+        constant: The constant; the problem sets its value.
+        bounds: Lower and upper bound, in `unit`.
+        unit: Physical unit, for labels.
+        component: Which entry of a vector- or tensor-valued constant, such as 0 or (0, 1).
+    """
+
+    name: str
+    constant: dolfinx.fem.Constant
+    bounds: tuple[float, float]
+    unit: str = ""
+    component: int | tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        index = self.index
+        if len(index) != len(self.constant.ufl_shape):
+            raise ValueError(
+                f"parameter {self.name!r} has component {index}, but its constant has shape "
+                f"{self.constant.ufl_shape}; give one index per axis"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The one name."""
+        return (self.name,)
+
+    @property
+    def index(self) -> tuple[int, ...]:
+        """The component as a tuple, empty for a scalar constant."""
+        return self.component if isinstance(self.component, tuple) else (self.component,)
+
+    def bind(self, unknown: dolfinx.fem.Function, bcs: Sequence[dolfinx.fem.DirichletBC]) -> Binding:
+        """Attach to a problem, finding the boundary values that the constant prescribes."""
+        return _BoundScalar(self, unknown, _lift(self, unknown, bcs))
+
+
+def _lift(
+    scalar: Scalar, unknown: dolfinx.fem.Function, bcs: Sequence[dolfinx.fem.DirichletBC]
+) -> dolfinx.fem.Function | None:
+    """Derivative of the boundary values by the scalar, or None if it prescribes none."""
+    constant = scalar.constant
+    prescribing = [bc.g is constant._cpp_object for bc in bcs]
+    if not any(prescribing):
+        return None
+    lift = dolfinx.fem.Function(unknown.function_space)
+    saved = constant.value.copy()
+    constant.value[...] = 0.0
+    constant.value[scalar.index] = 1.0
+    for bc, active in zip(bcs, prescribing, strict=True):  # in order: the last condition on a node wins
+        bc.set(lift.x.array, None, 1.0 if active else 0.0)
+    constant.value[...] = saved
+    return lift
+
+
+@dataclass(frozen=True)
+class _BoundScalar:
+    scalar: Scalar
+    unknown: dolfinx.fem.Function
+    lift: dolfinx.fem.Function | None
+
+    def assign(self, values: np.ndarray) -> None:
+        self.scalar.constant.value[self.scalar.index] = values[0]
+
+    def derivatives(self, form: ufl.Form) -> list[Member]:
+        slope = by_constant(form, self.scalar.constant, self.scalar.index)
+        if self.lift is None:
+            return [Member(slope)]
+        return [Member(total([slope, by_function(form, self.unknown, self.lift)]))]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A function as a mean plus coefficients times basis functions, such as a Karhunen-Loève expansion.
+
+    Args:
+        name: Stem of the names: `name_1`, `name_2`, ...
+        function: The function that stands in the forms; its values on construction of the problem are the mean.
+        basis: Functions on the same space, one per coefficient.
+        bounds: Lower and upper bound of every coefficient.
+        unit: Physical unit of the coefficients.
+    """
+
+    name: str
+    function: dolfinx.fem.Function
+    basis: Sequence[dolfinx.fem.Function]
+    bounds: tuple[float, float]
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        own = self.function.function_space
+        if not self.basis:
+            raise ValueError(f"field {self.name!r} has no basis functions")
+        for k, shape in enumerate(self.basis, start=1):
+            if shape.function_space != own:
+                raise ValueError(f"basis function {k} of field {self.name!r} lives on another space than the field")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name per coefficient, counted from 1."""
+        return tuple(f"{self.name}_{k}" for k in range(1, len(self.basis) + 1))
+
+    def bind(self, unknown: dolfinx.fem.Function, bcs: Sequence[dolfinx.fem.DirichletBC]) -> Binding:
+        """Attach to a problem; the function's present values become the mean."""
+        if any(bc.g is self.function._cpp_object for bc in bcs):
+            raise ValueError(f"field {self.name!r} prescribes boundary values; only a Scalar may do that")
+        shapes = np.column_stack([shape.x.array for shape in self.basis])
+        return _BoundField(self, self.function.x.array.copy(), shapes)
+
+
+@dataclass(frozen=True)
+class _BoundField:
+    field: Field
+    mean: np.ndarray
+    shapes: np.ndarray
+
+    def assign(self, values: np.ndarray) -> None:
+        self.field.function.x.array[:] = self.mean + self.shapes @ values
+
+    def derivatives(self, form: ufl.Form) -> list[Member]:
+        return [Member(by_function(form, self.field.function, shape)) for shape in self.field.basis]
+
+
+Velocity = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The amplitude of a mesh velocity: points move to X + (value - reference) velocity(X).
+
+    Args:
+        name: Name of the input.
+        velocity: Maps points (gdim, k) of the mesh as loaded to velocities (gdim, k) per unit of the parameter.
+        bounds: Lower and upper bound, in `unit`.
+        reference: The parameter's value on the mesh as loaded.
+        unit: Physical unit, for labels.
+    """
+
+    name: str
+    velocity: Velocity = field(repr=False)
+    bounds: tuple[float, float]
+    reference: float
+    unit: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The one name."""
+        return (self.name,)
+
+    def bind(self, unknown: dolfinx.fem.Function, bcs: Sequence[dolfinx.fem.DirichletBC]) -> Binding:
+        """Attach to the mesh of a problem's unknown."""
+        return _BoundShape(self, unknown.function_space.mesh)
+
+
+class _BoundShape:
+    """Adds its own share to the coordinates, which the problem resets before it assigns its parameters."""
+
+    def __init__(self, shape: Shape, mesh: dolfinx.mesh.Mesh) -> None:
+        self._mesh = mesh
+        self._reference = shape.reference
+        gdim = mesh.geometry.dim
+        nodal = np.asarray(shape.velocity(mesh.geometry.x[:, :gdim].T.copy()), dtype=np.float64)
+        if nodal.shape != (gdim, mesh.geometry.x.shape[0]):
+            raise ValueError(
+                f"velocity of shape {shape.name!r} has shape {nodal.shape}, expected {(gdim, mesh.geometry.x.shape[0])}"
+            )
+        if not np.isfinite(nodal).all():
+            raise ValueError(f"velocity of shape {shape.name!r} is not finite everywhere on the mesh")
+        self._nodal = nodal.T
+        self._velocity = _coordinate_function(mesh, self._nodal)
+
+    def assign(self, values: np.ndarray) -> None:
+        x = self._mesh.geometry.x
+        x[:, : self._nodal.shape[1]] += (values[0] - self._reference) * self._nodal
+
+    def derivatives(self, form: ufl.Form) -> list[Member]:
+        return [Member(form, self._velocity)]
+
+
+def _coordinate_function(mesh: dolfinx.mesh.Mesh, nodal: np.ndarray) -> dolfinx.fem.Function:
+    """A function on the mesh's coordinate element with the given values (k, gdim) at the geometry's nodes."""
+    element = mesh.ufl_domain().ufl_coordinate_element()
+    velocity: Any = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, element))
+    velocity.x.array.reshape(-1, nodal.shape[1])[velocity.function_space.dofmap.list] = nodal[mesh.geometry.dofmaps[0]]
+    return velocity

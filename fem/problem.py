@@ -1,0 +1,230 @@
+"""A finite-element problem as a function: parameters in, responses and their exact Jacobian out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dolfinx
+import numpy as np
+import ufl
+from mpi4py import MPI
+from numpy.typing import ArrayLike
+
+from fem import forms
+from fem.assembly import Functionals
+from fem.equilibrium import Equilibrium
+from fem.errors import NotConverged, agree
+from fem.geometry import Orientation
+from fem.linear_solver import DIRECT, Options
+from fem.parameters import Parameter, Scalar, Shape
+from fem.responses import Combination, Response
+from fem.sensitivity import METHODS, Method, Sensitivity
+
+BOUNDS_TOLERANCE = 1e-9
+"""Part of an interval by which a value may miss it: round-off of scaling there and back."""
+
+
+class Problem:
+    """Mechanics in UFL, parameterized: build once, evaluate many times.
+
+    Everything that can be made once is made on construction: forms, their derivatives, matrices, the solver.
+    Collective on the mesh's communicator, as is every method that computes.
+
+    Args:
+        form: Potential energy (rank 0), whose derivative is the residual, or the residual itself (rank 1).
+        unknown: The function to solve for; it holds the solution of the last evaluation.
+        bcs: Boundary conditions. A `Constant` in one may be a `Scalar` parameter.
+        parameters: `Scalar`, `Field` and `Shape` inputs.
+        responses: Outputs.
+        fields: UFL expressions to look at, such as a stress, by name.
+        solver: PETSc options of the linear solver: `DIRECT`, `MULTIGRID` or one's own.
+
+    Raises:
+        ValueError: If names repeat, bounds are not increasing, or a parameter enters nowhere.
+    """
+
+    def __init__(
+        self,
+        form: ufl.Form,
+        unknown: dolfinx.fem.Function,
+        *,
+        bcs: Sequence[dolfinx.fem.DirichletBC],
+        parameters: Sequence[Parameter],
+        responses: Sequence[Response],
+        fields: Mapping[str, Any] | None = None,
+        solver: Options = DIRECT,
+    ) -> None:
+        self.unknown = unknown
+        self.mesh = unknown.function_space.mesh
+        self.comm: MPI.Intracomm = self.mesh.comm
+        self.fields = dict(fields or {})
+        self._kinds = tuple(parameters)
+        self._parameters = tuple(name for parameter in parameters for name in parameter.names)
+        self._responses = tuple(response.name for response in responses)
+        _require_distinct(self._parameters + self._responses)
+        self._bounds = _box(parameters)
+        self.units = {n: p.unit for p in parameters for n in p.names} | {r.name: r.unit for r in responses}
+        self.units = {name: unit for name, unit in self.units.items() if unit}
+
+        residual = _residual(form, unknown)
+        self._combination = Combination(responses, self.mesh.ufl_domain())
+        integrals = [forms.expand(forms.with_quadrature_degrees(i)) for i in self._combination.integrals]
+        self._bindings = [parameter.bind(unknown, bcs) for parameter in parameters]
+        loads, *partial = [
+            [member for binding in self._bindings for member in binding.derivatives(form)]
+            for form in (residual, *integrals)
+        ]
+        _require_effect(self._parameters, [loads, *partial])
+        self._coordinates = self.mesh.geometry.x.copy()
+        moving = any(isinstance(parameter, Shape) for parameter in parameters)
+        self._orientation = Orientation(self.mesh) if moving else None
+        self.digest = _digest([residual, *integrals], self.mesh, bcs, parameters)
+
+        self._equilibrium = Equilibrium(residual, unknown, bcs, solver)
+        self._functionals = Functionals([forms.Member(integral) for integral in integrals], self.mesh)
+        test = residual.arguments()[0]
+        slopes = [forms.Member(forms.by_function(integral, unknown, test)) for integral in integrals]
+        self._sensitivity = Sensitivity(unknown.function_space, loads, slopes, partial)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the n inputs."""
+        return self._parameters
+
+    @property
+    def responses(self) -> tuple[str, ...]:
+        """Names of the m outputs."""
+        return self._responses
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """The box that the inputs live in, (n, 2)."""
+        return self._bounds.copy()
+
+    def evaluate(
+        self, x: ArrayLike, *, jacobian: bool = True, method: Method = "auto"
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Solve for parameters x (n,), and differentiate. Collective.
+
+        Args:
+            x: Parameter values in the order of `parameters`, in their units, within `bounds`.
+            jacobian: Whether to differentiate as well.
+            method: How: "adjoint" (a back-substitution per response), "tangent" (one per parameter), or
+                "auto" for the fewer.
+
+        Returns:
+            Responses (m,), and their Jacobian dy/dx (m, n) or None.
+
+        Raises:
+            NotConverged: If there is no equilibrium, or a response has no finite value there.
+            ValueError: If x has the wrong shape, is not finite, out of bounds, or differs between ranks.
+        """
+        if method not in METHODS:
+            raise ValueError(f"method is {method!r}, expected one of {METHODS}")
+        values = self._checked(x)
+        self._assign(values)
+        self._equilibrium.solve()
+        integrals = self._functionals.assemble()
+        response = self._finite(self._combined(integrals), self._responses)
+        if not jacobian:
+            return response, None
+        slope = self._combination.slope(integrals)
+        return response, self._finite(
+            self._sensitivity.jacobian(self._equilibrium, slope, method=method), self._responses
+        )
+
+    def _checked(self, x: ArrayLike) -> np.ndarray:
+        values = np.array(x, dtype=np.float64)
+        if values.shape != (len(self._parameters),):
+            raise ValueError(f"x has shape {values.shape}, expected {(len(self._parameters),)}: {self._parameters}")
+        for name, value, (low, high) in zip(self._parameters, values, self._bounds, strict=True):
+            slack = BOUNDS_TOLERANCE * (high - low)
+            if not low - slack <= value <= high + slack:
+                raise ValueError(f"parameter {name!r} is {value:g}, outside its bounds [{low:g}, {high:g}]")
+        if self.comm.size > 1:
+            first = self.comm.bcast(values, root=0)
+            if agree(self.comm, None if np.array_equal(first, values) else "differs"):
+                raise ValueError("x differs between the ranks of the problem's communicator")
+        return values
+
+    def _assign(self, values: np.ndarray) -> None:
+        if self._orientation is not None:
+            self.mesh.geometry.x[:] = self._coordinates
+        start = 0
+        for parameter, binding in zip(self._kinds, self._bindings, strict=True):
+            stop = start + len(parameter.names)
+            binding.assign(values[start:stop])
+            start = stop
+        if self._orientation is not None:
+            self._orientation.check()
+
+    def _combined(self, integrals: np.ndarray) -> np.ndarray:
+        try:
+            return self._combination.value(integrals)
+        except (ArithmeticError, ValueError) as error:
+            raise NotConverged(f"a response has no value: {error}", reason="undefined response") from error
+
+    def _finite(self, values: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        finite = np.isfinite(values).reshape(len(names), -1).all(axis=1)
+        if not finite.all():
+            bad = [name for name, good in zip(names, finite, strict=True) if not good]
+            raise NotConverged(f"responses {bad} or their derivatives are not finite", reason="undefined response")
+        return values
+
+
+def _residual(form: ufl.Form, unknown: dolfinx.fem.Function) -> ufl.Form:
+    rank = len(form.arguments())
+    if rank > 1:
+        raise ValueError(f"form has rank {rank}; give an energy (rank 0) or a residual (rank 1) that u makes vanish")
+    fixed = forms.expand(forms.with_quadrature_degrees(form))
+    if unknown not in fixed.coefficients():
+        raise ValueError("the form does not depend on the unknown: write it in terms of the Function itself")
+    if rank == 1:
+        return fixed
+    return forms.by_function(fixed, unknown, ufl.TestFunction(unknown.function_space))
+
+
+def _require_distinct(names: Sequence[str]) -> None:
+    repeated = sorted({name for name in names if list(names).count(name) > 1})
+    if repeated:
+        raise ValueError(f"names of parameters and responses must differ, but these repeat: {repeated}")
+
+
+def _box(parameters: Sequence[Parameter]) -> np.ndarray:
+    rows = []
+    for parameter in parameters:
+        low, high = parameter.bounds
+        if not (np.isfinite(low) and np.isfinite(high) and low < high):
+            raise ValueError(f"bounds of {parameter.names[0]!r} are ({low}, {high}); expected lower before upper")
+        rows += [(float(low), float(high))] * len(parameter.names)
+    return np.array(rows).reshape(-1, 2)
+
+
+def _require_effect(names: Sequence[str], families: Sequence[Sequence[forms.Member]]) -> None:
+    """Refuse a parameter by which neither the residual nor any integral has a derivative."""
+    idle = [name for name, *members in zip(names, *families, strict=True) if all(m.empty for m in members)]
+    if idle:
+        raise ValueError(
+            f"parameters {idle} enter neither the form nor a boundary value nor a response; "
+            "use the Constant itself in UFL, not its value"
+        )
+
+
+def _digest(
+    everything: Sequence[ufl.Form],
+    mesh: dolfinx.mesh.Mesh,
+    bcs: Sequence[dolfinx.fem.DirichletBC],
+    parameters: Sequence[Parameter],
+) -> str:
+    """Changes with the forms, their fixed constants, the mesh, the supports or the parameters; not with the ranks."""
+    cells = mesh.topology.index_map(mesh.topology.dim).size_global
+    constrained = sum(bc.dof_indices()[1] for bc in bcs)
+    varied = {id(p.constant) for p in parameters if isinstance(p, Scalar)}
+    fixed = [c.value.tolist() for form in everything for c in form.constants() if id(c) not in varied]
+    parts = [form.signature() for form in everything]
+    parts += [str(cells), str(mesh.geometry.index_map().size_global)]
+    parts += [str(mesh.comm.allreduce(constrained, op=MPI.SUM)), str(fixed)]
+    parts += [f"{type(p).__name__} {p.names}" for p in parameters]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
