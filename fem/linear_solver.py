@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from mpi4py import MPI
@@ -46,17 +47,8 @@ class LinearSolver:
     def __init__(self, comm: MPI.Intracomm, options: Options = DIRECT) -> None:
         self._comm = comm
         self._ksp = PETSc.KSP().create(comm)
-        prefix = f"sobofem_{next(_serial)}_"
-        self._ksp.setOptionsPrefix(prefix)
-        database = PETSc.Options()
-        keys = [f"{prefix}{key}" for key in options]
-        for key, value in zip(keys, options.values(), strict=True):
-            database[key] = value
-        self._ksp.setFromOptions()
-        self._direct = self._ksp.getType() == "preonly"
-        self._keys = keys
-        self._database = database
-        self._matrix: PETSc.Mat | None = None
+        self._ksp.setOptionsPrefix(f"sobofem_{next(_serial)}_")
+        self._options: Options | None = options
 
     def factor(self, matrix: PETSc.Mat) -> None:
         """Take a matrix, whose entries may have changed since last time. Collective.
@@ -64,15 +56,13 @@ class LinearSolver:
         Raises:
             NotConverged: If it holds NaN, or is singular.
         """
-        self._matrix = matrix
         self._ksp.setOperators(matrix)
         trouble = None
         try:
-            self._ksp.setUp()
-            self._ksp.getPC().setUp()
+            with self._options_once():
+                self._ksp.setUp()
         except PETSc.Error as error:
             trouble = f"the factorization failed (PETSc error {error.ierr})"
-        self._forget_options()
         reason = self._ksp.getPC().getFailedReason()
         if trouble is None and reason != 0:
             trouble = f"the factorization failed (reason {reason})"
@@ -82,15 +72,24 @@ class LinearSolver:
 
     def _null_pivots(self) -> int:
         """Null pivots that MUMPS met; 0 for every other solver."""
-        if not self._direct or self._ksp.getPC().getFactorSolverType() != "mumps":
+        if self._ksp.getType() != "preonly" or self._ksp.getPC().getFactorSolverType() != "mumps":
             return 0
         return int(self._ksp.getPC().getFactorMatrix().getMumpsInfog(28))
 
-    def _forget_options(self) -> None:
-        """Take this solver's options out of PETSc's global database once they have been read."""
-        for key in self._keys:
-            self._database.delValue(key)
-        self._keys = []
+    @contextlib.contextmanager
+    def _options_once(self) -> Iterator[None]:
+        """Show the options to PETSc while it sets up for the first time; its global database keeps none."""
+        options, self._options = self._options, None
+        database, prefix = PETSc.Options(), self._ksp.getOptionsPrefix()
+        for key, value in (options or {}).items():
+            database[prefix + key] = value
+        try:
+            if options is not None:
+                self._ksp.setFromOptions()
+            yield
+        finally:
+            for key in options or {}:
+                database.delValue(prefix + key)
 
     def solve(self, right: PETSc.Vec, solution: PETSc.Vec) -> None:
         """Solve for one right-hand side. Collective; raises `NotConverged`."""

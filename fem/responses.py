@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,8 +50,7 @@ def _as_tuple(integrals: ufl.Form | Sequence[ufl.Form]) -> tuple[ufl.Form, ...]:
 
 def average(name: str, quantity: Any, measure: ufl.Measure, *, unit: str = "") -> Response:
     """Mean of a scalar UFL quantity over the region of a measure."""
-    one = ufl.as_ufl(1.0)
-    return Response(name, (quantity * measure, one * measure), lambda a, b: a / b, unit)
+    return Response(name, (quantity * measure, _size(quantity, measure)), lambda a, b: a / b, unit)
 
 
 def p_norm(name: str, quantity: Any, measure: ufl.Measure, *, p: float, unit: str = "") -> Response:
@@ -58,8 +58,13 @@ def p_norm(name: str, quantity: Any, measure: ufl.Measure, *, p: float, unit: st
 
     It grows with p towards the maximum, and is differentiable where the maximum jumps from point to point.
     """
-    one = ufl.as_ufl(1.0)
-    return Response(name, (quantity**p * measure, one * measure), lambda a, b: (a / b) ** (1.0 / p), unit)
+    return Response(name, (quantity**p * measure, _size(quantity, measure)), lambda a, b: (a / b) ** (1.0 / p), unit)
+
+
+def _size(quantity: Any, measure: ufl.Measure) -> ufl.Form:
+    """Length, area or volume of a measure's region; the quantity tells the mesh where the measure does not."""
+    domain = measure.ufl_domain() or ufl.domain.extract_unique_domain(quantity)
+    return ufl.as_ufl(1.0) * measure(domain=domain)
 
 
 class Combination:
@@ -100,7 +105,8 @@ class Combination:
             ZeroDivisionError, ValueError, OverflowError: Where `combine` has no real value.
         """
         known = dict(zip(self._placeholders, integrals.tolist(), strict=True))
-        return np.array([_number(value, known) for value in self._values])
+        with warnings.catch_warnings(action="ignore"):  # UFL warns of what it then raises
+            return np.array([_number(value, known) for value in self._values])
 
     def slope(self, integrals: np.ndarray) -> np.ndarray:
         """Derivative (m, K) of the responses by the integrals."""

@@ -1,0 +1,55 @@
+# Everything that a developer types. `make` alone lists it. Set-up happens by itself, into .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+UV := 0.13.8
+# The first interpreter that is new enough; `make PYTHON=/path/to/python3.12 ...` overrules.
+PYTHON ?= $(shell for p in python3 python3.12 python3.13; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
+# One thread a process: parallelism is MPI's, and two cores are soon oversubscribed.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help setup demo test check lint bench lock clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## install everything into .venv (the other targets do it when needed)
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "sobofem needs Python 3.12 or newer: make PYTHON=/path/to/python3.12 ..."; exit 1; }
+	@command -v cc >/dev/null || command -v gcc >/dev/null || \
+		{ echo "sobofem needs a C compiler for its finite-element kernels: install gcc"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+demo: $(READY) ## samples, surrogate, certified optimum and pictures of it all, in demo-output
+	$(BIN)/python examples/demo.py --out demo-output
+
+test: lint ## the whole suite: serially, and under mpiexec on 2 and 3 ranks
+	$(BIN)/python -m pytest
+	$(BIN)/mpiexec -n 2 $(BIN)/python -m pytest -p no:cacheprovider tests/mpi
+	$(BIN)/mpiexec -n 3 $(BIN)/python -m pytest -p no:cacheprovider tests/mpi
+
+check: $(READY) ## the quick tests, in less than two minutes
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(READY) ## format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(READY) ## the figures in docs/benchmarks.md
+	$(BIN)/python -m benchmarks
+
+lock: $(READY) ## resolve the dependencies anew into requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.12 --extra dev --no-header --no-annotate \
+		--output-file requirements.lock pyproject.toml
+
+clean: ## remove the environment and whatever was built
+	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache
