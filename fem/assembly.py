@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from mpi4py import MPI
 import basix.ufl
 import dolfinx
 import numpy as np
 import ufl
-from mpi4py import MPI
 
 from fem.forms import Member, total, weighted
 from fem.jit import compile_form

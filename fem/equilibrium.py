@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mpi4py import MPI
 import dolfinx
 import dolfinx.fem.petsc
 import numpy as np
 import ufl
-from mpi4py import MPI
 
 from fem.errors import NotConverged, agree
 from fem.forms import depends_on, expand

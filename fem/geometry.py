@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mpi4py import MPI
 import dolfinx
 import numpy as np
 import ufl
-from mpi4py import MPI
 
 from fem.errors import NotConverged, agree
 from fem.jit import compile_expression

@@ -7,17 +7,17 @@ the lock may therefore delete a lone `.c` file, and no one waits for the dead.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mpi4py import MPI
 import dolfinx
 import numpy as np
 import ufl
-from mpi4py import MPI
 
 
 def cache_directory() -> Path:

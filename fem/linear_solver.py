@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
 
-import numpy as np
 from mpi4py import MPI
+import numpy as np
 from petsc4py import PETSc
 
 from fem.errors import NotConverged, agree

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
+import hashlib
 from typing import Any
 
+from mpi4py import MPI
 import dolfinx
 import numpy as np
-import ufl
-from mpi4py import MPI
 from numpy.typing import ArrayLike
+import ufl
 
 from fem import forms
 from fem.assembly import Functionals

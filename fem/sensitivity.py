@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from mpi4py import MPI
 import dolfinx
 import numpy as np
-from mpi4py import MPI
 
 from fem.assembly import Functionals, LinearForms
 from fem.equilibrium import Equilibrium

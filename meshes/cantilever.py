@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from mpi4py import MPI  # isort: skip  (before dolfinx: the wheel finds its MPI through it)
-
+from mpi4py import MPI
 import dolfinx
 import numpy as np
 

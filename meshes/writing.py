@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
+import contextlib
 from pathlib import Path
 
-from mpi4py import MPI  # isort: skip  (before dolfinx: the wheel finds its MPI through it)
-
+from mpi4py import MPI
 import dolfinx.io.gmsh
 import gmsh
 

@@ -5,10 +5,10 @@ Lengths in mm, stresses in MPa, forces in N, masses in g.
 
 from __future__ import annotations
 
+from mpi4py import MPI
 import dolfinx
 import numpy as np
 import ufl
-from mpi4py import MPI
 
 from fem.geometry import reference_area_ratio
 from fem.linear_solver import DIRECT, Options

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mpi4py import MPI
 import dolfinx
 import numpy as np
 import ufl
-from mpi4py import MPI
 
 from fem.geometry import read_mesh
 from fem.materials.elasticity import plane_stress, strain, von_mises_plane_stress

@@ -1,8 +1,8 @@
 """The cantilever against beam theory, and its solvers against each other."""
 
+from mpi4py import MPI
 import numpy as np
 import pytest
-from mpi4py import MPI
 
 from fem import MULTIGRID
 from fem.library.cantilever import cantilever

@@ -1,10 +1,10 @@
 """Discretization against a manufactured solution and a patch."""
 
+from mpi4py import MPI
 import dolfinx
 import numpy as np
 import pytest
 import ufl
-from mpi4py import MPI
 
 import fem
 from fem.materials.elasticity import plane_stress, strain, stress

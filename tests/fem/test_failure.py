@@ -1,11 +1,11 @@
 """What goes wrong in a solve raises, says why, and leaves the problem usable; a caller's mistake names its fix."""
 
+from mpi4py import MPI
 import dolfinx
 import numpy as np
+from problems import block, interior_point
 import pytest
 import ufl
-from mpi4py import MPI
-from problems import block, interior_point
 
 import fem
 from fem.materials.elasticity import strain, stress

@@ -4,10 +4,10 @@ import subprocess
 import sys
 import time
 
+from mpi4py import MPI
 import dolfinx
 import pytest
 import ufl
-from mpi4py import MPI
 
 from fem.jit import compile_form
 

@@ -1,8 +1,8 @@
 """The plate against Kirsch's and Inglis's closed forms for a hole in an infinite plate."""
 
+from mpi4py import MPI
 import numpy as np
 import pytest
-from mpi4py import MPI
 
 from fem.library.plate_with_hole import EXPONENT, plate_with_hole
 from meshes.plate_with_hole import write_plate

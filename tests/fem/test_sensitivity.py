@@ -1,6 +1,6 @@
 import numpy as np
-import pytest
 from problems import block, interior_point
+import pytest
 
 from coupling.verify import taylor_test
 from fem.library.cantilever import cantilever

@@ -1,9 +1,9 @@
 """Small problems with awkward features, for tests of the sensitivities."""
 
+from mpi4py import MPI
 import dolfinx
 import numpy as np
 import ufl
-from mpi4py import MPI
 
 import fem
 from fem.materials.elasticity import strain, stress

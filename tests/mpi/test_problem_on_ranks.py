@@ -1,0 +1,110 @@
+"""A problem distributed over all ranks; run serially these tests hold as well.
+
+mpiexec -n 3 python -m pytest tests/mpi
+"""
+
+from mpi4py import MPI
+import dolfinx
+import numpy as np
+from problems import block, interior_point
+import pytest
+import ufl
+
+import fem
+from fem.library.cantilever import cantilever
+from fem.library.plate_with_hole import plate_with_hole
+from fem.output import picture, write_vtk
+
+WORLD = MPI.COMM_WORLD
+
+
+def small_cantilever(comm):
+    return cantilever(comm, cells=(8, 2, 1))
+
+
+@pytest.mark.parametrize("build", [block, plate_with_hole, small_cantilever])
+@pytest.mark.parametrize("method", ["adjoint", "tangent"])
+def test_all_ranks_together_agree_with_one_alone(build, method):
+    together, alone = build(WORLD), build(MPI.COMM_SELF)
+    x = interior_point(alone, 11)
+    response, jacobian = together.evaluate(x, method=method)
+    expected, expected_jacobian = alone.evaluate(x, method=method)
+    width = np.diff(alone.bounds, axis=1)[:, 0]
+    assert response == pytest.approx(expected, rel=1e-9)
+    assert np.abs((jacobian - expected_jacobian) * width).max() < 1e-9 * np.abs(expected_jacobian * width).max()
+    assert together.digest == alone.digest
+
+
+def test_every_rank_gets_the_same_arrays():
+    problem = block(WORLD)
+    response, jacobian = problem.evaluate(interior_point(problem, 12))
+    for mine in (response, jacobian):
+        assert np.array_equal(mine, WORLD.bcast(mine))
+
+
+def test_points_that_differ_between_ranks_are_refused_on_every_rank():
+    problem = block(WORLD)
+    x = interior_point(problem, 13)
+    x[0] += 1e-3 * WORLD.rank
+    if WORLD.size == 1:
+        problem.evaluate(x)
+        return
+    with pytest.raises(ValueError, match="differs between the ranks"):
+        problem.evaluate(x)
+
+
+def bar_with_field(basis):
+    mesh = dolfinx.mesh.create_unit_square(WORLD, 6, 6)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+    u = dolfinx.fem.Function(space)
+    modulus = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("DG", 0)))
+    modulus.x.array[:] = 1.0
+    shape = dolfinx.fem.Function(modulus.function_space)
+    shape.x.array[:] = basis
+    stretch = fem.Shape("stretch", lambda x: np.stack([-2.0 * np.maximum(x[0] - 0.8, 0.0), 0 * x[0]]), (0.0, 2.0), 0.0)
+    left = dolfinx.fem.locate_dofs_geometrical(space, lambda x: np.isclose(x[0], 0.0))
+    return fem.Problem(
+        0.5 * modulus * ufl.inner(ufl.grad(u), ufl.grad(u)) * ufl.dx - u * ufl.dx,
+        u,
+        bcs=[dolfinx.fem.dirichletbc(0.0, left, space)],
+        parameters=[fem.Field("modulus", modulus, [shape], (0.0, 1.0)), stretch],
+        responses=[fem.Response("work", u * ufl.dx)],
+    )
+
+
+def test_nan_on_one_rank_raises_on_every_rank():
+    problem = bar_with_field(np.nan if WORLD.rank == WORLD.size - 1 else 0.5)
+    with pytest.raises(fem.NotConverged) as caught:
+        problem.evaluate([0.5, 0.0])
+    assert caught.value.reason
+
+
+def test_a_mesh_inverted_on_one_rank_raises_on_every_rank_and_the_next_sample_is_sound():
+    problem = bar_with_field(0.5)
+    sound = problem.evaluate([0.5, 0.0])[0]
+    with pytest.raises(fem.NotConverged, match="inside out"):
+        problem.evaluate([0.5, 1.0])
+    assert np.array_equal(problem.evaluate([0.5, 0.0])[0], sound)
+
+
+def test_picture_and_vtk_hold_the_whole_plate(tmp_path):
+    problem = plate_with_hole(WORLD)
+    problem.evaluate([70e3, 0.3, 100.0, 50.0, 30.0, 15.0], jacobian=False)
+    shown = picture(problem, "von_mises")
+    path = write_vtk(problem, WORLD.bcast(tmp_path) / "plate.pvd")
+    if WORLD.rank == 0:
+        corner, edge, other = (shown.points[shown.triangles[:, i]].T for i in range(3))
+        a, b = edge - corner, other - corner
+        area = 0.5 * np.abs(a[0] * b[1] - a[1] * b[0]).sum()
+        assert area == pytest.approx(100.0**2 - np.pi * 30.0 * 15.0 / 4, rel=1e-3)
+        assert 120.0 < shown.values.max() < 200.0
+        assert path.is_file()
+        assert list(path.parent.glob("*.vtu"))
+
+
+def test_unknown_field_and_wrong_cells_are_refused():
+    plate = plate_with_hole(WORLD)
+    with pytest.raises(ValueError, match="von_mises"):
+        picture(plate, "stress")
+    with pytest.raises(ValueError, match="hexahedron"):
+        picture(small_cantilever(WORLD), "von_mises")
