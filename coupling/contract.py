@@ -6,10 +6,10 @@ function and a user's legacy code satisfy `Model` structurally; nobody inherits 
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+import hashlib
+import inspect
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import typer
 from rich.console import Console
 from rich.table import Table
+import typer
 
 from coupling.abort import ranks
 from coupling.loading import load_model

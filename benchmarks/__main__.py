@@ -1,0 +1,30 @@
+"""Run the benchmarks, all or by name, and print their tables.
+
+python -m benchmarks jacobian_cost
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+from rich.console import Console
+
+NAMES = ("jacobian_cost", "against_rebuilding", "training_step", "generate_overhead")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(NAMES)}; all by default")
+    names = parser.parse_args().names or NAMES
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    console = Console(width=110)
+    for name in names:
+        console.print(importlib.import_module(f"benchmarks.{name}").table())
+
+
+if __name__ == "__main__":
+    main()

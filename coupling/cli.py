@@ -1,0 +1,96 @@
+"""The command `sobofem`: its commands put together, and what becomes of errors.
+
+A new command is one function in `coupling.commands`, registered here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import sys
+from typing import Annotated
+
+import typer
+
+from coupling.abort import abort, install_abort_hook, ranks
+from coupling.commands.check import check
+from coupling.commands.generate import generate
+from coupling.commands.info import info
+from coupling.commands.optimize import optimize
+from coupling.commands.report import report
+from coupling.commands.train import train
+from coupling.interruption import Interrupted
+from coupling.world import EVERY_RANK, RootFailed
+
+_DEBUG = "SOBOFEM_DEBUG"
+_EXTRAS = dict.fromkeys(("dolfinx", "petsc4py", "mpi4py", "ufl", "basix"), "fem") | dict.fromkeys(
+    ("torch", "safetensors"), "surrogate"
+)
+
+app = typer.Typer(
+    name="sobofem",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Finite-element models, their exact sensitivities, and the neural surrogates trained on both.",
+)
+for _command in (check, generate, info, train, report, optimize):
+    app.command()(_command)
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.", envvar=_DEBUG)] = False,
+) -> None:
+    """Options of every command."""
+    if debug:
+        os.environ[_DEBUG] = "1"
+
+
+def main() -> None:
+    """Run the command line; errors that a caller can mend end it with one line and exit code 2.
+
+    Typer's own entry would put its exception hook in place of the one that ends all MPI ranks.
+    """
+    install_abort_hook()
+    try:
+        typer.main.get_command(app)(prog_name="sobofem")
+    except Interrupted as stopped:
+        if ranks()[0] == 0:
+            print(stopped, file=sys.stderr)
+        sys.exit(stopped.exit_code)
+    except RootFailed:
+        sys.exit(2)
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+        if os.environ.get(_DEBUG):
+            raise
+        _end(error)
+
+
+def _end(error: Exception) -> None:
+    """One line and exit code 2. If every rank knows of it, all end in order; if not, this rank ends the others."""
+    message = f"error: {_words(error)}"
+    if EVERY_RANK not in getattr(error, "__notes__", ()):
+        abort(message, 2)
+    print(message, file=sys.stderr)
+    sys.exit(2)
+
+
+def _words(error: Exception) -> str:
+    """The error's message, with a hint where it came from code that is not ours, or from a missing package."""
+    if isinstance(error, ModuleNotFoundError):
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        return f"{error}; install it with: pip install 'sobofem[{extra}]'" if extra else str(error)
+    text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+    return text if _ours(error) else f"{type(error).__name__}: {text} (sobofem --debug ... shows where)"
+
+
+def _ours(error: Exception) -> bool:
+    """Whether our own code raised it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    ours = Path(__file__).parents[1]
+    raised_in = Path(trace.tb_frame.f_code.co_filename) if trace is not None else ours
+    return raised_in.is_relative_to(ours / "coupling") or raised_in.is_relative_to(ours / "surrogate")

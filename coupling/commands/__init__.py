@@ -1,0 +1,1 @@
+"""The commands of `sobofem`, one a file: thin shells around functions that scripts call as well."""

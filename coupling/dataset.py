@@ -1,0 +1,195 @@
+"""Datasets: samples of a model with their Jacobians, and everything that says where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coupling import export, leftovers, store
+from coupling.contract import Array, Description, checked_bounds
+from coupling.samples import Failure
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """N samples of n parameters and m responses, sorted by design row. Physical units throughout.
+
+    Attributes:
+        x: Parameters, (N, n), inside the bounds.
+        y: Responses, (N, m).
+        jacobian: dy/dx, (N, m, n), or None in a values-only dataset.
+        rows: The design row of each sample, (N,), increasing.
+        seconds: Wall time of each evaluation [s], (N,).
+        description: The model's names, bounds, units and digest.
+        design: All planned points, (D, n), of which `rows` are computed.
+        failures: Planned points that have no answer, with the reason.
+        provenance: Design kind and seed, model specification, versions.
+        damage: What could not be read of an interrupted run; empty where all is whole.
+    """
+
+    x: Array
+    y: Array
+    jacobian: Array | None
+    rows: NDArray[np.int64]
+    seconds: Array
+    description: Description
+    design: Array
+    failures: tuple[Failure, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    damage: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n, m, N = len(self.parameters), len(self.responses), len(self.rows)
+        checked_bounds(self.bounds, self.parameters)
+        shapes = {"x": (N, n), "y": (N, m), "jacobian": (N, m, n), "seconds": (N,), "design": (len(self.design), n)}
+        for name, shape in shapes.items():
+            values = getattr(self, name)
+            if values is not None and values.shape != shape:
+                raise ValueError(f"{name} has shape {values.shape}, expected {shape} for {N} rows")
+        if (np.diff(self.rows) <= 0).any() or (N and not 0 <= self.rows[0] <= self.rows[-1] < len(self.design)):
+            raise ValueError(f"rows must increase, and lie in the design of {len(self.design)} points")
+        for name in ("x", "y", "jacobian"):
+            self._check_finite(name)
+        self._check_bounds()
+
+    @classmethod
+    def open(cls, path: str | Path) -> Dataset:
+        """Read a dataset, with the samples of an interrupted or running generation beside it.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is no dataset, a damaged one, or of a newer format.
+        """
+        path = Path(path)
+        journals = leftovers.read(path)  # before the file: a run that ends meanwhile moves samples into the file
+        return leftovers.absorb(cls(**store.read(path)), journals)
+
+    @classmethod
+    def from_arrays(
+        cls, x: ArrayLike, y: ArrayLike, jacobian: ArrayLike | None = None, *, description: Description
+    ) -> Dataset:
+        """A dataset of arrays that came from elsewhere, checked; its rows are 0 to N - 1.
+
+        Args:
+            x: Parameters, (N, n).
+            y: Responses, (N, m).
+            jacobian: dy/dx, (N, m, n), or None.
+            description: Names, bounds and units.
+
+        Raises:
+            ValueError: If shapes disagree, numbers are not finite, or inputs leave the bounds, naming the row.
+        """
+        points = np.array(x, dtype=np.float64)
+        return cls(
+            x=points,
+            y=np.array(y, dtype=np.float64),
+            jacobian=None if jacobian is None else np.array(jacobian, dtype=np.float64),
+            rows=np.arange(len(points)),
+            seconds=np.zeros(len(points)),
+            description=description,
+            design=points,
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the n inputs."""
+        return self.description.parameters
+
+    @property
+    def responses(self) -> tuple[str, ...]:
+        """Names of the m outputs."""
+        return self.description.responses
+
+    @property
+    def bounds(self) -> Array:
+        """The input box, (n, 2)."""
+        return self.description.bounds
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """Unit of each parameter and response that has one, by name."""
+        return self.description.units
+
+    def save(self, path: str | Path) -> None:
+        """Write to an HDF5 file, replacing it as a whole: a reader sees the old dataset or the new one."""
+        store.write(Path(path), self)
+
+    def select(self, rows_or_mask: ArrayLike) -> Dataset:
+        """The samples of some design rows, without failures.
+
+        Args:
+            rows_or_mask: Design rows (integers, each of a computed sample), or a mask over the samples, (N,).
+
+        Raises:
+            ValueError: If a row has no sample, or the mask another length.
+        """
+        chosen = np.asarray(rows_or_mask)
+        if chosen.dtype == np.bool_:
+            if chosen.shape != (len(self),):
+                raise ValueError(f"the mask has shape {chosen.shape}, expected {(len(self),)}: one entry a sample")
+            keep = chosen
+        else:
+            absent = np.setdiff1d(chosen, self.rows)
+            if len(absent):
+                raise ValueError(f"design rows {absent.tolist()} have no sample here")
+            keep = np.isin(self.rows, chosen)
+        arrays = {name: getattr(self, name)[keep] for name in ("x", "y", "rows", "seconds")}
+        jacobian = None if self.jacobian is None else self.jacobian[keep]
+        return replace(self, **arrays, jacobian=jacobian, failures=())
+
+    def head(self, k: int) -> Dataset:
+        """The dataset of the first k design rows, as if no more had been planned; failed rows are not replaced."""
+        if not 1 <= k <= len(self.design):
+            raise ValueError(f"{k} rows were asked for; the design has {len(self.design)}")
+        failures = tuple(failure for failure in self.failures if failure.row < k)
+        return replace(self.select(self.rows < k), design=self.design[:k], failures=failures)
+
+    def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+        """Two disjoint parts, drawn at random: for training, and a fraction of the samples for validation."""
+        held_out = round(fraction * len(self))
+        if not 0 < held_out < len(self):
+            raise ValueError(f"a fraction of {fraction} of {len(self)} samples leaves one part empty")
+        mask = np.zeros(len(self), dtype=np.bool_)
+        mask[np.random.default_rng(seed).permutation(len(self))[:held_out]] = True
+        return self.select(~mask), self.select(mask)
+
+    def summary(self) -> str:
+        """What the dataset holds, in lines of text."""
+        return export.summary(self)
+
+    def to_numpy(self, path: str | Path) -> None:
+        """Write the arrays and names to a NumPy archive (`.npz`), readable by `numpy.load` alone."""
+        export.to_numpy(self, Path(path))
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A table with a line per sample, indexed by design row; derivatives in columns named `d(y)/d(x)`."""
+        return export.to_pandas(self)
+
+    def _check_finite(self, name: str) -> None:
+        values = getattr(self, name)
+        if values is None or np.isfinite(values).all():
+            return
+        bad = self.rows[~np.isfinite(values.reshape(len(values), -1)).all(axis=1)]
+        raise ValueError(f"{name} holds NaN or infinity in rows {bad[:5].tolist()} ({len(bad)} of {len(self)})")
+
+    def _check_bounds(self) -> None:
+        low, high = self.bounds.T
+        slack = 1e-12 * (high - low) + 1e-14 * np.abs(self.bounds).max(axis=1)
+        outside = (self.x < low - slack) | (self.x > high + slack)
+        if outside.any():
+            sample, i = np.argwhere(outside)[0]
+            raise ValueError(
+                f"row {self.rows[sample]} has {self.parameters[i]} = {self.x[sample, i]:g}, "
+                f"outside its bounds [{low[i]:g}, {high[i]:g}]"
+            )

@@ -1,0 +1,85 @@
+"""Progress for people: a live bar on a terminal, plain lines in a job's log. Both on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from coupling import tally
+
+INTERVAL = 3.0  # between two lines in a log [s]
+
+type Update = Callable[[int, int, str], None]
+
+
+@contextmanager
+def display(*, interval: float = INTERVAL) -> Iterator[Update]:
+    """Yield a function of (done, total, text) that may be called as often as it likes."""
+    console = Console(stderr=True)
+    with _bar(console) if console.is_terminal else _lines(console, interval) as update:
+        yield update
+
+
+def generation(progress: tally.Progress) -> str:
+    """Where a generation stands, in words: counts, rate and time left."""
+    settled, seconds = progress.done + progress.failed, progress.seconds
+    words = [f"{settled} of {progress.total} samples"]
+    if settled and seconds > 0.0:
+        rate = settled / seconds
+        words.append(f"{rate:.3g} a second")
+        words.append(f"{duration((progress.total - settled) / rate)} left")
+    if progress.failed:
+        words.append(f"{progress.failed} failed")
+    if progress.before:
+        words.append(f"{progress.before} from before")
+    return ", ".join(words)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `4.2 s`, `45 s`, `12 min 5 s`, `3 h 20 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Update]:
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+    progress = Progress(*columns, console=console, refresh_per_second=5)
+    task = progress.add_task("")
+
+    def update(done: int, total: int, text: str) -> None:
+        progress.start()  # here, since on all ranks but one nobody ever calls
+        progress.update(task, completed=done, total=total, description=text)
+
+    try:
+        yield update
+    finally:
+        progress.stop()
+
+
+@contextmanager
+def _lines(console: Console, interval: float) -> Iterator[Update]:
+    printed_at, latest, printed = -interval, "", ""
+
+    def update(done: int, total: int, text: str) -> None:
+        nonlocal printed_at, latest, printed
+        latest = text
+        if time.monotonic() - printed_at >= interval:
+            printed_at, printed = time.monotonic(), latest
+            console.print(latest, highlight=False, soft_wrap=True)
+
+    try:
+        yield update
+    finally:
+        if latest != printed:
+            console.print(latest, highlight=False, soft_wrap=True)

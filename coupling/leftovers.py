@@ -1,0 +1,94 @@
+"""What a running or interrupted generation keeps beside its dataset: journals in the folder `<path>.parts`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from coupling.contract import Description
+from coupling.journal import Journal, read_journal
+from coupling.samples import Failure, Sample
+
+if TYPE_CHECKING:
+    from coupling.dataset import Dataset
+
+
+def folder(path: Path) -> Path:
+    """The folder beside a dataset that holds its journals and its lock."""
+    return path.with_name(path.name + ".parts")
+
+
+def files(path: Path) -> list[Path]:
+    """The journals beside a dataset, oldest run first."""
+    return sorted(folder(path).glob("*.journal"))
+
+
+def read(path: Path) -> list[Journal]:
+    """Read the journals beside a dataset; one that a run has just folded into the file is passed over."""
+    journals = []
+    for file in files(path):
+        try:
+            journals.append(read_journal(file))
+        except FileNotFoundError:
+            continue
+    return journals
+
+
+def fingerprint(description: Description) -> str:
+    """Digest of all that samples of two models must agree in: names, bounds and definition."""
+    parts = [*description.parameters, "|", *description.responses, description.bounds.tobytes().hex()]
+    return hashlib.sha256("\n".join([*parts, description.digest]).encode()).hexdigest()[:16]
+
+
+def absorb(data: Dataset, journals: Sequence[Journal]) -> Dataset:
+    """The dataset with the journals' records added: one sample a row, and one failure where there is none.
+
+    A row that is already there keeps its sample. A sample wins over a failure; a later failure over an earlier.
+
+    Raises:
+        ValueError: If a journal belongs to another problem definition.
+    """
+    expected = fingerprint(data.description)
+    samples: dict[int, Sample] = {}
+    failures = {failure.row: failure for failure in data.failures}
+    for journal in journals:
+        if journal.header and journal.header.fingerprint != expected:
+            raise ValueError(f"{journal.path} belongs to another problem definition than its dataset; remove it")
+        for record in journal.records:
+            if isinstance(record, Sample):
+                samples.setdefault(record.row, record)
+            else:
+                failures[record.row] = record
+    new = [samples[row] for row in sorted(samples.keys() - set(data.rows.tolist()))]
+    return replace(
+        _with_samples(data, new),
+        failures=_still_failed(failures, {*data.rows.tolist(), *samples}),
+        damage=data.damage + tuple(journal.damage for journal in journals if journal.damage),
+    )
+
+
+def _still_failed(failures: dict[int, Failure], computed: set[int]) -> tuple[Failure, ...]:
+    return tuple(failures[row] for row in sorted(failures.keys() - computed))
+
+
+def _with_samples(data: Dataset, samples: list[Sample]) -> Dataset:
+    if not samples:
+        return data
+    rows = np.concatenate([data.rows, [sample.row for sample in samples]])
+    order = np.argsort(rows)
+    jacobian = data.jacobian
+    if jacobian is not None:
+        jacobian = np.concatenate([jacobian, [sample.jacobian for sample in samples]])[order]
+    return replace(
+        data,
+        rows=rows[order],
+        x=np.concatenate([data.x, [sample.x for sample in samples]])[order],
+        y=np.concatenate([data.y, [sample.y for sample in samples]])[order],
+        seconds=np.concatenate([data.seconds, [sample.seconds for sample in samples]])[order],
+        jacobian=jacobian,
+    )

@@ -1,0 +1,166 @@
+"""Taylor tests: is the Jacobian that a model returns the derivative of the responses that it returns?
+
+Along a direction d the remainder |y(x ± h d) − y(x) ∓ h J d| falls by four when h is halved if J is right, and by
+two if it is not. Its larger value of both signs is used: there an error of J and the curvature can't cancel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from coupling.contract import Array, Model, checked_bounds, checked_evaluation
+
+ALL_TOGETHER = "all together"
+RATE = 1.95  # least rate that passes; two is exact
+STEPS: Array = np.array([0.02 / 2**k for k in range(7)])  # in widths of the box
+TINY: Array = np.array([1.0e-8, 1.7e-8, 2.9e-8])  # steps so small that all they show is noise
+RELIABLE = 100.0  # remainders this many times above the noise have a rate
+BLIND = 1000.0  # changes this many times above the noise are changes
+QUIET = 1e-7  # noise below this part of a response lets one say that nothing changes it
+LINEAR = 1e-3  # largest remainder that counts as none, as a part of the change, where noise hides the rate
+
+
+@dataclass(frozen=True)
+class TaylorRow:
+    """The test of one response along one direction.
+
+    Attributes:
+        direction: A parameter, or `ALL_TOGETHER` for the random mix of all.
+        response: The response.
+        derivative: Directional derivative by the Jacobian; per unit of the parameter, or of the mix.
+        difference: The same by central differences at the smallest step.
+        rate: At which the remainder falls; NaN where it has none.
+        verdict: `second order`, `linear`, `no influence`; or `WRONG`, `TOO NOISY`.
+    """
+
+    direction: str
+    response: str
+    derivative: float
+    difference: float
+    rate: float
+    verdict: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the Jacobian is right here."""
+        return self.verdict in ("second order", "linear", "no influence")
+
+
+@dataclass(frozen=True, eq=False)
+class TaylorReport:
+    """The Taylor test of a model at one point.
+
+    Attributes:
+        point: Where, (n,).
+        rows: One for each direction and response.
+        noise: Noise found in each response, (m,), in its unit.
+    """
+
+    point: Array
+    rows: tuple[TaylorRow, ...]
+    noise: Array
+
+    @property
+    def passed(self) -> bool:
+        """Whether every derivative is right."""
+        return all(row.passed for row in self.rows)
+
+    def __str__(self) -> str:
+        width = max(len(row.direction) for row in self.rows)
+        wide = max(len(row.response) for row in self.rows)
+        return "\n".join(
+            f"{row.direction:{width}}  {row.response:{wide}}  {row.derivative:12.5e}  "
+            f"{row.difference:12.5e}  {row.rate:5.2f}  {row.verdict}"
+            for row in self.rows
+        )
+
+
+def taylor_test(model: Model, *, point: ArrayLike | None = None, seed: int = 0) -> TaylorReport:
+    """Test the Jacobian of every response along every parameter and along a random mix of all.
+
+    Evaluates the model 14 n + 21 times. Collective on the model's communicator.
+
+    Args:
+        model: The model to test.
+        point: Where, (n,); by default at random in the middle 40 % of the box.
+        seed: Of the random point and the random mix.
+
+    Raises:
+        ValueError: If the point is not inside the box with room for steps of 2 % of its width.
+    """
+    names, box = model.parameters, checked_bounds(model.bounds, tuple(model.parameters))
+    rng = np.random.default_rng(seed)
+    width = box[:, 1] - box[:, 0]
+    x = box[:, 0] + width * rng.uniform(0.3, 0.7, len(names))
+    mix = width * rng.uniform(0.5, 1.0, len(names)) * rng.choice([-1.0, 1.0], len(names))
+    if point is not None:
+        x = np.asarray(point, dtype=np.float64)
+        if x.shape != width.shape or (np.abs(x - box.mean(axis=1)) > (0.5 - STEPS[0]) * width).any():
+            raise ValueError(f"the point {x.tolist()} needs {len(names)} values, 2 % of the width inside the bounds")
+    y, jacobian = checked_evaluation(model, x)
+    assert jacobian is not None  # checked_evaluation returns one unless it was declined
+    base = _Base(model, x, y, jacobian)
+    noise = np.maximum(base.remainders(mix, TINY)[0].max(axis=0), 4 * np.finfo(float).eps * np.abs(y))
+    rows: list[TaylorRow] = []
+    for name, direction, unit in [*zip(names, np.diag(width), width, strict=True), (ALL_TOGETHER, mix, 1.0)]:
+        rows += _along(base, name, direction, unit, noise)
+    return TaylorReport(x, tuple(rows), noise)
+
+
+@dataclass(frozen=True, eq=False)
+class _Base:
+    """The point of expansion."""
+
+    model: Model
+    x: Array
+    y: Array
+    jacobian: Array
+
+    def remainders(self, direction: Array, steps: Array) -> tuple[Array, Array]:
+        """Remainders, the larger of both signs, and central differences of y along the direction, (steps, m) each."""
+        remainders, slopes = [], []
+        for h in steps:
+            ends = [self.x + h * direction, self.x - h * direction]
+            ahead, behind = (checked_evaluation(self.model, end, jacobian=False)[0] for end in ends)
+            expected = [self.y + self.jacobian @ (end - self.x) for end in ends]
+            remainders.append(np.maximum(np.abs(ahead - expected[0]), np.abs(behind - expected[1])))
+            slopes.append((ahead - behind) / (2 * h))
+        return np.array(remainders), np.array(slopes)
+
+
+def _along(base: _Base, name: str, direction: Array, unit: float, noise: Array) -> list[TaylorRow]:
+    """One row per response along one direction, whose derivatives are shown per `unit`."""
+    remainders, slopes = base.remainders(direction, STEPS)
+    by_jacobian = base.jacobian @ direction
+    scale = np.maximum(np.abs(base.y), STEPS[0] * np.abs(base.jacobian * np.diff(base.model.bounds)[:, 0]).max(axis=1))
+    rows = []
+    for j, response in enumerate(base.model.responses):
+        change = STEPS[0] * max(abs(by_jacobian[j]), np.abs(slopes[:, j]).max())
+        rate, verdict = judge(remainders[:, j], change, noise[j], scale[j])
+        rows.append(TaylorRow(name, response, by_jacobian[j] / unit, slopes[-1, j] / unit, rate, verdict))
+    return rows
+
+
+def judge(remainders: Array, change: float, noise: float, scale: float) -> tuple[float, str]:
+    """Rate and verdict from the remainders at halving steps.
+
+    The rate is taken over two halvings, at the smallest steps whose remainders stand out of the noise: larger
+    steps hide an error of the Jacobian behind the curvature. The better of the last two such windows counts.
+
+    Args:
+        remainders: At steps that halve, largest first.
+        change: Of the response at the largest step, to first order.
+        noise: Of the response.
+        scale: Size of the response, or of its largest change along any parameter.
+    """
+    clear = int(np.argmin(np.append(remainders > RELIABLE * noise, False)))  # how many, from the largest on
+    if clear >= 3:
+        windows = [np.log2(remainders[k - 2] / remainders[k]) / 2 for k in range(max(2, clear - 2), clear)]
+        rate = float(max(windows))
+        return rate, "second order" if rate >= RATE else "WRONG"
+    if max(change, remainders[0]) <= BLIND * noise and noise <= QUIET * scale:
+        return np.nan, "no influence"
+    return np.nan, "linear" if remainders[0] <= LINEAR * change else "TOO NOISY"

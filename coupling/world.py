@@ -1,0 +1,90 @@
+"""The ranks that work together: MPI where a launcher started several, one process otherwise.
+
+mpi4py is imported only where it is needed. A launcher is known by the variables that it sets, not by whether
+mpi4py can be imported: initializing MPI without a launcher costs time, and ends the process on the login nodes
+of some clusters. Slurm's own variables are no sign: a batch script has them before `srun` starts any rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+EVERY_RANK = "raised on every rank"
+_LAUNCHERS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID")
+
+
+class RootFailed(RuntimeError):
+    """What ranks other than 0 raise where rank 0 raised the error itself, in an action done for all."""
+
+
+class Serial:
+    """One rank alone: what stands in for a communicator where there is no MPI."""
+
+    rank = 0
+    size = 1
+
+
+type Comm = MPI.Comm | Serial
+
+
+def world(comm: MPI.Comm | None = None) -> Comm:
+    """The given communicator, else `COMM_WORLD` under an MPI launcher or once mpi4py is loaded, else `Serial`.
+
+    Raises:
+        ModuleNotFoundError: If a launcher started this process and mpi4py is not installed.
+    """
+    if comm is not None:
+        return comm
+    launched = [name for name in _LAUNCHERS if name in os.environ]
+    if not launched and "mpi4py.MPI" not in sys.modules:
+        return Serial()
+    try:
+        from mpi4py import MPI
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"an MPI launcher started this process ({launched[0]} is set) but mpi4py is not installed; "
+            "install it, or run without the launcher",
+            name=error.name,
+        ) from error
+    return MPI.COMM_WORLD
+
+
+def alone(comm: Comm) -> MPI.Comm | None:
+    """The communicator of one rank, `COMM_SELF`, for a model that each rank solves by itself; None without MPI."""
+    if isinstance(comm, Serial):
+        return None
+    from mpi4py import MPI
+
+    return MPI.COMM_SELF
+
+
+def on_root[T](comm: Comm, action: Callable[[], T]) -> T:
+    """Do something on rank 0 and give its answer to every rank. Collective on `comm`.
+
+    Raises:
+        Exception: What the action raised, on rank 0, with the note `EVERY_RANK`: a program can end in order
+            instead of aborting.
+        RootFailed: With the same message, on the other ranks.
+    """
+    if isinstance(comm, Serial) or comm.size == 1:
+        return action()
+    answer: Any = None
+    failure: Exception | None = None
+    if comm.rank == 0:
+        try:
+            answer = action()
+        except Exception as error:
+            failure = error
+    answer, message = comm.bcast((answer, None if failure is None else str(failure)))
+    if failure is not None:
+        failure.add_note(EVERY_RANK)
+        raise failure
+    if message is not None:
+        raise RootFailed(f"rank 0: {message}")
+    return answer

@@ -1,0 +1,165 @@
+"""The whole mission on a real structure, in three minutes on two cores.
+
+A plate with an elliptical hole under biaxial tension: samples with exact Jacobians are generated under MPI, the same
+network is trained on values only and with sensitivities, the lightest plate under a bound on its stress concentration
+is found with the network, and the finite-element model certifies it.
+
+    python examples/demo.py --out demo-output
+"""
+
+from __future__ import annotations
+
+import argparse
+from concurrent.futures import ProcessPoolExecutor
+import json
+from multiprocessing import get_context
+from pathlib import Path
+import shutil
+import subprocess
+import sys
+import time
+
+import demo_pictures
+from rich.console import Console
+from rich.table import Table
+
+from coupling import Dataset
+from coupling.commands.optimize import verdict
+from coupling.optimize import Certificate, certify, minimize
+from coupling.report import errors, write_report
+
+MODEL = "fem.library.plate_with_hole:plate_with_hole"
+WEIGHTINGS = ("values only", "Sobolev")
+LOAD = {"young": 70e3, "poisson": 0.33, "traction_x": 100.0, "traction_y": 60.0}  # MPa, -, MPa, MPa
+LIMIT = {"stress_concentration": 1.95}
+CIRCLE = [70e3, 0.33, 100.0, 60.0, 20.0, 20.0]  # where the design starts: the same load, a round hole
+
+console = Console(width=None if sys.stdout.isatty() else 100)
+
+
+def generate(out: Path, samples: int, seed: int) -> Dataset:
+    """Solve the plate at the points of a Sobol' design, on two ranks; a repeated call finds what is there."""
+    command = ["mpiexec", "-n", "2", "sobofem", "generate", MODEL]
+    command += ["--samples", str(samples), "--seed", str(seed), "--out", str(out)]
+    console.print(f"$ {' '.join(command)}", style="dim")
+    subprocess.run([program(word) if word in ("mpiexec", "sobofem") else word for word in command], check=True)
+    return Dataset.open(out)
+
+
+def program(name: str) -> str:
+    """A program beside this Python, else on the PATH."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if found is None:
+        raise FileNotFoundError(f"{name} is neither beside this Python nor on the PATH; install it")
+    return found
+
+
+def train(weighting: str, samples: int, out: Path) -> dict[str, object]:
+    """Train on the first samples of the design, and judge on points that no training saw."""
+    import torch
+
+    import surrogate
+
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    rule = surrogate.ValuesOnly() if weighting == "values only" else surrogate.PerChannel()
+    model = surrogate.fit(Dataset.open(out / "plate.h5").head(samples), weighting=rule, seed=1)
+    seconds = time.perf_counter() - start
+    model.save(out / f"plate_{samples}_{weighting.replace(' ', '_').lower()}.safetensors")
+    found = errors(model, Dataset.open(out / "unseen.h5"))
+    return {
+        "weighting": weighting,
+        "samples": samples,
+        "values": float(found.values.mean()),
+        "derivatives": float(found.derivatives.mean()),
+        "seconds": seconds,
+    }
+
+
+def train_all(out: Path, counts: list[int]) -> list[dict[str, object]]:
+    """Every training, two at a time; the longest first."""
+    tasks = [(weighting, n) for n in sorted(counts, reverse=True) for weighting in WEIGHTINGS]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        rows = list(pool.map(train, *zip(*tasks, strict=True), [out] * len(tasks)))
+    return sorted(rows, key=lambda row: (row["samples"], WEIGHTINGS.index(str(row["weighting"]))))
+
+
+def show_errors(rows: list[dict[str, object]]) -> None:
+    """The learning curves as a table."""
+    title = "normalized RMSE on unseen points, mean over channels"
+    table = Table("samples", "trained on", "values", "derivatives", "training [s]", title=title)
+    for row in rows:
+        cells = (f"{row['values']:.4f}", f"{row['derivatives']:.4f}", f"{row['seconds']:.1f}")
+        table.add_row(str(row["samples"]), str(row["weighting"]), *cells, end_section=row["weighting"] == "Sobolev")
+    console.print(table)
+
+
+def optimize(out: Path, samples: int) -> Certificate:
+    """The lightest plate by the surrogate, certified; pictures and ParaView files of both ends."""
+    from fem.library.plate_with_hole import plate_with_hole
+    from fem.output import picture, write_vtk
+    import surrogate
+
+    plate = plate_with_hole()
+    before = plate.evaluate(CIRCLE, jacobian=False)[0]
+    round_hole = picture(plate, "von_mises")
+    network = surrogate.load(out / f"plate_{samples}_sobolev.safetensors")
+    predicted = minimize(network, "mass", at_most=LIMIT, fixed=LOAD, starts=16, seed=1)
+    certificate = certify(predicted, plate)
+    demo_pictures.before_after(
+        [round_hole, picture(plate, "von_mises")], [before, certificate.confirmed.y], plate.responses, out
+    )
+    write_vtk(plate, out / "optimum.pvd")
+    return certificate
+
+
+def show_certificate(certificate: Certificate, responses: tuple[str, ...]) -> None:
+    """The optimum by the surrogate and by the finite-element model, side by side."""
+    x = dict(zip(certificate.predicted.parameters, certificate.predicted.x, strict=True))
+    table = Table(
+        "response", "surrogate", "finite elements", "difference",
+        title=f"optimum: radius_x = {x['radius_x']:.2f} mm, radius_y = {x['radius_y']:.2f} mm",
+    )  # fmt: skip
+    rows = zip(responses, certificate.predicted.y, certificate.confirmed.y, certificate.error, strict=True)
+    for name, guess, truth, difference in rows:
+        table.add_row(name, f"{guess:.5g}", f"{truth:.5g}", f"{difference:+.2%}")
+    console.print(table)
+    console.print(verdict(certificate))
+    console.print(
+        f"In an infinite plate the hole of even stress has radius_x / radius_y = traction_x / traction_y = "
+        f"{LOAD['traction_x'] / LOAD['traction_y']:.2f}; here {x['radius_x'] / x['radius_y']:.2f}."
+    )
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for everything that comes out")
+    parser.add_argument("--samples", type=int, nargs="+", default=[16, 32, 64, 128], help="training set sizes")
+    parser.add_argument("--unseen", type=int, default=256, help="points to judge on")
+    options = parser.parse_args()
+    out, start = options.out, time.perf_counter()
+    out.mkdir(parents=True, exist_ok=True)
+    largest = max(options.samples)
+
+    console.rule("1  generate: finite-element solves with exact Jacobians")
+    generate(out / "plate.h5", largest, seed=1)
+    unseen = generate(out / "unseen.h5", options.unseen, seed=2)
+    console.rule("2  train: the same network on values only and with sensitivities")
+    rows = train_all(out, options.samples)
+    show_errors(rows)
+    demo_pictures.learning_curves(rows, out)
+    (out / "errors.json").write_text(json.dumps(rows, indent=2) + "\n")
+    import surrogate
+
+    write_report(surrogate.load(out / f"plate_{largest}_sobolev.safetensors"), unseen, out / "report")
+    console.rule("3  optimize: the lightest plate with a stress concentration of at most 1.95, certified")
+    certificate = optimize(out, largest)
+    show_certificate(certificate, unseen.responses)
+    console.rule()
+    console.print(f"{out}: pictures, datasets, surrogates and optimum.pvd for ParaView")
+    console.print(f"done in {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Networks trained on responses and their exact derivatives, and what they become: models.
+
+`fit(data)` turns samples into a `Surrogate`, which evaluates, predicts in batches, saves and is read back by
+`load`. What `fit` does is decided by small frozen dataclasses: a network, a weighting of the loss terms, a
+sequence of optimizers. Nothing here knows finite elements.
+"""
+
+from surrogate.model import Surrogate, load
+from surrogate.monitor import History, Progress
+from surrogate.network import MLP
+from surrogate.optimizers import LBFGS, Adam
+from surrogate.registry import register
+from surrogate.samples import Samples
+from surrogate.training import fit
+from surrogate.weighting import Fixed, InverseDirichlet, PerChannel, ValuesOnly
+
+__all__ = [
+    "LBFGS",
+    "MLP",
+    "Adam",
+    "Fixed",
+    "History",
+    "InverseDirichlet",
+    "PerChannel",
+    "Progress",
+    "Samples",
+    "Surrogate",
+    "ValuesOnly",
+    "fit",
+    "load",
+    "register",
+]

@@ -1,0 +1,153 @@
+"""What is watched during training: progress, history, the best parameters so far, when to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+from numpy.typing import NDArray
+import torch
+
+from surrogate.objective import Objective
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands.
+
+    Attributes:
+        stage: Name of the optimizer.
+        step: Steps done in this stage.
+        of: Steps that it may do.
+        train: Objective on the training samples.
+        validation: Loss on the held-out samples; NaN without any.
+    """
+
+    stage: str
+    step: int
+    of: int
+    train: float
+    validation: float
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """The course of a training, one entry per check.
+
+    Attributes:
+        step: Steps done over all stages (T,).
+        train: Objective on the training samples (T,).
+        validation: Loss on the held-out samples (T,); NaN without any.
+        weights: Weights of the loss terms (T, m, 1 + n).
+        stages: Name of each stage and the step at which it ended.
+        best: Step whose parameters were kept.
+        interrupted: Whether the user stopped it (Ctrl-C) before it was done.
+    """
+
+    step: Array
+    train: Array
+    validation: Array
+    weights: Array
+    stages: tuple[tuple[str, int], ...]
+    best: int
+    interrupted: bool = False
+
+
+class Monitor:
+    """Judges the network every few steps, by the held-out samples or, without any, by the objective.
+
+    Objectives of unequal weights don't compare: without held-out samples, a change of the weights makes the
+    next network the best so far.
+
+    Args:
+        objective: What is being minimized.
+        score: Loss on the held-out samples, or None.
+        progress: Called with each `Progress`.
+        every: Steps between two checks.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        score: Callable[[], float] | None,
+        progress: Callable[[Progress], None] | None,
+        *,
+        every: int = 5,
+    ) -> None:
+        self.objective, self.score, self.progress, self.every = objective, score, progress, every
+        self.total = 0
+        self.best, self.best_step = float("inf"), 0
+        self._kept: list[torch.Tensor] = []
+        self._weights = objective.weights
+        self._rows: list[tuple[int, float, float, Array]] = []
+        self._stages: list[tuple[str, int]] = []
+
+    def begin(self, stage: str, of: int, patience: int | None) -> None:
+        """Start a stage of at most `of` steps that ends after `patience` steps without improvement."""
+        self._stage, self._of, self._patience = stage, of, patience
+        self._start = self._improved = self.total
+
+    def stop(self, step: int) -> bool:
+        """Take note that the stage has done `step` steps, and judge the network if a check is due.
+
+        Returns:
+            True if the stage should end: its patience is over, or the loss is no longer finite.
+
+        Raises:
+            ArithmeticError: If the loss is not finite and never was.
+        """
+        checked = self.total // self.every
+        self.total = self._start + step
+        if self.total // self.every == checked and step < self._of:
+            return False
+        with torch.no_grad():
+            train = float(self.objective())
+        validation = float("nan") if self.score is None or not isfinite(train) else self.score()
+        criterion = train if self.score is None else validation
+        if not isfinite(criterion):
+            if not self._kept:
+                raise ArithmeticError(
+                    f"the loss is {criterion} after {self.total} steps of {self._stage}; "
+                    "lower its learning rate, or look for outliers in the samples"
+                )
+            return True
+        if self.score is None and self.objective.weights is not self._weights:
+            self.best = float("inf")
+        self._weights = self.objective.weights
+        self._rows.append((self.total, train, validation, self._weights.values.cpu().numpy().copy()))
+        if criterion < self.best:
+            self._kept = [p.detach().clone() for p in self.objective.parameters]
+            self.best, self.best_step, self._improved = criterion, self.total, self.total
+        if self.progress is not None:
+            self.progress(Progress(self._stage, step, self._of, train, validation))
+        return self._patience is not None and self.total - self._improved >= self._patience
+
+    def end(self) -> None:
+        """End the stage: put the best parameters back."""
+        self._stages.append((self._stage, self.total))
+        if self._kept:
+            with torch.no_grad():
+                for parameter, kept in zip(self.objective.parameters, self._kept, strict=True):
+                    parameter.copy_(kept)
+
+    @property
+    def has_best(self) -> bool:
+        """Whether any parameters have been judged yet."""
+        return bool(self._kept)
+
+    def history(self, *, interrupted: bool) -> History:
+        """All that was recorded."""
+        step, train, validation, weights = (np.array(column) for column in zip(*self._rows, strict=True))
+        return History(
+            step=step.astype(np.float64),
+            train=train,
+            validation=validation,
+            weights=weights,
+            stages=tuple(self._stages),
+            best=self.best_step,
+            interrupted=interrupted,
+        )

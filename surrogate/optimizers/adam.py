@@ -1,0 +1,46 @@
+"""Adam with a cosine schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from surrogate.monitor import Monitor
+from surrogate.objective import Objective
+
+
+@dataclass(frozen=True)
+class Adam:
+    """First-order steps whose length decays along half a cosine (Kingma & Ba 2015).
+
+    Attributes:
+        steps: Passes over the data; with `batch`, each is several updates.
+        learning_rate: Of the first step.
+        final: Share of the learning rate that is left at the last step.
+        batch: Samples per update; all of them at once where None.
+        patience: Steps without improvement after which the stage ends; None for never.
+    """
+
+    steps: int = 100
+    learning_rate: float = 5e-3
+    final: float = 0.01
+    batch: int | None = None
+    patience: int | None = None
+
+    def run(self, objective: Objective, monitor: Monitor) -> None:
+        """Train until the steps are done or the monitor says stop."""
+        optimizer = torch.optim.Adam(objective.parameters, lr=self.learning_rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimizer, max(self.steps, 1), eta_min=self.final * self.learning_rate
+        )
+        monitor.begin("Adam", self.steps, self.patience)
+        for step in range(1, self.steps + 1):
+            for rows in objective.batches(self.batch):
+                optimizer.zero_grad()
+                objective(rows).backward()
+                optimizer.step()
+            schedule.step()
+            if monitor.stop(step):
+                return
+            objective.reweigh(monitor.total)

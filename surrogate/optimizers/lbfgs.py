@@ -1,0 +1,65 @@
+"""L-BFGS with a strong Wolfe line search, on all samples at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from surrogate.monitor import Monitor
+from surrogate.objective import Objective
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """Quasi-Newton steps (Liu & Nocedal 1989), in rounds during which the weights of the loss are frozen.
+
+    Attributes:
+        iterations: Most steps; it ends earlier where it converges.
+        history: Pairs of steps and gradient changes that model the curvature.
+        round: Iterations between two looks at the weights and the validation samples.
+        patience: Iterations without improvement after which the stage ends; None for never.
+    """
+
+    iterations: int = 3000
+    history: int = 100
+    round: int = 10
+    patience: int | None = 200
+
+    def run(self, objective: Objective, monitor: Monitor) -> None:
+        """Train until it has converged, the iterations are done or the monitor says stop."""
+        optimizer = self._fresh(objective)
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = objective()
+            loss.backward()
+            return loss
+
+        monitor.begin("L-BFGS", self.iterations, self.patience)
+        done = 0
+        while done < self.iterations:
+            before = self._iterations(optimizer, objective)
+            optimizer.step(closure)
+            ran = self._iterations(optimizer, objective) - before
+            done = min(done + self.round, self.iterations)
+            if monitor.stop(done) or ran < self.round:
+                return
+            if objective.reweigh(monitor.total):
+                optimizer = self._fresh(objective)
+
+    def _fresh(self, objective: Objective) -> torch.optim.LBFGS:
+        return torch.optim.LBFGS(
+            objective.parameters,
+            max_iter=self.round,
+            max_eval=25 * self.round,
+            history_size=self.history,
+            tolerance_grad=1e-12,
+            tolerance_change=1e-14,
+            line_search_fn="strong_wolfe",
+        )
+
+    @staticmethod
+    def _iterations(optimizer: torch.optim.LBFGS, objective: Objective) -> int:
+        return int(optimizer.state[objective.parameters[0]].get("n_iter", 0))

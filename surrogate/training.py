@@ -1,0 +1,153 @@
+"""Training: from samples to a surrogate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import floor
+
+import numpy as np
+import torch
+from torch import nn
+
+from surrogate.loss import Targets, term_losses, weighted
+from surrogate.model import Surrogate
+from surrogate.monitor import Monitor, Progress
+from surrogate.network import MLP
+from surrogate.objective import Objective
+from surrogate.optimizers import LBFGS, Adam, Optimizer
+from surrogate.registry import Network
+from surrogate.samples import Data, Samples
+from surrogate.scaling import Scaling
+from surrogate.weighting import PerChannel, ValuesOnly, Weighting
+
+PIPELINE: tuple[Optimizer, ...] = (Adam(), LBFGS())
+
+
+def fit(
+    data: Data,
+    *,
+    network: Network | None = None,
+    weighting: Weighting | None = None,
+    optimizers: Sequence[Optimizer] = PIPELINE,
+    decay: float = 1e-4,
+    validation: float = 0.0,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Callable[[Progress], None] | None = None,
+) -> Surrogate:
+    """Train a network on responses and, where the data holds them, on their Jacobians.
+
+    Args:
+        data: Samples in physical units: `x` (N, n), `y` (N, m), `jacobian` (N, m, n) or None, `parameters`,
+            `responses`, `bounds` (n, 2), and if it likes `units` and `provenance`.
+        network: What to train; `MLP()` by default.
+        weighting: How the terms of the loss weigh; by default `PerChannel()` with Jacobians, `ValuesOnly()`
+            without.
+        optimizers: Stages of training, in order.
+        decay: Regularization: decay / N times the sum of squared weight matrices joins the relative loss,
+            which is 1 for a network that predicts zero.
+        validation: Share of the samples that are held out to choose the best moment. None by default:
+            labels of a deterministic solver carry no noise to overfit, the decay smooths between them, and
+            few samples are better learned from than held out.
+        seed: Decides the start of the network, the split and the batches.
+        device: Where to train, as torch names it; the surrogate comes back on the CPU.
+        progress: Called every few steps with a `Progress`.
+
+    Returns:
+        The surrogate, with the best parameters seen and its `history`. Ctrl-C returns the best so far, with
+        `history.interrupted` set; before the first check it raises.
+
+    Raises:
+        TypeError: If `data` lacks an attribute.
+        ValueError: If the data can't be trained on, or a setting is out of range.
+        ArithmeticError: If the loss is not finite from the start.
+    """
+    samples = Samples.of(data)
+    network = network or MLP()
+    weighting = weighting or (ValuesOnly() if samples.jacobian is None else PerChannel())
+    _check(samples, weighting, optimizers, decay=decay, validation=validation)
+    generator = torch.Generator().manual_seed(seed)
+    scaling = Scaling.from_data(samples.bounds, samples.y, samples.responses)
+    n, m = len(samples.parameters), len(samples.responses)
+    module = network.build(n, m, generator).to(device)
+    training, held_out = _split(_targets(samples, scaling, weighting, device), validation, generator)
+    objective = Objective(module, training, weighting, decay=decay, generator=generator)
+    monitor = Monitor(objective, _score(module, training, held_out, objective.weights.values), progress)
+    interrupted = _run(optimizers, objective, monitor)
+    return Surrogate(
+        module=module.to("cpu").eval(),
+        network=network,
+        scaling=scaling,
+        parameters=samples.parameters,
+        responses=samples.responses,
+        bounds=samples.bounds,
+        units=samples.units,
+        provenance=samples.provenance,
+        history=monitor.history(interrupted=interrupted),
+    )
+
+
+def _run(optimizers: Sequence[Optimizer], objective: Objective, monitor: Monitor) -> bool:
+    """Run all stages, each from the best parameters of those before; True if the user stopped them."""
+    for optimizer in optimizers:
+        try:
+            optimizer.run(objective, monitor)
+        except KeyboardInterrupt:
+            if not monitor.has_best:
+                raise
+            return True
+        finally:
+            monitor.end()
+    return False
+
+
+def _check(
+    samples: Samples, weighting: Weighting, optimizers: Sequence[Optimizer], *, decay: float, validation: float
+) -> None:
+    if weighting.uses_jacobian and samples.jacobian is None:
+        raise ValueError(f"{weighting} weighs sensitivities, but the data holds no Jacobians; use ValuesOnly()")
+    if not optimizers:
+        raise ValueError("optimizers is empty; expected at least one stage")
+    if not (np.isfinite(decay) and decay >= 0.0):
+        raise ValueError(f"decay is {decay:g}; expected zero or more")
+    if not 0.0 <= validation <= 0.5:
+        raise ValueError(f"validation is {validation:g}; expected a share of the samples from 0 to 0.5")
+
+
+def _targets(samples: Samples, scaling: Scaling, weighting: Weighting, device: str) -> Targets:
+    """The samples scaled, as tensors; without Jacobians if the weighting has no use for them."""
+
+    def tensor(array: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(array, dtype=torch.float64, device=device)
+
+    jacobian = samples.jacobian if weighting.uses_jacobian else None
+    return Targets(
+        tensor(scaling.scale_x(samples.x)),
+        tensor(scaling.scale_y(samples.y)),
+        None if jacobian is None else tensor(scaling.scale_jacobian(jacobian)),
+    )
+
+
+def _split(targets: Targets, share: float, generator: torch.Generator) -> tuple[Targets, Targets | None]:
+    """Training and held-out samples; none held out where the share comes to less than one sample."""
+    N = len(targets)
+    held = floor(share * N + 0.5)
+    if not held:
+        return targets, None
+    order = torch.randperm(N, generator=generator).to(targets.x.device)
+    return targets.select(order[held:]), targets.select(order[:held])
+
+
+def _score(
+    module: nn.Module, training: Targets, held_out: Targets | None, yardstick: torch.Tensor
+) -> Callable[[], float] | None:
+    """Loss on the held-out samples, by the weights that training started with: one yardstick throughout."""
+    if held_out is None:
+        return None
+    mean_squares = training.mean_squares()
+
+    def score() -> float:
+        with torch.no_grad():
+            return float(weighted(term_losses(module, held_out), yardstick, mean_squares))
+
+    return score

@@ -1,0 +1,48 @@
+"""Every term measured on its own scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from surrogate.loss import Targets
+from surrogate.weighting.base import Terms, Weights
+
+
+@dataclass(frozen=True)
+class PerChannel:
+    """Each Jacobian entry divided by its own mean square over the training set, so that all terms weigh alike.
+
+    Its own, that is, down to a floor. An entry that nearly vanishes tells that its response hardly depends on
+    its parameter, which is worth knowing, but its relative accuracy is not: measured by itself it would
+    drown all others. Its yardstick is a share of the response's root mean square slope.
+
+    Attributes:
+        sensitivities: Weight of each Jacobian term against its response's weight of one.
+        floor: Smallest yardstick of an entry, as a share of its response's root mean square slope over all
+            parameters.
+    """
+
+    sensitivities: float = 1.0
+    floor: float = 0.3
+    interval = 0
+    uses_jacobian = True
+
+    def __post_init__(self) -> None:
+        """Refuse settings that leave a vanishing entry without a scale."""
+        if not (self.sensitivities > 0.0 and self.floor > 0.0):
+            raise ValueError(
+                f"sensitivities are {self.sensitivities:g} and floor {self.floor:g}; expected both positive"
+            )
+
+    def start(self, targets: Targets) -> Weights:
+        """The inverse mean squares, and one in column 0."""
+        channels = targets.mean_squares()[:, 1:]
+        slope = channels.mean(dim=1, keepdim=True)
+        scale = torch.maximum(channels, self.floor**2 * slope)
+        return Weights(torch.cat((torch.ones_like(slope), self.sensitivities / scale), dim=1))
+
+    def update(self, weights: Weights, terms: Terms) -> Weights:
+        """The same weights."""
+        return weights

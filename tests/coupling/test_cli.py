@@ -1,0 +1,122 @@
+import sys
+
+from launching import TOYS, sobofem
+import pytest
+import toys
+
+from coupling import Design, generate
+from coupling.cli import main
+from coupling.display import display, duration, generation
+from coupling.tally import Progress
+
+COMMANDS = ("generate", "check", "info", "train", "report")
+
+
+@pytest.fixture
+def here(monkeypatch, capsys):
+    """`sobofem` in this process: exit code, output and errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sobofem", *map(str, arguments)])
+        monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.delenv("SOBOFEM_DEBUG", raising=False)
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_help_names_every_command(here):
+    assert all(command in here("--help")[1] for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_shows_an_example(here, command):
+    code, text, _ = here(command, "--help")
+    assert code == 0 and f"sobofem {command} " in text.partition("Example:")[2]
+
+
+def test_check_passes_a_right_model_and_fails_a_wrong_one():
+    right = sobofem("check", f"{TOYS}:smooth", "--points", 2)
+    assert right.returncode == 0 and "Every derivative is right" in right.stdout
+    assert right.stdout.count("all together") == 6 and "E [MPa]" in right.stdout
+    wrong = sobofem("check", f"{TOYS}:wrong")
+    assert wrong.returncode == 1 and "WRONG" in wrong.stdout and "2 of 12 derivatives failed" in wrong.stdout
+
+
+def test_check_under_mpi_prints_once():
+    done = sobofem("check", f"{TOYS}:smooth", ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Every derivative is right") == 1
+
+
+def test_generate_and_info_agree(tmp_path):
+    path = tmp_path / "a.h5"
+    done = sobofem("generate", f"{TOYS}:fragile", "--samples", 16, "--design", "halton", "--out", path)
+    assert done.returncode == 0 and "failed" in done.stdout
+    said = sobofem("info", path).stdout
+    assert "samples of 16 planned" in said and "design halton, seed 0" in said and "buckled" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("info", "none.h5"), "error: there is no file none.h5"),
+        (("check", f"{TOYS}:smoth"), "did you mean 'smooth'?"),
+        (("generate", f"{TOYS}:smooth", "--design", "sobel", "--out", "a.h5"), "no design is called 'sobel'"),
+        (("generate", f"{TOYS}:smooth", "--out", "none/a.h5"), "there is no folder none"),
+        (("generate", f"{TOYS}:smooth", "--samples", "0", "--out", "a.h5"), "--samples"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_code_two(here, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, said = here(*arguments)
+    assert code == 2 and message in said and "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_where_an_error_came_from():
+    done = sobofem("--debug", "check", f"{TOYS}:smoth")
+    assert "Traceback" in done.stderr and "did you mean 'smooth'?" in done.stderr
+
+
+def test_a_file_of_another_kind_is_no_surrogate(here, tmp_path):
+    pytest.importorskip("torch")
+    (tmp_path / "a.txt").write_text("x")
+    code, _, said = here("info", tmp_path / "a.txt")
+    assert code == 2 and "a.txt" in said
+
+
+def test_a_missing_package_is_named_with_its_extra(here, tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("x")
+    monkeypatch.setitem(sys.modules, "surrogate", None)
+    monkeypatch.setattr("coupling.cli._EXTRAS", {"surrogate": "surrogate"})
+    code, _, said = here("info", tmp_path / "a.txt")
+    assert code == 2 and "pip install 'sobofem[surrogate]'" in said
+
+
+def test_train_and_report_make_their_files(here, tmp_path):
+    pytest.importorskip("torch")
+    generate(toys.smooth, Design("sobol", 24, 3), tmp_path / "a.h5")
+    model = tmp_path / "a.safetensors"
+    options = ("--samples", 16, "--width", 8, "--depth", 1, "--weighting", "fixed")
+    code, text, said = here("train", tmp_path / "a.h5", "--out", model, *options)
+    assert code == 0 and "trained on 16 samples" in text and "step" in said
+    assert "MLP(width=8, depth=1" in here("info", model)[1]
+    code, _, _ = here("report", model, tmp_path / "a.h5", "--out", tmp_path / "report")
+    assert code == 0 and any((tmp_path / "report").glob("*.png"))
+
+
+def test_words_for_durations_and_progress():
+    assert [duration(s) for s in (4.21, 45.2, 725.0, 12000.0)] == ["4.2 s", "45 s", "12 min 5 s", "3 h 20 min"]
+    said = generation(Progress(done=18, failed=2, total=100, before=7, seconds=10.0))
+    assert said == "20 of 100 samples, 2 a second, 40 s left, 2 failed, 7 from before"
+
+
+def test_a_log_gets_few_lines_and_always_the_last(capsys):
+    with display(interval=60.0) as update:
+        for k in range(1000):
+            update(k, 1000, f"{k} of 1000")
+    assert capsys.readouterr().err.split("\n") == ["0 of 1000", "999 of 1000", ""]

@@ -1,0 +1,149 @@
+"""Ensembles under MPI, and what happens to them: kills, signals, bugs of one rank, second writers."""
+
+import importlib.util
+import os
+import signal
+import time
+
+from launching import MPIEXEC, TOYS, journal_bytes, sobofem, start, wait_for, workers
+import numpy as np
+import pytest
+import toys
+
+from coupling import Dataset, Design, generate
+
+pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec")
+
+SAMPLES = 64
+
+
+# `smooth` and `slow` are one problem, and may finish each other's datasets.
+def arguments(path, model="slow", samples=SAMPLES):
+    return ("generate", f"{TOYS}:{model}", "--samples", samples, "--seed", 3, "--out", path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The dataset of an uninterrupted serial run of the same problem."""
+    return generate(toys.smooth, Design("sobol", SAMPLES, 3), tmp_path_factory.mktemp("whole") / "a.h5")
+
+
+def assert_same(a, b):
+    for name in ("x", "y", "jacobian", "rows", "design"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_any_number_of_ranks_gives_the_same_dataset(tmp_path, whole, ranks):
+    done = sobofem(*arguments(tmp_path / "a.h5", "smooth"), ranks=ranks)
+    assert done.returncode == 0, done.stderr
+    assert "64 samples, 0 failed" in done.stdout and "64 of 64 samples" in done.stderr
+    assert done.stdout.count("samples") == 1
+    assert_same(Dataset.open(tmp_path / "a.h5"), whole)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_kills_at_random_moments_lose_and_double_nothing(tmp_path, whole):
+    path, rng, before = tmp_path / "a.h5", np.random.default_rng(7), 0
+    for victims in ("one rank", "all", "one rank"):
+        job = start(*arguments(path), ranks=2)
+        floor = journal_bytes(path)
+        wait_for(lambda floor=floor: journal_bytes(path) != floor)
+        time.sleep(rng.uniform(0.0, 0.2))
+        complete = len(Dataset.open(path))
+        ranks = workers(job, path)
+        if victims == "all":
+            job.kill()
+        for rank in ranks if victims == "all" else [rng.choice(ranks)]:
+            os.kill(rank, signal.SIGKILL)
+        job.wait(20)
+        job.stdout.close()
+        job.stderr.close()
+        kept = Dataset.open(path)
+        assert len(kept) >= complete >= before
+        before = len(kept)
+    time.sleep(0.3)
+    last = sobofem(*arguments(path, "smooth"), ranks=2)
+    assert last.returncode == 0, last.stderr
+    assert f"{SAMPLES - before} of {SAMPLES - before} samples" in last.stderr
+    assert_same(Dataset.open(path), whole)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_to_one_rank_stops_all_in_order(tmp_path, whole, number, code):
+    path = tmp_path / "a.h5"
+    job = start(*arguments(path), ranks=2)
+    wait_for(lambda: journal_bytes(path) > 1000)
+    os.kill(workers(job, path)[-1], number)
+    _, said = job.communicate(timeout=20)
+    assert job.returncode == code, said
+    missing = SAMPLES - len(Dataset.open(path))
+    assert 0 < missing < SAMPLES
+    assert f"stopped by {number.name}; repeat the same command to finish the {missing} that are missing" in said
+    assert sobofem(*arguments(path, "smooth"), ranks=2).returncode == 0
+    assert_same(Dataset.open(path), whole)
+
+
+def test_a_finite_element_model_stops_on_sigterm_too(tmp_path):
+    """PETSc starts collectively, and takes SIGTERM for itself when it does."""
+    if importlib.util.find_spec("dolfinx") is None:
+        pytest.skip("no dolfinx")
+    path = tmp_path / "a.h5"
+    line = ("generate", "fem.library.plate_with_hole:plate_with_hole", "--seed", 3, "--out", path, "--samples")
+    job = start(*line, 256, ranks=2)
+    wait_for(lambda: journal_bytes(path) > 4000, seconds=120.0)
+    os.kill(workers(job, path)[-1], signal.SIGTERM)
+    _, said = job.communicate(timeout=20)
+    assert job.returncode == 75, said
+    data = Dataset.open(path)
+    assert 0 < len(data) < 256 and data.jacobian.shape[1:] == (5, 6)
+
+
+def test_a_serial_run_stops_on_sigterm_too(tmp_path, whole):
+    path = tmp_path / "a.h5"
+    job = start(*arguments(path))
+    wait_for(lambda: journal_bytes(path) > 1000)
+    job.terminate()
+    _, said = job.communicate(timeout=20)
+    assert job.returncode == 75 and "repeat the same command" in said
+    assert sobofem(*arguments(path, "smooth")).returncode == 0
+    assert_same(Dataset.open(path), whole)
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "message"),
+    [
+        ("lone_bug", 1, "ZeroDivisionError: a bug of rank one"),
+        ("lone_value_error", 2, "rank 1 of 2: error: ValueError: a bug of rank one"),
+    ],
+)
+def test_one_rank_raising_alone_ends_the_job_with_its_message(tmp_path, model, code, message):
+    begin = time.monotonic()
+    done = sobofem(*arguments(tmp_path / "a.h5", model, 400), ranks=2, timeout=30)
+    assert time.monotonic() - begin < 10.0
+    assert done.returncode == code and message in done.stderr
+    assert len(Dataset.open(tmp_path / "a.h5")) >= 2
+
+
+def test_what_every_rank_must_know_is_said_once(tmp_path):
+    generate(toys.smooth, Design("sobol", 8, 3), tmp_path / "a.h5")
+    done = sobofem(*arguments(tmp_path / "a.h5", "fragile", 8), ranks=2)
+    assert done.returncode == 2
+    assert done.stderr.count("was smooth-1, now fragile-1") == 1
+    assert "Traceback" not in done.stderr and "TERMINATION" not in done.stderr + done.stdout
+
+
+def test_a_second_job_on_the_same_dataset_is_refused(tmp_path):
+    path = tmp_path / "a.h5"
+    job = start(*arguments(path, samples=4096))
+    try:
+        wait_for(lambda: journal_bytes(path) > 1000)
+        second = sobofem(*arguments(path, samples=4096), ranks=2)
+        assert second.returncode == 2
+        assert f"process {job.pid} on" in second.stderr and "is writing this dataset now" in second.stderr
+        running = sobofem("info", path)
+        assert running.returncode == 0 and "missing" in running.stdout
+    finally:
+        job.kill()
+        job.communicate()
+    assert sobofem(*arguments(path, "smooth", 4096)).returncode == 0, "a killed job left its lock"

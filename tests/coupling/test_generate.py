@@ -1,0 +1,212 @@
+"""Ensembles in this process: resuming, growing, refusing, failing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import toys
+
+from coupling import Dataset, Design, generate
+from coupling.journal import read_journal
+from coupling.lock import locked
+
+DESIGN = Design("sobol", 24, 3)
+
+
+class Crash(BaseException):
+    """A death of the process, as far as one process can play it."""
+
+
+class Dying(toys.Fragile):
+    """Dies at its k-th evaluation."""
+
+    def __init__(self, k):
+        super().__init__()
+        self.left = k
+
+    def evaluate(self, x, *, jacobian=True):
+        self.left -= 1
+        if self.left < 0:
+            raise Crash
+        return super().evaluate(x, jacobian=jacobian)
+
+
+class Counting(toys.Fragile):
+    """Remembers where it was evaluated."""
+
+    def __init__(self):
+        super().__init__()
+        self.points = []
+
+    def evaluate(self, x, *, jacobian=True):
+        self.points.append(tuple(x))
+        return super().evaluate(x, jacobian=jacobian)
+
+
+def assert_same(a, b):
+    for name in ("x", "y", "jacobian", "rows", "design"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    assert [(f.row, f.reason, f.load_factor) for f in a.failures] == [
+        (f.row, f.reason, f.load_factor) for f in b.failures
+    ]
+
+
+def test_a_complete_run_leaves_one_file(tmp_path):
+    generate(toys.fragile, DESIGN, tmp_path / "a.h5")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_after_any_number_of_deaths_each_sample_was_computed_once(tmp_path):
+    whole = generate(toys.fragile, DESIGN, tmp_path / "whole.h5")
+    computed = 0
+    for k in (0, 5, 1, 7, 0):
+        with pytest.raises(Crash):
+            generate(Dying(k), DESIGN, tmp_path / "a.h5")
+        computed += k
+        partial = Dataset.open(tmp_path / "a.h5")
+        assert len(partial) + len(partial.failures) == computed
+    last = Counting()
+    assert_same(generate(last, DESIGN, tmp_path / "a.h5"), whole)
+    assert len(set(last.points)) == len(last.points) == 24 - computed
+
+
+def test_a_torn_journal_costs_only_what_was_torn(tmp_path):
+    whole = generate(toys.fragile, DESIGN, tmp_path / "whole.h5")
+    for cut in (1, 30, 200, 700, 10_000):
+        path = tmp_path / f"cut{cut}.h5"
+        with pytest.raises(Crash):
+            generate(Dying(12), DESIGN, path)
+        (journal,) = (tmp_path / f"{path.name}.parts").glob("*.journal")
+        data = journal.read_bytes()
+        journal.write_bytes(data[: max(0, len(data) - cut)])
+        kept = len(read_journal(journal).records)
+        partial = Dataset.open(path)
+        assert len(partial) + len(partial.failures) == kept < 12
+        assert all("cut off at byte" in damage for damage in partial.damage)
+        last = Counting()
+        assert_same(generate(last, DESIGN, path), whole)
+        assert len(last.points) == 24 - kept
+
+
+def test_folding_twice_doubles_nothing(tmp_path):
+    """A kill between writing the file and removing the journals leaves samples in both."""
+    with pytest.raises(Crash):
+        generate(Dying(12), DESIGN, tmp_path / "a.h5")
+    partial = Dataset.open(tmp_path / "a.h5")
+    partial.save(tmp_path / "a.h5")
+    assert_same(Dataset.open(tmp_path / "a.h5"), partial)
+
+
+@pytest.mark.parametrize("kind", ["sobol", "halton"])
+def test_a_sequence_grows_by_the_new_rows_alone(tmp_path, kind):
+    old = generate(toys.fragile, Design(kind, 10, 3), tmp_path / "a.h5")
+    counting = Counting()
+    new = generate(counting, Design(kind, 25, 3), tmp_path / "a.h5")
+    assert len(counting.points) == 15
+    assert_same(new.head(10), old)
+
+
+def test_failures_are_kept_and_tried_again_only_on_demand(tmp_path):
+    old = generate(toys.fragile, DESIGN, tmp_path / "a.h5")
+    counting = Counting()
+    generate(counting, DESIGN, tmp_path / "a.h5")
+    assert counting.points == []
+    again = generate(counting, DESIGN, tmp_path / "a.h5", retry_failed=True)
+    assert len(counting.points) == len(old.failures) > 0
+    assert_same(again, old)
+    mended = toys.Smooth()
+    mended.digest = toys.fragile.digest
+    data = generate(mended, DESIGN, tmp_path / "a.h5", retry_failed=True)
+    assert len(data) == 24 and data.failures == ()
+
+
+def test_own_points_are_a_design_too(tmp_path):
+    points = toys.smooth.bounds.mean(axis=1) + np.outer([0.0, 0.1], [1e5, 1.0, 1.0])
+    data = generate(toys.smooth, points, tmp_path / "a.h5")
+    np.testing.assert_array_equal(data.x, points)
+    with pytest.raises(ValueError, match="other points in its design, first in row 1"):
+        generate(toys.smooth, points * [[1.0], [1.001]], tmp_path / "a.h5")
+    with pytest.raises(ValueError, match=r"row 1 has t = .* outside its bounds"):
+        generate(toys.smooth, points * [[1.0, 1.0, 1.0], [1.0, 2.0, 1.0]], tmp_path / "b.h5")
+
+
+class Narrower(toys.Fragile):
+    bounds = toys.Smooth.bounds * [[1.0, 1.0], [1.0, 0.9], [1.0, 1.0]]
+
+
+class Renamed(toys.Fragile):
+    responses = ("energy", "mass", "sway")
+
+
+@pytest.mark.parametrize(
+    ("model", "design", "options", "difference"),
+    [
+        (toys.smooth, DESIGN, {}, r"problem definition \(digest\) was fragile-1, now smooth-1"),
+        (Narrower(), DESIGN, {}, r"bounds of t was \(0\.5, 2\.0\), now \(0\.5, 1\.8\)"),
+        (Renamed(), DESIGN, {}, r"responses was \('energy', 'weight', 'sway'\), now \('energy', 'mass', 'sway'\)"),
+        (toys.fragile, replace(DESIGN, seed=4), {}, "seed was 3, now 4"),
+        (toys.fragile, replace(DESIGN, kind="halton"), {}, "design was sobol, now halton"),
+        (toys.fragile, replace(DESIGN, samples=8), {}, r"plans 24 samples, 8 were asked for.*Dataset\.head\(8\)"),
+        (toys.fragile, DESIGN, {"jacobian": False}, "Jacobians was stored, now left out"),
+    ],
+)
+def test_another_problem_is_refused_with_the_difference_named(tmp_path, model, design, options, difference):
+    generate(toys.fragile, DESIGN, tmp_path / "a.h5")
+    before = (tmp_path / "a.h5").read_bytes()
+    with pytest.raises(ValueError, match=difference):
+        generate(model, design, tmp_path / "a.h5", **options)
+    assert (tmp_path / "a.h5").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_a_latin_hypercube_is_not_grown(tmp_path):
+    generate(toys.smooth, Design("latin_hypercube", 8, 3), tmp_path / "a.h5")
+    generate(toys.smooth, Design("latin_hypercube", 8, 3), tmp_path / "a.h5")
+    with pytest.raises(ValueError, match=r"Latin hypercube of 8 samples, which can't grow to 9.*halton, sobol"):
+        generate(toys.smooth, Design("latin_hypercube", 9, 3), tmp_path / "a.h5")
+
+
+def test_journals_of_another_problem_are_refused(tmp_path):
+    with pytest.raises(Crash):
+        generate(Dying(5), DESIGN, tmp_path / "a.h5")
+    generate(toys.smooth, DESIGN, tmp_path / "b.h5").save(tmp_path / "a.h5")
+    with pytest.raises(ValueError, match="belongs to another problem definition"):
+        Dataset.open(tmp_path / "a.h5")
+    (tmp_path / "a.h5").unlink()
+    with pytest.raises(ValueError, match="journals of a dataset that is gone"):
+        generate(toys.fragile, DESIGN, tmp_path / "a.h5")
+
+
+def test_an_ordinary_error_surfaces_and_keeps_what_was_computed(tmp_path):
+    class Buggy(toys.Smooth):
+        left = 5
+
+        def evaluate(self, x, *, jacobian=True):
+            self.left -= 1
+            y, dy = super().evaluate(x, jacobian=jacobian)
+            return (y, dy) if self.left else (y[:2], dy)
+
+    with pytest.raises(ValueError, match=r"responses of shape \(2,\), expected \(3,\)"):
+        generate(Buggy(), DESIGN, tmp_path / "a.h5")
+    assert len(Dataset.open(tmp_path / "a.h5")) == 4
+
+
+def test_a_locked_dataset_and_a_missing_folder_are_refused(tmp_path):
+    (tmp_path / "a.h5.parts").mkdir()
+    with (
+        locked(tmp_path / "a.h5.parts" / "lock"),
+        pytest.raises(BlockingIOError, match=r"process \d+ on .* is writing this dataset now"),
+    ):
+        generate(toys.smooth, DESIGN, tmp_path / "a.h5")
+    generate(toys.smooth, DESIGN, tmp_path / "a.h5")
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        generate(toys.smooth, DESIGN, tmp_path / "none" / "a.h5")
+
+
+def test_progress_counts_to_the_end(tmp_path):
+    seen = []
+    generate(toys.fragile, DESIGN, tmp_path / "a.h5", progress=seen.append)
+    assert [p.done + p.failed for p in seen[:-1]] == list(range(24))
+    assert (seen[-1].done + seen[-1].failed, seen[-1].total, seen[-1].before) == (24, 24, 0)
+    generate(toys.fragile, Design("sobol", 30, 3), tmp_path / "a.h5", progress=seen.append)
+    assert (seen[-1].total, seen[-1].before) == (6, 24)

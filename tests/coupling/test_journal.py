@@ -1,0 +1,109 @@
+from launching import python
+import numpy as np
+import pytest
+
+from coupling.journal import Header, JournalWriter, read_journal
+from coupling.samples import Failure, Sample
+
+HEADER = Header("f1", parameters=2, responses=3)
+RNG = np.random.default_rng(0)
+
+
+def records():
+    return [
+        Sample(0, RNG.normal(size=2), RNG.normal(size=3), RNG.normal(size=(3, 2)), 0.25),
+        Failure(4, RNG.normal(size=2), "buckled: λ < 0 — no equilibrium", 0.4, 1.5),
+        Sample(2, RNG.normal(size=2), RNG.normal(size=3), None, 0.5),
+        Sample(9, RNG.normal(size=2), RNG.normal(size=3), RNG.normal(size=(3, 2)), 0.125),
+    ]
+
+
+def write(path, items):
+    """A journal, and its size after each record."""
+    writer = JournalWriter(path, HEADER)
+    sizes = [path.stat().st_size]
+    for item in items:
+        (writer.sample if isinstance(item, Sample) else writer.failure)(item)
+        sizes.append(path.stat().st_size)
+    writer.close()
+    return sizes
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert type(a) is type(b) and vars(a).keys() == vars(b).keys()
+        for name, value in vars(b).items():
+            np.testing.assert_array_equal(getattr(a, name), value)
+
+
+def test_records_come_back_bit_for_bit(tmp_path):
+    items = records()
+    write(tmp_path / "j", items)
+    journal = read_journal(tmp_path / "j")
+    assert journal.header == HEADER and journal.damage == ""
+    assert_same(journal.records, items)
+
+
+def test_cutting_at_any_byte_keeps_every_whole_record_before_it(tmp_path):
+    items = records()
+    sizes = write(tmp_path / "j", items)
+    data = (tmp_path / "j").read_bytes()
+    for length in range(len(data)):
+        (tmp_path / "cut").write_bytes(data[:length])
+        journal = read_journal(tmp_path / "cut")
+        whole = sum(size <= length for size in sizes[1:])
+        assert_same(journal.records, items[:whole])
+        assert (journal.damage == "") == (length in (0, *sizes))
+
+
+def test_a_flipped_byte_is_found_and_named(tmp_path):
+    items = records()
+    sizes = write(tmp_path / "j", items)
+    data = bytearray((tmp_path / "j").read_bytes())
+    for position in range(sizes[1], sizes[2]):
+        damaged = data.copy()
+        damaged[position] ^= 0x40
+        if damaged[position : position + 1] and sizes[1] + 5 <= position < sizes[1] + 8:
+            continue  # padding, which carries nothing
+        (tmp_path / "flipped").write_bytes(damaged)
+        journal = read_journal(tmp_path / "flipped")
+        assert_same(journal.records, items[:1])
+        assert f"at byte {sizes[1]} of {len(data)}" in journal.damage
+
+
+def test_a_journal_is_never_written_over(tmp_path):
+    write(tmp_path / "j", records())
+    with pytest.raises(FileExistsError):
+        JournalWriter(tmp_path / "j", HEADER)
+
+
+def test_a_full_disk_is_reported_and_leaves_whole_records(tmp_path):
+    code = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from coupling.journal import Header, JournalWriter
+from coupling.samples import Sample
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # what a quota does: a part of the record still fits
+writer = JournalWriter(Path(sys.argv[1]), Header("f1", 2, 3))
+try:
+    for row in range(100):
+        writer.sample(Sample(row, np.zeros(2), np.ones(3), None, 0.0))
+except OSError as error:
+    print(error)
+writer.close()
+"""
+    said = python(code, tmp_path / "j")
+    assert "could not append to the journal; everything before is safe" in said.stdout, said.stderr
+    journal = read_journal(tmp_path / "j")
+    assert journal.damage == "" and [record.row for record in journal.records] == list(range(len(journal.records)))
+    assert 8 < len(journal.records) < 20
+
+
+def test_a_newer_format_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("coupling.journal.VERSION", 2)
+    write(tmp_path / "j", [])
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="journal format 2, this sobofem reads 1"):
+        read_journal(tmp_path / "j")

@@ -1,0 +1,100 @@
+"""Closed-form models for the tests: by name on a command line (`toys.py:smooth`) or imported."""
+
+from dataclasses import dataclass
+import time
+from typing import ClassVar
+
+import numpy as np
+
+
+class TooMuch(ArithmeticError):
+    """A sample without an answer, as `fem.NotConverged` is: known by its attributes alone."""
+
+    def __init__(self, reason, load_factor):
+        super().__init__(reason)
+        self.reason, self.load_factor = reason, load_factor
+
+
+@dataclass
+class Smooth:
+    """Three responses of three inputs of very different size: curved, linear, and blind to one input."""
+
+    parameters = ("E", "t", "p")
+    responses = ("energy", "weight", "sway")
+    bounds = np.array([[1e5, 3e5], [0.5, 2.0], [-1.0, 4.0]])
+    units: ClassVar = {"E": "MPa", "t": "mm", "energy": "mJ"}
+    digest = "smooth-1"
+    seconds: float = 0.0
+
+    def evaluate(self, x, *, jacobian=True):
+        E, t, p = np.asarray(x, dtype=float)
+        if self.seconds:
+            time.sleep(self.seconds)
+        y = np.array([p**2 / (E * 1e-5 * t**3), 7.8 * t, np.sin(p) * t + p])
+        if not jacobian:
+            return y, None
+        first = y[0]
+        energy = [-first / E, -3 * first / t, 2 * p / (E * 1e-5 * t**3)]
+        return y, np.array([energy, [0.0, 7.8, 0.0], [0.0, np.sin(p), np.cos(p) * t + 1.0]])
+
+
+class Fragile(Smooth):
+    """Has no answer where p > 2."""
+
+    digest = "fragile-1"
+
+    def evaluate(self, x, *, jacobian=True):
+        if x[2] > 2.0:
+            raise TooMuch(f"buckled at p = {x[2]:.3f}", 2.0 / x[2])
+        return super().evaluate(x, jacobian=jacobian)
+
+
+@dataclass
+class Wrong(Smooth):
+    """A Jacobian with one entry changed: multiplied by a factor, or replaced."""
+
+    row: int = 0
+    column: int = 0
+    factor: float = 1.0
+    shift: float = 0.0
+
+    def evaluate(self, x, *, jacobian=True):
+        y, dy = super().evaluate(x, jacobian=jacobian)
+        if dy is not None:
+            dy[self.row, self.column] = dy[self.row, self.column] * self.factor + self.shift
+        return y, dy
+
+
+@dataclass
+class LoneBug(Smooth):
+    """Raises an ordinary error on one MPI rank, in its third sample; the others go on."""
+
+    error: type[Exception] = ZeroDivisionError
+    count: int = 0
+
+    def evaluate(self, x, *, jacobian=True):
+        from mpi4py import MPI
+
+        self.count += 1
+        if MPI.COMM_WORLD.rank == 1 and self.count == 3:
+            raise self.error("a bug of rank one")
+        return super().evaluate(x, jacobian=jacobian)
+
+
+smooth = Smooth()
+fragile = Fragile()
+slow = Smooth(seconds=0.02)
+wrong = Wrong(factor=1.01)
+lone_bug = LoneBug(seconds=0.05)
+lone_value_error = LoneBug(seconds=0.05, error=ValueError)
+number = 3
+
+
+def factory(comm=None):
+    model = Smooth()
+    model.digest = f"factory-{'none' if comm is None else comm.size}"
+    return model
+
+
+def nothing():
+    return 3

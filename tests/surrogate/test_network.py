@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.func import jacrev, vmap
+
+from surrogate import MLP
+from surrogate.jacobian import value_and_jacobian
+
+
+def built(n, m, *, activation="tanh", depth=3, width=11):
+    module = MLP(width, depth, activation).build(n, m, torch.Generator().manual_seed(4))
+    for bias in module.biases:
+        nn.init.normal_(bias, generator=torch.Generator().manual_seed(5))
+    return module
+
+
+def points(N, n):
+    return torch.randn(N, n, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward", None])
+@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize("activation", ["tanh", "softplus", "sine"])
+def test_both_accumulations_equal_automatic_differentiation(activation, depth, mode):
+    module, x = built(4, 3, activation=activation, depth=depth), points(7, 4)
+    y, jacobian = module.value_and_jacobian(x, mode=mode)
+    torch.testing.assert_close(y, module(x), rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(jacobian, vmap(jacrev(module))(x), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 5), (5, 2), (1, 1)])
+def test_jacobian_has_responses_in_rows_and_parameters_in_columns(n, m):
+    module, x = built(n, m), points(3, n)
+    _, jacobian = module.value_and_jacobian(x)
+    assert jacobian.shape == (3, m, n)
+    torch.testing.assert_close(jacobian, vmap(jacrev(module))(x), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward"])
+def test_jacobian_can_be_differentiated_by_the_weights(mode):
+    module, x = built(3, 2), points(4, 3)
+    target = points(4, 6).reshape(4, 2, 3)
+    weight = module.weights[1]
+
+    def loss(jacobian):
+        return ((jacobian - target) ** 2).sum()
+
+    (gradient,) = torch.autograd.grad(loss(module.value_and_jacobian(x, mode=mode)[1]), weight)
+    step, direction = 1e-6, torch.randn_like(weight)
+    with torch.no_grad():
+        weight += step * direction
+        ahead = loss(module.value_and_jacobian(x)[1])
+        weight -= 2 * step * direction
+        behind = loss(module.value_and_jacobian(x)[1])
+    assert float((gradient * direction).sum()) == pytest.approx(float(ahead - behind) / (2 * step), rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m"), [(3, 2), (2, 3)])
+def test_any_module_is_differentiated_and_trainable(n, m):
+    module = nn.Sequential(nn.Linear(n, 5), nn.SiLU(), nn.Linear(5, m)).double()
+    x = points(6, n)
+    y, jacobian = value_and_jacobian(module, x)
+    torch.testing.assert_close(y, module(x))
+    torch.testing.assert_close(jacobian, vmap(jacrev(module))(x))
+    jacobian.square().sum().backward()
+    assert float(module[0].weight.grad.abs().sum()) > 0.0
+
+
+def test_builds_in_double_precision_from_the_generator_alone():
+    torch.manual_seed(0)
+    first = MLP().build(3, 2, torch.Generator().manual_seed(1))
+    torch.manual_seed(9)
+    second = MLP().build(3, 2, torch.Generator().manual_seed(1))
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert a.dtype == torch.float64
+        assert np.array_equal(a.detach().numpy(), b.detach().numpy())
+
+
+def test_refuses_what_cannot_be_built():
+    with pytest.raises(ValueError, match="no activation is called 'relu'"):
+        MLP(activation="relu")
+    with pytest.raises(ValueError, match="width 0 and depth 3"):
+        MLP(width=0)

@@ -1,0 +1,61 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
+from analytic import five_samples
+import numpy as np
+import pytest
+
+from surrogate import Samples
+
+
+def changed(array, index, value):
+    copy = array.copy()
+    copy[index] = value
+    return copy
+
+
+@pytest.fixture(scope="module")
+def data():
+    return five_samples(12, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: {"y": d.y[:-1]}, r"y has shape \(11, 5\), expected \(12, 5\) for 12 samples"),
+        (lambda d: {"x": d.x[:, :4]}, r"x has shape \(12, 4\), expected \(12, 6\)"),
+        (lambda d: {"jacobian": d.jacobian.swapaxes(1, 2)}, r"jacobian has shape \(12, 6, 5\), expected \(12, 5, 6\)"),
+        (lambda d: {"bounds": d.bounds.T}, r"bounds has shape \(2, 6\), expected \(6, 2\)"),
+        (lambda d: {"y": changed(d.y, (3, 1), np.nan)}, "y holds NaN or infinity in row 3"),
+        (lambda d: {"x": changed(d.x, ([2, 5], 0), np.inf)}, r"x holds NaN or infinity in 2 rows \(2, 5\)"),
+        (lambda d: {"jacobian": changed(d.jacobian, (7, 0, 0), np.nan)}, "jacobian holds NaN or infinity in row 7"),
+        (lambda d: {"x": changed(d.x, (4, 2), 1.5)}, r"'p2' is 1.5 in row 4, outside its bounds \[-1, 1\]"),
+        (lambda d: {"bounds": changed(d.bounds, (1, 1), -2.0)}, r"bounds of 'p1' are \[-1, -2\]"),
+        (lambda d: {"parameters": ("p0", *d.parameters[:-1])}, r"these repeat: \['p0'\]"),
+        (lambda d: {"responses": ("p3", *d.responses[1:])}, r"these repeat: \['p3'\]"),
+        (lambda d: {"responses": (), "y": d.y[:, :0]}, "6 parameters and 0 responses"),
+        (
+            lambda d: {"x": d.x[:3], "y": d.y[:3], "jacobian": d.jacobian[:3]},
+            "there are 3 samples; expected at least 4",
+        ),
+    ],
+)
+def test_unusable_samples_are_refused_with_the_reason(data, change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(data, **change(data))
+
+
+def test_a_sample_on_the_bounds_up_to_rounding_is_inside(data):
+    edge = np.nextafter(1.0, 2.0)
+    assert replace(data, x=changed(data.x, (0, 0), edge)).x[0, 0] == edge
+
+
+def test_any_object_with_the_attributes_will_do(data):
+    record = SimpleNamespace(**{name: getattr(data, name) for name in ("x", "y", "parameters", "responses", "bounds")})
+    with pytest.raises(TypeError, match="it lacks jacobian"):
+        Samples.of(record)
+    record.jacobian = None
+    samples = Samples.of(record)
+    assert samples.jacobian is None
+    assert samples.units == {}
+    assert np.array_equal(samples.x, data.x)

@@ -1,0 +1,183 @@
+from dataclasses import dataclass, replace
+import json
+
+from analytic import borehole_samples, five_samples
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+import torch
+from torch import nn
+
+from coupling.contract import Model, checked_evaluation, describe
+from surrogate import LBFGS, MLP, Adam, fit, load, register
+from surrogate.files import FORMAT, VERSION
+
+SHORT = (Adam(20), LBFGS(20))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return replace(borehole_samples(24, seed=0), provenance={"design": "uniform", "seed": 0})
+
+
+@pytest.fixture(scope="module")
+def trained(data):
+    return fit(data, optimizers=SHORT)
+
+
+@register
+@dataclass(frozen=True)
+class Skip:
+    """A user's own network: a linear map beside a hidden layer, without a Jacobian of its own."""
+
+    width: int = 6
+
+    def build(self, n, m, generator):
+        module = SkipModule(n, m, self.width).double()
+        for parameter in module.parameters():
+            nn.init.normal_(parameter, std=0.3, generator=generator)
+        return module
+
+
+class SkipModule(nn.Module):
+    def __init__(self, n, m, width):
+        super().__init__()
+        self.straight, self.hidden, self.out = nn.Linear(n, m), nn.Linear(n, width), nn.Linear(width, m)
+
+    def forward(self, x):
+        return self.straight(x) + self.out(torch.tanh(self.hidden(x)))
+
+
+def test_satisfies_the_contract_of_a_model(trained, data):
+    assert isinstance(trained, Model)
+    y, jacobian = checked_evaluation(trained, data.x[0])
+    assert (y.dtype, jacobian.dtype) == (np.float64, np.float64)
+    assert trained.evaluate(data.x[0], jacobian=False)[1] is None
+    assert describe(trained).label("radius") == "radius [m]"
+
+
+def test_jacobian_is_the_derivative_of_the_values_in_physical_units(trained, data):
+    rng = np.random.default_rng(1)
+    middle, width = data.bounds.mean(axis=1), np.ptp(data.bounds, axis=1)
+    x, direction = middle + 0.3 * width * rng.uniform(-1, 1, len(width)), width * rng.uniform(-1, 1, len(width))
+    _, jacobian = trained.evaluate(x)
+    step = 1e-5
+    ahead, behind = (trained.evaluate(x + sign * step * direction)[0] for sign in (1, -1))
+    assert np.allclose(jacobian @ direction, (ahead - behind) / (2 * step), rtol=1e-7)
+
+
+def test_prediction_in_chunks_equals_evaluation_point_by_point(trained, data):
+    y, jacobian = trained.predict(data.x, chunk=7)
+    for row, x in enumerate(data.x):
+        one, slope = trained.evaluate(x)
+        assert np.allclose(y[row], one, rtol=1e-12)
+        assert np.allclose(jacobian[row], slope, rtol=1e-10, atol=1e-300)
+    assert trained.predict(data.x[:0])[0].shape == (0, 1)
+
+
+def test_points_outside_are_refused_unless_extrapolation_is_wanted(trained, data):
+    x = data.bounds.mean(axis=1)
+    x[5] = 821.0
+    with pytest.raises(ValueError, match=r"'lower_head' is 821 in row 0, outside its bounds \[700, 820\]"):
+        trained.evaluate(x)
+    assert np.isfinite(trained.predict(x[None], extrapolate=True)[0]).all()
+
+
+def test_points_of_the_wrong_shape_are_refused(trained):
+    with pytest.raises(ValueError, match=r"x has shape \(3,\), expected \(8,\)"):
+        trained.evaluate([1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match=r"x has shape \(8,\), expected \(N, 8\)"):
+        trained.predict(np.zeros(8))
+    with pytest.raises(ValueError, match="NaN"):
+        trained.evaluate(np.full(8, np.nan))
+
+
+def test_a_saved_surrogate_predicts_bit_for_bit_the_same(trained, data, tmp_path):
+    trained.save(tmp_path / "model.safetensors")
+    again = load(tmp_path / "model.safetensors")
+    for ours, theirs in zip(trained.predict(data.x), again.predict(data.x), strict=True):
+        assert np.array_equal(ours, theirs)
+    for name in ("parameters", "responses", "units", "provenance", "network"):
+        assert getattr(again, name) == getattr(trained, name)
+    assert np.array_equal(again.bounds, trained.bounds)
+    assert np.array_equal(again.history.weights, trained.history.weights)
+    assert again.history.stages == trained.history.stages
+
+
+def test_saving_leaves_one_file_and_a_failed_save_none(trained, tmp_path):
+    path = tmp_path / "model.safetensors"
+    trained.save(path)
+    trained.save(path)
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(OSError):
+        trained.save(tmp_path / "nowhere" / "model.safetensors")
+
+
+def test_a_registered_network_of_the_user_trains_saves_and_loads(tmp_path):
+    data = five_samples(16, seed=0)
+    surrogate = fit(data, network=Skip(5), optimizers=SHORT)
+    step = np.array([0.0, 0.0, 1e-5, 0.0, 0.0, 0.0])
+    difference = (surrogate.evaluate(step)[0] - surrogate.evaluate(-step)[0]) / 2e-5
+    assert np.allclose(surrogate.evaluate(0 * step)[1][:, 2], difference, rtol=1e-6)
+    surrogate.save(tmp_path / "own.safetensors")
+    again = load(tmp_path / "own.safetensors")
+    assert again.network == Skip(5)
+    assert np.array_equal(again.predict(data.x)[1], surrogate.predict(data.x)[1])
+
+
+def test_an_unregistered_network_trains_but_is_not_saved(tmp_path):
+    @dataclass(frozen=True)
+    class Hidden:
+        def build(self, n, m, generator):
+            return MLP(4, 1).build(n, m, generator)
+
+    surrogate = fit(five_samples(8, seed=0), network=Hidden(), optimizers=(Adam(5),))
+    with pytest.raises(ValueError, match=r"'Hidden' is not registered: decorate it"):
+        surrogate.save(tmp_path / "model.safetensors")
+
+
+def test_files_that_are_no_surrogate_are_refused(trained, tmp_path):
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(FileNotFoundError, match="there is no model file"):
+        load(path)
+    path.write_text("not a model")
+    with pytest.raises(ValueError, match="no whole safetensors file"):
+        load(path)
+    save_file({"weight": torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match="but no surrogate of sobofem"):
+        load(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_a_file_cut_short_is_refused(trained, tmp_path, share):
+    path = tmp_path / "model.safetensors"
+    trained.save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"model.safetensors is no whole safetensors file"):
+        load(path)
+
+
+def stored(record):
+    return {"format": FORMAT, "version": str(VERSION), "record": json.dumps(record)}
+
+
+def test_a_newer_file_says_to_upgrade(trained, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": torch.zeros(3)}, path, metadata=stored({}) | {"version": str(VERSION + 1)})
+    with pytest.raises(ValueError, match=f"format version {VERSION + 1}.*upgrade sobofem"):
+        load(path)
+
+
+def test_a_file_that_does_not_fit_its_record_is_refused(trained, tmp_path):
+    path = tmp_path / "model.safetensors"
+    trained.save(path)
+    tensors = load_file(path)
+    names = {"parameters": trained.parameters, "responses": trained.responses}
+    save_file(tensors, path, metadata=stored(names | {"network": {"name": "Absent", "fields": {}}}))
+    with pytest.raises(ValueError, match=r"network 'Absent' is unknown .*import the module"):
+        load(path)
+    small = {"network": {"name": "MLP", "fields": {"width": 3}}}
+    save_file(tensors, path, metadata=stored(names | small))
+    with pytest.raises(ValueError, match="can't be loaded"):
+        load(path)
