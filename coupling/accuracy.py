@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from coupling.contract import Array
 
-FLAT = 0.01
+FLAT = 0.1
 """Share of a response's root mean square slope below which the spread of one of its derivatives is too small to judge
 an error by: the response hardly depends on that parameter, and its derivative need only be as small."""
 
@@ -90,8 +90,8 @@ class Errors:
         if self.flat is not None and self.flat.any():
             lines += [
                 "",
-                f"\\* hardly varies over these samples: divided by {FLAT:g} times the root mean square slope of its response,",
-                "slopes taken over the parameters' ranges.",
+                f"\\* hardly varies over these samples: divided by {FLAT:g} times the root mean square slope of",
+                "its response, slopes taken over the parameters' ranges.",
             ]
         return "\n".join(lines) + "\n"
 

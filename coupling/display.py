@@ -83,3 +83,9 @@ def _lines(console: Console, interval: float) -> Iterator[Update]:
     finally:
         if latest != printed:
             console.print(latest, highlight=False, soft_wrap=True)
+
+
+def report_console() -> Console:
+    """A console for tables: as wide as the terminal, or wide enough for them where there is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.optimize
 
 from coupling.contract import Array, Model, checked_evaluation
+from coupling.correction import Corrected
 
-FEASIBLE = 1e-6
+FEASIBLE = 1e-5
 """Violation of a limit, relative to the limit, up to which a point counts as meeting it."""
 
-ACTIVE = 1e-5
+OPTIMAL = 1e-3
+"""Unbalanced part of the objective's gradient up to which a point counts as an optimum."""
+
+ACTIVE = 1e-4
 """Distance from a limit or a bound, in scaled units, at which it takes part in the optimality conditions."""
 
 
@@ -79,11 +83,18 @@ class Certificate:
         predicted: The optimum by the surrogate.
         confirmed: The same point by the model, with the model's own violation and optimality.
         error: Relative difference of each response, surrogate against model, (m,).
+        jacobian: The model's Jacobian there, (m, n).
     """
 
     predicted: Optimum
     confirmed: Optimum
     error: Array
+    jacobian: Array
+
+    @property
+    def certified(self) -> bool:
+        """Whether the model itself finds the point feasible and optimal."""
+        return self.confirmed.feasible and self.confirmed.optimality <= OPTIMAL
 
 
 def minimize(
@@ -119,9 +130,9 @@ def minimize(
         raise ValueError(f"starts is {starts}, expected at least 1")
     rng = np.random.default_rng(seed)
     points = [np.full(problem.size, 0.5), *rng.uniform(size=(starts - 1, problem.size))]
-    candidates = [problem.descend(point) for point in points]
+    candidates = [problem.descend(problem.physical(point)) for point in points]
     best = min(candidates, key=lambda o: (0.0, o.objective) if o.feasible else (o.violation, o.objective))
-    return problem.counted(best)
+    return replace(best, evaluations=candidates[-1].evaluations)
 
 
 def certify(predicted: Optimum, model: Model) -> Certificate:
@@ -140,10 +151,34 @@ def certify(predicted: Optimum, model: Model) -> Certificate:
     ):
         if ours != theirs:
             raise ValueError(f"the optimum has {kind} {ours}, but the model has {theirs}")
-    problem = _Scaled(model, predicted.task)
-    confirmed = problem.judged(predicted.x, "evaluated at the surrogate's optimum")
-    scale = np.maximum(np.abs(confirmed.y), np.finfo(float).tiny)
-    return Certificate(predicted, problem.counted(confirmed), (predicted.y - confirmed.y) / scale)
+    y, jacobian = checked_evaluation(model, predicted.x)
+    assert jacobian is not None
+    confirmed = _Scaled(model, predicted.task).judged(predicted.x, y, jacobian, "evaluated by the model")
+    scale = np.maximum(np.abs(y), np.finfo(float).tiny)
+    return Certificate(predicted, replace(confirmed, evaluations=1), (predicted.y - y) / scale, jacobian)
+
+
+def improve(certificate: Certificate, surrogate: Model, model: Model, *, solves: int = 4) -> list[Certificate]:
+    """Walk from a surrogate's optimum to one of the model, a solve a step.
+
+    Each step corrects the surrogate to first order by the model's answer at the last point, and minimizes again
+    from there. It has no safeguard: where the surrogate is poor it may not arrive, and says so.
+
+    Args:
+        certificate: Where to start.
+        surrogate: The surrogate that found it.
+        model: The model to trust.
+        solves: Solves that may be spent; it ends earlier at a certified optimum.
+
+    Returns:
+        The certificates on the way, the given one first; the last is certified if any is.
+    """
+    path, task = [certificate], certificate.predicted.task
+    while not path[-1].certified and len(path) <= solves:
+        last = path[-1]
+        corrected = Corrected.at(surrogate, last.confirmed.x, last.confirmed.y, last.jacobian)
+        path.append(certify(_Scaled(corrected, task).descend(last.confirmed.x), model))
+    return path
 
 
 class _Scaled:
@@ -172,20 +207,29 @@ class _Scaled:
         self._evaluations = 0
         self.size = int(self._free.sum())
 
-    def _evaluate(self, z: Array) -> tuple[Array, Array]:
-        """Responses (m,) and their derivative by the scaled inputs (m, size)."""
+    def physical(self, z: Array) -> Array:
+        """The full point (n,) in physical units of scaled free inputs (size,)."""
         x = self._x.copy()
         x[self._free] = self._low + np.clip(z, 0.0, 1.0) * self._span
+        return x
+
+    def _at(self, x: Array) -> tuple[Array, Array]:
+        """Responses (m,) and Jacobian (m, n) at a full point; the last point is remembered."""
         if self._cached is None or not np.array_equal(self._cached[0], x):
             y, jacobian = checked_evaluation(self._model, x)
             assert jacobian is not None
             self._evaluations += 1
             self._cached = (x, y, jacobian)
-        _, y, jacobian = self._cached
+        return self._cached[1:]
+
+    def _evaluate(self, z: Array) -> tuple[Array, Array]:
+        """Responses (m,) and their derivative by the scaled inputs (m, size)."""
+        y, jacobian = self._at(self.physical(z))
         return y, jacobian[:, self._free] * self._span
 
     def descend(self, start: Array) -> Optimum:
-        """One run of SLSQP."""
+        """One run of SLSQP from a full point x (n,) in physical units."""
+        start = (start[self._free] - self._low) / self._span
         which = self._names.index(self._task.objective)
         y, slope = self._evaluate(start)
         scale = max(abs(y[which]), float(np.abs(slope[which]).max()), np.finfo(float).tiny)
@@ -201,9 +245,8 @@ class _Scaled:
             method="SLSQP",
             options={"ftol": 1e-10, "maxiter": 200},
         )
-        x = self._x.copy()
-        x[self._free] = self._low + np.clip(result.x, 0.0, 1.0) * self._span
-        return self.judged(x, str(result.message))
+        x = self.physical(result.x)
+        return replace(self.judged(x, *self._at(x), str(result.message)), evaluations=self._evaluations)
 
     def _margin(self, limit: tuple[int, float, float]) -> Callable[[Array], float]:
         index, value, sign = limit
@@ -213,32 +256,26 @@ class _Scaled:
         index, value, sign = limit
         return lambda z: sign * self._evaluate(z)[1][index] / _size(value)
 
-    def judged(self, x: Array, message: str) -> Optimum:
-        """The optimum at x, judged by the model."""
+    def judged(self, x: Array, y: Array, jacobian: Array, message: str) -> Optimum:
+        """A point (n,) with its responses (m,) and Jacobian (m, n), judged by limits and optimality."""
         z = (x[self._free] - self._low) / self._span
-        y, slope = self._evaluate(z)
+        slope = jacobian[:, self._free] * self._span
         margins = np.array([sign * (y[i] - value) / _size(value) for i, value, sign in self._limits])
         rows = [sign * slope[i] / _size(value) for i, value, sign in self._limits]
-        violation = float(np.maximum(-margins, 0.0).max(initial=0.0))
         active = [row for row, margin in zip(rows, margins, strict=True) if margin < ACTIVE]
         active += [np.eye(self.size)[i] for i in np.flatnonzero(z < ACTIVE)]
         active += [-np.eye(self.size)[i] for i in np.flatnonzero(z > 1 - ACTIVE)]
-        gradient = slope[self._names.index(self._task.objective)]
         return Optimum(
-            self._task,
-            tuple(self._model.parameters),
-            self._names,
-            x,
-            y,
-            violation,
-            _unbalanced(gradient, active),
-            0,
-            message,
+            task=self._task,
+            parameters=tuple(self._model.parameters),
+            responses=self._names,
+            x=x,
+            y=y,
+            violation=float(np.maximum(-margins, 0.0).max(initial=0.0)),
+            optimality=_unbalanced(slope[self._names.index(self._task.objective)], active),
+            evaluations=0,
+            message=message,
         )
-
-    def counted(self, optimum: Optimum) -> Optimum:
-        """The optimum with the number of evaluations spent so far."""
-        return Optimum(**{**optimum.__dict__, "evaluations": self._evaluations})
 
 
 def _unbalanced(gradient: Array, active: list[Array]) -> float:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from rich.console import Console
 from rich.table import Table
 import typer
 
 from coupling.abort import ranks
 from coupling.contract import Model, SampleFailure, describe
+from coupling.display import report_console
 from coupling.loading import load_model
 from coupling.verify import RATE, TaylorReport, taylor_test
 from coupling.world import Serial, world
@@ -51,9 +51,7 @@ def _test(model: Model, seed: int) -> TaylorReport:
 
 
 def _show(model: Model, reports: list[TaylorReport], *, passed: bool) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
+    console = report_console()
     description = describe(model)
     for report in reports:
         point = ", ".join(f"{name} = {x:.5g}" for name, x in zip(model.parameters, report.point, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import json
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +13,9 @@ from rich.table import Table
 import typer
 
 from coupling.abort import ranks
+from coupling.display import report_console
 from coupling.loading import load_model
-from coupling.optimize import Certificate, Optimum, certify, minimize
+from coupling.optimize import Certificate, Optimum, certify, improve, minimize
 from coupling.world import Serial, world
 
 
@@ -37,11 +39,16 @@ def optimize(
     ] = None,
     starts: Annotated[int, typer.Option(help="Starting points for the search on the surrogate.", min=1)] = 16,
     seed: Annotated[int, typer.Option(help="Seed of the starting points.")] = 0,
+    solves: Annotated[
+        int, typer.Option(help="Model solves that may be spent to certify: one judges, more also improve.", min=1)
+    ] = 5,
     out: Annotated[Path | None, typer.Option(help="JSON file for the result.", show_default=False)] = None,
 ) -> None:
-    """Find the optimum of SURROGATE under limits, and certify it with one solve of the model behind it.
+    """Find the optimum of SURROGATE under limits, and certify it with solves of the model behind it.
 
-    Values are in the units of the parameters and responses. Exit code 1 if the model finds a limit violated.
+    The first solve judges the surrogate's optimum. If the model disagrees, each further one corrects the surrogate at
+    that point and searches again. Values are in the units of the parameters and responses. Exit code 1 if no certified
+    optimum was found.
 
     Example: sobofem optimize plate.safetensors --model plate.py:model --minimize mass --at-most stress=200
     """
@@ -50,13 +57,14 @@ def optimize(
     together = world()
     trusted = load_model(model, None if isinstance(together, Serial) else together)
     limits = {"at_most": _values(at_most), "at_least": _values(at_least), "fixed": _values(fix)}
-    predicted = minimize(load(surrogate), objective, **limits, starts=starts, seed=seed)
-    certificate = certify(predicted, trusted)
+    network = load(surrogate)
+    first = certify(minimize(network, objective, **limits, starts=starts, seed=seed), trusted)
+    path = improve(first, network, trusted, solves=solves - 1)
     if ranks()[0] == 0:
-        _show(certificate, getattr(trusted, "units", {}))
+        show(path, getattr(trusted, "units", {}))
         if out is not None:
-            out.write_text(json.dumps(_record(certificate), indent=2) + "\n")
-    if not certificate.confirmed.feasible:
+            out.write_text(json.dumps(_record(path[-1]), indent=2) + "\n")
+    if not path[-1].certified:
         raise typer.Exit(1)
 
 
@@ -73,21 +81,27 @@ def _values(pairs: list[str] | None) -> dict[str, float]:
     return found
 
 
-def _show(certificate: Certificate, units: dict[str, str]) -> None:
-    predicted, confirmed = certificate.predicted, certificate.confirmed
-    console = Console()
+def show(path: list[Certificate], units: Mapping[str, str], console: Console | None = None) -> None:
+    """Print the way to the optimum, the optimum, and what to think of it."""
+    console = console or report_console()
+    predicted, last = path[0].predicted, path[-1]
+    way = Table("solve", predicted.task.objective, "violation", "unbalanced slope", title="by the model")
+    for k, step in enumerate(path, start=1):
+        values = (step.confirmed.objective, step.confirmed.violation, step.confirmed.optimality)
+        way.add_row(str(k), f"{values[0]:.6g}", f"{values[1]:.1e}", f"{values[2]:.1e}")
+    console.print(way)
     point = Table("parameter", "value", "unit", title="optimum")
-    for name, value in zip(predicted.parameters, predicted.x, strict=True):
+    for name, value in zip(predicted.parameters, last.confirmed.x, strict=True):
         point.add_row(name, f"{value:.6g}" + (" (fixed)" if name in predicted.task.fixed else ""), units.get(name, ""))
     console.print(point)
-    table = Table("response", "surrogate", "model", "difference", "limit", "unit", title="certificate")
-    for row in zip(predicted.responses, predicted.y, confirmed.y, certificate.error, strict=True):
-        name, guess, truth, error = row
-        table.add_row(
-            name, f"{guess:.6g}", f"{truth:.6g}", f"{error:+.2%}", _limit(predicted, name), units.get(name, "")
-        )
+    title = "the surrogate's own optimum by surrogate and model; the optimum at last"
+    table = Table("response", "surrogate", "model", "difference", "optimum", "limit", "unit", title=title)
+    rows = zip(predicted.responses, predicted.y, path[0].confirmed.y, path[0].error, last.confirmed.y, strict=True)
+    for name, guess, truth, error, final in rows:
+        numbers = (f"{guess:.6g}", f"{truth:.6g}", f"{error:+.2%}", f"{final:.6g}")
+        table.add_row(name, *numbers, _limit(predicted, name), units.get(name, ""))
     console.print(table)
-    console.print(verdict(certificate))
+    console.print(verdict(path))
 
 
 def _limit(optimum: Optimum, name: str) -> str:
@@ -97,19 +111,21 @@ def _limit(optimum: Optimum, name: str) -> str:
     return " ".join(parts) or ("minimized" if name == task.objective else "")
 
 
-def verdict(certificate: Certificate) -> str:
-    """The certificate in a sentence or two."""
-    predicted, confirmed = certificate.predicted, certificate.confirmed
+def verdict(path: list[Certificate]) -> str:
+    """What to think of the optimum, in a sentence or two."""
+    predicted, last = path[0].predicted, path[-1].confirmed
+    spent = f"{predicted.evaluations} surrogate evaluations and {len(path)} model solves"
+    if path[-1].certified:
+        return f"Certified: the model itself finds this point feasible and optimal, after {spent}."
     if not predicted.feasible:
         return (
             f"No point meets the limits on the surrogate; the best violates them by {predicted.violation:.2%}. "
             "Relax a limit or widen the bounds."
         )
-    state = "meets every limit" if confirmed.feasible else f"violates a limit by {confirmed.violation:.2%}"
-    advice = "" if confirmed.feasible else " Tighten that limit by as much, or train on more samples."
+    state = "meets every limit" if last.feasible else f"violates a limit by {last.violation:.2%}"
     return (
-        f"By the model this point {state}; {confirmed.optimality:.1%} of the objective's slope is left unbalanced "
-        f"({predicted.evaluations} surrogate evaluations, {confirmed.evaluations} model solve).{advice}"
+        f"Not certified after {spent}: by the model this point {state}, and {last.optimality:.1%} of the objective's "
+        "slope is left unbalanced. Allow more solves, or train on more samples."
     )
 
 
@@ -122,5 +138,5 @@ def _record(certificate: Certificate) -> dict[str, object]:
         "model": dict(zip(confirmed.responses, confirmed.y.tolist(), strict=True)),
         "violation": confirmed.violation,
         "optimality": confirmed.optimality,
-        "feasible": confirmed.feasible,
+        "certified": certificate.certified,
     }

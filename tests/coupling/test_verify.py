@@ -82,5 +82,5 @@ def test_too_much_noise_is_said_and_is_no_pass():
 
 
 def test_points_without_room_are_refused():
-    with pytest.raises(ValueError, match="2 % of the width inside the bounds"):
-        taylor_test(Bent(), point=[0.99])
+    with pytest.raises(ValueError, match="1 % of the width inside the bounds"):
+        taylor_test(Bent(), point=[0.995])

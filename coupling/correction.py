@@ -1,0 +1,54 @@
+"""A cheap model shifted and tilted such that it agrees with a trusted one, to first order, at one point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from coupling.contract import Array, Model, checked_evaluation
+
+
+@dataclass(frozen=True, eq=False)
+class Corrected:
+    """Wraps a model; itself a `Model`. See Alexandrov et al. (2001) on first-order model management.
+
+    Attributes:
+        model: The cheap model.
+        point: Where the two agree, (n,).
+        shift: Trusted minus cheap responses at the point, (m,).
+        tilt: Trusted minus cheap Jacobian at the point, (m, n).
+    """
+
+    model: Model
+    point: Array
+    shift: Array
+    tilt: Array
+
+    @classmethod
+    def at(cls, model: Model, point: Array, y: Array, jacobian: Array) -> Corrected:
+        """Correct a model by the trusted responses y (m,) and Jacobian (m, n) at a point (n,)."""
+        own, own_jacobian = checked_evaluation(model, point)
+        assert own_jacobian is not None
+        return cls(model, np.array(point), y - own, jacobian - own_jacobian)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the n inputs."""
+        return tuple(self.model.parameters)
+
+    @property
+    def responses(self) -> tuple[str, ...]:
+        """Names of the m outputs."""
+        return tuple(self.model.responses)
+
+    @property
+    def bounds(self) -> Array:
+        """The box that the inputs live in, (n, 2)."""
+        return np.array(self.model.bounds, dtype=np.float64)
+
+    def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
+        """Corrected responses (m,) and their Jacobian (m, n)."""
+        y, dy = checked_evaluation(self.model, np.asarray(x, dtype=np.float64), jacobian=jacobian)
+        return y + self.shift + self.tilt @ (np.asarray(x) - self.point), None if dy is None else dy + self.tilt
