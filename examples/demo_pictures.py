@@ -49,8 +49,7 @@ def before_after(shown: Sequence[Picture], values: Sequence[np.ndarray], respons
                 _draw_cells(axes, x, z)
         response = dict(zip(responses, y, strict=True))
         axes.set_title(
-            f"{title}: stress concentration {response['stress_concentration']:.2f}, "
-            f"mass of a quarter {response['mass']:.1f} g"
+            f"{title}\nstress concentration {response['stress_concentration']:.2f}, mass {4 * response['mass']:.0f} g"
         )
         axes.set(aspect="equal", xlabel="x [mm]")
     panels[0].set_ylabel("y [mm]")
