@@ -27,7 +27,7 @@ def learning_curves(rows: Sequence[dict], out: Path) -> Path:
         axes.grid(which="both", alpha=0.3)
         axes.legend()
     path = out / "learning_curve.png"
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
     return path
 
 
@@ -55,7 +55,7 @@ def before_after(shown: Sequence[Picture], values: Sequence[np.ndarray], respons
     panels[0].set_ylabel("y [mm]")
     figure.colorbar(colours, ax=panels, label="von Mises stress [MPa]", shrink=0.9)
     path = out / "before_after.png"
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
     return path
 
 

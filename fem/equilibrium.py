@@ -14,6 +14,7 @@ from fem.errors import NotConverged, agree
 from fem.forms import depends_on, expand
 from fem.jit import compile_form
 from fem.linear_solver import DIRECT, LinearSolver, Options
+from fem.rigid_motions import rigid_motions
 
 MAX_ITERATIONS = 25
 
@@ -48,6 +49,8 @@ class Equilibrium:
         self._residual_form = compile_form(residual, self._comm)
         self._tangent_form = compile_form(tangent, self._comm)
         self._matrix = dolfinx.fem.petsc.create_matrix(self._tangent_form)
+        if (motions := rigid_motions(unknown.function_space)) is not None:
+            self._matrix.setNearNullSpace(motions)
         self._residual = dolfinx.la.vector(
             unknown.function_space.dofmap.index_map, unknown.function_space.dofmap.index_map_bs
         )

@@ -1,0 +1,65 @@
+"""Each package works where the others' heavy dependencies are missing."""
+
+import subprocess
+import sys
+
+import pytest
+
+BLOCK = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked}:
+            raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def run(blocked, script, folder):
+    code = BLOCK.format(blocked=blocked) + script
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, timeout=300)
+
+
+def test_finite_elements_work_without_torch(tmp_path):
+    script = """
+from fem.library.cantilever import cantilever
+problem = cantilever(cells=(4, 1, 1))
+response, jacobian = problem.evaluate(problem.bounds.mean(axis=1))
+print(jacobian.shape)
+"""
+    done = run(("torch", "surrogate", "coupling"), script, tmp_path)
+    assert done.stdout.strip() == "(5, 7)", done.stderr
+
+
+def test_data_training_and_optimization_work_without_finite_elements_and_mpi(tmp_path):
+    script = """
+import numpy as np
+from coupling import Dataset, Description
+from coupling.optimize import minimize
+import surrogate
+
+x = np.random.default_rng(1).uniform(-1.0, 1.0, (12, 2))
+y = np.stack([(x**2).sum(axis=1), x.sum(axis=1)], axis=1)
+dy = np.stack([2 * x, np.ones_like(x)], axis=1)
+bounds = np.array([[-1.0, 1.0], [-1.0, 1.0]])
+Dataset.from_arrays(x, y, dy, description=Description("bowl", ("a", "b"), ("height", "sum"), bounds)).save("bowl.h5")
+network = surrogate.fit(Dataset.open("bowl.h5"), optimizers=(surrogate.LBFGS(iterations=200),))
+print(minimize(network, "height", at_least={"sum": 0.5}).x.round(1).tolist())
+"""
+    done = run(("dolfinx", "petsc4py", "mpi4py", "ufl", "basix", "fem"), script, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert eval(done.stdout) == pytest.approx([0.2, 0.2], abs=0.11)
+
+
+@pytest.mark.parametrize("package", ["fem", "surrogate", "coupling"])
+def test_importing_changes_nothing(package, tmp_path):
+    script = f"""
+import os, signal, numpy, sys
+before = (dict(os.environ), sys.excepthook, numpy.get_printoptions(), signal.getsignal(signal.SIGINT))
+import {package}
+assert before == (dict(os.environ), sys.excepthook, numpy.get_printoptions(), signal.getsignal(signal.SIGINT))
+"""
+    done = run((), script, tmp_path)
+    assert done.returncode == 0, done.stderr
