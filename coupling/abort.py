@@ -1,19 +1,92 @@
-"""One rank that fails alone must end the whole job: the others wait for it for ever otherwise."""
+"""One rank that fails alone must end the whole job: the others wait for it for ever otherwise.
+
+Whether it is alone nobody can tell at once: a rank that fails tells rank 0 and waits a moment for its answer. Where
+every rank fails in the same words (a file that isn't there), all know, and the program ends in order.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 import sys
+import time
 import traceback
 from types import TracebackType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+from coupling.interruption import Interrupted
+from coupling.world import EVERY_RANK, Comm, RootFailed, Serial
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+GRACE = 2.0  # how long the others have to fail as well [s]
+_LAST, _ANSWER = 74, 75
+_PAUSE = 1e-3
+
+type Words = Callable[[BaseException], tuple[str, int]]
 
 
-def install_abort_hook() -> None:
+def last_words(error: BaseException) -> tuple[str, int]:
+    """What a rank that ends the job prints, its traceback, and the exit code."""
+    return "".join(traceback.format_exception(error)).rstrip(), 130 if isinstance(error, KeyboardInterrupt) else 1
+
+
+class AbortHook:
+    """What becomes of an error that nobody caught on one of several ranks.
+
+    Args:
+        words: Makes the message and the exit code of an error that ends the job.
+    """
+
+    def __init__(self, words: Words = last_words) -> None:
+        self.words = words
+
+    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        """As `sys.excepthook`: what every rank knows of is said once."""
+        rank, size = ranks()
+        if size > 1:
+            settle(error, sys.modules["mpi4py.MPI"].COMM_WORLD)
+        if rank == 0 or not known(error):
+            sys.__excepthook__(kind, error, trace)
+
+
+def install_abort_hook(words: Words = last_words) -> None:
     """Make an uncaught exception on one of several MPI ranks print its traceback and end the job.
 
     Programs install it; importing a library must not. Without MPI, or on one rank, nothing changes.
     """
-    sys.excepthook = _hook
+    sys.excepthook = AbortHook(words)
+
+
+@contextmanager
+def ending_all(comm: Comm) -> Iterator[None]:
+    """End the job if this rank of `comm` raises what the others don't know of; on one rank nothing changes.
+
+    An error that all ranks raise alike passes, with the note `EVERY_RANK`, as `Interrupted` and `RootFailed` do.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(comm, Serial) and comm.size > 1:
+            settle(error, comm)
+        raise
+
+
+def known(error: BaseException) -> bool:
+    """Whether every rank knows of an error."""
+    return isinstance(error, Interrupted | RootFailed) or EVERY_RANK in getattr(error, "__notes__", ())
+
+
+def settle(error: BaseException, comm: MPI.Comm) -> None:
+    """Note on an error that every rank of `comm` raised it, or end the job; an exit or Ctrl-C ends it at once."""
+    if known(error):
+        return
+    if isinstance(error, Exception) and _alike(comm, f"{type(error).__name__}: {error}"):
+        error.add_note(EVERY_RANK)
+        return
+    hook = sys.excepthook
+    abort(*(hook.words if isinstance(hook, AbortHook) else last_words)(error), comm)
 
 
 def ranks() -> tuple[int, int]:
@@ -24,18 +97,37 @@ def ranks() -> tuple[int, int]:
     return module.COMM_WORLD.rank, module.COMM_WORLD.size
 
 
-def abort(message: str, code: int) -> NoReturn:
-    """Print a message and end every rank of the job with an exit code."""
+def abort(message: str, code: int, comm: MPI.Comm | None = None) -> NoReturn:
+    """Print a message and end every rank of `comm`, by default of the job, with an exit code."""
     rank, size = ranks()
     print(f"rank {rank} of {size}: {message}" if size > 1 else message, file=sys.stderr, flush=True)
     if size > 1:
         sys.stdout.flush()
-        sys.modules["mpi4py.MPI"].COMM_WORLD.Abort(code)
+        (comm or sys.modules["mpi4py.MPI"].COMM_WORLD).Abort(code)
     raise SystemExit(code)
 
 
-def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if ranks()[1] == 1:
-        sys.__excepthook__(kind, error, trace)
-    else:
-        abort("".join(traceback.format_exception(kind, error, trace)).rstrip(), 1)
+def _alike(comm: MPI.Comm, message: str) -> bool:
+    """Whether every rank of `comm` comes here in time, with the same message."""
+    end = time.monotonic() + GRACE
+    if comm.rank:
+        told = comm.isend(message, 0, _LAST)
+        answered = _comes(comm, 0, _ANSWER, end)
+        if answered:
+            told.wait()
+        return answered and bool(comm.recv(source=0, tag=_ANSWER))
+    if not all([_comes(comm, rank, _LAST, end) for rank in range(1, comm.size)]):
+        return False
+    same = all([comm.recv(source=rank, tag=_LAST) == message for rank in range(1, comm.size)])
+    for rank in range(1, comm.size):
+        comm.send(same, rank, _ANSWER)
+    return same
+
+
+def _comes(comm: MPI.Comm, source: int, tag: int, end: float) -> bool:
+    """Wait, without using the core, until there is a message; False if there is none in time."""
+    while not comm.iprobe(source, tag):
+        if time.monotonic() > end:
+            return False
+        time.sleep(_PAUSE)
+    return True

@@ -90,7 +90,7 @@ def begin(path: Path, planned: Dataset, *, retry_failed: bool) -> Work:
         points=data.design,
         missing=np.setdiff1d(np.arange(len(data.design)), settled),
         before=len(settled),
-        header=Header(leftovers.fingerprint(data.description), len(data.parameters), len(data.responses)),
+        header=Header(leftovers.fingerprint(data), len(data.parameters), len(data.responses)),
         folder=leftovers.folder(path),
         run=run,
     )

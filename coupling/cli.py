@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from coupling.abort import abort, install_abort_hook, ranks
+from coupling.abort import install_abort_hook, last_words, ranks, settle
 from coupling.commands.check import check
 from coupling.commands.generate import generate
 from coupling.commands.info import info
@@ -20,9 +20,11 @@ from coupling.commands.optimize import optimize
 from coupling.commands.report import report
 from coupling.commands.train import train
 from coupling.interruption import Interrupted
-from coupling.world import EVERY_RANK, RootFailed
+from coupling.world import RootFailed, launched_rank
 
 _DEBUG = "SOBOFEM_DEBUG"
+_WITHOUT_MPI = ("info", "report", "train")  # under a launcher, rank 0 does them and the others have nothing to do
+_MISTAKES = (ValueError, TypeError, OSError, ModuleNotFoundError)
 _EXTRAS = dict.fromkeys(("dolfinx", "petsc4py", "mpi4py", "ufl", "basix"), "fem") | dict.fromkeys(
     ("torch", "safetensors"), "surrogate"
 )
@@ -41,11 +43,14 @@ for _command in (check, generate, info, train, report, optimize):
 
 @app.callback()
 def options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.", envvar=_DEBUG)] = False,
 ) -> None:
     """Options of every command."""
     if debug:
         os.environ[_DEBUG] = "1"
+    if context.invoked_subcommand in _WITHOUT_MPI and launched_rank():
+        raise typer.Exit
 
 
 def main() -> None:
@@ -53,7 +58,7 @@ def main() -> None:
 
     Typer's own entry would put its exception hook in place of the one that ends all MPI ranks.
     """
-    install_abort_hook()
+    install_abort_hook(_last_words)
     try:
         typer.main.get_command(app)(prog_name="sobofem")
     except Interrupted as stopped:
@@ -62,22 +67,23 @@ def main() -> None:
         sys.exit(stopped.exit_code)
     except RootFailed:
         sys.exit(2)
-    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+    except _MISTAKES as error:
         if os.environ.get(_DEBUG):
             raise
-        _end(error)
+        if ranks()[1] > 1:
+            settle(error, sys.modules["mpi4py.MPI"].COMM_WORLD)
+        if not (ranks()[0] or launched_rank()):
+            print(f"error: {_words(error)}", file=sys.stderr)
+        sys.exit(2)
 
 
-def _end(error: Exception) -> None:
-    """One line and exit code 2. If every rank knows of it, all end in order; if not, this rank ends the others."""
-    message = f"error: {_words(error)}"
-    if EVERY_RANK not in getattr(error, "__notes__", ()):
-        abort(message, 2)
-    print(message, file=sys.stderr)
-    sys.exit(2)
+def _last_words(error: BaseException) -> tuple[str, int]:
+    """Of a rank that ends the others: one line and exit code 2 for a mistake, the traceback for a bug."""
+    mistake = isinstance(error, _MISTAKES) and not os.environ.get(_DEBUG)
+    return (f"error: {_words(error)}", 2) if mistake else last_words(error)
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     """The error's message, with a hint where it came from code that is not ours, or from a missing package."""
     if isinstance(error, ModuleNotFoundError):
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
@@ -86,7 +92,7 @@ def _words(error: Exception) -> str:
     return text if _ours(error) else f"{type(error).__name__}: {text} (sobofem --debug ... shows where)"
 
 
-def _ours(error: Exception) -> bool:
+def _ours(error: BaseException) -> bool:
     """Whether our own code raised it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

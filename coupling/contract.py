@@ -77,12 +77,14 @@ class Description:
         return f"{name} [{unit}]" if unit else name
 
 
-def describe(model: Model, *, name: str = "") -> Description:
+def describe(model: Model, *, name: str = "", source: Path | None = None) -> Description:
     """Read a model's description, and check that its parts fit together.
 
     Args:
         model: Any `Model`; it may also offer `units` (name to unit) and `digest` (str).
         name: What the user called it; by default the name of its class.
+        source: File of the factory that made it. A model without a digest of its own has that of its source: of this
+            file and of that of its class.
 
     Raises:
         TypeError: If it lacks a member of the contract.
@@ -103,7 +105,7 @@ def describe(model: Model, *, name: str = "") -> Description:
         responses=responses,
         bounds=checked_bounds(model.bounds, parameters),
         units=dict(getattr(model, "units", {})),
-        digest=getattr(model, "digest", "") or _source_digest(model),
+        digest=getattr(model, "digest", "") or _source_digest(model, source),
     )
 
 
@@ -136,16 +138,17 @@ def checked_evaluation(model: Model, x: Array, *, jacobian: bool = True) -> tupl
         shape = None if dy is None else dy.shape
         raise ValueError(f"evaluate returned a Jacobian of shape {shape}, expected {(m, n)}")
     if not np.isfinite(y).all() or (dy is not None and not np.isfinite(dy).all()):
-        raise ValueError(f"evaluate returned NaN or infinity at {dict(zip(model.parameters, x, strict=True))}")
+        point = dict(zip(model.parameters, np.asarray(x, dtype=np.float64).tolist(), strict=True))
+        raise ValueError(f"evaluate returned NaN or infinity at {point}")
     return y, dy if jacobian else None
 
 
-def _source_digest(model: Model) -> str:
-    """Digest of the file that defines the model's class; empty where there is none (an interactive session)."""
+def _source_digest(model: Model, made_by: Path | None) -> str:
+    """Digest of the files that define and make the model; empty where there is none (an interactive session)."""
     try:
-        path = inspect.getsourcefile(type(model))
+        defined_by = Path(inspect.getsourcefile(type(model)) or "")
     except TypeError:
-        return ""
-    if path is None or not Path(path).is_file():
-        return ""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+        defined_by = Path()
+    files = [path.resolve() for path in (defined_by, made_by or Path()) if path.is_file()]
+    contents = [path.read_bytes() for path in dict.fromkeys(files)]
+    return hashlib.sha256(b"".join(contents)).hexdigest()[:16] if contents else ""

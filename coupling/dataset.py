@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """N samples of n parameters and m responses, sorted by design row. Physical units throughout.
+    """N samples of n parameters and m responses, sorted by design row. Physical units; the arrays are read-only.
 
     Attributes:
         x: Parameters, (N, n), inside the bounds.
@@ -59,6 +59,15 @@ class Dataset:
         for name in ("x", "y", "jacobian"):
             self._check_finite(name)
         self._check_bounds()
+        for name in (*shapes, "rows"):
+            values = getattr(self, name)
+            if values is not None:
+                object.__setattr__(self, name, _read_only(values))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """From a pickle, which forgets that arrays are read-only."""
+        self.__dict__.update(state)
+        self.__post_init__()
 
     @classmethod
     def open(cls, path: str | Path) -> Dataset:
@@ -193,3 +202,10 @@ class Dataset:
                 f"row {self.rows[sample]} has {self.parameters[i]} = {self.x[sample, i]:g}, "
                 f"outside its bounds [{low[i]:g}, {high[i]:g}]"
             )
+
+
+def _read_only[T: np.generic](array: NDArray[T]) -> NDArray[T]:
+    """A view that can't be written to; the caller's own array stays as it is."""
+    view = array.view()
+    view.setflags(write=False)
+    return view

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import contextlib
+import errno
 from pathlib import Path
 import time
 from typing import TYPE_CHECKING
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING
 from numpy.typing import ArrayLike
 
 from coupling import campaign, leftovers
+from coupling.abort import ending_all
 from coupling.campaign import Work
 from coupling.contract import Model, SampleFailure, checked_evaluation, describe
 from coupling.dataset import Dataset
 from coupling.design import Design
 from coupling.interruption import Interrupted, StopRequest
 from coupling.journal import JournalWriter
-from coupling.loading import build, find
+from coupling.loading import build, find, source_of
 from coupling.lock import locked
 from coupling.samples import Failure, Sample
 from coupling.tally import Progress, Tally
@@ -25,6 +27,8 @@ from coupling.world import Comm, alone, on_root, world
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+_TRIES = 100  # to enter a folder that other jobs make and remove
 
 
 def generate(
@@ -48,7 +52,7 @@ def generate(
             specification for `load_model`. Rank 0 makes its model first, so that forms are compiled once.
         design: A recipe, or the points themselves, (N, n), inside the bounds.
         path: HDF5 file to make or to continue. Journals lie in `<path>.parts` meanwhile.
-        comm: Ranks that share the work; all of an MPI job by default. Tags 71 to 73 are used.
+        comm: Ranks that share the work; all of an MPI job by default. Tags 71 to 75 are used.
         jacobian: Whether to store dy/dx.
         retry_failed: Try samples again that failed in an earlier run.
         progress: Called on rank 0 after each of its samples, and while it waits for the others.
@@ -60,17 +64,18 @@ def generate(
         Interrupted: After Ctrl-C or SIGTERM, on every rank, once the samples under way are done.
         ValueError: If the dataset at `path` belongs to another problem, design or seed.
         BlockingIOError: If another job is writing it.
+        Exception: What the model raised that is no `SampleFailure`. Where not all ranks raise alike, the one that
+            does prints it and ends the job, with whatever else the ranks were doing: the others would wait for ever.
     """
     ranks, path = world(comm), Path(path)
-    with contextlib.ExitStack() as held, StopRequest() as stop:
+    with ending_all(ranks), contextlib.ExitStack() as held, StopRequest() as stop:
         on_root(ranks, lambda: _hold(path, held))
-        solver, name = _in_turn(model, ranks)
+        solver, name, source = _in_turn(model, ranks)
         stop.arm()
 
         def begin() -> Work:
-            planned = campaign.plan(
-                design, describe(solver, name=name.rpartition(":")[2]), jacobian=jacobian, model=name
-            )
+            description = describe(solver, name=name.rpartition(":")[2], source=source)
+            planned = campaign.plan(design, description, jacobian=jacobian, model=name)
             return campaign.begin(path, planned, retry_failed=retry_failed)
 
         work = on_root(ranks, begin)
@@ -84,9 +89,17 @@ def _hold(path: Path, held: contextlib.ExitStack) -> None:
     """Lock the dataset until the stack unwinds; a folder that holds no journals is removed then."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to; make it first")
-    leftovers.folder(path).mkdir(exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder; name a file in it", str(path))
     lock = leftovers.folder(path) / "lock"
-    held.enter_context(locked(lock))
+    for left in reversed(range(_TRIES)):
+        try:
+            lock.parent.mkdir(exist_ok=True)
+            held.enter_context(locked(lock))
+            break
+        except (FileNotFoundError, FileExistsError):  # another job that ends now removed the folder meanwhile
+            if not left:
+                raise
     held.callback(_tidy, path, lock)
 
 
@@ -98,8 +111,8 @@ def _tidy(path: Path, lock: Path) -> None:
             lock.parent.rmdir()
 
 
-def _in_turn(model: Model | Callable[..., Model] | str, ranks: Comm) -> tuple[Model, str]:
-    """Make the model on rank 0 first, then on the others; its name too."""
+def _in_turn(model: Model | Callable[..., Model] | str, ranks: Comm) -> tuple[Model, str, Path | None]:
+    """Make the model on rank 0 first, then on the others; its name, and the file that makes it, too."""
     made: list[Model] = []
     found = find(model) if isinstance(model, str) else model
     name = model if isinstance(model, str) else str(getattr(model, "__name__", type(model).__name__))
@@ -110,7 +123,7 @@ def _in_turn(model: Model | Callable[..., Model] | str, ranks: Comm) -> tuple[Mo
     on_root(ranks, make)
     if not made:
         make()
-    return made[0], name
+    return made[0], name, source_of(found, model)
 
 
 def _run(
@@ -150,8 +163,7 @@ def _compute(model: Model, row: int, work: Work, journal: JournalWriter, *, jaco
     except Exception as error:
         if not isinstance(error, SampleFailure):
             raise
-        seconds = time.perf_counter() - start
-        journal.failure(Failure(row, x, str(error.reason), float(error.load_factor), seconds))
+        journal.failure(Failure.of(error, row, x, time.perf_counter() - start))
         return False
     journal.sample(Sample(row, x, y, dy, time.perf_counter() - start))
     return True

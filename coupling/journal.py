@@ -92,7 +92,7 @@ class JournalWriter:
     def failure(self, failure: Failure) -> None:
         """Append a failure. `OSError` if the disk refuses; what was complete stays readable."""
         head = _FAILURE.pack(failure.row, failure.seconds, failure.load_factor)
-        self._append(FAILURE, head + _bytes(failure.x) + failure.reason.encode())
+        self._append(FAILURE, head + _bytes(failure.x) + failure.reason.encode(errors="replace"))
 
     def close(self) -> None:
         """Bring everything to the disk and close the file."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coupling.contract import Description
 from coupling.journal import Journal, read_journal
 from coupling.samples import Failure, Sample
 
@@ -39,10 +38,13 @@ def read(path: Path) -> list[Journal]:
     return journals
 
 
-def fingerprint(description: Description) -> str:
-    """Digest of all that samples of two models must agree in: names, bounds and definition."""
+def fingerprint(data: Dataset) -> str:
+    """Digest of all that samples of one dataset agree in: names, bounds, definition, design, and what is stored."""
+    description, made = data.description, data.provenance
     parts = [*description.parameters, "|", *description.responses, description.bounds.tobytes().hex()]
-    return hashlib.sha256("\n".join([*parts, description.digest]).encode()).hexdigest()[:16]
+    parts += [description.digest, f"design {made.get('design')}, seed {made.get('seed')}"]
+    parts += ["responses" if data.jacobian is None else "responses and Jacobians"]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def absorb(data: Dataset, journals: Sequence[Journal]) -> Dataset:
@@ -51,15 +53,18 @@ def absorb(data: Dataset, journals: Sequence[Journal]) -> Dataset:
     A row that is already there keeps its sample. A sample wins over a failure; a later failure over an earlier.
 
     Raises:
-        ValueError: If a journal belongs to another problem definition.
+        ValueError: If a journal belongs to another problem definition or design.
     """
-    expected = fingerprint(data.description)
+    expected = fingerprint(data)
     samples: dict[int, Sample] = {}
     failures = {failure.row: failure for failure in data.failures}
     for journal in journals:
         if journal.header and journal.header.fingerprint != expected:
-            raise ValueError(f"{journal.path} belongs to another problem definition than its dataset; remove it")
+            raise ValueError(
+                f"{journal.path} belongs to another problem definition, design or seed than its dataset; remove it"
+            )
         for record in journal.records:
+            _check_point(data, journal, record)
             if isinstance(record, Sample):
                 samples.setdefault(record.row, record)
             else:
@@ -70,6 +75,16 @@ def absorb(data: Dataset, journals: Sequence[Journal]) -> Dataset:
         failures=_still_failed(failures, {*data.rows.tolist(), *samples}),
         damage=data.damage + tuple(journal.damage for journal in journals if journal.damage),
     )
+
+
+def _check_point(data: Dataset, journal: Journal, record: Sample | Failure) -> None:
+    """Refuse a record that is not of its row's point."""
+    known = 0 <= record.row < len(data.design)
+    if not known or not np.array_equal(record.x, data.design[record.row]):
+        planned = data.design[record.row].tolist() if known else "nothing"
+        raise ValueError(
+            f"{journal.path} has row {record.row} at {record.x.tolist()}, where its dataset plans {planned}; remove it"
+        )
 
 
 def _still_failed(failures: dict[int, Failure], computed: set[int]) -> tuple[Failure, ...]:

@@ -63,6 +63,19 @@ def build(found: Model | Callable[..., Model], comm: MPI.Comm | None, spec: str 
     return made
 
 
+def source_of(found: Model | Callable[..., Model], spec: object) -> Path | None:
+    """The file that makes a model: that of its factory, or else of its specification; None where neither is known."""
+    if inspect.isroutine(found):
+        name = found.__module__
+    elif isinstance(spec, str):
+        source = spec.rpartition(":")[0]
+        name = _module_name(Path(source)) if source.endswith(".py") else source
+    else:
+        return None
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return Path(file) if file else None
+
+
 def _from_file(path: Path) -> ModuleType:
     """Run a file as a module of a name of its own; its folder goes to the END of the search path.
 
@@ -71,7 +84,7 @@ def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     path = path.resolve()
-    name = f"sobofem_model_{path.stem}"
+    name = _module_name(path)
     _append_to_path(path.parent)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # a .py file always has a loader
@@ -79,6 +92,10 @@ def _from_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def _module_name(path: Path) -> str:
+    return f"sobofem_model_{path.stem}"
 
 
 def _from_package(name: str) -> ModuleType:

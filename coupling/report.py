@@ -142,6 +142,20 @@ def _weights_panel(ax: Axes, surrogate: Surrogate) -> None:
     ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
 
 
+def overlap(surrogate: Surrogate, data: Any) -> str:
+    """A warning that the surrogate was trained on samples of the same design of the same problem; empty if not."""
+    trained, now = dict(surrogate.provenance), dict(getattr(data, "provenance", None) or {})
+    digest = getattr(getattr(data, "description", None), "digest", "") or now.get("digest", "")
+    if now.get("seed") is None or trained.get("digest", "") != digest:
+        return ""
+    if any(trained.get(key) != now.get(key) for key in ("design", "seed")):
+        return ""
+    return (
+        f"warning: the surrogate was trained on {trained.get('samples', 'some')} samples of this same design "
+        f"({now['design']}, seed {now['seed']}); errors on unseen samples may be larger"
+    )
+
+
 def write_report(surrogate: Surrogate, data: Any, folder: str | Path) -> list[Path]:
     """Write pictures and tables of a surrogate's errors on samples it has not seen.
 
@@ -158,7 +172,9 @@ def write_report(surrogate: Surrogate, data: Any, folder: str | Path) -> list[Pa
     table = errors(surrogate, data)
     folder.mkdir(parents=True, exist_ok=True)
     markdown, sheet = folder / "errors.md", folder / "errors.csv"
-    markdown.write_text(f"# Errors of the surrogate\n\n{table.markdown()}", encoding="utf-8")
+    warning = overlap(surrogate, data)
+    head = f"# Errors of the surrogate\n\n{warning}\n\n" if warning else "# Errors of the surrogate\n\n"
+    markdown.write_text(head + table.markdown(), encoding="utf-8")
     with sheet.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(table.rows())
     figures = {"values": parity_figure(surrogate, data), "history": history_figure(surrogate)}

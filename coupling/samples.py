@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
-from coupling.contract import Array
+from coupling.contract import Array, SampleFailure
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ class Failure:
         row: Design row that was tried.
         x: Parameters, (n,).
         reason: What stopped it, in a sentence.
-        load_factor: Fraction of the load that was reached, between 0 and 1.
+        load_factor: Fraction of the load that was reached, between 0 and 1; NaN where unknown.
         seconds: Wall time of the attempt [s].
     """
 
@@ -43,3 +44,13 @@ class Failure:
     reason: str
     load_factor: float
     seconds: float = 0.0
+
+    @classmethod
+    def of(cls, error: SampleFailure, row: int, x: Array, seconds: float) -> Self:
+        """Record what an exception says, whatever it says: text that files can hold, and a number or NaN."""
+        reason = str(error.reason).encode(errors="replace").decode().replace("\0", "?")
+        try:
+            load_factor = float(error.load_factor)
+        except (TypeError, ValueError):
+            load_factor = float("nan")
+        return cls(row, x, reason, load_factor, seconds)

@@ -13,6 +13,7 @@ Numeric arrays carry HDF5's own checksum (Fletcher 32).
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -38,17 +39,21 @@ def write(path: Path, data: Dataset) -> None:
     Raises:
         OSError: If the disk refuses; a dataset that was at `path` before is untouched.
     """
+    image = io.BytesIO()  # since HDF5 itself may crash where the disk is full
+    with h5py.File(image, "w") as file:
+        _fill(file, data)
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with h5py.File(temporary, "w") as file:
-            _fill(file, data)
-        for written in (temporary, path.parent):
-            _sync(written)
-            if written is temporary:
-                os.replace(temporary, path)
+        with temporary.open("wb") as target:
+            target.write(image.getbuffer())
+            target.flush()
+            os.fsync(target.fileno())
+        os.replace(temporary, path)
+        _sync(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OSError(f"could not write {path}, which is as it was before: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read(path: Path) -> dict[str, Any]:

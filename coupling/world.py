@@ -33,6 +33,12 @@ class Serial:
 type Comm = MPI.Comm | Serial
 
 
+def launched_rank() -> int:
+    """This process's rank as its MPI launcher has it, known without starting MPI; 0 without a launcher."""
+    found = [os.environ[name] for name in _LAUNCHERS if name in os.environ]
+    return int(found[0]) if found else 0
+
+
 def world(comm: MPI.Comm | None = None) -> Comm:
     """The given communicator, else `COMM_WORLD` under an MPI launcher or once mpi4py is loaded, else `Serial`.
 

@@ -34,9 +34,8 @@ class LinearForms:
     def __init__(self, members: Sequence[Member], space: dolfinx.fem.FunctionSpace) -> None:
         self._space = space
         self._count = len(members)
-        indices = [i for i, member in enumerate(members) if not member.empty]
         width = CHUNK if _is_stackable(space) else 1
-        self._groups = [indices[i : i + width] for i in range(0, len(indices), width)]
+        self._groups = _groups(members, width)
         self._forms = []
         for group in self._groups:
             family = [members[i] for i in group]
@@ -69,8 +68,7 @@ class Functionals:
     def __init__(self, members: Sequence[Member], mesh: dolfinx.mesh.Mesh) -> None:
         self._mesh = mesh
         self._count = len(members)
-        indices = [i for i, member in enumerate(members) if not member.empty]
-        self._groups = [indices[i : i + CHUNK] for i in range(0, len(indices), CHUNK)]
+        self._groups = _groups(members, CHUNK)
         self._forms = []
         for group in self._groups:
             element = basix.ufl.element("DG", mesh.basix_cell(), 0, shape=(len(group),))
@@ -89,10 +87,32 @@ class Functionals:
         return self._mesh.comm.allreduce(values, op=MPI.SUM) if self._mesh.comm.size > 1 else values
 
 
+def _groups(members: Sequence[Member], width: int) -> list[list[int]]:
+    """Indices of members to compile together: not empty, not too many, with the same mesh tags for each measure."""
+    by_tags: dict[object, list[int]] = {}
+    for i, member in enumerate(members):
+        if not member.empty:
+            tags = {(x.integral_type(), id(x.subdomain_data())) for x in member.form.integrals() if x.subdomain_data()}
+            by_tags.setdefault(frozenset(tags), []).append(i)
+    return [same[i : i + width] for same in by_tags.values() for i in range(0, len(same), width)]
+
+
 def _is_stackable(space: dolfinx.fem.FunctionSpace) -> bool:
-    """Whether the space is k copies of a scalar element, so that more copies number their nodes alike."""
+    """Whether copies of the space's scalar element number their nodes as the space does. Collective.
+
+    Mixed and moment elements have no scalar element; a collapsed part of a mixed space numbers its nodes its own way.
+    """
     element = space.ufl_element()
-    return element.block_size > 1 or element.reference_value_shape == ()
+    if element.block_size == 1 and element.reference_value_shape != ():
+        return False
+    if element.block_size != np.prod(space.value_shape, dtype=int):
+        return False
+    scalar = element.sub_elements[0] if element.block_size > 1 else element
+    if scalar.reference_value_shape != ():
+        return False
+    copies = dolfinx.fem.functionspace(space.mesh, basix.ufl.blocked_element(scalar, shape=(2,)))
+    same = np.array_equal(copies.dofmap.list, space.dofmap.list)
+    return bool(space.mesh.comm.allreduce(same, op=MPI.LAND))
 
 
 def _stacked(members: Sequence[Member], space: dolfinx.fem.FunctionSpace) -> ufl.Form:
@@ -105,7 +125,9 @@ def _stacked(members: Sequence[Member], space: dolfinx.fem.FunctionSpace) -> ufl
 
     def tested_by_copy(i: int, form: ufl.Form) -> ufl.Form:
         (original,) = form.arguments()
-        rows = [test[i, c] for c in range(element.block_size)]
-        return ufl.replace(form, {original: ufl.as_vector(rows) if original.ufl_shape else rows[0]})
+        rows = np.empty(original.ufl_shape, dtype=object)
+        for c, index in enumerate(np.ndindex(rows.shape)):
+            rows[index] = test[i, c]
+        return ufl.replace(form, {original: ufl.as_tensor(rows.tolist()) if original.ufl_shape else test[i, 0]})
 
     return total([member.stacked(partial(tested_by_copy, i)) for i, member in enumerate(members)])

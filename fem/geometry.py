@@ -25,9 +25,9 @@ def read_mesh(path: str | Path, comm: MPI.Intracomm) -> tuple[dolfinx.mesh.Mesh,
         FileNotFoundError: If either file is missing.
     """
     path = Path(path)
-    for needed in (path, path.with_suffix(".h5")):
-        if not needed.is_file():
-            raise FileNotFoundError(f"mesh file {needed} does not exist")
+    missing = next((str(needed) for needed in (path, path.with_suffix(".h5")) if not needed.is_file()), None)
+    if missing := agree(comm, missing):
+        raise FileNotFoundError(f"mesh file {missing} does not exist")
     with dolfinx.io.XDMFFile(comm, str(path), "r") as file:
         mesh = file.read_mesh(name="mesh")
         mesh.topology.create_connectivity(mesh.topology.dim - 1, mesh.topology.dim)

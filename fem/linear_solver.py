@@ -48,7 +48,13 @@ class LinearSolver:
         self._comm = comm
         self._ksp = PETSc.KSP().create(comm)
         self._ksp.setOptionsPrefix(f"sobofem_{next(_serial)}_")
-        self._options: Options | None = options
+        self._options: Options | None = dict(options)
+        self._unused = set(options)
+        try:
+            with self._shown(self._options):
+                self._ksp.setFromOptions()
+        except PETSc.Error as error:
+            raise ValueError(f"PETSc refuses the solver options {dict(options)} (error {error.ierr})") from error
 
     def factor(self, matrix: PETSc.Mat) -> None:
         """Take a matrix, whose entries may have changed since last time. Collective.
@@ -59,10 +65,14 @@ class LinearSolver:
         self._ksp.setOperators(matrix)
         trouble = None
         try:
-            with self._options_once():
+            with self._shown(self._options):  # again, for what lies deeper than the solver: factors, levels
                 self._ksp.setUp()
+            self._options = None
         except PETSc.Error as error:
             trouble = f"the factorization failed (PETSc error {error.ierr})"
+        if self._unused and trouble is None:
+            named = ", ".join(repr(key) for key in sorted(self._unused))
+            raise ValueError(f"{named} is no option of the solver {self._ksp.getType()!r} or of what it consists of")
         reason = self._ksp.getPC().getFailedReason()
         if trouble is None and reason != 0:
             trouble = f"the factorization failed (reason {reason})"
@@ -77,25 +87,24 @@ class LinearSolver:
         return int(self._ksp.getPC().getFactorMatrix().getMumpsInfog(28))
 
     @contextlib.contextmanager
-    def _options_once(self) -> Iterator[None]:
-        """Show the options to PETSc while it sets up for the first time; its global database keeps none."""
-        options, self._options = self._options, None
+    def _shown(self, options: Options | None) -> Iterator[None]:
+        """Show options to PETSc while it reads them; its global database keeps none."""
         database, prefix = PETSc.Options(), self._ksp.getOptionsPrefix()
         for key, value in (options or {}).items():
             database[prefix + key] = value
         try:
-            if options is not None:
-                self._ksp.setFromOptions()
             yield
         finally:
             for key in options or {}:
+                if database.used(prefix + key):
+                    self._unused.discard(key)
                 database.delValue(prefix + key)
 
-    def solve(self, right: PETSc.Vec, solution: PETSc.Vec) -> None:
+    def solve(self, right: PETSc.Vec, solution: PETSc.Vec, *, transposed: bool = False) -> None:
         """Solve for one right-hand side. Collective; raises `NotConverged`."""
         trouble = None
         try:
-            self._ksp.solve(right, solution)
+            (self._ksp.solveTranspose if transposed else self._ksp.solve)(right, solution)
         except PETSc.Error as error:
             trouble = f"the linear solve failed (PETSc error {error.ierr})"
         else:
@@ -117,26 +126,44 @@ class LinearSolver:
         """
         active = self._nonzero_columns(right)
         answer = np.zeros_like(right)
-        if not active.size:
-            return answer
-        trouble = None
-        owned, count = right.shape[0], active.size
-        sizes = ((owned, None), (None, count))
-        dense = np.asfortranarray(right[:, active])
-        b = PETSc.Mat().createDense(sizes, array=dense, comm=self._comm)
+        if active.size:
+            solve = self._solve_together if self._ksp.getType() == "preonly" else self._solve_in_turn
+            answer[:, active] = solve(np.asfortranarray(right[:, active]), transposed)
+        return answer
+
+    def _solve_together(self, right: np.ndarray, transposed: bool) -> np.ndarray:
+        """All columns in one pass over the factor."""
+        trouble, sizes = None, ((right.shape[0], None), (None, right.shape[1]))
+        b = PETSc.Mat().createDense(sizes, array=right, comm=self._comm)
         x = PETSc.Mat().createDense(sizes, comm=self._comm)
+        answer = np.zeros_like(right)
         try:
             b.assemble()
             x.setUp()
             x.assemble()
             (self._ksp.matSolveTranspose if transposed else self._ksp.matSolve)(b, x)
-            answer[:, active] = x.getDenseArray(readonly=True)[:owned]
+            answer = x.getDenseArray(readonly=True)[: right.shape[0]].copy()
         except PETSc.Error as error:
             trouble = f"the linear solve failed (PETSc error {error.ierr})"
         finally:
             b.destroy()
             x.destroy()
         self._raise_if(agree(self._comm, trouble or self._judge(answer)), "linear solve failed")
+        return answer
+
+    def _solve_in_turn(self, right: np.ndarray, transposed: bool) -> np.ndarray:
+        """Column by column, each judged by itself: an iterative solver reports on the last one only."""
+        matrix, _ = self._ksp.getOperators()
+        solution, vector = matrix.createVecs()
+        answer = np.zeros_like(right)
+        try:
+            for k in range(right.shape[1]):
+                vector.setArray(right[:, k])
+                self.solve(vector, solution, transposed=transposed)
+                answer[:, k] = solution.array_r
+        finally:
+            solution.destroy()
+            vector.destroy()
         return answer
 
     def _nonzero_columns(self, right: np.ndarray) -> np.ndarray:

@@ -76,15 +76,31 @@ def write_vtk(problem: Problem, path: str | Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     problem.comm.barrier()
     degree = problem.mesh.ufl_domain().ufl_coordinate_element().degree
-    shape = problem.unknown.function_space.value_shape
-    unknown = dolfinx.fem.Function(
-        dolfinx.fem.functionspace(problem.mesh, ("Lagrange", degree, shape)), name=problem.unknown.name
-    )
-    unknown.interpolate(problem.unknown)
-    functions = [unknown, *(_averaged(problem, name, degree) for name in problem.fields)]
+    functions = [_interpolated(part, degree) for part in _parts(problem.unknown)]
+    functions += [_averaged(problem, name, degree) for name in problem.fields]
     with dolfinx.io.VTKFile(problem.comm, str(path), "w") as file:
         file.write_function(functions)
     return path
+
+
+def _parts(unknown: dolfinx.fem.Function) -> list[dolfinx.fem.Function]:
+    """The unknown, or what a mixed one consists of."""
+    element = unknown.function_space.ufl_element()
+    if element.block_size > 1 or element.num_sub_elements == 0:
+        return [unknown]
+    parts = [part.collapse() for part in unknown.split()]
+    for k, part in enumerate(parts):
+        part.name = f"{unknown.name}_{k}"
+    return parts
+
+
+def _interpolated(function: dolfinx.fem.Function, degree: int) -> dolfinx.fem.Function:
+    """A function on the Lagrange element of the mesh's geometry, which is what VTK can show."""
+    shape = function.function_space.value_shape
+    space = dolfinx.fem.functionspace(function.function_space.mesh, ("Lagrange", degree, shape))
+    shown = dolfinx.fem.Function(space, name=function.name)
+    shown.interpolate(function)
+    return shown
 
 
 def _broken(problem: Problem, field: str, degree: int) -> dolfinx.fem.Function:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+import operator
+from typing import Any, Protocol, runtime_checkable
 
+from mpi4py import MPI
 import dolfinx
 import numpy as np
 import ufl
 
+from fem.errors import agree
 from fem.forms import Member, by_constant, by_function, total
 
 
+@runtime_checkable
 class Parameter(Protocol):
     """One or several inputs of a problem."""
 
@@ -65,11 +69,18 @@ class Scalar:
     component: int | tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        index = self.index
-        if len(index) != len(self.constant.ufl_shape):
+        if not isinstance(self.constant, dolfinx.fem.Constant):
+            kind = type(self.constant).__name__
+            raise TypeError(f"parameter {self.name!r} has a constant of type {kind}, expected a dolfinx.fem.Constant")
+        shape, index = self.constant.ufl_shape, self.index
+        if len(index) != len(shape):
             raise ValueError(
-                f"parameter {self.name!r} has component {index}, but its constant has shape "
-                f"{self.constant.ufl_shape}; give one index per axis"
+                f"parameter {self.name!r} has component {index}, but its constant has shape {shape}; "
+                "give one index per axis"
+            )
+        if not all(0 <= i < size for i, size in zip(index, shape, strict=True)):
+            raise ValueError(
+                f"parameter {self.name!r} has component {index}, outside the shape {shape} of its constant"
             )
 
     @property
@@ -79,8 +90,11 @@ class Scalar:
 
     @property
     def index(self) -> tuple[int, ...]:
-        """The component as a tuple, empty for a scalar constant."""
-        return self.component if isinstance(self.component, tuple) else (self.component,)
+        """The component as a tuple of integers, empty for a scalar constant."""
+        entries = self.component if isinstance(self.component, tuple) else (self.component,)
+        if any(isinstance(entry, bool) for entry in entries):
+            raise TypeError(f"parameter {self.name!r} has component {self.component}, expected integers")
+        return tuple(operator.index(entry) for entry in entries)
 
     def bind(self, unknown: dolfinx.fem.Function, bcs: Sequence[dolfinx.fem.DirichletBC]) -> Binding:
         """Attach to a problem, finding the boundary values that the constant prescribes."""
@@ -156,21 +170,24 @@ class Field:
         """Attach to a problem; the function's present values become the mean."""
         if any(bc.g is self.function._cpp_object for bc in bcs):
             raise ValueError(f"field {self.name!r} prescribes boundary values; only a Scalar may do that")
-        shapes = np.column_stack([shape.x.array for shape in self.basis])
-        return _BoundField(self, self.function.x.array.copy(), shapes)
+        return _BoundField(self.function, self.function.x.array.copy(), [shape.copy() for shape in self.basis])
 
 
 @dataclass(frozen=True)
 class _BoundField:
-    field: Field
+    """Copies of the mean and the basis, so that later changes of the originals can't part values from derivatives."""
+
+    function: dolfinx.fem.Function
     mean: np.ndarray
-    shapes: np.ndarray
+    basis: list[dolfinx.fem.Function]
 
     def assign(self, values: np.ndarray) -> None:
-        self.field.function.x.array[:] = self.mean + self.shapes @ values
+        self.function.x.array[:] = self.mean
+        for value, shape in zip(values, self.basis, strict=True):
+            self.function.x.array[:] += value * shape.x.array
 
     def derivatives(self, form: ufl.Form) -> list[Member]:
-        return [Member(by_function(form, self.field.function, shape)) for shape in self.field.basis]
+        return [Member(by_function(form, self.function, shape)) for shape in self.basis]
 
 
 Velocity = Callable[[np.ndarray], np.ndarray]
@@ -210,15 +227,7 @@ class _BoundShape:
     def __init__(self, shape: Shape, mesh: dolfinx.mesh.Mesh) -> None:
         self._mesh = mesh
         self._reference = shape.reference
-        gdim = mesh.geometry.dim
-        nodal = np.asarray(shape.velocity(mesh.geometry.x[:, :gdim].T.copy()), dtype=np.float64)
-        if nodal.shape != (gdim, mesh.geometry.x.shape[0]):
-            raise ValueError(
-                f"velocity of shape {shape.name!r} has shape {nodal.shape}, expected {(gdim, mesh.geometry.x.shape[0])}"
-            )
-        if not np.isfinite(nodal).all():
-            raise ValueError(f"velocity of shape {shape.name!r} is not finite everywhere on the mesh")
-        self._nodal = nodal.T
+        self._nodal = _nodal_velocity(shape, mesh)
         self._velocity = _coordinate_function(mesh, self._nodal)
 
     def assign(self, values: np.ndarray) -> None:
@@ -227,6 +236,26 @@ class _BoundShape:
 
     def derivatives(self, form: ufl.Form) -> list[Member]:
         return [Member(form, self._velocity)]
+
+
+def _nodal_velocity(shape: Shape, mesh: dolfinx.mesh.Mesh) -> np.ndarray:
+    """The velocity at the geometry's nodes (k, gdim); what is wrong with it on any rank raises on all. Collective."""
+    gdim, trouble = mesh.geometry.dim, None
+    expected = (gdim, mesh.geometry.x.shape[0])
+    nodal = np.zeros(expected)
+    try:
+        nodal = np.asarray(shape.velocity(mesh.geometry.x[:, :gdim].T.copy()), dtype=np.float64)
+    except Exception as error:
+        trouble = f"raised {type(error).__name__}: {error}"
+    if trouble is None and nodal.shape != expected:
+        trouble = f"has shape {nodal.shape}, expected {expected}"
+    elif trouble is None and not np.isfinite(nodal).all():
+        trouble = "is not finite everywhere on the mesh"
+    size = mesh.comm.allreduce(0.0 if trouble else float(np.abs(nodal).max(initial=0.0)), op=MPI.MAX)
+    trouble = agree(mesh.comm, trouble) or (None if size > 0.0 else "vanishes on the whole mesh")
+    if trouble or not np.isfinite(shape.reference):
+        raise ValueError(f"velocity of shape {shape.name!r} {trouble or 'has no finite reference'}")
+    return nodal.T
 
 
 def _coordinate_function(mesh: dolfinx.mesh.Mesh, nodal: np.ndarray) -> dolfinx.fem.Function:

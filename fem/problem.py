@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mpi4py import MPI
@@ -12,13 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 import ufl
 
-from fem import forms
+from fem import checks, forms
 from fem.assembly import Functionals
+from fem.digest import digest
 from fem.equilibrium import Equilibrium
 from fem.errors import NotConverged, agree
 from fem.geometry import Orientation
 from fem.linear_solver import DIRECT, Options
-from fem.parameters import Parameter, Scalar, Shape
+from fem.parameters import Parameter, Shape
 from fem.responses import Combination, Response
 from fem.sensitivity import METHODS, Method, Sensitivity
 
@@ -30,7 +30,8 @@ class Problem:
     """Mechanics in UFL, parameterized: build once, evaluate many times.
 
     Everything that can be made once is made on construction: forms, their derivatives, matrices, the solver.
-    Collective on the mesh's communicator, as is every method that computes.
+    Collective on the mesh's communicator, as is every method that computes. Constants and functions that are
+    parameters belong to the problem, which sets them; so do the mesh's coordinates, as they are on construction.
 
     Args:
         form: Potential energy (rank 0), whose derivative is the residual, or the residual itself (rank 1).
@@ -42,7 +43,9 @@ class Problem:
         solver: PETSc options of the linear solver: `DIRECT`, `MULTIGRID` or one's own.
 
     Raises:
-        ValueError: If names repeat, bounds are not increasing, or a parameter enters nowhere.
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If names repeat, bounds are not increasing, a parameter enters nowhere or two set the same thing,
+            or a derivative would be wrong; the message says what to write instead.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Problem:
         fields: Mapping[str, Any] | None = None,
         solver: Options = DIRECT,
     ) -> None:
+        checks.check_arguments(form, unknown, bcs, parameters, responses)
         self.unknown = unknown
         self.mesh = unknown.function_space.mesh
         self.comm: MPI.Intracomm = self.mesh.comm
@@ -63,27 +67,29 @@ class Problem:
         self._kinds = tuple(parameters)
         self._parameters = tuple(name for parameter in parameters for name in parameter.names)
         self._responses = tuple(response.name for response in responses)
-        _require_distinct(self._parameters + self._responses)
-        self._bounds = _box(parameters)
-        self.units = {n: p.unit for p in parameters for n in p.names} | {r.name: r.unit for r in responses}
-        self.units = {name: unit for name, unit in self.units.items() if unit}
+        self._bounds = checks.checked_box(parameters)
+        units = {n: p.unit for p in parameters for n in p.names} | {r.name: r.unit for r in responses}
+        self.units = {name: unit for name, unit in units.items() if unit}
 
         residual = _residual(form, unknown)
         self._combination = Combination(responses, self.mesh.ufl_domain())
         integrals = [forms.expand(forms.with_quadrature_degrees(i)) for i in self._combination.integrals]
+        checks.check_independence(parameters, unknown)
+        checks.check_forms([residual, *integrals], unknown, parameters)
         self._bindings = [parameter.bind(unknown, bcs) for parameter in parameters]
         loads, *partial = [
             [member for binding in self._bindings for member in binding.derivatives(form)]
             for form in (residual, *integrals)
         ]
-        _require_effect(self._parameters, [loads, *partial])
+        checks.check_effect(self._parameters, [loads, *partial])
         self._coordinates = self.mesh.geometry.x.copy()
         moving = any(isinstance(parameter, Shape) for parameter in parameters)
         self._orientation = Orientation(self.mesh) if moving else None
-        self.digest = _digest([residual, *integrals], self.mesh, bcs, parameters)
+        self.digest = digest([residual, *integrals], self._combination, unknown, bcs, parameters)
 
         self._equilibrium = Equilibrium(residual, unknown, bcs, solver)
         self._functionals = Functionals([forms.Member(integral) for integral in integrals], self.mesh)
+        checks.check_regions(responses, self._combination.slots, self._functionals.assemble())
         test = residual.arguments()[0]
         slopes = [forms.Member(forms.by_function(integral, unknown, test)) for integral in integrals]
         self._sensitivity = Sensitivity(unknown.function_space, loads, slopes, partial)
@@ -123,17 +129,29 @@ class Problem:
         """
         if method not in METHODS:
             raise ValueError(f"method is {method!r}, expected one of {METHODS}")
-        values = self._checked(x)
-        self._assign(values)
+        self._assign(self._agreed(x))
         self._equilibrium.solve()
         integrals = self._functionals.assemble()
-        response = self._finite(self._combined(integrals), self._responses)
+        response = self._finite(_defined(self._combination.value, integrals))
         if not jacobian:
             return response, None
-        slope = self._combination.slope(integrals)
-        return response, self._finite(
-            self._sensitivity.jacobian(self._equilibrium, slope, method=method), self._responses
-        )
+        slope = _defined(self._combination.slope, integrals)
+        return response, self._finite(self._sensitivity.jacobian(self._equilibrium, slope, method=method))
+
+    def _agreed(self, x: ArrayLike) -> np.ndarray:
+        """The point as an array, checked on all ranks together."""
+        trouble, values = None, np.zeros(0)
+        try:
+            values = self._checked(x)
+        except ValueError as error:
+            trouble = str(error)
+        if trouble := agree(self.comm, trouble):
+            raise ValueError(trouble)
+        if self.comm.size > 1:
+            first = self.comm.bcast(values, root=0)
+            if agree(self.comm, None if np.array_equal(first, values) else "differs"):
+                raise ValueError("x differs between the ranks of the problem's communicator")
+        return values
 
     def _checked(self, x: ArrayLike) -> np.ndarray:
         values = np.array(x, dtype=np.float64)
@@ -143,15 +161,10 @@ class Problem:
             slack = BOUNDS_TOLERANCE * (high - low)
             if not low - slack <= value <= high + slack:
                 raise ValueError(f"parameter {name!r} is {value:g}, outside its bounds [{low:g}, {high:g}]")
-        if self.comm.size > 1:
-            first = self.comm.bcast(values, root=0)
-            if agree(self.comm, None if np.array_equal(first, values) else "differs"):
-                raise ValueError("x differs between the ranks of the problem's communicator")
         return values
 
     def _assign(self, values: np.ndarray) -> None:
-        if self._orientation is not None:
-            self.mesh.geometry.x[:] = self._coordinates
+        self.mesh.geometry.x[:] = self._coordinates
         start = 0
         for parameter, binding in zip(self._kinds, self._bindings, strict=True):
             stop = start + len(parameter.names)
@@ -160,18 +173,20 @@ class Problem:
         if self._orientation is not None:
             self._orientation.check()
 
-    def _combined(self, integrals: np.ndarray) -> np.ndarray:
-        try:
-            return self._combination.value(integrals)
-        except (ArithmeticError, ValueError) as error:
-            raise NotConverged(f"a response has no value: {error}", reason="undefined response") from error
-
-    def _finite(self, values: np.ndarray, names: Sequence[str]) -> np.ndarray:
-        finite = np.isfinite(values).reshape(len(names), -1).all(axis=1)
+    def _finite(self, values: np.ndarray) -> np.ndarray:
+        finite = np.isfinite(values).reshape(len(self._responses), -1).all(axis=1)
         if not finite.all():
-            bad = [name for name, good in zip(names, finite, strict=True) if not good]
+            bad = [name for name, good in zip(self._responses, finite, strict=True) if not good]
             raise NotConverged(f"responses {bad} or their derivatives are not finite", reason="undefined response")
         return values
+
+
+def _defined(function: Callable[[np.ndarray], np.ndarray], integrals: np.ndarray) -> np.ndarray:
+    """What `combine` or its derivative gives, or `NotConverged` where it gives nothing."""
+    try:
+        return function(integrals)
+    except (ArithmeticError, ValueError) as error:
+        raise NotConverged(f"a response has no value here: {error}", reason="undefined response") from error
 
 
 def _residual(form: ufl.Form, unknown: dolfinx.fem.Function) -> ufl.Form:
@@ -179,52 +194,10 @@ def _residual(form: ufl.Form, unknown: dolfinx.fem.Function) -> ufl.Form:
     if rank > 1:
         raise ValueError(f"form has rank {rank}; give an energy (rank 0) or a residual (rank 1) that u makes vanish")
     fixed = forms.expand(forms.with_quadrature_degrees(form))
+    if rank == 1 and form.arguments()[0].ufl_function_space() != unknown.function_space:
+        raise ValueError("the form's test function lives on another function space than the unknown")
     if unknown not in fixed.coefficients():
         raise ValueError("the form does not depend on the unknown: write it in terms of the Function itself")
     if rank == 1:
         return fixed
     return forms.by_function(fixed, unknown, ufl.TestFunction(unknown.function_space))
-
-
-def _require_distinct(names: Sequence[str]) -> None:
-    repeated = sorted({name for name in names if list(names).count(name) > 1})
-    if repeated:
-        raise ValueError(f"names of parameters and responses must differ, but these repeat: {repeated}")
-
-
-def _box(parameters: Sequence[Parameter]) -> np.ndarray:
-    rows = []
-    for parameter in parameters:
-        low, high = parameter.bounds
-        if not (np.isfinite(low) and np.isfinite(high) and low < high):
-            raise ValueError(f"bounds of {parameter.names[0]!r} are ({low}, {high}); expected lower before upper")
-        rows += [(float(low), float(high))] * len(parameter.names)
-    return np.array(rows).reshape(-1, 2)
-
-
-def _require_effect(names: Sequence[str], families: Sequence[Sequence[forms.Member]]) -> None:
-    """Refuse a parameter by which neither the residual nor any integral has a derivative."""
-    idle = [name for name, *members in zip(names, *families, strict=True) if all(m.empty for m in members)]
-    if idle:
-        raise ValueError(
-            f"parameters {idle} enter neither the form nor a boundary value nor a response; "
-            "use the Constant itself in UFL, not its value"
-        )
-
-
-def _digest(
-    everything: Sequence[ufl.Form],
-    mesh: dolfinx.mesh.Mesh,
-    bcs: Sequence[dolfinx.fem.DirichletBC],
-    parameters: Sequence[Parameter],
-) -> str:
-    """Changes with the forms, their fixed constants, the mesh, the supports or the parameters; not with the ranks."""
-    cells = mesh.topology.index_map(mesh.topology.dim).size_global
-    constrained = sum(bc.dof_indices()[1] for bc in bcs)
-    varied = {id(p.constant) for p in parameters if isinstance(p, Scalar)}
-    fixed = [c.value.tolist() for form in everything for c in form.constants() if id(c) not in varied]
-    parts = [form.signature() for form in everything]
-    parts += [str(cells), str(mesh.geometry.index_map().size_global)]
-    parts += [str(mesh.comm.allreduce(constrained, op=MPI.SUM)), str(fixed)]
-    parts += [f"{type(p).__name__} {p.names}" for p in parameters]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 import warnings
@@ -10,6 +11,9 @@ import warnings
 import numpy as np
 import ufl
 from ufl.algorithms import expand_derivatives
+from ufl.core.terminal import FormArgument
+from ufl.corealg.traversal import traverse_unique_terminals
+from ufl.geometry import GeometricQuantity
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,13 @@ class Response:
     def __post_init__(self) -> None:
         forms = _as_tuple(self.integrals)
         for form in forms:
-            if not isinstance(form, ufl.Form) or form.arguments():
+            if not isinstance(form, ufl.Form):
                 raise TypeError(
-                    f"response {self.name!r} needs UFL forms without test functions, got {type(form).__name__}"
+                    f"response {self.name!r} has an integral of type {type(form).__name__}, "
+                    "expected a UFL form: an expression times ufl.dx or ufl.ds"
                 )
+            if form.arguments():
+                raise TypeError(f"response {self.name!r} holds a test or trial function; give a functional")
         if len(forms) != 1 and self.combine is None:
             raise ValueError(f"response {self.name!r} has {len(forms)} integrals and no combine to make one number")
 
@@ -44,8 +51,8 @@ class Response:
         return _as_tuple(self.integrals)
 
 
-def _as_tuple(integrals: ufl.Form | Sequence[ufl.Form]) -> tuple[ufl.Form, ...]:
-    return (integrals,) if isinstance(integrals, ufl.Form) else tuple(integrals)
+def _as_tuple(integrals: Any) -> tuple[Any, ...]:
+    return tuple(integrals) if isinstance(integrals, list | tuple) else (integrals,)
 
 
 def average(name: str, quantity: Any, measure: ufl.Measure, *, unit: str = "") -> Response:
@@ -58,6 +65,8 @@ def p_norm(name: str, quantity: Any, measure: ufl.Measure, *, p: float, unit: st
 
     It grows with p towards the maximum, and is differentiable where the maximum jumps from point to point.
     """
+    if not p > 0:
+        raise ValueError(f"p of response {name!r} is {p:g}, expected a positive number, some 4 to 20")
     return Response(name, (quantity**p * measure, _size(quantity, measure)), lambda a, b: (a / b) ** (1.0 / p), unit)
 
 
@@ -77,7 +86,7 @@ class Combination:
 
     def __init__(self, responses: Sequence[Response], domain: ufl.Mesh) -> None:
         self.integrals: list[ufl.Form] = []
-        self._slots: list[list[int]] = []
+        self.slots: list[list[int]] = []
         self._placeholders: list[Any] = []
         self._values: list[Any] = []
         self._slopes: list[list[Any]] = []
@@ -88,12 +97,12 @@ class Combination:
     def _add(self, response: Response, domain: ufl.Mesh) -> None:
         start = len(self.integrals)
         self.integrals.extend(response.forms)
-        placeholders = [ufl.Constant(domain) for _ in response.forms]
+        placeholders = [_Placeholder(domain) for _ in response.forms]
         variables = [ufl.variable(placeholder) for placeholder in placeholders]
-        value = ufl.as_ufl(response.combine(*variables) if response.combine else variables[0])
-        if value.ufl_shape != ():
-            raise ValueError(f"combine of response {response.name!r} has shape {value.ufl_shape}, expected a scalar")
-        self._slots.append(list(range(start, len(self.integrals))))
+        combined = response.combine(*placeholders) if response.combine else placeholders[0]
+        _check_combined(response.name, combined, placeholders)
+        value = ufl.replace(ufl.as_ufl(combined), dict(zip(placeholders, variables, strict=True)))
+        self.slots.append(list(range(start, len(self.integrals))))
         self._placeholders.extend(placeholders)
         self._values.append(value)
         self._slopes.append([expand_derivatives(ufl.diff(value, variable)) for variable in variables])
@@ -108,13 +117,59 @@ class Combination:
         with warnings.catch_warnings(action="ignore"):  # UFL warns of what it then raises
             return np.array([_number(value, known) for value in self._values])
 
+    def signature(self) -> str:
+        """Responses at two made-up sets of integrals: changes with what `combine` computes."""
+        parts = []
+        for probe in (0.7, 1.3):
+            values = probe + 0.1 * np.arange(len(self.integrals))
+            try:
+                parts.append(" ".join(f"{value:.9g}" for value in self.value(values)))
+            except (ArithmeticError, ValueError) as error:
+                parts.append(type(error).__name__)
+        return " | ".join([*self._names, *parts])
+
     def slope(self, integrals: np.ndarray) -> np.ndarray:
         """Derivative (m, K) of the responses by the integrals."""
         known = dict(zip(self._placeholders, integrals.tolist(), strict=True))
         matrix = np.zeros((len(self._values), len(self.integrals)))
-        for row, (slots, slopes) in enumerate(zip(self._slots, self._slopes, strict=True)):
+        for row, (slots, slopes) in enumerate(zip(self.slots, self._slopes, strict=True)):
             matrix[row, slots] = [_number(slope, known) for slope in slopes]
         return matrix
+
+
+class _Placeholder(ufl.Constant):
+    """Stands for an integral while `combine` is called once, in UFL's arithmetic."""
+
+    def __float__(self) -> float:
+        """Refused: it has no value yet."""
+        raise TypeError("combine is written in UFL's arithmetic: ufl.sqrt(a), not math.sqrt(a) or float(a)")
+
+    def evaluate(self, x: Any, mapping: Any, component: Any, index_values: Any, derivatives: Any = ()) -> float:
+        """The integral's value, once there is one."""
+        if self not in mapping:
+            raise TypeError("combine is written in UFL's arithmetic: ufl.sqrt(a), not math.sqrt(a) or float(a)")
+        return float(mapping[self])
+
+
+def _check_combined(name: str, combined: Any, placeholders: Sequence[Any]) -> None:
+    """Refuse what can't be differentiated, or evaluated, as a function of the integrals alone."""
+    value = ufl.as_ufl(combined)
+    if value.ufl_shape != ():
+        raise ValueError(f"combine of response {name!r} has shape {value.ufl_shape}, expected a scalar")
+    for terminal in traverse_unique_terminals(value):
+        if isinstance(terminal, FormArgument | ufl.Constant | GeometricQuantity) and terminal not in placeholders:
+            raise ValueError(
+                f"combine of response {name!r} uses {terminal}, whose derivative would be lost; "
+                "put it into an integral, such as constant * ufl.dx"
+            )
+    probe = dict.fromkeys(placeholders, 0.7)
+    with warnings.catch_warnings(action="ignore"), contextlib.suppress(ArithmeticError):
+        try:
+            value.evaluate((), probe, (), {})
+        except (NotImplementedError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, ValueError) and "Symbolic" not in str(error):
+                return  # outside the domain of a root or logarithm, just here
+            raise TypeError(f"combine of response {name!r} can't be evaluated: {error}") from error
 
 
 def _number(expression: Any, known: dict[Any, float]) -> float:

@@ -91,7 +91,7 @@ class Samples:
             responses=tuple(data.responses),
             bounds=_array(data.bounds),
             units=dict(getattr(data, "units", None) or {}),
-            provenance=dict(getattr(data, "provenance", None) or {}),
+            provenance=_provenance(data),
         )
 
     def __post_init__(self) -> None:
@@ -157,6 +157,12 @@ def check_inside(x: Array, bounds: Array, parameters: tuple[str, ...]) -> None:
         raise ValueError(
             f"{parameters[k]!r} is {x[rows[0], k]:.10g} in {_rows(rows)}, outside its bounds [{low[k]:g}, {high[k]:g}]"
         )
+
+
+def _provenance(data: Data) -> dict[str, Any]:
+    """What the data says of itself, and the digest of the problem definition where its `description` has one."""
+    digest = getattr(getattr(data, "description", None), "digest", "")
+    return dict(getattr(data, "provenance", None) or {}) | ({"digest": digest} if digest else {})
 
 
 def _array(values: ArrayLike) -> Array:

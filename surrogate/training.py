@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import floor
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -54,8 +55,9 @@ def fit(
         progress: Called every few steps with a `Progress`.
 
     Returns:
-        The surrogate, with the best parameters seen and its `history`. Ctrl-C returns the best so far, with
-        `history.interrupted` set; before the first check it raises.
+        The surrogate, with the best parameters seen, its `history`, and as `provenance` that of the data and the
+        number of `samples`. Ctrl-C returns the best so far, with `history.interrupted` set; before the first
+        check it raises.
 
     Raises:
         TypeError: If `data` lacks an attribute.
@@ -65,12 +67,13 @@ def fit(
     samples = Samples.of(data)
     network = network or MLP()
     weighting = weighting or (ValuesOnly() if samples.jacobian is None else PerChannel())
-    _check(samples, weighting, optimizers, decay=decay, validation=validation)
-    generator = torch.Generator().manual_seed(seed)
-    scaling = Scaling.from_data(samples.bounds, samples.y, samples.responses)
-    n, m = len(samples.parameters), len(samples.responses)
-    module = network.build(n, m, generator).to(device)
-    training, held_out = _split(_targets(samples, scaling, weighting, device), validation, generator)
+    _check(samples, weighting, optimizers, decay=decay, validation=validation, seed=seed)
+    generator = torch.Generator().manual_seed(int(seed))
+    module = network.build(len(samples.parameters), len(samples.responses), generator).to(device)
+    trained_on, held = _split(len(samples.x), validation, generator)
+    scaling = Scaling.from_data(samples.bounds, samples.y[trained_on], samples.responses)
+    targets = _targets(samples, scaling, weighting, device)
+    training, held_out = targets.select(trained_on), targets.select(held) if len(held) else None
     objective = Objective(module, training, weighting, decay=decay, generator=generator)
     monitor = Monitor(objective, _score(module, training, held_out, objective.weights.values), progress)
     interrupted = _run(optimizers, objective, monitor)
@@ -82,7 +85,7 @@ def fit(
         responses=samples.responses,
         bounds=samples.bounds,
         units=samples.units,
-        provenance=samples.provenance,
+        provenance={**samples.provenance, "samples": len(samples.x)},
         history=monitor.history(interrupted=interrupted),
     )
 
@@ -95,14 +98,20 @@ def _run(optimizers: Sequence[Optimizer], objective: Objective, monitor: Monitor
         except KeyboardInterrupt:
             if not monitor.has_best:
                 raise
-            return True
-        finally:
             monitor.end()
+            return True
+        monitor.end()
     return False
 
 
 def _check(
-    samples: Samples, weighting: Weighting, optimizers: Sequence[Optimizer], *, decay: float, validation: float
+    samples: Samples,
+    weighting: Weighting,
+    optimizers: Sequence[Optimizer],
+    *,
+    decay: float,
+    validation: float,
+    seed: int,
 ) -> None:
     if weighting.uses_jacobian and samples.jacobian is None:
         raise ValueError(f"{weighting} weighs sensitivities, but the data holds no Jacobians; use ValuesOnly()")
@@ -110,6 +119,8 @@ def _check(
         raise ValueError("optimizers is empty; expected at least one stage")
     if not (np.isfinite(decay) and decay >= 0.0):
         raise ValueError(f"decay is {decay:g}; expected zero or more")
+    if not isinstance(seed, Integral):
+        raise ValueError(f"seed is {seed!r}; expected a whole number")
     if not 0.0 <= validation <= 0.5:
         raise ValueError(f"validation is {validation:g}; expected a share of the samples from 0 to 0.5")
 
@@ -128,14 +139,11 @@ def _targets(samples: Samples, scaling: Scaling, weighting: Weighting, device: s
     )
 
 
-def _split(targets: Targets, share: float, generator: torch.Generator) -> tuple[Targets, Targets | None]:
-    """Training and held-out samples; none held out where the share comes to less than one sample."""
-    N = len(targets)
+def _split(N: int, share: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row numbers to train on and to hold out; none of these where the share comes to less than one sample."""
     held = floor(share * N + 0.5)
-    if not held:
-        return targets, None
-    order = torch.randperm(N, generator=generator).to(targets.x.device)
-    return targets.select(order[held:]), targets.select(order[:held])
+    order = torch.randperm(N, generator=generator) if held else torch.arange(N)
+    return order[held:], order[:held]
 
 
 def _score(

@@ -7,7 +7,7 @@ from typing import Annotated
 from rich.table import Table
 import typer
 
-from coupling.abort import ranks
+from coupling.abort import ending_all, ranks
 from coupling.contract import Model, SampleFailure, describe
 from coupling.display import report_console
 from coupling.loading import load_model
@@ -19,7 +19,7 @@ def check(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="`package.module:name` or `path/file.py:name`.", show_default=False)
     ],
-    seed: Annotated[int, typer.Option(help="Seed of the random points and directions.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random points and directions.", min=0)] = 0,
     points: Annotated[int, typer.Option(help="Number of random points in the box.", min=1)] = 1,
 ) -> None:
     """Test MODEL's Jacobian against its responses, by Taylor remainders along every parameter.
@@ -30,8 +30,9 @@ def check(
     Example: sobofem check plate.py:model --points 3
     """
     ranks_together = world()
-    found = load_model(model, None if isinstance(ranks_together, Serial) else ranks_together)
-    reports = [_test(found, seed + k) for k in range(points)]
+    with ending_all(ranks_together):
+        found = load_model(model, None if isinstance(ranks_together, Serial) else ranks_together)
+        reports = [_test(found, seed + k) for k in range(points)]
     passed = all(report.passed for report in reports)
     if ranks()[0] == 0:
         _show(found, reports, passed=passed)

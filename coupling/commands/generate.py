@@ -24,7 +24,7 @@ def generate(
     out: Annotated[Path, typer.Option(help="HDF5 dataset to make or to continue.", show_default=False)],
     samples: Annotated[int, typer.Option(help="Number of samples; powers of two suit Sobol'.", min=1)] = 64,
     design: Annotated[str, typer.Option(help=KINDS_HELP)] = "sobol",
-    seed: Annotated[int, typer.Option(help="Seed of the design.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the design.", min=0)] = 0,
     values_only: Annotated[bool, typer.Option("--values-only", help="Leave the Jacobians out.")] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try samples again that failed in an earlier run.")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import h5py
 import typer
@@ -42,5 +43,14 @@ def _surrogate(file: Path) -> str:
             f"trained {int(history.step[-1])} steps, best at {history.best}: loss {history.train[best]:.3e}{held_out}",
             "parameters: " + ", ".join(f"{name} in [{low:g}, {high:g}]" for name, (low, high) in bounds),
             "responses: " + ", ".join(model.responses),
+            *_training_data(model.provenance),
         ]
     )
+
+
+def _training_data(provenance: Mapping[str, Any]) -> list[str]:
+    """A line on the samples that a surrogate was trained on, as far as they were described."""
+    if "samples" not in provenance:
+        return []
+    known = [f"{key} {provenance[key]}" for key in ("design", "seed", "model", "digest") if key in provenance]
+    return [f"trained on {provenance['samples']} samples" + (": " if known else "") + ", ".join(known)]

@@ -23,8 +23,11 @@ def report(
 
     Example: sobofem report plate.safetensors unseen.h5 --out report
     """
-    from coupling.report import write_report
+    from coupling.report import overlap, write_report
     from surrogate import load
 
-    write_report(load(surrogate), Dataset.open(data), out)
+    model, samples = load(surrogate), Dataset.open(data)
+    write_report(model, samples, out)
+    if warning := overlap(model, samples):
+        typer.echo(warning, err=True)
     typer.echo(f"{out}: report on {surrogate.name} written")

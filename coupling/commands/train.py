@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coupling.commands.outfile import check_writable
 from coupling.dataset import Dataset
 from coupling.display import display, duration
 
@@ -43,7 +44,7 @@ def train(
     validation: Annotated[
         float, typer.Option(help="Share of the samples held out to stop early by; few samples train better on all.")
     ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the network's start and the held-out samples.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the network's start and the held-out samples.", min=0)] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads; one is fastest up to some 10,000 samples.", min=1)] = 1,
 ) -> None:
@@ -51,6 +52,7 @@ def train(
 
     Example: sobofem train plate.h5 --out plate.safetensors --samples 128
     """
+    check_writable(out)
     import torch
 
     import surrogate
@@ -59,7 +61,6 @@ def train(
     dataset = Dataset.open(data)
     if samples is not None:
         dataset = dataset.head(samples)
-    _check_folder(out)
     start = time.monotonic()
     with display() as update:
         trained = surrogate.fit(
@@ -92,9 +93,3 @@ def _weighting(name: WeightingName | None) -> Weighting | None:
 def _words(progress: surrogate.Progress) -> str:
     words = f"{progress.stage} step {progress.step} of at most {progress.of}: loss {progress.train:.2e}"
     return words if math.isnan(progress.validation) else f"{words}, on held-out samples {progress.validation:.2e}"
-
-
-def _check_folder(out: Path) -> None:
-    """Refuse before training what would fail after it."""
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {out.parent} to write {out.name} to; make it first")

@@ -8,6 +8,7 @@ import torch
 
 from surrogate.monitor import Monitor
 from surrogate.objective import Objective
+from surrogate.optimizers.base import check_counts
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,19 @@ class Adam:
     batch: int | None = None
     patience: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse settings that train nothing."""
+        check_counts(self, "steps", "batch", "patience")
+        if not 0.0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate is {self.learning_rate:g}; expected a positive number")
+        if not 0.0 <= self.final <= 1.0:
+            raise ValueError(f"final is {self.final:g}; expected a share of the learning rate from 0 to 1")
+
     def run(self, objective: Objective, monitor: Monitor) -> None:
         """Train until the steps are done or the monitor says stop."""
         optimizer = torch.optim.Adam(objective.parameters, lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            optimizer, max(self.steps, 1), eta_min=self.final * self.learning_rate
+            optimizer, self.steps, eta_min=self.final * self.learning_rate
         )
         monitor.begin("Adam", self.steps, self.patience)
         for step in range(1, self.steps + 1):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from surrogate.monitor import Monitor
 from surrogate.objective import Objective
+from surrogate.optimizers.base import check_counts
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class LBFGS:
     history: int = 100
     round: int = 10
     patience: int | None = 200
+
+    def __post_init__(self) -> None:
+        """Refuse settings that train nothing."""
+        check_counts(self, "iterations", "history", "round", "patience")
 
     def run(self, objective: Objective, monitor: Monitor) -> None:
         """Train until it has converged, the iterations are done or the monitor says stop."""

@@ -16,7 +16,9 @@ class PerChannel:
 
     Its own, that is, down to a floor. An entry that nearly vanishes tells that its response hardly depends on
     its parameter, which is worth knowing, but its relative accuracy is not: measured by itself it would
-    drown all others. Its yardstick is a share of the response's root mean square slope.
+    drown all others. Its yardstick is a share of the response's root mean square slope. Where a response has no
+    slope at all, that share is nothing either: its entries are measured by the response itself, whose scaled
+    variance is one.
 
     Attributes:
         sensitivities: Weight of each Jacobian term against its response's weight of one.
@@ -41,6 +43,7 @@ class PerChannel:
         channels = targets.mean_squares()[:, 1:]
         slope = channels.mean(dim=1, keepdim=True)
         scale = torch.maximum(channels, self.floor**2 * slope)
+        scale = torch.where(scale > 0.0, scale, 1.0)
         return Weights(torch.cat((torch.ones_like(slope), self.sensitivities / scale), dim=1))
 
     def update(self, weights: Weights, terms: Terms) -> Weights:

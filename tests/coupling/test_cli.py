@@ -1,4 +1,6 @@
+import errno
 import sys
+import tempfile
 
 from launching import TOYS, sobofem
 import pytest
@@ -6,6 +8,7 @@ import toys
 
 from coupling import Design, generate
 from coupling.cli import main
+from coupling.commands.outfile import check_writable
 from coupling.display import display, duration, generation
 from coupling.tally import Progress
 
@@ -68,6 +71,12 @@ def test_generate_and_info_agree(tmp_path):
         (("generate", f"{TOYS}:smooth", "--design", "sobel", "--out", "a.h5"), "no design is called 'sobel'"),
         (("generate", f"{TOYS}:smooth", "--out", "none/a.h5"), "there is no folder none"),
         (("generate", f"{TOYS}:smooth", "--samples", "0", "--out", "a.h5"), "--samples"),
+        (("generate", f"{TOYS}:smooth", "--seed", "-1", "--out", "a.h5"), "--seed"),
+        (("generate", f"{TOYS}:smooth", "--out", "."), "error: .: is a folder; name a file in it"),
+        (("check", f"{TOYS}:smooth", "--seed", "-1"), "--seed"),
+        (("train", "none.h5", "--seed", "-1", "--out", "a"), "--seed"),
+        (("train", "none.h5", "--out", "."), "error: .: is a folder; name a file in it"),
+        (("train", "none.h5", "--out", "none/a"), "error: there is no folder none to write a to"),
     ],
 )
 def test_mistakes_end_in_one_line_and_code_two(here, tmp_path, monkeypatch, arguments, message):
@@ -104,9 +113,16 @@ def test_train_and_report_make_their_files(here, tmp_path):
     options = ("--samples", 16, "--width", 8, "--depth", 1, "--weighting", "fixed")
     code, text, said = here("train", tmp_path / "a.h5", "--out", model, *options)
     assert code == 0 and "trained on 16 samples" in text and "step" in said
-    assert "MLP(width=8, depth=1" in here("info", model)[1]
-    code, _, _ = here("report", model, tmp_path / "a.h5", "--out", tmp_path / "report")
+    about = here("info", model)[1]
+    assert "MLP(width=8, depth=1" in about
+    assert "trained on 16 samples: design sobol, seed 3, model Smooth, digest smooth-1" in about
+    code, _, said = here("report", model, tmp_path / "a.h5", "--out", tmp_path / "report")
     assert code == 0 and any((tmp_path / "report").glob("*.png"))
+    warning = "warning: the surrogate was trained on 16 samples of this same design (sobol, seed 3)"
+    assert warning in said and warning in (tmp_path / "report" / "errors.md").read_text()
+    generate(toys.smooth, Design("sobol", 8, 4), tmp_path / "b.h5")
+    assert "warning" not in here("report", model, tmp_path / "b.h5", "--out", tmp_path / "other")[2]
+    assert "warning" not in (tmp_path / "other" / "errors.md").read_text()
 
 
 def test_words_for_durations_and_progress():
@@ -120,3 +136,16 @@ def test_a_log_gets_few_lines_and_always_the_last(capsys):
         for k in range(1000):
             update(k, 1000, f"{k} of 1000")
     assert capsys.readouterr().err.split("\n") == ["0 of 1000", "999 of 1000", ""]
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    check_writable(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    with pytest.raises(PermissionError, match="can't be written: Permission denied") as caught:
+        check_writable(tmp_path / "a")
+    assert caught.value.filename == str(tmp_path / "a")

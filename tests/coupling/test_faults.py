@@ -3,9 +3,11 @@
 import importlib.util
 import os
 import signal
+import subprocess
+import sys
 import time
 
-from launching import MPIEXEC, TOYS, journal_bytes, sobofem, start, wait_for, workers
+from launching import MPIEXEC, TOYS, environment, journal_bytes, sobofem, start, wait_for, workers
 import numpy as np
 import pytest
 import toys
@@ -115,6 +117,8 @@ def test_a_serial_run_stops_on_sigterm_too(tmp_path, whole):
     [
         ("lone_bug", 1, "ZeroDivisionError: a bug of rank one"),
         ("lone_value_error", 2, "rank 1 of 2: error: ValueError: a bug of rank one"),
+        ("lone_exit", 1, "SystemExit: a bug of rank one"),
+        ("lone_interrupt", 130, "KeyboardInterrupt: a bug of rank one"),
     ],
 )
 def test_one_rank_raising_alone_ends_the_job_with_its_message(tmp_path, model, code, message):
@@ -123,6 +127,41 @@ def test_one_rank_raising_alone_ends_the_job_with_its_message(tmp_path, model, c
     assert time.monotonic() - begin < 10.0
     assert done.returncode == code and message in done.stderr
     assert len(Dataset.open(tmp_path / "a.h5")) >= 2
+
+
+@pytest.mark.parametrize("command", ["generate", "check"])
+def test_a_factory_that_exits_on_one_rank_ends_the_job(tmp_path, command):
+    line = arguments(tmp_path / "a.h5", "exits_on_one_rank")
+    done = sobofem(*(line if command == "generate" else ("check", line[1])), ranks=2, timeout=30)
+    assert done.returncode == 1 and "SystemExit: no licence on rank one" in done.stderr
+
+
+def test_a_script_of_ones_own_ends_too_when_one_rank_raises(tmp_path):
+    script = "import sys; sys.path.append(sys.argv[1]); import coupling, toys\n"
+    script += "coupling.generate(toys.lone_bug, coupling.Design('sobol', 400, 3), sys.argv[2])"
+    line = [MPIEXEC, "-n", "2", sys.executable, "-c", script, str(TOYS.parent), str(tmp_path / "a.h5")]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=30, env=environment(), check=False)
+    assert done.returncode == 1
+    assert "rank 1 of 2: Traceback" in done.stderr and "ZeroDivisionError: a bug of rank one" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (("info", "nofile.h5"), "error: there is no file nofile.h5"),
+        (("train", "nofile.h5", "--out", "none/a"), "error: there is no folder none"),
+        (("check", f"{TOYS}:lame"), "error: ValueError: every rank says no"),
+        (("generate", "no_such_module:model", "--out", "a.h5"), "error: there is no module 'no_such_module'"),
+        (("generate", "imports_nothing.py:model", "--out", "a.h5"), "error: No module named 'no_such_package'"),
+    ],
+)
+def test_what_all_ranks_fail_in_alike_is_said_once_in_order(tmp_path, monkeypatch, line, message):
+    (tmp_path / "imports_nothing.py").write_text("import no_such_package\n")
+    monkeypatch.chdir(tmp_path)
+    done = sobofem(*line, ranks=3, timeout=30)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count(message) == 1 and len(done.stderr.splitlines()) == 1
+    assert "TERMINATION" not in done.stdout
 
 
 def test_what_every_rank_must_know_is_said_once(tmp_path):

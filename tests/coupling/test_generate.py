@@ -1,13 +1,17 @@
 """Ensembles in this process: resuming, growing, refusing, failing."""
 
 from dataclasses import replace
+import subprocess
+import sys
 
+from launching import environment
 import numpy as np
 import pytest
 import toys
 
 from coupling import Dataset, Design, generate
 from coupling.journal import read_journal
+from coupling.loading import find
 from coupling.lock import locked
 
 DESIGN = Design("sobol", 24, 3)
@@ -210,3 +214,92 @@ def test_progress_counts_to_the_end(tmp_path):
     assert (seen[-1].done + seen[-1].failed, seen[-1].total, seen[-1].before) == (24, 24, 0)
     generate(toys.fragile, Design("sobol", 30, 3), tmp_path / "a.h5", progress=seen.append)
     assert (seen[-1].total, seen[-1].before) == (6, 24)
+
+
+@pytest.mark.parametrize("design", [replace(DESIGN, seed=4), replace(DESIGN, kind="halton")])
+def test_journals_of_another_design_are_refused(tmp_path, design):
+    with pytest.raises(Crash):
+        generate(Dying(5), DESIGN, tmp_path / "a.h5")
+    generate(toys.fragile, design, tmp_path / "b.h5").save(tmp_path / "a.h5")
+    with pytest.raises(ValueError, match=r"run-000001-rank-000000.journal belongs to another .* design or seed"):
+        Dataset.open(tmp_path / "a.h5")
+
+
+def test_journals_without_the_jacobians_of_their_dataset_are_refused(tmp_path):
+    with pytest.raises(Crash):
+        generate(Dying(5), DESIGN, tmp_path / "a.h5", jacobian=False)
+    generate(toys.fragile, DESIGN, tmp_path / "b.h5").save(tmp_path / "a.h5")
+    with pytest.raises(ValueError, match=r"journal belongs to another"):
+        Dataset.open(tmp_path / "a.h5")
+
+
+def test_journals_of_other_points_are_refused(tmp_path):
+    points = DESIGN.points(toys.fragile.bounds)
+    with pytest.raises(Crash):
+        generate(Dying(5), points, tmp_path / "a.h5")
+    generate(toys.fragile, points[::-1], tmp_path / "b.h5").save(tmp_path / "a.h5")
+    with pytest.raises(ValueError, match=r"run-000001-rank-000000.journal has row 0 at .*, where its dataset plans"):
+        Dataset.open(tmp_path / "a.h5")
+    generate(toys.fragile, points[:2], tmp_path / "c.h5").save(tmp_path / "a.h5")
+    with pytest.raises(ValueError, match=r"has row 2 at .* plans nothing"):
+        Dataset.open(tmp_path / "a.h5")
+
+
+def test_a_failure_that_says_little_is_recorded_all_the_same(tmp_path):
+    class Mute(toys.Smooth):
+        def evaluate(self, x, *, jacobian=True):
+            raise toys.TooMuch(["no", "\udc80", "\0"] if x[2] > 1.0 else "cut \udc80 \0 off", None)
+
+    generate(Mute(), DESIGN, tmp_path / "a.h5")
+    failures = Dataset.open(tmp_path / "a.h5").failures
+    assert len(failures) == 24 and all(np.isnan(failure.load_factor) for failure in failures)
+    assert {failure.reason for failure in failures} == {"cut ? ? off", str(["no", "\udc80", "\0"])}
+
+
+def test_answers_that_are_not_finite_are_refused_in_plain_numbers(tmp_path):
+    class Infinite(toys.Smooth):
+        def evaluate(self, x, *, jacobian=True):
+            return np.full(3, np.nan), np.zeros((3, 3))
+
+    with pytest.raises(ValueError, match=r"NaN or infinity at \{'E': 200000.0, 't': 1.0, 'p': 1.0\}"):
+        generate(Infinite(), [[2e5, 1.0, 1.0]], tmp_path / "a.h5")
+
+
+def test_a_folder_is_no_dataset(tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a folder; name a file in it"):
+        generate(toys.smooth, DESIGN, tmp_path)
+
+
+def test_jobs_that_come_and_go_only_ever_refuse_each_other(tmp_path):
+    code = """
+import contextlib, sys
+from pathlib import Path
+from coupling.ensemble import _hold
+for _ in range(300):
+    with contextlib.suppress(BlockingIOError), contextlib.ExitStack() as held:
+        _hold(Path(sys.argv[1]), held)
+"""
+    line = [sys.executable, "-c", code, str(tmp_path / "a.h5")]
+    jobs = [subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment()) for _ in range(4)]
+    said = [job.communicate(timeout=30)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0] * 4, said
+
+
+FACTORY = """
+from undigested import Plain
+
+def model():
+    return Plain(){comment}
+"""
+
+
+def test_editing_the_file_of_a_factory_refuses_the_old_dataset(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "undigested.py").write_text("import toys\n\nclass Plain(toys.Smooth):\n    digest = ''\n")
+    (tmp_path / "plain.py").write_text(FACTORY.format(comment=""))
+    spec = f"{tmp_path / 'plain.py'}:model"
+    generate(spec, DESIGN, tmp_path / "a.h5")
+    generate(find(spec), DESIGN, tmp_path / "a.h5")
+    (tmp_path / "plain.py").write_text(FACTORY.format(comment="  # stiffer"))
+    with pytest.raises(ValueError, match=r"problem definition \(digest\) was"):
+        generate(spec, DESIGN, tmp_path / "a.h5")

@@ -69,7 +69,7 @@ class Wrong(Smooth):
 class LoneBug(Smooth):
     """Raises an ordinary error on one MPI rank, in its third sample; the others go on."""
 
-    error: type[Exception] = ZeroDivisionError
+    error: type[BaseException] = ZeroDivisionError
     count: int = 0
 
     def evaluate(self, x, *, jacobian=True):
@@ -87,6 +87,8 @@ slow = Smooth(seconds=0.02)
 wrong = Wrong(factor=1.01)
 lone_bug = LoneBug(seconds=0.05)
 lone_value_error = LoneBug(seconds=0.05, error=ValueError)
+lone_exit = LoneBug(seconds=0.05, error=SystemExit)
+lone_interrupt = LoneBug(seconds=0.05, error=KeyboardInterrupt)
 number = 3
 
 
@@ -94,6 +96,18 @@ def factory(comm=None):
     model = Smooth()
     model.digest = f"factory-{'none' if comm is None else comm.size}"
     return model
+
+
+def lame(comm=None):
+    raise ValueError("every rank says no")
+
+
+def exits_on_one_rank(comm=None):
+    from mpi4py import MPI
+
+    if MPI.COMM_WORLD.rank == 1:
+        raise SystemExit("no licence on rank one")
+    return Smooth()
 
 
 def nothing():

@@ -11,6 +11,7 @@ import pytest
 import ufl
 
 import fem
+from fem.jit import compile_form
 from fem.library.cantilever import cantilever
 from fem.library.plate_with_hole import plate_with_hole
 from fem.output import picture, write_vtk
@@ -108,3 +109,37 @@ def test_unknown_field_and_wrong_cells_are_refused():
         picture(plate, "stress")
     with pytest.raises(ValueError, match="hexahedron"):
         picture(small_cantilever(WORLD), "von_mises")
+
+
+@pytest.mark.parametrize("bad", [np.nan, 99.0])
+def test_a_point_that_is_wrong_on_one_rank_is_refused_on_every_rank(bad):
+    problem = block(WORLD)
+    x = interior_point(problem, 14)
+    if WORLD.rank == WORLD.size - 1:
+        x[0] = bad
+    with pytest.raises(ValueError, match="outside its bounds"):
+        problem.evaluate(x)
+
+
+def test_a_velocity_that_fails_on_one_rank_is_refused_on_every_rank():
+    def velocity(x):
+        if WORLD.rank == WORLD.size - 1:
+            raise RuntimeError("no velocity here")
+        return 0.1 * x
+
+    mesh = dolfinx.mesh.create_unit_square(WORLD, 6, 6)
+    u = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1)))
+    with pytest.raises(ValueError, match="no velocity here"):
+        fem.Shape("s", velocity, (0.0, 1.0), reference=0.0).bind(u, [])
+
+
+def test_ranks_may_compile_for_themselves_and_together_in_any_order():
+    factor = 1.0 + WORLD.bcast(np.random.default_rng().random())
+    alone = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 2, 2)
+    together = dolfinx.mesh.create_unit_square(WORLD, 3, 3)
+    if WORLD.rank == WORLD.size - 1:
+        compile_form(factor * ufl.dx(alone), MPI.COMM_SELF)
+        compile_form(2 * factor * ufl.dx(alone), MPI.COMM_SELF)
+    form = compile_form(3 * factor * ufl.dx(together), WORLD)
+    area = WORLD.allreduce(dolfinx.fem.assemble_scalar(form), op=MPI.SUM)
+    assert area == pytest.approx(3 * factor)

@@ -1,4 +1,5 @@
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 from analytic import borehole_samples, derivative_error, five_samples, sample, value_error
 import numpy as np
@@ -156,6 +157,7 @@ def test_training_that_explodes_at_once_raises(data):
         ({"decay": -1.0}, "decay is -1"),
         ({"decay": float("nan")}, "decay is nan"),
         ({"optimizers": ()}, "optimizers is empty"),
+        ({"seed": 1.5}, "seed is 1.5; expected a whole number"),
     ],
 )
 def test_settings_out_of_range_are_refused(data, settings, message):
@@ -178,3 +180,56 @@ def test_a_constant_response_is_refused(data):
 def test_training_in_batches_lowers_the_objective_on_all_samples(data):
     history = fit(data, network=MLP(8, 1), optimizers=(Adam(300, 0.02, batch=4),)).history
     assert history.train[-1] < 0.3 * history.train[0]
+
+
+def test_held_out_samples_do_not_touch_the_scaling(data):
+    """Responses of the held-out samples change nothing but the score."""
+    held = fit(data, validation=0.25, optimizers=(Adam(1),)).scaling
+    order = torch.Generator().manual_seed(0)
+    MLP().build(6, 5, order)
+    out = torch.randperm(16, generator=order)[:4].numpy()
+    y = data.y.copy()
+    y[out] += 1e3
+    moved = fit(replace(data, y=y), validation=0.25, optimizers=(Adam(1),)).scaling
+    assert np.array_equal(held.y_center, moved.y_center) and np.array_equal(held.y_scale, moved.y_scale)
+    rest = np.delete(data.y, out, axis=0)
+    assert np.allclose(held.y_center, rest.mean(axis=0)) and np.allclose(held.y_scale, rest.std(axis=0))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Adam(steps=0), "steps of Adam is 0; expected a whole number of at least 1"),
+        (lambda: Adam(batch=0), "batch of Adam is 0"),
+        (lambda: Adam(patience=0), "patience of Adam is 0"),
+        (lambda: Adam(learning_rate=-1e-3), "learning_rate is -0.001; expected a positive number"),
+        (lambda: Adam(learning_rate=float("nan")), "learning_rate is nan"),
+        (lambda: Adam(final=2.0), "final is 2"),
+        (lambda: LBFGS(iterations=0), "iterations of LBFGS is 0"),
+        (lambda: LBFGS(round=2.5), "round of LBFGS is 2.5"),
+    ],
+)
+def test_optimizers_refuse_settings_that_train_nothing(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@dataclass(frozen=True)
+class Broken:
+    def run(self, objective, monitor):
+        raise RuntimeError("the cause")
+
+
+def test_a_failure_before_training_begins_is_not_masked(data):
+    with pytest.raises(RuntimeError, match="the cause"):
+        fit(data, optimizers=(Broken(),))
+
+
+def test_a_surrogate_knows_how_many_samples_of_what_it_was_trained_on(data):
+    described = SimpleNamespace(
+        **{name: getattr(data, name) for name in ("x", "y", "jacobian", "parameters", "responses", "bounds")},
+        provenance={"design": "sobol", "seed": 3},
+        description=SimpleNamespace(digest="five-1"),
+    )
+    provenance = fit(described, optimizers=(Adam(1),)).provenance
+    assert provenance == {"design": "sobol", "seed": 3, "digest": "five-1", "samples": 16}

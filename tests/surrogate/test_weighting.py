@@ -1,4 +1,7 @@
+from dataclasses import replace
+
 from analytic import five_samples
+import numpy as np
 import pytest
 import torch
 
@@ -116,3 +119,14 @@ def test_per_channel_is_exported_as_the_default():
     surrogate = fit(five_samples(8, seed=0), optimizers=(Adam(5),))
     assert (surrogate.history.weights[0][:, 1:] > 0.0).all()
     assert PerChannel().uses_jacobian
+
+
+def test_per_channel_measures_a_response_without_any_slope_by_the_response_itself():
+    weights = PerChannel(sensitivities=0.5).start(targets([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]])).values
+    assert weights[0].tolist() == [1.0, 0.5, 0.5, 0.5]
+    assert torch.isfinite(weights).all()
+    data = five_samples(16, seed=0)
+    jacobian = data.jacobian.copy()
+    jacobian[:, 1] = 0.0
+    history = fit(replace(data, jacobian=jacobian), optimizers=(Adam(5),)).history
+    assert np.isfinite(history.train).all()

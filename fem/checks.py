@@ -1,0 +1,136 @@
+"""What a problem refuses on construction: mistakes that would otherwise give wrong numbers or obscure errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dolfinx
+import numpy as np
+import ufl
+from ufl.algorithms.analysis import extract_type
+
+from fem.forms import Member
+from fem.parameters import Field, Parameter, Scalar, Shape
+from fem.responses import Response
+
+UNMOVED = (
+    ufl.Circumradius,
+    ufl.CellDiameter,
+    ufl.MinCellEdgeLength,
+    ufl.MaxCellEdgeLength,
+    ufl.MinFacetEdgeLength,
+    ufl.MaxFacetEdgeLength,
+)
+"""Measures of cells that UFL does not differentiate by coordinates; `CellVolume` and `FacetArea` it does."""
+
+
+def check_arguments(
+    form: Any, unknown: Any, bcs: Sequence[Any], parameters: Sequence[Any], responses: Sequence[Any]
+) -> None:
+    """Refuse arguments of the wrong kind, boundary conditions of another space, and repeated names.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If nothing varies or comes out, names repeat, or a condition lives on another space.
+    """
+    if not isinstance(form, ufl.Form):
+        raise TypeError(f"form is of type {type(form).__name__}, expected a UFL form: an expression times ufl.dx")
+    if not isinstance(unknown, dolfinx.fem.Function):
+        raise TypeError(f"unknown is of type {type(unknown).__name__}, expected a dolfinx.fem.Function")
+    for kind, things, wanted in (("parameters", parameters, Parameter), ("responses", responses, Response)):
+        if not isinstance(things, Sequence) or not all(isinstance(thing, wanted) for thing in things):
+            raise TypeError(
+                f"{kind} must be a list of {'Scalar, Field, Shape' if kind == 'parameters' else 'Response'}"
+            )
+        if not things:
+            raise ValueError(f"{kind} is empty; a problem needs at least one")
+    names = [name for parameter in parameters for name in parameter.names] + [r.name for r in responses]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"names of parameters and responses must differ, but these repeat: {repeated}")
+    for k, bc in enumerate(bcs):
+        if not unknown.function_space._cpp_object.contains(bc._cpp_object.function_space):
+            raise ValueError(
+                f"boundary condition {k} lives on another function space than the unknown; "
+                "build it on unknown.function_space or a part of it"
+            )
+
+
+def checked_box(parameters: Sequence[Parameter]) -> np.ndarray:
+    """Bounds (n, 2) of all parameters; `ValueError` names the one whose bounds are not finite and increasing."""
+    rows = []
+    for parameter in parameters:
+        try:
+            low, high = (float(bound) for bound in parameter.bounds)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"bounds of {parameter.names[0]!r} are {parameter.bounds!r}; expected two numbers"
+            ) from error
+        if not (np.isfinite(low) and np.isfinite(high) and low < high):
+            raise ValueError(f"bounds of {parameter.names[0]!r} are ({low:g}, {high:g}); expected lower before upper")
+        rows += [(low, high)] * len(parameter.names)
+    return np.array(rows)
+
+
+def check_forms(forms: Sequence[ufl.Form], unknown: dolfinx.fem.Function, parameters: Sequence[Parameter]) -> None:
+    """Refuse forms whose derivative would be wrong: views of the unknown, and cell sizes under a `Shape`.
+
+    Raises:
+        ValueError: With the way to write it instead.
+    """
+    moving = any(isinstance(parameter, Shape) for parameter in parameters)
+    for form in forms:
+        for function in form.coefficients():
+            if function is not unknown and np.shares_memory(function.x.array, unknown.x.array):
+                raise ValueError(
+                    f"{function} is a view of the unknown, which UFL takes for another function; use ufl.split(u)"
+                )
+        if moving and any(extract_type(form, kind) for kind in UNMOVED):
+            raise ValueError(
+                "UFL does not differentiate Circumradius, CellDiameter and edge lengths by shape; "
+                "use ufl.CellVolume(mesh)**(1/dimension)"
+            )
+
+
+def check_independence(parameters: Sequence[Parameter], unknown: dolfinx.fem.Function) -> None:
+    """Refuse parameters that fight over one constant or function; `ValueError` names them."""
+    owners: dict[Any, str] = {}
+    for parameter in parameters:
+        if isinstance(parameter, Scalar):
+            thing: Any = (id(parameter.constant), parameter.index)
+        elif isinstance(parameter, Field):
+            thing = id(parameter.function)
+            if parameter.function is unknown:
+                raise ValueError(f"field {parameter.name!r} is the unknown itself")
+        else:
+            continue
+        if thing in owners:
+            raise ValueError(
+                f"parameters {owners[thing]!r} and {parameter.names[0]!r} set the same constant or function"
+            )
+        owners[thing] = parameter.names[0]
+
+
+def check_effect(names: Sequence[str], families: Sequence[Sequence[Member]]) -> None:
+    """Refuse a parameter by which neither the residual nor any integral has a derivative."""
+    idle = [name for name, *members in zip(names, *families, strict=True) if all(m.empty for m in members)]
+    if idle:
+        raise ValueError(
+            f"parameters {idle} enter neither the form nor a boundary value nor a response; "
+            "use the Constant itself in UFL, not its value"
+        )
+
+
+def check_regions(responses: Sequence[Response], slots: Sequence[Sequence[int]], integrals: np.ndarray) -> None:
+    """Refuse responses over regions of no size, as a wrong facet tag gives them.
+
+    Args:
+        responses: The responses.
+        slots: Which integrals belong to each.
+        integrals: Values of all integrals, (K,).
+    """
+    for response, own in zip(responses, slots, strict=True):
+        for form, k in zip(response.forms, own, strict=True):
+            if not form.coefficients() and not form.constants() and integrals[k] == 0.0:
+                raise ValueError(f"response {response.name!r} integrates over an empty region; check its facet tag")

@@ -1,0 +1,154 @@
+"""Mistakes that would give wrong numbers are refused on construction, with the way to do it right."""
+
+import math
+
+from mpi4py import MPI
+import dolfinx
+import numpy as np
+import pytest
+import ufl
+
+import fem
+
+SQUARE = dolfinx.mesh.create_unit_square
+
+
+def poisson(**changes):
+    """A scalar Poisson problem on a unit square; `changes` maps names to functions of (mesh, u, k)."""
+    mesh = SQUARE(MPI.COMM_SELF, 4, 4)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+    u = dolfinx.fem.Function(space)
+    k = dolfinx.fem.Constant(mesh, 1.0)
+    arguments = {
+        "form": 0.5 * k * ufl.inner(ufl.grad(u), ufl.grad(u)) * ufl.dx - u * ufl.dx,
+        "bcs": [fixed(space)],
+        "parameters": [fem.Scalar("k", k, (0.5, 2.0))],
+        "responses": [fem.Response("mean", u * ufl.dx)],
+    } | {name: change(mesh, u, k) for name, change in changes.items()}
+    return fem.Problem(arguments.pop("form"), u, **arguments)
+
+
+def fixed(space):
+    dofs = dolfinx.fem.locate_dofs_geometrical(space, lambda x: np.isclose(x[0], 0.0))
+    return dolfinx.fem.dirichletbc(0.0, dofs, space)
+
+
+def twins(mesh, u, k):
+    return [fem.Scalar("one", k, (0.5, 2.0)), fem.Scalar("two", k, (0.5, 2.0))]
+
+
+def pair(a):
+    return ufl.as_vector([a, 2 * a])
+
+
+def radius(mesh, u, k):
+    still = fem.Shape("s", lambda x: 0.1 * x, (0.0, 1.0), 0.0)
+    return [fem.Scalar("k", k, (0.5, 2.0)), still]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bcs": lambda m, u, k: [fixed(dolfinx.fem.functionspace(m, ("Lagrange", 1)))]}, "another function space"),
+        ({"parameters": twins}, "'one' and 'two' set the same"),
+        ({"parameters": lambda m, u, k: [fem.Field("f", u, [u.copy()], (0.0, 1.0))]}, "is the unknown itself"),
+        ({"responses": lambda m, u, k: [fem.Response("r", u * ufl.dx, lambda a: a * k)]}, "derivative would be lost"),
+        (
+            {
+                "parameters": radius,
+                "responses": lambda m, u, k: [fem.Response("r", ufl.Circumradius(m) * u * ufl.dx)],
+            },
+            "CellVolume",
+        ),
+        ({"responses": lambda m, u, k: [fem.average("r", u, ufl.ds(m)(77))]}, "empty region; check its facet tag"),
+        ({"responses": lambda m, u, k: []}, "responses is empty"),
+        ({"parameters": lambda m, u, k: [fem.Scalar("k", k, (0.5, 2.0, 3.0))]}, "expected two numbers"),
+        ({"solver": lambda m, u, k: {"ksp_type": "cgg"}}, "refuses the solver options"),
+        (
+            {"parameters": lambda m, u, k: [fem.Shape("s", lambda x: 0 * x, (0.0, 1.0), 0.0)]},
+            "vanishes on the whole mesh",
+        ),
+    ],
+)
+def test_what_would_be_wrong_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        poisson(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"form": lambda m, u, k: 5.0}, "expected a UFL form"),
+        ({"parameters": lambda m, u, k: fem.Scalar("k", k, (0.5, 2.0))}, "must be a list"),
+        ({"responses": lambda m, u, k: [fem.Response("r", u)]}, "times ufl.dx"),
+        ({"responses": lambda m, u, k: [fem.Response("r", u * ufl.dx, lambda a: math.sqrt(a))]}, "ufl.sqrt"),
+        (
+            {
+                "responses": lambda m, u, k: [
+                    fem.Response("r", u * ufl.dx, lambda a: ufl.sqrt(ufl.inner(pair(a), pair(a))))
+                ]
+            },
+            "evaluated",
+        ),
+        ({"parameters": lambda m, u, k: [fem.Scalar("k", 1.0, (0.5, 2.0))]}, "expected a dolfinx.fem.Constant"),
+        ({"parameters": lambda m, u, k: [fem.Scalar("k", k, (0.5, 2.0), component=True)]}, "expected integers"),
+    ],
+)
+def test_what_is_of_the_wrong_kind_is_refused(changes, message):
+    with pytest.raises(TypeError, match=message):
+        poisson(**changes)
+
+
+def test_a_view_of_the_unknown_is_refused():
+    mesh = SQUARE(MPI.COMM_SELF, 2, 2)
+    u = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1, (2,))))
+    k = dolfinx.fem.Constant(mesh, 1.0)
+    with pytest.raises(ValueError, match=r"use ufl\.split"):
+        fem.Problem(
+            0.5 * k * ufl.inner(u, u) * ufl.dx - u[0] * ufl.dx,
+            u,
+            bcs=[],
+            parameters=[fem.Scalar("k", k, (1.0, 2.0))],
+            responses=[fem.Response("r", u.sub(0) * ufl.dx)],
+        )
+
+
+def test_the_digest_changes_with_what_decides_the_answers_and_with_nothing_else():
+    def value(number):
+        def bcs(mesh, u, k):
+            dofs = dolfinx.fem.locate_dofs_geometrical(u.function_space, lambda x: np.isclose(x[0], 0.0))
+            return [dolfinx.fem.dirichletbc(number, dofs, u.function_space)]
+
+        return bcs
+
+    base = poisson().digest
+    assert poisson().digest == base
+    assert poisson(parameters=lambda m, u, k: [fem.Scalar("k", k, (0.7, 1.5))]).digest == base  # bounds stand apart
+    others = [
+        poisson(bcs=value(0.1)).digest,
+        poisson(bcs=value(0.2)).digest,
+        poisson(responses=lambda m, u, k: [fem.Response("mean", u * ufl.dx, lambda a: 2 * a)]).digest,
+        poisson(form=lambda m, u, k: 0.5 * k * ufl.inner(ufl.grad(u), ufl.grad(u)) * ufl.dx - 2 * u * ufl.dx).digest,
+    ]
+    assert len({base, *others}) == 5
+
+
+def test_problems_on_one_mesh_do_not_move_it_for_each_other():
+    mesh = SQUARE(MPI.COMM_SELF, 3, 3)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+
+    def build(extra):
+        u, k = dolfinx.fem.Function(space), dolfinx.fem.Constant(mesh, 1.0)
+        energy = 0.5 * k * ufl.inner(ufl.grad(u), ufl.grad(u)) * ufl.dx - u * ufl.dx
+        area = fem.Response("area", ufl.as_ufl(1.0) * ufl.dx(mesh))
+        parameters = [fem.Scalar("k", k, (0.5, 2.0)), *extra]
+        return fem.Problem(energy, u, bcs=[fixed(space)], parameters=parameters, responses=[area])
+
+    moving, still = build([fem.Shape("size", lambda x: x, (0.0, 2.0), reference=0.0)]), build([])
+    assert moving.evaluate([1.0, 1.0])[0] == pytest.approx([4.0])
+    assert still.evaluate([1.0])[0] == pytest.approx([1.0])
+
+
+def test_a_misspelt_solver_option_is_named():
+    with pytest.raises(ValueError, match="'kps_type' is no option"):
+        poisson(solver=lambda m, u, k: {"kps_type": "cg", "pc_type": "jacobi"}).evaluate([1.0])
