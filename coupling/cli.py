@@ -99,4 +99,4 @@ def _ours(error: BaseException) -> bool:
         trace = trace.tb_next
     ours = Path(__file__).parents[1]
     raised_in = Path(trace.tb_frame.f_code.co_filename) if trace is not None else ours
-    return raised_in.is_relative_to(ours / "coupling") or raised_in.is_relative_to(ours / "surrogate")
+    return any(raised_in.is_relative_to(ours / package) for package in ("coupling", "surrogate", "fem"))

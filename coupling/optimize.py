@@ -1,4 +1,9 @@
-"""Optimize any model with its exact derivatives, and let a finite-element model judge a surrogate's optimum."""
+"""Optimize any model with its exact derivatives, and let a finite-element model judge a surrogate's optimum.
+
+Inputs are scaled to the unit box. A violation is measured by how far away, to first order, the limit is met, as a share
+of the box; what is left of the objective's slope, by the steepest one that the search met. Units and offsets of the
+responses do not matter.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +13,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.optimize
 
-from coupling.contract import Array, Model, checked_evaluation
+from coupling.contract import Array, Model, SampleFailure, checked_evaluation
 from coupling.correction import Corrected
 
 FEASIBLE = 1e-5
-"""Violation of a limit, relative to the limit, up to which a point counts as meeting it."""
+"""Violation of a limit, as a share of the box, up to which a point counts as meeting it."""
 
 OPTIMAL = 1e-3
-"""Unbalanced part of the objective's gradient up to which a point counts as an optimum."""
+"""Unbalanced slope, as a share of the steepest one, up to which a point counts as an optimum."""
 
 ACTIVE = 1e-4
-"""Distance from a limit or a bound, in scaled units, at which it takes part in the optimality conditions."""
+"""Distance from a limit or a bound, as a share of the box, at which it takes part in the optimality conditions."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,10 @@ class Optimum:
         responses: Names of the m outputs.
         x: The point, (n,).
         y: The model's responses there, (m,).
-        violation: Largest violation of a limit, relative to the limit; 0 inside.
-        optimality: Relative size of the objective's gradient that no active limit or bound balances; 0 at an optimum.
+        violation: How far the point is from meeting every limit, to first order, as a share of the box; 0 inside.
+        optimality: Slope of the objective that no active limit or bound balances, as a share of its steepest slope: 0
+            where the first-order conditions of an optimum hold.
+        steepest: Steepest slope of each response that the search met, per width of the box, (m,).
         evaluations: Model evaluations with Jacobian, over all starts.
         message: How the optimizer ended, in its words.
     """
@@ -61,6 +68,7 @@ class Optimum:
     y: Array
     violation: float
     optimality: float
+    steepest: Array
     evaluations: int
     message: str
 
@@ -84,16 +92,18 @@ class Certificate:
         confirmed: The same point by the model, with the model's own violation and optimality.
         error: Relative difference of each response, surrogate against model, (m,).
         jacobian: The model's Jacobian there, (m, n).
+        note: Why the search for a better one ended, where it did not by itself.
     """
 
     predicted: Optimum
     confirmed: Optimum
     error: Array
     jacobian: Array
+    note: str = ""
 
     @property
     def certified(self) -> bool:
-        """Whether the model itself finds the point feasible and optimal."""
+        """Whether the model itself finds the point feasible, and the first-order conditions of an optimum met."""
         return self.confirmed.feasible and self.confirmed.optimality <= OPTIMAL
 
 
@@ -115,8 +125,8 @@ def minimize(
         at_most: Upper limits of responses, by name, in their units.
         at_least: Lower limits of responses, by name, in their units.
         fixed: Parameters that keep a value, by name, in their units.
-        starts: The middle of the box first, then random points of it.
-        seed: Seed of the random points.
+        starts: Number of random points of the box to start from.
+        seed: Seed of these points.
 
     Returns:
         The best feasible point found; if there is none, the one that violates the limits least.
@@ -129,10 +139,9 @@ def minimize(
     if starts < 1:
         raise ValueError(f"starts is {starts}, expected at least 1")
     rng = np.random.default_rng(seed)
-    points = [np.full(problem.size, 0.5), *rng.uniform(size=(starts - 1, problem.size))]
-    candidates = [problem.descend(problem.physical(point)) for point in points]
-    best = min(candidates, key=lambda o: (0.0, o.objective) if o.feasible else (o.violation, o.objective))
-    return replace(best, evaluations=candidates[-1].evaluations)
+    ends = [problem.descend(problem.physical(point)) for point in rng.uniform(size=(starts, problem.size))]
+    candidates = [problem.judged(x, *problem.at(x), message) for x, message in ends]
+    return min(candidates, key=lambda o: (0.0, o.objective) if o.feasible else (o.violation, o.objective))
 
 
 def certify(predicted: Optimum, model: Model) -> Certificate:
@@ -151,18 +160,22 @@ def certify(predicted: Optimum, model: Model) -> Certificate:
     ):
         if ours != theirs:
             raise ValueError(f"the optimum has {kind} {ours}, but the model has {theirs}")
-    y, jacobian = checked_evaluation(model, predicted.x)
-    assert jacobian is not None
-    confirmed = _Scaled(model, predicted.task).judged(predicted.x, y, jacobian, "evaluated by the model")
+    problem = _Scaled(model, predicted.task, steepest=predicted.steepest)
+    for name, value, (low, high) in zip(predicted.parameters, predicted.x, np.asarray(model.bounds), strict=True):
+        if not low - 1e-9 * (high - low) <= value <= high + 1e-9 * (high - low):
+            raise ValueError(f"the optimum has {name} = {value:g}, outside the model's bounds [{low:g}, {high:g}]")
+    y, jacobian = problem.at(predicted.x)
+    confirmed = problem.judged(predicted.x, y, jacobian, "evaluated by the model")
     scale = np.maximum(np.abs(y), np.finfo(float).tiny)
-    return Certificate(predicted, replace(confirmed, evaluations=1), (predicted.y - y) / scale, jacobian)
+    return Certificate(predicted, confirmed, (predicted.y - y) / scale, jacobian)
 
 
 def improve(certificate: Certificate, surrogate: Model, model: Model, *, solves: int = 4) -> list[Certificate]:
     """Walk from a surrogate's optimum to one of the model, a solve a step.
 
     Each step corrects the surrogate to first order by the model's answer at the last point, and minimizes again
-    from there. It has no safeguard: where the surrogate is poor it may not arrive, and says so.
+    from there. It has no safeguard: where the surrogate is poor it may not arrive, and where the model has no answer
+    the way ends; the last certificate tells.
 
     Args:
         certificate: Where to start.
@@ -177,14 +190,28 @@ def improve(certificate: Certificate, surrogate: Model, model: Model, *, solves:
     while not path[-1].certified and len(path) <= solves:
         last = path[-1]
         corrected = Corrected.at(surrogate, last.confirmed.x, last.confirmed.y, last.jacobian)
-        path.append(certify(_Scaled(corrected, task).descend(last.confirmed.x), model))
+        problem = _Scaled(corrected, task, steepest=last.confirmed.steepest)
+        x, message = problem.descend(last.confirmed.x)
+        try:
+            path.append(certify(problem.judged(x, *problem.at(x), message), model))
+        except Exception as error:
+            if not isinstance(error, SampleFailure):
+                raise
+            path[-1] = replace(last, note=f"the model has no answer at the next point: {error.reason}")
+            break
     return path
 
 
 class _Scaled:
-    """A task on a model in scaled units: free inputs in [0, 1], limits relative to themselves."""
+    """A task on a model in scaled units: free inputs in [0, 1], responses over their steepest slope.
 
-    def __init__(self, model: Model, task: Task) -> None:
+    Args:
+        model: The model.
+        task: What to do with it.
+        steepest: Slopes (m,) that an earlier search met.
+    """
+
+    def __init__(self, model: Model, task: Task, *, steepest: Array | None = None) -> None:
         self._model, self._task = model, task
         self._names = tuple(model.responses)
         parameters = tuple(model.parameters)
@@ -205,6 +232,7 @@ class _Scaled:
         self._limits += [(self._names.index(n), v, 1.0) for n, v in task.at_least.items()]
         self._cached: tuple[Array, Array, Array] | None = None
         self._evaluations = 0
+        self._steepest = np.zeros(len(self._names)) if steepest is None else steepest.copy()
         self.size = int(self._free.sum())
 
     def physical(self, z: Array) -> Array:
@@ -213,58 +241,65 @@ class _Scaled:
         x[self._free] = self._low + np.clip(z, 0.0, 1.0) * self._span
         return x
 
-    def _at(self, x: Array) -> tuple[Array, Array]:
+    def at(self, x: Array) -> tuple[Array, Array]:
         """Responses (m,) and Jacobian (m, n) at a full point; the last point is remembered."""
         if self._cached is None or not np.array_equal(self._cached[0], x):
             y, jacobian = checked_evaluation(self._model, x)
             assert jacobian is not None
             self._evaluations += 1
             self._cached = (x, y, jacobian)
+            slopes = np.linalg.norm(jacobian[:, self._free] * self._span, axis=1)
+            self._steepest = np.maximum(self._steepest, slopes)
         return self._cached[1:]
 
     def _evaluate(self, z: Array) -> tuple[Array, Array]:
         """Responses (m,) and their derivative by the scaled inputs (m, size)."""
-        y, jacobian = self._at(self.physical(z))
+        y, jacobian = self.at(self.physical(z))
         return y, jacobian[:, self._free] * self._span
 
-    def descend(self, start: Array) -> Optimum:
-        """One run of SLSQP from a full point x (n,) in physical units."""
-        start = (start[self._free] - self._low) / self._span
+    def descend(self, start: Array) -> tuple[Array, str]:
+        """One run of SLSQP from a full point (n,); where it ended, (n,), and its last words."""
+        z = (start[self._free] - self._low) / self._span
         which = self._names.index(self._task.objective)
-        y, slope = self._evaluate(start)
-        scale = max(abs(y[which]), float(np.abs(slope[which]).max()), np.finfo(float).tiny)
-        constraints = [
-            {"type": "ineq", "fun": self._margin(limit), "jac": self._margin_slope(limit)} for limit in self._limits
-        ]
+        origin = self._evaluate(z)[0][which]
+        scale = self._scale(which)
         result = scipy.optimize.minimize(
-            lambda z: (self._evaluate(z)[0][which] / scale, self._evaluate(z)[1][which] / scale),
-            start,
+            lambda z: ((self._evaluate(z)[0][which] - origin) / scale, self._evaluate(z)[1][which] / scale),
+            z,
             jac=True,
             bounds=[(0.0, 1.0)] * self.size,
-            constraints=constraints,
+            constraints=[
+                {"type": "ineq", "fun": margin, "jac": slope} for margin, slope in map(self._constraint, self._limits)
+            ],
             method="SLSQP",
             options={"ftol": 1e-10, "maxiter": 200},
         )
-        x = self.physical(result.x)
-        return replace(self.judged(x, *self._at(x), str(result.message)), evaluations=self._evaluations)
+        return self.physical(result.x), str(result.message)
 
-    def _margin(self, limit: tuple[int, float, float]) -> Callable[[Array], float]:
-        index, value, sign = limit
-        return lambda z: float(sign * (self._evaluate(z)[0][index] - value) / _size(value))
+    def _scale(self, index: int) -> float:
+        """Steepest slope of a response met so far; one for a response that does not vary."""
+        return float(self._steepest[index]) or 1.0
 
-    def _margin_slope(self, limit: tuple[int, float, float]) -> Callable[[Array], Array]:
+    def _constraint(self, limit: tuple[int, float, float]) -> tuple[Callable[[Array], float], Callable[[Array], Array]]:
+        """Scaled margin of a limit, and its slope."""
         index, value, sign = limit
-        return lambda z: sign * self._evaluate(z)[1][index] / _size(value)
+        scale = self._scale(index)
+        return (
+            lambda z: float(sign * (self._evaluate(z)[0][index] - value) / scale),
+            lambda z: sign * self._evaluate(z)[1][index] / scale,
+        )
 
     def judged(self, x: Array, y: Array, jacobian: Array, message: str) -> Optimum:
         """A point (n,) with its responses (m,) and Jacobian (m, n), judged by limits and optimality."""
         z = (x[self._free] - self._low) / self._span
         slope = jacobian[:, self._free] * self._span
-        margins = np.array([sign * (y[i] - value) / _size(value) for i, value, sign in self._limits])
-        rows = [sign * slope[i] / _size(value) for i, value, sign in self._limits]
+        local = [max(float(np.linalg.norm(slope[i])), 1e-3 * self._scale(i)) for i, *_ in self._limits]
+        margins = np.array([s * (y[i] - value) / size for (i, value, s), size in zip(self._limits, local, strict=True)])
+        rows = [s * slope[i] / size for (i, _, s), size in zip(self._limits, local, strict=True)]
         active = [row for row, margin in zip(rows, margins, strict=True) if margin < ACTIVE]
         active += [np.eye(self.size)[i] for i in np.flatnonzero(z < ACTIVE)]
         active += [-np.eye(self.size)[i] for i in np.flatnonzero(z > 1 - ACTIVE)]
+        which = self._names.index(self._task.objective)
         return Optimum(
             task=self._task,
             parameters=tuple(self._model.parameters),
@@ -272,25 +307,19 @@ class _Scaled:
             x=x,
             y=y,
             violation=float(np.maximum(-margins, 0.0).max(initial=0.0)),
-            optimality=_unbalanced(slope[self._names.index(self._task.objective)], active),
-            evaluations=0,
+            optimality=_unbalanced(slope[which] / self._scale(which), active),
+            steepest=self._steepest.copy(),
+            evaluations=self._evaluations,
             message=message,
         )
 
 
 def _unbalanced(gradient: Array, active: list[Array]) -> float:
-    """Relative part of a gradient that no non-negative combination of active constraints' gradients balances."""
-    size = float(np.linalg.norm(gradient))
-    if size == 0.0:
-        return 0.0
+    """Size of what is left of a gradient after the best non-negative combination of active constraints' gradients."""
     if not active:
-        return 1.0
+        return float(np.linalg.norm(gradient))
     _, rest = scipy.optimize.nnls(np.column_stack(active), gradient)
-    return float(rest) / size
-
-
-def _size(limit: float) -> float:
-    return abs(limit) if limit else 1.0
+    return float(rest)
 
 
 def _require_sense(task: Task) -> None:

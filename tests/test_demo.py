@@ -31,7 +31,7 @@ def test_sensitivities_lie_clearly_below_values_only_on_unseen_points(demo):
 @pytest.mark.slow
 def test_the_optimum_is_certified_and_near_the_hole_of_even_stress(demo):
     _, printed = demo
-    assert "Certified: the model itself finds this point feasible and optimal" in printed
+    assert "Certified: the model itself finds this point feasible" in printed
     theory, found = (float(printed.split(text)[1].split()[0].rstrip(";.")) for text in ("traction_y = ", "here "))
     assert found == pytest.approx(theory, rel=0.05)
 

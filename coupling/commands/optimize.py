@@ -13,6 +13,8 @@ from rich.table import Table
 import typer
 
 from coupling.abort import ranks
+from coupling.commands.outfile import check_writable
+from coupling.contract import Model, SampleFailure
 from coupling.display import report_console
 from coupling.loading import load_model
 from coupling.optimize import Certificate, Optimum, certify, improve, minimize
@@ -38,7 +40,7 @@ def optimize(
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Keep a parameter at a value; repeatable.")
     ] = None,
     starts: Annotated[int, typer.Option(help="Starting points for the search on the surrogate.", min=1)] = 16,
-    seed: Annotated[int, typer.Option(help="Seed of the starting points.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the starting points.", min=0)] = 0,
     solves: Annotated[
         int, typer.Option(help="Model solves that may be spent to certify: one judges, more also improve.", min=1)
     ] = 5,
@@ -54,11 +56,13 @@ def optimize(
     """
     from surrogate import load
 
+    if out is not None:
+        check_writable(out)
     together = world()
     trusted = load_model(model, None if isinstance(together, Serial) else together)
     limits = {"at_most": _values(at_most), "at_least": _values(at_least), "fixed": _values(fix)}
     network = load(surrogate)
-    first = certify(minimize(network, objective, **limits, starts=starts, seed=seed), trusted)
+    first = _certified(minimize(network, objective, **limits, starts=starts, seed=seed), trusted)
     path = improve(first, network, trusted, solves=solves - 1)
     if ranks()[0] == 0:
         show(path, getattr(trusted, "units", {}))
@@ -66,6 +70,18 @@ def optimize(
             out.write_text(json.dumps(_record(path[-1]), indent=2) + "\n")
     if not path[-1].certified:
         raise typer.Exit(1)
+
+
+def _certified(predicted: Optimum, model: Model) -> Certificate:
+    """The certificate, or what to do where the model has no answer."""
+    try:
+        return certify(predicted, model)
+    except Exception as error:
+        if not isinstance(error, SampleFailure):
+            raise
+        raise ValueError(
+            f"the model has no answer at the surrogate's optimum ({error.reason}); fix parameters or add limits"
+        ) from error
 
 
 def _values(pairs: list[str] | None) -> dict[str, float]:
@@ -112,21 +128,24 @@ def _limit(optimum: Optimum, name: str) -> str:
 
 
 def verdict(path: list[Certificate]) -> str:
-    """What to think of the optimum, in a sentence or two."""
+    """What to think of the optimum, in a few sentences."""
     predicted, last = path[0].predicted, path[-1].confirmed
     spent = f"{predicted.evaluations} surrogate evaluations and {len(path)} model solves"
     if path[-1].certified:
-        return f"Certified: the model itself finds this point feasible and optimal, after {spent}."
+        return f"Certified: the model itself finds this point feasible and (to first order) optimal, after {spent}."
     if not predicted.feasible:
-        return (
-            f"No point meets the limits on the surrogate; the best violates them by {predicted.violation:.2%}. "
-            "Relax a limit or widen the bounds."
-        )
-    state = "meets every limit" if last.feasible else f"violates a limit by {last.violation:.2%}"
-    return (
-        f"Not certified after {spent}: by the model this point {state}, and {last.optimality:.1%} of the objective's "
-        "slope is left unbalanced. Allow more solves, or train on more samples."
-    )
+        return f"No point meets the limits on the surrogate ({broken(predicted)}). Relax a limit or widen the bounds."
+    state = broken(last) if not last.feasible else f"{last.optimality:.1%} of its steepest slope is left unbalanced"
+    why = f" The search ended early: {path[-1].note}." if path[-1].note else ""
+    return f"Not certified after {spent}: by the model, {state}.{why} Allow more solves, or train on more samples."
+
+
+def broken(optimum: Optimum) -> str:
+    """The limits that a point violates, in words."""
+    y = dict(zip(optimum.responses, optimum.y, strict=True))
+    over = [f"{name} is {y[name]:.6g}, at most {v:g}" for name, v in optimum.task.at_most.items() if y[name] > v]
+    under = [f"{name} is {y[name]:.6g}, at least {v:g}" for name, v in optimum.task.at_least.items() if y[name] < v]
+    return "; ".join(over + under)
 
 
 def _record(certificate: Certificate) -> dict[str, object]:
