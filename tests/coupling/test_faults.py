@@ -14,7 +14,7 @@ import toys
 
 from coupling import Dataset, Design, generate
 
-pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec")]
 
 SAMPLES = 64
 

@@ -16,6 +16,7 @@ def data():
     return five_samples(16, seed=0)
 
 
+@pytest.mark.slow
 def test_sensitivities_cut_the_error_on_unseen_points_of_the_borehole_function():
     train, unseen = borehole_samples(32, seed=1), borehole_samples(500, seed=2)
     sobolev, values = (fit(train, weighting=weighting) for weighting in (PerChannel(), ValuesOnly()))
