@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 
-def medians(things: Mapping[str, Callable[[], object]], *, repetitions: int = 7) -> dict[str, float]:
+def medians(things: Mapping[str, Callable[[], object]], *, repetitions: int = 15) -> dict[str, float]:
     """Median seconds of each thing; all are run once to warm up, then one after the other, again and again."""
     for thing in things.values():
         thing()
