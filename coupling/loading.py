@@ -120,7 +120,8 @@ def _candidates(module: ModuleType) -> list[str]:
     return [
         name
         for name, value in vars(module).items()
-        if not name.startswith("_") and (_defined_in(module, value) or isinstance(value, Model))
+        if not name.startswith("_")
+        and (_defined_in(module, value) or (isinstance(value, Model) and not inspect.isclass(value)))
     ]
 
 
@@ -130,5 +131,5 @@ def _defined_in(module: ModuleType, value: Any) -> bool:
 
 def _offer(name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1)
-    meant = f"did you mean {close[0]!r}? " if close else ""
-    return f"{meant}It has {', '.join(sorted(names)) or 'nothing to offer'}"
+    offered = ", ".join(sorted(names)) or "nothing to offer"
+    return f"did you mean {close[0]!r}? It has {offered}" if close else f"it has {offered}"
