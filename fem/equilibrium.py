@@ -102,6 +102,12 @@ class Equilibrium:
             reason="too many Newton iterations",
         )
 
+    def close(self) -> None:
+        """Free matrix, vectors and solver. Collective."""
+        self._solver.close()
+        self._matrix.destroy()
+        self._step.destroy()
+
     def factor(self) -> None:
         """Assemble and factorize the tangent at the present state. Collective; raises `NotConverged`."""
         self._matrix.zeroEntries()

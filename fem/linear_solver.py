@@ -80,6 +80,10 @@ class LinearSolver:
             trouble = f"the matrix is singular ({null_pivots} null pivots); is every rigid motion constrained?"
         self._raise_if(agree(self._comm, trouble), "singular or invalid matrix")
 
+    def close(self) -> None:
+        """Free the solver and its factorization. Collective."""
+        self._ksp.destroy()
+
     def _null_pivots(self) -> int:
         """Null pivots that MUMPS met; 0 for every other solver."""
         if self._ksp.getType() != "preonly" or self._ksp.getPC().getFactorSolverType() != "mumps":

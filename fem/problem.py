@@ -87,6 +87,7 @@ class Problem:
         self._orientation = Orientation(self.mesh) if moving else None
         self.digest = digest([residual, *integrals], self._combination, unknown, bcs, parameters)
 
+        self._closed = False
         self._equilibrium = Equilibrium(residual, unknown, bcs, solver)
         self._functionals = Functionals([forms.Member(integral) for integral in integrals], self.mesh)
         checks.check_regions(responses, self._combination.slots, self._functionals.assemble())
@@ -109,6 +110,16 @@ class Problem:
         """The box that the inputs live in, (n, 2)."""
         return self._bounds.copy()
 
+    def close(self) -> None:
+        """Free the solver's memory; the problem can't be evaluated any more. Collective.
+
+        Python's garbage collector can't do that under MPI, where all ranks must free together: a program that makes
+        many problems closes each.
+        """
+        if not self._closed:
+            self._closed = True
+            self._equilibrium.close()
+
     def evaluate(
         self, x: ArrayLike, *, jacobian: bool = True, method: Method = "auto"
     ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -129,6 +140,8 @@ class Problem:
         """
         if method not in METHODS:
             raise ValueError(f"method is {method!r}, expected one of {METHODS}")
+        if self._closed:
+            raise ValueError("the problem is closed; make a new one")
         self._assign(self._agreed(x))
         self._equilibrium.solve()
         integrals = self._functionals.assemble()

@@ -143,3 +143,14 @@ def test_ranks_may_compile_for_themselves_and_together_in_any_order():
     form = compile_form(3 * factor * ufl.dx(together), WORLD)
     area = WORLD.allreduce(dolfinx.fem.assemble_scalar(form), op=MPI.SUM)
     assert area == pytest.approx(3 * factor)
+
+
+def test_a_closed_problem_says_so_and_leaves_others_alone():
+    first, second = block(WORLD), block(WORLD)
+    x = interior_point(first, 15)
+    expected = first.evaluate(x)[0]
+    first.close()
+    first.close()
+    with pytest.raises(ValueError, match="closed"):
+        first.evaluate(x)
+    assert second.evaluate(x)[0] == pytest.approx(expected, rel=1e-12)
