@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 GRACE = 2.0  # how long the others have to fail as well [s]
 _LAST, _ANSWER = 74, 75
 _PAUSE = 1e-3
+_FORWARD = 0.5  # for the launcher to pass the message on before it is told to end everything [s]
 
 type Words = Callable[[BaseException], tuple[str, int]]
 
@@ -103,6 +104,7 @@ def abort(message: str, code: int, comm: MPI.Comm | None = None) -> NoReturn:
     print(f"rank {rank} of {size}: {message}" if size > 1 else message, file=sys.stderr, flush=True)
     if size > 1:
         sys.stdout.flush()
+        time.sleep(_FORWARD)
         (comm or sys.modules["mpi4py.MPI"].COMM_WORLD).Abort(code)
     raise SystemExit(code)
 

@@ -62,11 +62,12 @@ class Equilibrium:
         )
         self._step = self._residual.petsc_vec.duplicate()
         self._solver = LinearSolver(self._comm, options)
+        self._stale = self._refine = False
         self.constrained = _owned_constrained(bcs)
         self._cell_size = _cell_size(unknown.function_space.mesh)
 
     def solve(self, *, rtol: float = 1e-10, max_iterations: int = MAX_ITERATIONS) -> int:
-        """Bring the unknown to equilibrium, starting from zero, and leave the tangent there factorized.
+        """Bring the unknown to equilibrium, starting from zero; `solve_tangent` then works with the tangent there.
 
         Collective.
 
@@ -93,8 +94,7 @@ class Equilibrium:
                 return iteration
             settled = step <= STAGNATION * self._norm(self._owned(self._unknown.x))
             if settled or size <= max(rtol * first, self._round_off()):
-                if not self.linear:
-                    self.factor()
+                self._stale = not self.linear
                 return iteration
         raise NotConverged(
             f"Newton stopped after {max_iterations} iterations at residual {size:.1e} of {first:.1e}; "
@@ -110,16 +110,28 @@ class Equilibrium:
 
     def factor(self) -> None:
         """Assemble and factorize the tangent at the present state. Collective; raises `NotConverged`."""
+        self._assemble_tangent()
+        self._solver.factor(self._matrix)
+        self._stale = self._refine = False
+
+    def solve_tangent(self, right: np.ndarray, *, transposed: bool = False) -> np.ndarray:
+        """K⁻¹ or K⁻ᵀ times the columns of `right` (owned, k), zero at prescribed values. Collective.
+
+        K is the tangent at the solution. Newton's last factor is that of the step before: it is refined, not redone.
+        """
+        free = right.copy()
+        free[self.constrained] = 0.0
+        if self._stale:
+            self._solver.keep_factor()
+            self._assemble_tangent()
+            self._stale, self._refine = False, True
+        solve = self._solver.refine_many if self._refine else self._solver.solve_many
+        return solve(free, transposed=transposed)
+
+    def _assemble_tangent(self) -> None:
         self._matrix.zeroEntries()
         dolfinx.fem.petsc.assemble_matrix(self._matrix, self._tangent_form, bcs=self._bcs)
         self._matrix.assemble()
-        self._solver.factor(self._matrix)
-
-    def solve_tangent(self, right: np.ndarray, *, transposed: bool = False) -> np.ndarray:
-        """K⁻¹ or K⁻ᵀ times the columns of `right` (owned, k), zero at prescribed values. Collective."""
-        free = right.copy()
-        free[self.constrained] = 0.0
-        return self._solver.solve_many(free, transposed=transposed)
 
     def _assemble_residual(self) -> float:
         """Residual at the free degrees of freedom, and its norm.

@@ -33,6 +33,15 @@ MULTIGRID: Options = {
 }
 """Conjugate gradients with smoothed aggregation, for large symmetric problems in 3D."""
 
+REFINEMENTS = 6
+"""Steps of iterative refinement before a matrix is factorized anew."""
+
+REFINED = 1e-10
+"""Residual of a refined solution, relative to its right-hand side, at which refinement ends."""
+
+ACCEPTABLE = 1e-8
+"""The same where round-off lets it fall no further."""
+
 _serial = itertools.count()
 
 
@@ -63,6 +72,7 @@ class LinearSolver:
             NotConverged: If it holds NaN, or is singular.
         """
         self._ksp.setOperators(matrix)
+        self._ksp.getPC().setReusePreconditioner(False)
         trouble = None
         try:
             with self._shown(self._options):  # again, for what lies deeper than the solver: factors, levels
@@ -114,6 +124,46 @@ class LinearSolver:
         else:
             trouble = self._judge(solution.array_r)
         self._raise_if(agree(self._comm, trouble), "linear solve failed")
+
+    def keep_factor(self) -> None:
+        """From now on solve with the factor at hand, though the matrix changes; until the next `factor`."""
+        self._ksp.getPC().setReusePreconditioner(True)
+
+    def refine_many(self, right: np.ndarray, *, transposed: bool = False) -> np.ndarray:
+        """Like `solve_many` with the matrix as it is now, by iterative refinement on a factor of an earlier one.
+
+        Collective. Where the two differ too much for that, the matrix is factorized after all.
+        """
+        answer = self.solve_many(right, transposed=transposed)
+        before = np.inf
+        for _ in range(REFINEMENTS):
+            defect = right - self._product(answer, transposed)
+            size = self._relative(defect, right)
+            if size <= REFINED or (size <= ACCEPTABLE and size > 0.5 * before):
+                return answer
+            before = size
+            answer += self.solve_many(defect, transposed=transposed)
+        self.factor(self._ksp.getOperators()[0])
+        return self.solve_many(right, transposed=transposed)
+
+    def _product(self, columns: np.ndarray, transposed: bool) -> np.ndarray:
+        matrix, _ = self._ksp.getOperators()
+        vector, result = matrix.createVecs()
+        products = np.zeros_like(columns)
+        for k in range(columns.shape[1]):
+            vector.setArray(columns[:, k])
+            (matrix.multTranspose if transposed else matrix.mult)(vector, result)
+            products[:, k] = result.array_r
+        vector.destroy()
+        result.destroy()
+        return products
+
+    def _relative(self, defect: np.ndarray, right: np.ndarray) -> float:
+        """Largest norm of a column of the defect over that of the right-hand side's."""
+        squares = np.stack([(defect**2).sum(axis=0), (right**2).sum(axis=0)])
+        if self._comm.size > 1:
+            squares = self._comm.allreduce(squares, op=MPI.SUM)
+        return float(np.sqrt((squares[0] / np.where(squares[1] > 0.0, squares[1], 1.0)).max(initial=0.0)))
 
     def solve_many(self, right: np.ndarray, *, transposed: bool = False) -> np.ndarray:
         """Solve for the columns of a matrix, all at once. Collective.
