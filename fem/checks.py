@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dolfinx
@@ -10,9 +10,10 @@ import numpy as np
 import ufl
 from ufl.algorithms.analysis import extract_type
 
-from fem.forms import Member
+from fem.forms import Member, Span
+from fem.history import LocalUnknown, quadrature_degree
 from fem.parameters import Field, Parameter, Scalar, Shape
-from fem.responses import Response
+from fem.responses import Combination, Response
 
 UNMOVED = (
     ufl.Circumradius,
@@ -112,9 +113,21 @@ def check_independence(parameters: Sequence[Parameter], unknown: dolfinx.fem.Fun
         owners[thing] = parameter.names[0]
 
 
-def check_effect(names: Sequence[str], families: Sequence[Sequence[Member]]) -> None:
-    """Refuse a parameter by which neither the residual nor any integral has a derivative."""
-    idle = [name for name, *members in zip(names, *families, strict=True) if all(m.empty for m in members)]
+def check_effect(names: Sequence[str], families: Sequence[Sequence[Member | Span]]) -> None:
+    """Refuse a parameter by which no form has a derivative.
+
+    Args:
+        names: Of the parameters.
+        families: Derivatives of each form by all parameters.
+    """
+    active: set[str] = set()
+    for members in families:
+        start = 0
+        for member in members:
+            if not member.empty:
+                active.update(names[start : start + member.count])
+            start += member.count
+    idle = [name for name in names if name not in active]
     if idle:
         raise ValueError(
             f"parameters {idle} enter neither the form nor a boundary value nor a response; "
@@ -122,15 +135,46 @@ def check_effect(names: Sequence[str], families: Sequence[Sequence[Member]]) -> 
         )
 
 
-def check_regions(responses: Sequence[Response], slots: Sequence[Sequence[int]], integrals: np.ndarray) -> None:
+def check_history(
+    all_forms: Sequence[ufl.Form], history: Mapping[dolfinx.fem.Function, Any], local: Sequence[LocalUnknown]
+) -> None:
+    """Refuse functions at quadrature points that nothing evolves, and integrals by another rule than theirs.
+
+    Raises:
+        ValueError: With the argument that is missing, or the degree that fits.
+    """
+    known = [*history, *(unknown.function for unknown in local)]
+    if local and not history:
+        raise ValueError("a problem with local unknowns needs a history; without one solve them in the form")
+    for form in all_forms:
+        for integral in form.integrals():
+            for function in extract_type(integral.integrand(), ufl.Coefficient):
+                element = function.ufl_element()
+                if not getattr(element, "has_custom_quadrature", False):
+                    continue
+                if not any(function is other for other in known):
+                    raise ValueError(
+                        f"{function} lives at quadrature points, but is neither in history nor in local; "
+                        "pass history={it: what it becomes}"
+                    )
+                degree = quadrature_degree(element, function.function_space.mesh)
+                if integral.integral_type() != "cell" or integral.metadata()["quadrature_degree"] != degree:
+                    raise ValueError(
+                        f"an integral over {integral.integral_type()} with quadrature degree "
+                        f"{integral.metadata()['quadrature_degree']} uses {function.name!r}, which lives at the points "
+                        f"of degree {degree} in cells; use ufl.dx(metadata={{'quadrature_degree': {degree}}})"
+                    )
+
+
+def check_regions(responses: Sequence[Response], combination: Combination, integrals: np.ndarray) -> None:
     """Refuse responses over regions of no size, as a wrong facet tag gives them.
 
     Args:
         responses: The responses.
-        slots: Which integrals belong to each.
+        combination: Of the integrals.
         integrals: Values of all integrals, (K,).
     """
-    for response, own in zip(responses, slots, strict=True):
-        for form, k in zip(response.forms, own, strict=True):
-            if not form.coefficients() and not form.constants() and integrals[k] == 0.0:
+    for response, slots in zip(responses, combination.slots_of, strict=True):
+        for form, slot in zip(response.forms, slots, strict=True):
+            if not form.coefficients() and not form.constants() and integrals[combination.slots[slot][0]] == 0.0:
                 raise ValueError(f"response {response.name!r} integrates over an empty region; check its facet tag")

@@ -23,13 +23,14 @@ def digest(
     unknown: dolfinx.fem.Function,
     bcs: Sequence[dolfinx.fem.DirichletBC],
     parameters: Sequence[Parameter],
+    points: Sequence[float],
 ) -> str:
-    """Changes with forms, constants, coefficients, mesh, tags, boundary conditions, parameters and `combine`.
+    """Changes with forms, constants, coefficients, mesh, tags, boundary conditions, parameters, path and `combine`.
 
     Collective.
     """
     mesh = unknown.function_space.mesh
-    parts = [form.signature() for form in everything] + [combination.signature()]
+    parts = [form.signature() for form in everything] + [combination.signature(), str(list(points))]
     parts += _constants(everything, parameters)
     parts += _mesh(mesh)
     parts += _regions(everything, mesh)

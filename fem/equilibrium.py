@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from mpi4py import MPI
 import dolfinx
@@ -15,14 +16,41 @@ from fem.forms import depends_on, expand
 from fem.jit import compile_form
 from fem.linear_solver import DIRECT, LinearSolver, Options
 from fem.rigid_motions import rigid_motions
-
-MAX_ITERATIONS = 25
+from fem.stacking import owned_size
 
 LINEAR_RTOL = 1e-6
 """Residual, relative to the first, that the one step of a linear problem has to reach."""
 
 STAGNATION = 1e-10
 """Size of a Newton step, relative to the solution, after which quadratic convergence leaves nothing but round-off."""
+
+GROWTH = 1e4
+"""Growth of the residual in one Newton step beyond which the step is shortened.
+
+Large, since the residual of a slender body that rotates rises by orders of magnitude before it falls.
+"""
+
+SHORTENINGS = 6
+"""How often a Newton step is halved before it has failed."""
+
+
+@dataclass(frozen=True)
+class Newton:
+    """How far and how patiently to iterate.
+
+    Args:
+        rtol: Residual at which to stop, relative to that at the start of a load step; round-off stops it, too.
+        max_iterations: Iterations after which a load step has failed.
+        smallest_step: Part of the way between two points of the load path at which cutting it back ends.
+    """
+
+    rtol: float = 1e-10
+    max_iterations: int = 25
+    smallest_step: float = 1 / 64
+
+    def __post_init__(self) -> None:
+        if not (0.0 < self.rtol < 1.0 and self.max_iterations >= 1 and 0.0 < self.smallest_step <= 1.0):
+            raise ValueError(f"{self}: expected rtol in (0, 1), max_iterations >= 1, smallest_step in (0, 1]")
 
 
 class Equilibrium:
@@ -33,10 +61,13 @@ class Equilibrium:
         unknown: The function that `solve` writes to.
         bcs: Boundary conditions.
         options: PETSc options of the linear solver.
+        newton: Tolerance and limits.
+        prepare: Called before each assembly of the residual, as for equations to be solved point by point.
 
     Attributes:
         linear: Whether the tangent is the same for every state.
         constrained: Owned degrees of freedom with prescribed values.
+        residuals: Norms of the residual during the last `solve`, the first one before its first step.
     """
 
     def __init__(
@@ -45,62 +76,102 @@ class Equilibrium:
         unknown: dolfinx.fem.Function,
         bcs: Sequence[dolfinx.fem.DirichletBC],
         options: Options = DIRECT,
+        newton: Newton = Newton(),
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
-        self._comm = unknown.function_space.mesh.comm
+        space = unknown.function_space
+        self._comm = space.mesh.comm
         self._unknown = unknown
         self._bcs = list(bcs)
-        trial = ufl.TrialFunction(unknown.function_space)
+        self._newton = newton
+        self._prepare = prepare
+        trial = ufl.TrialFunction(space)
         tangent = expand(ufl.derivative(residual, unknown, trial))
         self.linear = not depends_on(tangent, unknown)
         self._residual_form = compile_form(residual, self._comm)
         self._tangent_form = compile_form(tangent, self._comm)
         self._matrix = dolfinx.fem.petsc.create_matrix(self._tangent_form)
-        if (motions := rigid_motions(unknown.function_space)) is not None:
+        if (motions := rigid_motions(space)) is not None:
             self._matrix.setNearNullSpace(motions)
-        self._residual = dolfinx.la.vector(
-            unknown.function_space.dofmap.index_map, unknown.function_space.dofmap.index_map_bs
-        )
+        self._residual = dolfinx.la.vector(space.dofmap.index_map, space.dofmap.index_map_bs)
+        self._lifting = dolfinx.la.vector(space.dofmap.index_map, space.dofmap.index_map_bs)
         self._step = self._residual.petsc_vec.duplicate()
         self._solver = LinearSolver(self._comm, options)
         self._stale = self._refine = False
-        self.constrained = _owned_constrained(bcs)
-        self._cell_size = _cell_size(unknown.function_space.mesh)
+        self._owned = owned_size(space)
+        self.constrained = _constrained(bcs, owned=True)
+        self._prescribed = _constrained(bcs, owned=False)
+        self._cell_size = _cell_size(space.mesh)
+        self._factor = 1.0
+        self._origin: np.ndarray | None = None
+        self._imbalance: np.ndarray | None = None
+        self._remaining = 0.0
+        self.residuals: list[float] = []
 
-    def solve(self, *, rtol: float = 1e-10, max_iterations: int = MAX_ITERATIONS) -> int:
-        """Bring the unknown to equilibrium, starting from zero; `solve_tangent` then works with the tangent there.
+    def reset(self) -> None:
+        """Return to the undeformed state."""
+        self._unknown.x.array[:] = 0.0
 
-        Collective.
+    def aim(self, factor: float) -> None:
+        """From the present state, head for equilibrium under loads as of now and boundary values times `factor`."""
+        self._factor = factor
+        self._origin = self._unknown.x.array.copy()
+        self._imbalance = None
+
+    def solve(self, share: float = 1.0) -> int:
+        """Bring the unknown to equilibrium; `solve_tangent` then works with the tangent there. Collective.
 
         Args:
-            rtol: Residual at which to stop, relative to the first one; round-off stops it, too. A linear problem
-                stops at `LINEAR_RTOL`, which one step reaches unless it is badly conditioned, or not linear after all.
-            max_iterations: Newton steps to allow.
+            share: Part of the way from where `aim` was called. In between, equilibrium is with that part of what was
+                out of balance there, and of the change of boundary values: a way to approach a distant state.
 
         Returns:
             Newton steps taken.
 
         Raises:
-            NotConverged: If a step fails, or the residual does not get small.
+            NotConverged: If a step fails, or the residual does not get small; the unknown is as it was before.
         """
-        self._unknown.x.array[:] = 0.0
-        for bc in self._bcs:
-            bc.set(self._unknown.x.array)
-        size = first = self._assemble_residual()
-        for iteration in range(1, max_iterations + 1):
+        before = self._unknown.x.array.copy()
+        try:
+            return self._iterate(share)
+        except NotConverged:
+            self._unknown.x.array[:] = before
+            raise
+
+    def _iterate(self, share: float) -> int:
+        if share < 1.0 and self._imbalance is None:
+            self._remaining = 0.0
+            self._assemble_residual()
+            self._imbalance = self._residual.array[: self._owned].copy()
+        self._remaining = 1.0 - share
+        gap = self._gap(share)
+        self.residuals = [self._checked(self._assemble_residual())]
+        for iteration in range(1, self._newton.max_iterations + 1):
             self.factor()
-            step = self._take_step()
-            size = self._assemble_residual()
-            if self.linear and size <= LINEAR_RTOL * first:
-                return iteration
-            settled = step <= STAGNATION * self._norm(self._owned(self._unknown.x))
-            if settled or size <= max(rtol * first, self._round_off()):
+            if gap is not None:
+                self._lift(gap)
+                if iteration == 1:
+                    self.residuals = [self._norm(self._residual.array[: self._owned])]
+            self._solver.solve(self._residual.petsc_vec, self._step)
+            taken = self._take_step(gap)
+            gap = None if gap is None or taken == 1.0 else (1.0 - taken) * gap
+            if gap is None and self._converged(taken):
                 self._stale = not self.linear
                 return iteration
+        first, size = self.residuals[0], self.residuals[-1]
         raise NotConverged(
-            f"Newton stopped after {max_iterations} iterations at residual {size:.1e} of {first:.1e}; "
-            + ("the system is close to singular" if self.linear else "apply smaller loads"),
+            f"Newton stopped after {self._newton.max_iterations} iterations at residual {size:.1e} of {first:.1e}; "
+            + ("the system is close to singular" if self.linear else "apply smaller loads, or more points of the path"),
             reason="too many Newton iterations",
         )
+
+    def _converged(self, taken: float) -> bool:
+        first, size = self.residuals[0], self.residuals[-1]
+        if self.linear and size <= LINEAR_RTOL * first:
+            return True
+        step = taken * self._norm(self._step.array_r)
+        settled = taken == 1.0 and step <= STAGNATION * self._norm(self._unknown.x.array[: self._owned])
+        return settled or size <= max(self._newton.rtol * first, self._round_off())
 
     def close(self) -> None:
         """Free matrix, vectors and solver. Collective."""
@@ -134,28 +205,65 @@ class Equilibrium:
         self._matrix.assemble()
 
     def _assemble_residual(self) -> float:
-        """Residual at the free degrees of freedom, and its norm.
-
-        Raises:
-            NotConverged: If it is not finite.
-        """
+        """Residual at the free degrees of freedom, less what is to remain of the first imbalance; and its norm."""
+        self._prepare()
         self._residual.array[:] = 0.0
         dolfinx.fem.assemble_vector(self._residual.array, self._residual_form)
         self._residual.scatter_reverse(dolfinx.la.InsertMode.add)
-        owned = self._owned(self._residual)
+        owned = self._residual.array[: self._owned]
         owned[self.constrained] = 0.0
+        if self._remaining and self._imbalance is not None:
+            owned -= self._remaining * self._imbalance
         self._residual.petsc_vec.stateIncrease()  # written through NumPy: PETSc must not reuse a cached norm
-        size = self._norm(owned)
+        return self._norm(owned)
+
+    @staticmethod
+    def _checked(size: float) -> float:
         if not np.isfinite(size):
             raise NotConverged("the residual is not finite; check loads and coefficients", reason="NaN in residual")
         return size
 
-    def _take_step(self) -> float:
-        """A Newton step, and its norm."""
-        self._solver.solve(self._residual.petsc_vec, self._step)
-        self._owned(self._unknown.x)[:] -= self._step.array_r
-        self._unknown.x.scatter_forward()
-        return self._norm(self._step.array_r)
+    def _gap(self, share: float) -> np.ndarray | None:
+        """By how much boundary values have to change, at all of this rank's nodes; None if nowhere. Collective."""
+        values = np.zeros_like(self._unknown.x.array)
+        for bc in self._bcs:
+            bc.set(values, None, self._factor)
+        target = values[self._prescribed]
+        if share < 1.0 and self._origin is not None:
+            target = share * target + (1.0 - share) * self._origin[self._prescribed]
+        gap = np.zeros_like(values)
+        gap[self._prescribed] = target - self._unknown.x.array[self._prescribed]
+        return gap if self._comm.allreduce(bool(gap.any()), op=MPI.LOR) else None
+
+    def _lift(self, gap: np.ndarray) -> None:
+        """Add to the residual what the tangent makes of a change of boundary values."""
+        prescribed = np.zeros_like(gap)
+        for bc in self._bcs:
+            bc.set(prescribed)
+        self._lifting.array[:] = 0.0
+        dolfinx.fem.apply_lifting(
+            self._lifting.array, [self._tangent_form], [self._bcs], x0=[prescribed - gap], alpha=-1.0
+        )
+        self._lifting.scatter_reverse(dolfinx.la.InsertMode.add)
+        owned = self._residual.array[: self._owned]
+        owned += self._lifting.array[: self._owned]
+        owned[self.constrained] = 0.0
+        self._residual.petsc_vec.stateIncrease()
+
+    def _take_step(self, gap: np.ndarray | None) -> float:
+        """Go along the Newton step as far as the residual stays sound, and append its norm; the part taken."""
+        before, part = self._unknown.x.array.copy(), 1.0
+        limit = np.inf if self.linear else GROWTH * self.residuals[-1]
+        for _ in range(SHORTENINGS):
+            self._unknown.x.array[:] = before if gap is None else before + part * gap
+            self._unknown.x.array[: self._owned] -= part * self._step.array_r
+            self._unknown.x.scatter_forward()
+            size = self._assemble_residual()
+            if size <= limit or self.linear:
+                break
+            part *= 0.5
+        self.residuals.append(self._checked(size))
+        return part
 
     def _round_off(self) -> float:
         """Residual that round-off of strains leaves: that of a motion by a few ulps of a cell's size."""
@@ -169,13 +277,11 @@ class Equilibrium:
     def _norm(self, owned: np.ndarray) -> float:
         return float(np.sqrt(self._comm.allreduce(float(owned @ owned), op=MPI.SUM)))
 
-    def _owned(self, vector: dolfinx.la.Vector) -> np.ndarray:
-        return vector.array[: vector.index_map.size_local * vector.block_size]
 
-
-def _owned_constrained(bcs: Sequence[dolfinx.fem.DirichletBC]) -> np.ndarray:
-    owned = [indices[:count] for indices, count in (bc.dof_indices() for bc in bcs)]
-    return np.unique(np.concatenate([*owned, np.zeros(0, dtype=np.int32)]))
+def _constrained(bcs: Sequence[dolfinx.fem.DirichletBC], *, owned: bool) -> np.ndarray:
+    """Degrees of freedom with prescribed values that this rank owns, or knows of."""
+    indices = [dofs[:count] if owned else dofs for dofs, count in (bc.dof_indices() for bc in bcs)]
+    return np.unique(np.concatenate([*indices, np.zeros(0, dtype=np.int32)]))
 
 
 def _cell_size(mesh: dolfinx.mesh.Mesh) -> float:

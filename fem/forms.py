@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import ufl
 from ufl.algorithms import estimate_total_polynomial_degree, expand_derivatives
 from ufl.algorithms.transformer import strip_variables
@@ -90,6 +91,7 @@ class Member:
 
     form: ufl.Form
     velocity: Any = None
+    count = 1
 
     @property
     def empty(self) -> bool:
@@ -102,6 +104,31 @@ class Member:
         if self.velocity is None or placed.empty():
             return placed
         return ufl.derivative(placed, ufl.SpatialCoordinate(placed.ufl_domain()), self.velocity)
+
+
+@dataclass(frozen=True, eq=False)
+class Span:
+    """Derivatives of a form by one function, along every function of a basis.
+
+    Attributes:
+        form: The form to differentiate.
+        function: By what.
+        basis: Owned degrees of freedom of the basis functions, (owned, k).
+    """
+
+    form: ufl.Form
+    function: Any
+    basis: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """How many derivatives there are."""
+        return int(self.basis.shape[1])
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is there to assemble."""
+        return not depends_on(self.form, self.function)
 
 
 def depends_on(form: ufl.Form, function: Any) -> bool:

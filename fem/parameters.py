@@ -17,7 +17,8 @@ import numpy as np
 import ufl
 
 from fem.errors import agree
-from fem.forms import Member, by_constant, by_function, total
+from fem.forms import Member, Span, by_constant, by_function, total
+from fem.stacking import owned_size
 
 
 @runtime_checkable
@@ -46,8 +47,11 @@ class Binding(Protocol):
     def assign(self, values: np.ndarray) -> None:
         """Take values, one per name, as of now."""
 
-    def derivatives(self, form: ufl.Form) -> list[Member]:
-        """Derivatives of an expanded form, one per name, boundary values included."""
+    def scale_boundary_values(self, factor: float) -> None:
+        """Take the part of prescribed boundary values that is applied as of now."""
+
+    def derivatives(self, form: ufl.Form) -> list[Member | Span]:
+        """Derivatives of an expanded form, as many as there are names, boundary values included."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,8 @@ class Scalar:
 
     def bind(self, unknown: dolfinx.fem.Function, bcs: Sequence[dolfinx.fem.DirichletBC]) -> Binding:
         """Attach to a problem, finding the boundary values that the constant prescribes."""
-        return _BoundScalar(self, unknown, _lift(self, unknown, bcs))
+        lift = _lift(self, unknown, bcs)
+        return _BoundScalar(self, unknown, lift, None if lift is None else lift.x.array.copy())
 
 
 def _lift(
@@ -124,11 +129,16 @@ class _BoundScalar:
     scalar: Scalar
     unknown: dolfinx.fem.Function
     lift: dolfinx.fem.Function | None
+    full: np.ndarray | None
 
     def assign(self, values: np.ndarray) -> None:
         self.scalar.constant.value[self.scalar.index] = values[0]
 
-    def derivatives(self, form: ufl.Form) -> list[Member]:
+    def scale_boundary_values(self, factor: float) -> None:
+        if self.lift is not None and self.full is not None:
+            self.lift.x.array[:] = factor * self.full
+
+    def derivatives(self, form: ufl.Form) -> list[Member | Span]:
         slope = by_constant(form, self.scalar.constant, self.scalar.index)
         if self.lift is None:
             return [Member(slope)]
@@ -170,7 +180,8 @@ class Field:
         """Attach to a problem; the function's present values become the mean."""
         if any(bc.g is self.function._cpp_object for bc in bcs):
             raise ValueError(f"field {self.name!r} prescribes boundary values; only a Scalar may do that")
-        return _BoundField(self.function, self.function.x.array.copy(), [shape.copy() for shape in self.basis])
+        basis = np.stack([shape.x.array for shape in self.basis], axis=1)
+        return _BoundField(self.function, self.function.x.array.copy(), basis)
 
 
 @dataclass(frozen=True)
@@ -179,15 +190,16 @@ class _BoundField:
 
     function: dolfinx.fem.Function
     mean: np.ndarray
-    basis: list[dolfinx.fem.Function]
+    basis: np.ndarray
 
     def assign(self, values: np.ndarray) -> None:
-        self.function.x.array[:] = self.mean
-        for value, shape in zip(values, self.basis, strict=True):
-            self.function.x.array[:] += value * shape.x.array
+        self.function.x.array[:] = self.mean + self.basis @ values
 
-    def derivatives(self, form: ufl.Form) -> list[Member]:
-        return [Member(by_function(form, self.function, shape)) for shape in self.basis]
+    def scale_boundary_values(self, factor: float) -> None:
+        """Nothing to do: a field prescribes no boundary values."""
+
+    def derivatives(self, form: ufl.Form) -> list[Member | Span]:
+        return [Span(form, self.function, self.basis[: owned_size(self.function.function_space)])]
 
 
 Velocity = Callable[[np.ndarray], np.ndarray]
@@ -234,7 +246,10 @@ class _BoundShape:
         x = self._mesh.geometry.x
         x[:, : self._nodal.shape[1]] += (values[0] - self._reference) * self._nodal
 
-    def derivatives(self, form: ufl.Form) -> list[Member]:
+    def scale_boundary_values(self, factor: float) -> None:
+        """Nothing to do: a shape prescribes no boundary values."""
+
+    def derivatives(self, form: ufl.Form) -> list[Member | Span]:
         return [Member(form, self._velocity)]
 
 

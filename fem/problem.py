@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mpi4py import MPI
@@ -14,13 +14,18 @@ import ufl
 from fem import checks, forms
 from fem.assembly import Functionals
 from fem.digest import digest
-from fem.equilibrium import Equilibrium
+from fem.equilibrium import Equilibrium, Newton
 from fem.errors import NotConverged, agree
+from fem.evaluation import Evaluation
 from fem.geometry import Orientation
+from fem.history import History, LocalUnknown
 from fem.linear_solver import DIRECT, Options
+from fem.load_path import LoadPath
 from fem.parameters import Parameter, Shape
+from fem.recursion import Recursion
 from fem.responses import Combination, Response
-from fem.sensitivity import METHODS, Method, Sensitivity
+from fem.sensitivity import METHODS, Method, Sensitivity, by_parameters
+from fem.simulation import Simulation, Step
 
 BOUNDS_TOLERANCE = 1e-9
 """Part of an interval by which a value may miss it: round-off of scaling there and back."""
@@ -40,6 +45,10 @@ class Problem:
         parameters: `Scalar`, `Field` and `Shape` inputs.
         responses: Outputs.
         fields: UFL expressions to look at, such as a stress, by name.
+        path: Load factors to pass through; boundary values follow them. By default all loads at once.
+        history: Maps internal variables, made by `internal_variable`, to what they become in a load step.
+        local: Equations that are solved at every quadrature point.
+        newton: Tolerance and limits of the solver for non-linear problems.
         solver: PETSc options of the linear solver: `DIRECT`, `MULTIGRID` or one's own.
 
     Raises:
@@ -57,6 +66,10 @@ class Problem:
         parameters: Sequence[Parameter],
         responses: Sequence[Response],
         fields: Mapping[str, Any] | None = None,
+        path: LoadPath = LoadPath(),  # noqa: B008  (frozen)
+        history: Mapping[dolfinx.fem.Function, Any] | None = None,
+        local: Sequence[LocalUnknown] = (),
+        newton: Newton = Newton(),  # noqa: B008  (frozen)
         solver: Options = DIRECT,
     ) -> None:
         checks.check_arguments(form, unknown, bcs, parameters, responses)
@@ -72,28 +85,35 @@ class Problem:
         self.units = {name: unit for name, unit in units.items() if unit}
 
         residual = _residual(form, unknown)
-        self._combination = Combination(responses, self.mesh.ufl_domain())
-        integrals = [forms.expand(forms.with_quadrature_degrees(i)) for i in self._combination.integrals]
+        combination = Combination(responses, self.mesh.ufl_domain(), len(path.points))
+        integrals = [forms.expand(forms.with_quadrature_degrees(i)) for i in combination.integrals]
         checks.check_independence(parameters, unknown)
         checks.check_forms([residual, *integrals], unknown, parameters)
+        checks.check_history([residual, *integrals], history or {}, local)
+        memory = History(history, local) if history else None
         self._bindings = [parameter.bind(unknown, bcs) for parameter in parameters]
-        loads, *partial = [
-            [member for binding in self._bindings for member in binding.derivatives(form)]
-            for form in (residual, *integrals)
-        ]
-        checks.check_effect(self._parameters, [loads, *partial])
+        self._sensitivity = Sensitivity(residual, integrals, unknown, self._bindings)
+        self._recursion = None
+        if memory is not None:
+            self._recursion = Recursion(
+                self._sensitivity, residual, integrals, unknown, memory, self._bindings, len(responses)
+            )
+        everything = [residual, *integrals] + ([memory.update(memory.weight)] if memory else [])
+        checks.check_effect(self._parameters, [by_parameters(form, self._bindings) for form in everything])
         self._coordinates = self.mesh.geometry.x.copy()
         moving = any(isinstance(parameter, Shape) for parameter in parameters)
         self._orientation = Orientation(self.mesh) if moving else None
-        self.digest = digest([residual, *integrals], self._combination, unknown, bcs, parameters)
+        self.digest = digest(everything, combination, unknown, bcs, parameters, path.points)
 
+        self._equilibrium = Equilibrium(residual, unknown, bcs, solver, newton, memory.prepare if memory else _nothing)
+        functionals = Functionals([forms.Member(integral) for integral in integrals], self.mesh)
+        checks.check_regions(responses, combination, functionals.assemble())
+        self._simulation = Simulation(self._equilibrium, unknown, path, newton.smallest_step, memory, self._bindings)
+        self._evaluation = Evaluation(
+            self._simulation, self._equilibrium, functionals, combination, self._sensitivity, self._recursion, path
+        )
         self._closed = False
-        self._equilibrium = Equilibrium(residual, unknown, bcs, solver)
-        self._functionals = Functionals([forms.Member(integral) for integral in integrals], self.mesh)
-        checks.check_regions(responses, self._combination.slots, self._functionals.assemble())
-        test = residual.arguments()[0]
-        slopes = [forms.Member(forms.by_function(integral, unknown, test)) for integral in integrals]
-        self._sensitivity = Sensitivity(unknown.function_space, loads, slopes, partial)
+        self._solved: np.ndarray | None = None
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -119,6 +139,9 @@ class Problem:
         if not self._closed:
             self._closed = True
             self._equilibrium.close()
+            self._sensitivity.close()
+            if self._recursion is not None:
+                self._recursion.close()
 
     def evaluate(
         self, x: ArrayLike, *, jacobian: bool = True, method: Method = "auto"
@@ -128,8 +151,8 @@ class Problem:
         Args:
             x: Parameter values in the order of `parameters`, in their units, within `bounds`.
             jacobian: Whether to differentiate as well.
-            method: How: "adjoint" (a back-substitution per response), "tangent" (one per parameter), or
-                "auto" for the fewer.
+            method: How: "adjoint" (a back-substitution per response, at each load step), "tangent" (one per
+                parameter), or "auto" for the cheaper.
 
         Returns:
             Responses (m,), and their Jacobian dy/dx (m, n) or None.
@@ -140,16 +163,89 @@ class Problem:
         """
         if method not in METHODS:
             raise ValueError(f"method is {method!r}, expected one of {METHODS}")
+        self._start(x)
+        if not jacobian:
+            self._evaluation.walk()
+            response = self._finite(self._evaluation.response())
+            slope = None
+        else:
+            slope = self._finite(self._evaluation.jacobian(method=method))
+            response = self._finite(self._evaluation.response())
+        self._solved = np.array(x, dtype=np.float64)
+        return response, slope
+
+    def jvp(self, x: ArrayLike, directions: ArrayLike) -> np.ndarray:
+        """Derivatives of the responses along directions in parameter space, without the Jacobian. Collective.
+
+        Args:
+            x: Parameter values (n,); where they are those of the last call, nothing is solved again that need not be.
+            directions: (k, n), or one (n,).
+
+        Returns:
+            J v for each direction v, (k, m), or one (m,).
+        """
+        rows = self._rows(directions, len(self._parameters), "directions")
+        if self._evaluation.at_end:
+            self._solve(x)
+            found = self._evaluation.at_state(np.eye(len(self._responses)), rows.T)
+        else:
+            self._start(x)
+            found = self._evaluation.along(rows.T)
+        return self._finite(found).T.reshape(*np.shape(directions)[:-1], -1)
+
+    def vjp(self, x: ArrayLike, weights: ArrayLike) -> np.ndarray:
+        """Gradients of weighted sums of the responses by all parameters, without the Jacobian. Collective.
+
+        Args:
+            x: Parameter values (n,); where they are those of the last call, nothing is solved again that need not be.
+            weights: (k, m), or one (m,).
+
+        Returns:
+            wᵀ J for each row w, (k, n), or one (n,).
+        """
+        rows = self._rows(weights, len(self._responses), "weights")
+        if self._evaluation.at_end:
+            self._solve(x)
+            found = self._evaluation.at_state(rows)
+        else:
+            self._start(x)
+            found = self._evaluation.transposed(rows)
+        if not np.isfinite(found).all():
+            raise NotConverged("a derivative is not finite", reason="undefined response")
+        return found.reshape(*np.shape(weights)[:-1], -1)
+
+    def walk(self, x: ArrayLike) -> Iterator[Step]:
+        """Take the steps of the load path for parameters x (n,), one after the other. Collective.
+
+        At each, `unknown`, `fields` and internal variables can be looked at or written.
+
+        Yields:
+            Load steps: their load factor, and the number of the path's point at which they end, or None.
+        """
+        self._start(x)
+        yield from self._simulation.walk()
+
+    def _rows(self, values: ArrayLike, size: int, name: str) -> np.ndarray:
+        rows = np.array(values, dtype=np.float64)
+        if rows.ndim not in (1, 2) or rows.shape[-1] != size or not np.isfinite(rows).all():
+            raise ValueError(f"{name} have shape {rows.shape}, expected (k, {size}) or ({size},), of finite numbers")
+        return rows.reshape(-1, size)
+
+    def _solve(self, x: ArrayLike) -> None:
+        """Be in equilibrium at x; nothing to do where that is so. Collective."""
+        if self._solved is not None and np.array_equal(self._solved, np.asarray(x, dtype=np.float64)):
+            return
+        self._start(x)
+        self._evaluation.walk()
+        self._finite(self._evaluation.response())
+        self._solved = np.array(x, dtype=np.float64)
+
+    def _start(self, x: ArrayLike) -> None:
+        """Set parameters."""
         if self._closed:
             raise ValueError("the problem is closed; make a new one")
+        self._solved = None
         self._assign(self._agreed(x))
-        self._equilibrium.solve()
-        integrals = self._functionals.assemble()
-        response = self._finite(_defined(self._combination.value, integrals))
-        if not jacobian:
-            return response, None
-        slope = _defined(self._combination.slope, integrals)
-        return response, self._finite(self._sensitivity.jacobian(self._equilibrium, slope, method=method))
 
     def _agreed(self, x: ArrayLike) -> np.ndarray:
         """The point as an array, checked on all ranks together."""
@@ -194,12 +290,8 @@ class Problem:
         return values
 
 
-def _defined(function: Callable[[np.ndarray], np.ndarray], integrals: np.ndarray) -> np.ndarray:
-    """What `combine` or its derivative gives, or `NotConverged` where it gives nothing."""
-    try:
-        return function(integrals)
-    except (ArithmeticError, ValueError) as error:
-        raise NotConverged(f"a response has no value here: {error}", reason="undefined response") from error
+def _nothing() -> None:
+    """What has to be done before a residual without local equations is assembled."""
 
 
 def _residual(form: ufl.Form, unknown: dolfinx.fem.Function) -> ufl.Form:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import contextlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 import warnings
 
 import numpy as np
@@ -14,6 +14,8 @@ from ufl.algorithms import expand_derivatives
 from ufl.core.terminal import FormArgument
 from ufl.corealg.traversal import traverse_unique_terminals
 from ufl.geometry import GeometricQuantity
+
+When = int | Literal["end", "sum"]
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,15 @@ class Response:
         integrals: One UFL form of rank 0, or several.
         combine: Maps as many UFL scalars to one, with UFL's arithmetic; needed for several integrals.
         unit: Physical unit, for labels.
+        at: When the integrals are taken: at the "end" of the load path, at one of its points (counted from 0), or
+            the "sum" over all its load steps, which makes an integral of increments one over the path.
     """
 
     name: str
     integrals: ufl.Form | Sequence[ufl.Form]
     combine: Callable[..., Any] | None = None
     unit: str = ""
+    at: When = "end"
 
     def __post_init__(self) -> None:
         forms = _as_tuple(self.integrals)
@@ -44,6 +49,10 @@ class Response:
                 raise TypeError(f"response {self.name!r} holds a test or trial function; give a functional")
         if len(forms) != 1 and self.combine is None:
             raise ValueError(f"response {self.name!r} has {len(forms)} integrals and no combine to make one number")
+        if isinstance(self.at, bool) or not (isinstance(self.at, int) or self.at in ("end", "sum")):
+            raise ValueError(
+                f"response {self.name!r} is taken at {self.at!r}; expected 'end', 'sum' or a point's number"
+            )
 
     @property
     def forms(self) -> tuple[ufl.Form, ...]:
@@ -55,19 +64,20 @@ def _as_tuple(integrals: Any) -> tuple[Any, ...]:
     return tuple(integrals) if isinstance(integrals, list | tuple) else (integrals,)
 
 
-def average(name: str, quantity: Any, measure: ufl.Measure, *, unit: str = "") -> Response:
+def average(name: str, quantity: Any, measure: ufl.Measure, *, unit: str = "", at: When = "end") -> Response:
     """Mean of a scalar UFL quantity over the region of a measure."""
-    return Response(name, (quantity * measure, _size(quantity, measure)), lambda a, b: a / b, unit)
+    return Response(name, (quantity * measure, _size(quantity, measure)), lambda a, b: a / b, unit, at)
 
 
-def p_norm(name: str, quantity: Any, measure: ufl.Measure, *, p: float, unit: str = "") -> Response:
+def p_norm(name: str, quantity: Any, measure: ufl.Measure, *, p: float, unit: str = "", at: When = "end") -> Response:
     """Smooth stand-in for the maximum of a positive UFL quantity over a region: (mean of quantity^p)^(1/p).
 
     It grows with p towards the maximum, and is differentiable where the maximum jumps from point to point.
     """
     if not p > 0:
         raise ValueError(f"p of response {name!r} is {p:g}, expected a positive number, some 4 to 20")
-    return Response(name, (quantity**p * measure, _size(quantity, measure)), lambda a, b: (a / b) ** (1.0 / p), unit)
+    sizes = (quantity**p * measure, _size(quantity, measure))
+    return Response(name, sizes, lambda a, b: (a / b) ** (1.0 / p), unit, at)
 
 
 def _size(quantity: Any, measure: ufl.Measure) -> ufl.Form:
@@ -77,38 +87,62 @@ def _size(quantity: Any, measure: ufl.Measure) -> ufl.Form:
 
 
 class Combination:
-    """All responses as functions of all integrals, with their derivative.
+    """All responses as functions of all integrals, with their derivatives.
 
     Args:
-        responses: m responses with K integrals in all.
+        responses: m responses.
         domain: The mesh's UFL domain, on which placeholders for the integrals live.
+        points: Number of points of the load path.
+
+    Attributes:
+        integrals: Different integrals that occur, K of them.
+        slots: What the responses are made of, S pairs of an integral's number and when it is taken: at which point of
+            the load path, or None for the sum over all steps.
+        slots_of: Slots of each response.
     """
 
-    def __init__(self, responses: Sequence[Response], domain: ufl.Mesh) -> None:
+    def __init__(self, responses: Sequence[Response], domain: ufl.Mesh, points: int = 1) -> None:
         self.integrals: list[ufl.Form] = []
-        self.slots: list[list[int]] = []
+        self.slots: list[tuple[int, int | None]] = []
+        self.slots_of: list[list[int]] = []
         self._placeholders: list[Any] = []
         self._values: list[Any] = []
         self._slopes: list[list[Any]] = []
+        self._curvatures: list[list[list[Any]]] = []
         self._names = tuple(response.name for response in responses)
+        numbers: dict[ufl.Form, int] = {}
         for response in responses:
-            self._add(response, domain)
+            when = _point(response, points)
+            for form in response.forms:
+                if form not in numbers:
+                    numbers[form] = len(self.integrals)
+                    self.integrals.append(form)
+            self._add(response, domain, [(numbers[form], when) for form in response.forms])
 
-    def _add(self, response: Response, domain: ufl.Mesh) -> None:
-        start = len(self.integrals)
-        self.integrals.extend(response.forms)
-        placeholders = [_Placeholder(domain) for _ in response.forms]
+    def _add(self, response: Response, domain: ufl.Mesh, slots: list[tuple[int, int | None]]) -> None:
+        start = len(self.slots)
+        self.slots.extend(slots)
+        self.slots_of.append(list(range(start, len(self.slots))))
+        placeholders = [_Placeholder(domain) for _ in slots]
         variables = [ufl.variable(placeholder) for placeholder in placeholders]
         combined = response.combine(*placeholders) if response.combine else placeholders[0]
         _check_combined(response.name, combined, placeholders)
         value = ufl.replace(ufl.as_ufl(combined), dict(zip(placeholders, variables, strict=True)))
-        self.slots.append(list(range(start, len(self.integrals))))
+        slopes = [expand_derivatives(ufl.diff(value, variable)) for variable in variables]
         self._placeholders.extend(placeholders)
         self._values.append(value)
-        self._slopes.append([expand_derivatives(ufl.diff(value, variable)) for variable in variables])
+        self._slopes.append(slopes)
+        self._curvatures.append([[expand_derivatives(ufl.diff(s, variable)) for variable in variables] for s in slopes])
+
+    def taken(self, point: int | None) -> np.ndarray:
+        """Which slots take which integral at a load step that ends at a point, or at none: (S, K) of 0 and 1."""
+        matrix = np.zeros((len(self.slots), len(self.integrals)))
+        for slot, (integral, when) in enumerate(self.slots):
+            matrix[slot, integral] = when is None or when == point
+        return matrix
 
     def value(self, integrals: np.ndarray) -> np.ndarray:
-        """Responses (m,) from integrals (K,).
+        """Responses (m,) from the values of the slots (S,).
 
         Raises:
             ZeroDivisionError, ValueError, OverflowError: Where `combine` has no real value.
@@ -121,20 +155,42 @@ class Combination:
         """Responses at two made-up sets of integrals: changes with what `combine` computes."""
         parts = []
         for probe in (0.7, 1.3):
-            values = probe + 0.1 * np.arange(len(self.integrals))
+            values = probe + 0.1 * np.arange(len(self.slots))
             try:
                 parts.append(" ".join(f"{value:.9g}" for value in self.value(values)))
             except (ArithmeticError, ValueError) as error:
                 parts.append(type(error).__name__)
-        return " | ".join([*self._names, *parts])
+        return " | ".join([*self._names, *(str(slot) for slot in self.slots), *parts])
 
     def slope(self, integrals: np.ndarray) -> np.ndarray:
-        """Derivative (m, K) of the responses by the integrals."""
+        """Derivative (m, S) of the responses by the slots."""
         known = dict(zip(self._placeholders, integrals.tolist(), strict=True))
-        matrix = np.zeros((len(self._values), len(self.integrals)))
-        for row, (slots, slopes) in enumerate(zip(self.slots, self._slopes, strict=True)):
+        matrix = np.zeros((len(self._values), len(self.slots)))
+        for row, (slots, slopes) in enumerate(zip(self.slots_of, self._slopes, strict=True)):
             matrix[row, slots] = [_number(slope, known) for slope in slopes]
         return matrix
+
+    def curvature(self, integrals: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Second derivative (S, S) of the responses' sum with weights (m,) by the slots."""
+        known = dict(zip(self._placeholders, integrals.tolist(), strict=True))
+        matrix = np.zeros((len(self.slots), len(self.slots)))
+        for weight, slots, curvatures in zip(weights, self.slots_of, self._curvatures, strict=True):
+            if weight:
+                matrix[np.ix_(slots, slots)] += weight * np.array(
+                    [[_number(entry, known) for entry in row] for row in curvatures]
+                )
+        return matrix
+
+
+def _point(response: Response, points: int) -> int | None:
+    """Number of the load path's point at which a response is taken; None for a sum."""
+    if response.at == "sum":
+        return None
+    number = -1 if response.at == "end" else response.at
+    assert isinstance(number, int)
+    if not -points <= number < points:
+        raise ValueError(f"response {response.name!r} is taken at point {number} of a load path of {points} points")
+    return number % points
 
 
 class _Placeholder(ufl.Constant):
