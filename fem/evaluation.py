@@ -144,7 +144,7 @@ class Evaluation:
         return self.chain() @ slopes
 
     def at_state(self, weights: np.ndarray, directions: np.ndarray | None = None) -> np.ndarray:
-        """If `at_end`, after a walk: derivative of combinations (r, m) of the responses, all or along directions (n, d)."""
+        """If `at_end`, after a walk: derivatives of combinations (r, m) of the responses, all or along (n, d)."""
         chain = weights @ self._end_chain()
         if directions is not None:
             return self._sensitivity.tangent(self._equilibrium, chain, directions)
