@@ -193,7 +193,7 @@ def _span_vectors(spans: Sequence[Span]) -> list[tuple[LinearForms, list[tuple[n
     for numbers in by_field.values():
         function = spans[numbers[0]].function
         test = ufl.TestFunction(function.function_space)
-        members = [Member(by_function(spans[k].form, function, test)) for k in numbers]
+        members = [Member(by_function(spans[k].form, function, test), spans[k].velocities) for k in numbers]
         families.append((LinearForms(members, function.function_space), [(spans[k].basis, k) for k in numbers]))
     return families
 

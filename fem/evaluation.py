@@ -106,7 +106,7 @@ class Evaluation:
         if self.at_end:
             self.walk()
             self.response()
-            return self._sensitivity.jacobian(self._equilibrium, self._end_chain(), method=method)
+            return self._sensitivity.jacobian(self._equilibrium, self.end_chain(), method=method)
         if self._recursion is None:
             return self._through_points(method=method)
         parameters = self._sensitivity.shape[1]
@@ -145,13 +145,19 @@ class Evaluation:
 
     def at_state(self, weights: np.ndarray, directions: np.ndarray | None = None) -> np.ndarray:
         """If `at_end`, after a walk: derivatives of combinations (r, m) of the responses, all or along (n, d)."""
-        chain = weights @ self._end_chain()
+        chain = weights @ self.end_chain()
         if directions is not None:
             return self._sensitivity.tangent(self._equilibrium, chain, directions)
         return self._sensitivity.adjoint(self._equilibrium, chain)
 
-    def _end_chain(self) -> np.ndarray:
+    def end_chain(self) -> np.ndarray:
+        """If `at_end`, after a walk: derivative (m, K) of the responses by the integrals."""
         return self.chain() @ self._taken[self._last]
+
+    def end_curvature(self, weights: np.ndarray) -> np.ndarray:
+        """If `at_end`, after a walk: second derivative (K, K) of the responses' sum with weights (m,)."""
+        taken = self._taken[self._last]
+        return taken.T @ self.curvature(weights) @ taken
 
     def transposed(self, weights: np.ndarray) -> np.ndarray:
         """Walk, and differentiate combinations (r, m) of the responses by the parameters, (r, n). Collective."""

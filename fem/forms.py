@@ -86,11 +86,11 @@ class Member:
 
     Attributes:
         form: The form to stack.
-        velocity: The mesh velocity, a function on the coordinate element, to differentiate along; or None.
+        velocities: Mesh velocities, functions on the coordinate element, to differentiate along, one after the other.
     """
 
     form: ufl.Form
-    velocity: Any = None
+    velocities: tuple[Any, ...] = ()
     count = 1
 
     @property
@@ -99,11 +99,13 @@ class Member:
         return self.form.empty()
 
     def stacked(self, place: Callable[[ufl.Form], ufl.Form]) -> ufl.Form:
-        """The form put in its place among others, then differentiated along the velocity."""
+        """The form put in its place among others, then differentiated along the velocities."""
         placed = place(self.form)
-        if self.velocity is None or placed.empty():
+        if placed.empty():
             return placed
-        return ufl.derivative(placed, ufl.SpatialCoordinate(placed.ufl_domain()), self.velocity)
+        for velocity in self.velocities:
+            placed = ufl.derivative(placed, ufl.SpatialCoordinate(placed.ufl_domain()), velocity)
+        return placed
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,11 +116,13 @@ class Span:
         form: The form to differentiate.
         function: By what.
         basis: Owned degrees of freedom of the basis functions, (owned, k).
+        velocities: As of a `Member`.
     """
 
     form: ufl.Form
     function: Any
     basis: np.ndarray
+    velocities: tuple[Any, ...] = ()
 
     @property
     def count(self) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 import ufl
 
 from fem.errors import agree
-from fem.forms import Member, Span, by_constant, by_function, total
+from fem.forms import Member, Span, by_constant, by_function, map_integrands, total
 from fem.stacking import owned_size
 
 
@@ -44,6 +44,10 @@ class Parameter(Protocol):
 class Binding(Protocol):
     """A parameter attached to one problem."""
 
+    @property
+    def count(self) -> int:
+        """How many names the parameter has."""
+
     def assign(self, values: np.ndarray) -> None:
         """Take values, one per name, as of now."""
 
@@ -52,6 +56,15 @@ class Binding(Protocol):
 
     def derivatives(self, form: ufl.Form) -> list[Member | Span]:
         """Derivatives of an expanded form, as many as there are names, boundary values included."""
+
+    def direct(self, values: np.ndarray) -> None:
+        """Take a direction, one value per name."""
+
+    def boundary_direction(self, values: np.ndarray) -> np.ndarray | float:
+        """Change of prescribed boundary values along a direction, at all of this rank's degrees of freedom."""
+
+    def along(self, form: ufl.Form) -> Member:
+        """Derivative of an expanded form along the direction taken, at fixed boundary values."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +116,8 @@ class Scalar:
     def bind(self, unknown: dolfinx.fem.Function, bcs: Sequence[dolfinx.fem.DirichletBC]) -> Binding:
         """Attach to a problem, finding the boundary values that the constant prescribes."""
         lift = _lift(self, unknown, bcs)
-        return _BoundScalar(self, unknown, lift, None if lift is None else lift.x.array.copy())
+        direction = dolfinx.fem.Constant(unknown.function_space.mesh, 1.0)
+        return _BoundScalar(self, unknown, direction, lift, None if lift is None else lift.x.array.copy())
 
 
 def _lift(
@@ -128,8 +142,10 @@ def _lift(
 class _BoundScalar:
     scalar: Scalar
     unknown: dolfinx.fem.Function
+    direction: dolfinx.fem.Constant
     lift: dolfinx.fem.Function | None
     full: np.ndarray | None
+    count = 1
 
     def assign(self, values: np.ndarray) -> None:
         self.scalar.constant.value[self.scalar.index] = values[0]
@@ -143,6 +159,16 @@ class _BoundScalar:
         if self.lift is None:
             return [Member(slope)]
         return [Member(total([slope, by_function(form, self.unknown, self.lift)]))]
+
+    def direct(self, values: np.ndarray) -> None:
+        self.direction.value = values[0]
+
+    def boundary_direction(self, values: np.ndarray) -> np.ndarray | float:
+        return 0.0 if self.lift is None else values[0] * self.lift.x.array
+
+    def along(self, form: ufl.Form) -> Member:
+        slope = by_constant(form, self.scalar.constant, self.scalar.index)
+        return Member(map_integrands(lambda integrand: self.direction * integrand, slope))
 
 
 @dataclass(frozen=True)
@@ -181,7 +207,7 @@ class Field:
         if any(bc.g is self.function._cpp_object for bc in bcs):
             raise ValueError(f"field {self.name!r} prescribes boundary values; only a Scalar may do that")
         basis = np.stack([shape.x.array for shape in self.basis], axis=1)
-        return _BoundField(self.function, self.function.x.array.copy(), basis)
+        return _BoundField(self.function, self.function.copy(), self.function.x.array.copy(), basis)
 
 
 @dataclass(frozen=True)
@@ -189,8 +215,13 @@ class _BoundField:
     """Copies of the mean and the basis, so that later changes of the originals can't part values from derivatives."""
 
     function: dolfinx.fem.Function
+    direction: dolfinx.fem.Function
     mean: np.ndarray
     basis: np.ndarray
+
+    @property
+    def count(self) -> int:
+        return int(self.basis.shape[1])
 
     def assign(self, values: np.ndarray) -> None:
         self.function.x.array[:] = self.mean + self.basis @ values
@@ -200,6 +231,15 @@ class _BoundField:
 
     def derivatives(self, form: ufl.Form) -> list[Member | Span]:
         return [Span(form, self.function, self.basis[: owned_size(self.function.function_space)])]
+
+    def direct(self, values: np.ndarray) -> None:
+        self.direction.x.array[:] = self.basis @ values
+
+    def boundary_direction(self, values: np.ndarray) -> np.ndarray | float:
+        return 0.0
+
+    def along(self, form: ufl.Form) -> Member:
+        return Member(by_function(form, self.function, self.direction))
 
 
 Velocity = Callable[[np.ndarray], np.ndarray]
@@ -236,11 +276,14 @@ class Shape:
 class _BoundShape:
     """Adds its own share to the coordinates, which the problem resets before it assigns its parameters."""
 
+    count = 1
+
     def __init__(self, shape: Shape, mesh: dolfinx.mesh.Mesh) -> None:
         self._mesh = mesh
         self._reference = shape.reference
         self._nodal = _nodal_velocity(shape, mesh)
         self._velocity = _coordinate_function(mesh, self._nodal)
+        self._direction = self._velocity.copy()
 
     def assign(self, values: np.ndarray) -> None:
         x = self._mesh.geometry.x
@@ -250,7 +293,16 @@ class _BoundShape:
         """Nothing to do: a shape prescribes no boundary values."""
 
     def derivatives(self, form: ufl.Form) -> list[Member | Span]:
-        return [Member(form, self._velocity)]
+        return [Member(form, (self._velocity,))]
+
+    def direct(self, values: np.ndarray) -> None:
+        self._direction.x.array[:] = values[0] * self._velocity.x.array
+
+    def boundary_direction(self, values: np.ndarray) -> np.ndarray | float:
+        return 0.0
+
+    def along(self, form: ufl.Form) -> Member:
+        return Member(form, (self._direction,))
 
 
 def _nodal_velocity(shape: Shape, mesh: dolfinx.mesh.Mesh) -> np.ndarray:

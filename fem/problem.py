@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from mpi4py import MPI
@@ -13,6 +14,7 @@ import ufl
 
 from fem import checks, forms
 from fem.assembly import Functionals
+from fem.curvature import Curvature
 from fem.digest import digest
 from fem.equilibrium import Equilibrium, Newton
 from fem.errors import NotConverged, agree
@@ -77,7 +79,6 @@ class Problem:
         self.mesh = unknown.function_space.mesh
         self.comm: MPI.Intracomm = self.mesh.comm
         self.fields = dict(fields or {})
-        self._kinds = tuple(parameters)
         self._parameters = tuple(name for parameter in parameters for name in parameter.names)
         self._responses = tuple(response.name for response in responses)
         self._bounds = checks.checked_box(parameters)
@@ -112,6 +113,7 @@ class Problem:
         self._evaluation = Evaluation(
             self._simulation, self._equilibrium, functionals, combination, self._sensitivity, self._recursion, path
         )
+        self._forms = residual, integrals
         self._closed = False
         self._solved: np.ndarray | None = None
 
@@ -214,6 +216,40 @@ class Problem:
             raise NotConverged("a derivative is not finite", reason="undefined response")
         return found.reshape(*np.shape(weights)[:-1], -1)
 
+    def hvp(self, x: ArrayLike, weights: ArrayLike, directions: ArrayLike) -> np.ndarray:
+        """Second derivatives of a weighted sum of the responses along directions, without the Hessian. Collective.
+
+        Args:
+            x: Parameter values (n,); where they are those of the last call, nothing is solved again.
+            weights: Of the responses, (m,).
+            directions: (k, n), or one (n,).
+
+        Returns:
+            Hessian of weights · y times each direction, (k, n), or one (n,).
+
+        Raises:
+            NotImplementedError: If internal variables, or responses before the end of the load path, are involved.
+        """
+        if not self._evaluation.at_end:
+            raise NotImplementedError(
+                "second derivatives are those of the state at the end of the load path; a problem with history, or "
+                "with responses at points before, has none yet: difference jvp or vjp instead"
+            )
+        weights = self._rows(weights, len(self._responses), "weights")
+        if len(weights) != 1:
+            raise ValueError(f"weights have shape {np.shape(weights)}, expected ({len(self._responses)},)")
+        rows = self._rows(directions, len(self._parameters), "directions")
+        self._solve(x)
+        found = self._curvature.products(self._equilibrium, self._evaluation, weights[0], rows)
+        if not np.isfinite(found).all():
+            raise NotConverged("a second derivative is not finite", reason="undefined response")
+        return found.reshape(np.shape(directions))
+
+    @cached_property
+    def _curvature(self) -> Curvature:
+        """Second derivatives, compiled when they are first wanted."""
+        return Curvature(self._sensitivity, *self._forms, self.unknown, self._bindings)
+
     def walk(self, x: ArrayLike) -> Iterator[Step]:
         """Take the steps of the load path for parameters x (n,), one after the other. Collective.
 
@@ -275,8 +311,8 @@ class Problem:
     def _assign(self, values: np.ndarray) -> None:
         self.mesh.geometry.x[:] = self._coordinates
         start = 0
-        for parameter, binding in zip(self._kinds, self._bindings, strict=True):
-            stop = start + len(parameter.names)
+        for binding in self._bindings:
+            stop = start + binding.count
             binding.assign(values[start:stop])
             start = stop
         if self._orientation is not None:

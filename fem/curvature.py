@@ -1,0 +1,134 @@
+r"""Second derivatives of responses: Hessian-vector products, on the factorization that found the state.
+
+With Lagrangian L = Σ aᵢ Iᵢ − F[λ] of the integrals Iᵢ, weighted so that a response's gradient is that of their sum, and
+adjoint state λ, the gradient is D L: the derivative by parameters and prescribed values. Along a direction d the
+state changes by u' (one solve with the tangent), the weights by a' and the adjoint state by λ' (one transposed solve),
+
+    Kᵀ λ' = δ(∂L/∂u) + Σ aᵢ' ∂Iᵢ/∂u,        H d = δ(D L) + Σ aᵢ' ∂Iᵢ/∂m − (∂F/∂m)ᵀ λ',
+
+where δ differentiates along d and u' at fixed λ and a.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mpi4py import MPI
+import dolfinx
+import numpy as np
+import ufl
+
+from fem.assembly import Columns, Functionals, LinearForms
+from fem.equilibrium import Equilibrium
+from fem.evaluation import Evaluation
+from fem.forms import Member, Span, by_function, total
+from fem.parameters import Binding
+from fem.sensitivity import Sensitivity, by_parameters
+
+
+class Curvature:
+    """Compiled second derivatives of K integrals by n parameters, at the end of a load path without history.
+
+    Args:
+        sensitivity: First derivatives.
+        residual: F, expanded.
+        integrals: K integrals, expanded.
+        unknown: The state.
+        bindings: The parameters.
+    """
+
+    def __init__(
+        self,
+        sensitivity: Sensitivity,
+        residual: ufl.Form,
+        integrals: Sequence[ufl.Form],
+        unknown: dolfinx.fem.Function,
+        bindings: Sequence[Binding],
+    ) -> None:
+        space = unknown.function_space
+        self._comm = space.mesh.comm
+        self._sensitivity = sensitivity
+        self._bindings = bindings
+        self._unknown = unknown
+        self._moved = dolfinx.fem.Function(space)
+        self._adjoint = dolfinx.fem.Function(space)
+        self._weights = dolfinx.fem.Constant(space.mesh, np.zeros(len(integrals)))
+        (test,) = residual.arguments()
+        work = ufl.replace(residual, {test: self._adjoint})
+        lagrangian = total([*(self._weights[k] * form for k, form in enumerate(integrals)), -work])
+        self._by_state = LinearForms(self._along(Member(by_function(lagrangian, unknown, test))), space)
+        members, self._columns = [], []
+        start = 0
+        for member in by_parameters(lagrangian, bindings):
+            for derivative in self._along(member):
+                members.append(derivative)
+                self._columns.append(np.arange(start, start + member.count))
+            start += member.count
+        self._by_parameter = Functionals(members, space.mesh)
+
+    def _along(self, member: Member | Span) -> list[Member | Span]:
+        """δ of a form: the derivative along all parameters' directions and that of the state."""
+        plain = [by_function(member.form, self._unknown, self._moved)]
+        shapes: list[Member | Span] = []
+        for binding in self._bindings:
+            derivative = binding.along(member.form)
+            if derivative.velocities:
+                shapes.append(_like(member, derivative.form, derivative.velocities))
+            else:
+                plain.append(derivative.form)
+        return [_like(member, total(plain), ()), *shapes]
+
+    def products(
+        self, equilibrium: Equilibrium, evaluation: Evaluation, weights: np.ndarray, directions: np.ndarray
+    ) -> np.ndarray:
+        """Hessian of the responses' sum with weights (m,), times each direction (k, n): (k, n). Collective."""
+        first = self._sensitivity
+        loads, slopes, partial = first.loads.assemble(), first.slopes.assemble().times(), first.partial()
+        weighting = weights @ evaluation.end_chain()
+        self._weights.value[:] = weighting
+        self._assign(self._adjoint, equilibrium.solve_tangent(slopes @ weighting[:, None], transposed=True)[:, 0])
+        moved = -equilibrium.solve_tangent(loads.times(directions.T))
+        free_slopes = slopes.copy()
+        free_slopes[equilibrium.constrained] = 0.0
+        change = directions @ partial.T + self._summed(moved.T @ free_slopes)
+        reweighting = change @ evaluation.end_curvature(weights)
+        right = slopes @ reweighting.T
+        direct = reweighting @ partial
+        for k, direction in enumerate(directions):
+            self._direct(direction, moved[:, k])
+            right[:, k] += self._by_state.assemble().times().sum(axis=1)
+            for columns, values in zip(self._columns, self._split(self._by_parameter.assemble()), strict=True):
+                direct[k, columns] += values
+        return self._finish(equilibrium, loads, right, direct)
+
+    def _finish(self, equilibrium: Equilibrium, loads: Columns, right: np.ndarray, direct: np.ndarray) -> np.ndarray:
+        adjoints = equilibrium.solve_tangent(right, transposed=True)
+        return direct - self._summed(loads.transposed_times(adjoints))
+
+    def _split(self, values: np.ndarray) -> list[np.ndarray]:
+        return np.split(values, np.cumsum([len(columns) for columns in self._columns])[:-1])
+
+    def _direct(self, direction: np.ndarray, moved: np.ndarray) -> None:
+        """Let parameters and state change along a direction."""
+        self._assign(self._moved, moved)
+        start = 0
+        for binding in self._bindings:
+            stop = start + binding.count
+            binding.direct(direction[start:stop])
+            self._moved.x.array[:] += binding.boundary_direction(direction[start:stop])
+            start = stop
+
+    @staticmethod
+    def _assign(function: dolfinx.fem.Function, owned: np.ndarray) -> None:
+        function.x.array[: len(owned)] = owned
+        function.x.scatter_forward()
+
+    def _summed(self, local: np.ndarray) -> np.ndarray:
+        return self._comm.allreduce(local, op=MPI.SUM) if self._comm.size > 1 else local
+
+
+def _like(member: Member | Span, form: ufl.Form, velocities: tuple[object, ...]) -> Member | Span:
+    """A derivative of a member: of its form, and along further velocities."""
+    if isinstance(member, Span):
+        return Span(form, member.function, member.basis, member.velocities + velocities)
+    return Member(form, member.velocities + velocities)
