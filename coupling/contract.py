@@ -44,6 +44,25 @@ class Model(Protocol):
 
 
 @runtime_checkable
+class Products(Protocol):
+    """What a model may offer besides: its Jacobian times vectors, without the Jacobian; for thousands of parameters."""
+
+    def jvp(self, x: ArrayLike, directions: ArrayLike) -> Array:
+        """Derivatives (k, m) of the responses at x (n,) along directions (k, n)."""
+
+    def vjp(self, x: ArrayLike, weights: ArrayLike) -> Array:
+        """Gradients (k, n) of the responses' sums with weights (k, m), at x (n,)."""
+
+
+@runtime_checkable
+class Curved(Protocol):
+    """What a model may offer besides: second derivatives along vectors."""
+
+    def hvp(self, x: ArrayLike, weights: ArrayLike, directions: ArrayLike) -> Array:
+        """Hessian of the responses' sum with weights (m,), at x (n,), times directions (k, n): (k, n)."""
+
+
+@runtime_checkable
 class SampleFailure(Protocol):
     """What an exception carries when a sample has no answer: recorded by an ensemble, never fatal to it."""
 

@@ -1,0 +1,85 @@
+import numpy as np
+from problems import block, interior_point
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+from toys import Smooth
+
+from coupling import torch_bridge
+from coupling.torch_bridge import torch_function
+from fem.library.random_block import random_block
+
+
+def scaled(model):
+    """The model on the unit box, with responses of order one, as a function of tensors."""
+    low, high = torch.as_tensor(model.bounds).T
+    middle = model.evaluate(model.bounds.mean(axis=1), jacobian=False)[0]
+    function, size = torch_function(model), torch.as_tensor(np.abs(middle))
+    return lambda t: function(low + t * (high - low)) / size
+
+
+def unit_points(model, count, seed=3):
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(0.3, 0.7, (count, len(model.parameters)))
+    return torch.as_tensor(points).requires_grad_()
+
+
+@pytest.mark.parametrize("make", [block, lambda: random_block(cells=(4, 4), modes=10)], ids=["linear", "neo-Hookean"])
+def test_a_problem_passes_torchs_first_and_second_order_checks(make):
+    problem = make()
+    t = unit_points(problem, 2)
+    assert gradcheck(scaled(problem), (t,), eps=1e-5, atol=1e-6, rtol=1e-5)
+    assert gradgradcheck(scaled(problem), (t,), eps=1e-5, atol=1e-5, rtol=1e-4)
+
+
+def test_products_replace_a_jacobian_that_would_be_too_large(monkeypatch):
+    problem = block()
+    x = torch.as_tensor(interior_point(problem, 1)).requires_grad_()
+    by_jacobian = torch.autograd.grad(torch_function(problem)(x).sum(), x)[0]
+    monkeypatch.setattr(torch_bridge, "MANY", 1)
+    monkeypatch.setattr(type(problem), "evaluate", without_jacobian(type(problem).evaluate))
+    by_products = torch.autograd.grad(torch_function(problem)(x).sum(), x)[0]
+    assert by_products.numpy() == pytest.approx(by_jacobian.numpy(), rel=1e-10)
+
+
+def without_jacobian(evaluate):
+    def refusing(self, x, *, jacobian=True):
+        assert not jacobian
+        return evaluate(self, x, jacobian=False)
+
+    return refusing
+
+
+def test_training_through_a_model_recovers_a_parameter():
+    model = Smooth()
+    function = torch_function(model)
+    truth = torch.tensor([2e5, 1.2, 1.5], dtype=torch.float64)
+    observed = function(truth)
+    thickness = torch.tensor(0.9, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([thickness], max_iter=30, tolerance_grad=1e-12)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (function(torch.stack([truth[0], thickness, truth[2]])) - observed).square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert thickness.item() == pytest.approx(1.2, rel=1e-6)
+
+
+def test_a_model_without_second_derivatives_says_so():
+    x = torch.tensor([2e5, 1.2, 1.5], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(torch_function(Smooth())(x).sum(), x, create_graph=True)
+    with pytest.raises(TypeError, match="Smooth has no hvp"):
+        gradient.sum().backward()
+
+
+def test_shape_type_and_batches_are_those_of_the_tensor():
+    function = torch_function(Smooth())
+    x = torch.tensor([[[2e5, 1.2, 1.5]], [[2.5e5, 1.0, 0.5]]], dtype=torch.float32)
+    assert function(x).shape == (2, 1, 3)
+    assert function(x).dtype == torch.float32
+    assert function(x[:0]).shape == (0, 1, 3)
+    with pytest.raises(ValueError, match=r"x has shape \(2,\), expected \(\.\.\., 3\)"):
+        function(torch.zeros(2))
