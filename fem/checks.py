@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import itertools
 from typing import Any
 
+from mpi4py import MPI
 import dolfinx
 import numpy as np
 import ufl
@@ -13,7 +15,7 @@ from ufl.algorithms.analysis import extract_type
 from fem.forms import Member, Span
 from fem.history import LocalUnknown, quadrature_degree
 from fem.parameters import Field, Parameter, Scalar, Shape
-from fem.responses import Combination, Response
+from fem.responses import SMOOTHER, Combination, Response, jumping
 
 UNMOVED = (
     ufl.Circumradius,
@@ -111,6 +113,51 @@ def check_independence(parameters: Sequence[Parameter], unknown: dolfinx.fem.Fun
                 f"parameters {owners[thing]!r} and {parameter.names[0]!r} set the same constant or function"
             )
         owners[thing] = parameter.names[0]
+
+
+def check_boundary_values(
+    parameters: Sequence[Parameter], bcs: Sequence[dolfinx.fem.DirichletBC], unknown: dolfinx.fem.Function
+) -> None:
+    """Refuse two parameters that prescribe the same boundary value. Collective; `ValueError` names them."""
+    names: dict[int, str] = {}
+    marked: dict[int, np.ndarray] = {}
+    for parameter in parameters:
+        if isinstance(parameter, Scalar):
+            own = [bc for bc in bcs if bc.g is parameter.constant._cpp_object]
+            for bc in own:
+                key = id(parameter.constant)
+                names.setdefault(key, parameter.name)
+                marked.setdefault(key, np.zeros(len(unknown.x.array), dtype=bool))[bc.dof_indices()[0]] = True
+    for first, second in itertools.combinations(marked, 2):
+        shared = int(np.count_nonzero(marked[first] & marked[second]))
+        if unknown.function_space.mesh.comm.allreduce(shared, op=MPI.SUM):
+            raise ValueError(
+                f"parameters {names[first]!r} and {names[second]!r} prescribe the same boundary value; "
+                "take the nodes that both hold out of one of the two boundary conditions"
+            )
+
+
+def check_smoothness(
+    responses: Sequence[Response], combination: Combination, integrals: Sequence[ufl.Form], unknown: Any
+) -> None:
+    """Refuse responses whose derivative jumps: absolute values, minima and maxima, unless raised to a power.
+
+    Args:
+        responses: The responses.
+        combination: Of the integrals.
+        integrals: Expanded.
+        unknown: What the solution is.
+    """
+    for response, slots in zip(responses, combination.slots_of, strict=True):
+        own = [integrals[combination.slots[slot][0]] for slot in slots]
+        expressions = [integral.integrand() for form in own for integral in form.integrals()]
+        for expression in expressions:
+            for node in jumping(expression):
+                if unknown in extract_type(node, ufl.Coefficient):
+                    raise ValueError(
+                        f"response {response.name!r} uses {type(node).__name__} of the solution, whose derivative "
+                        f"jumps; {SMOOTHER}"
+                    )
 
 
 def check_effect(names: Sequence[str], families: Sequence[Sequence[Member | Span]]) -> None:

@@ -24,14 +24,8 @@ LINEAR_RTOL = 1e-6
 STAGNATION = 1e-10
 """Size of a Newton step, relative to the solution, after which quadratic convergence leaves nothing but round-off."""
 
-GROWTH = 1e4
-"""Growth of the residual in one Newton step beyond which the step is shortened.
-
-Large, since the residual of a slender body that rotates rises by orders of magnitude before it falls.
-"""
-
 SHORTENINGS = 6
-"""How often a Newton step is halved before it has failed."""
+"""How often a line search halves a Newton step."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +36,22 @@ class Newton:
         rtol: Residual at which to stop, relative to that at the start of a load step; round-off stops it, too.
         max_iterations: Iterations after which a load step has failed.
         smallest_step: Part of the way between two points of the load path at which cutting it back ends.
+        growth: A line search: Newton steps are halved until the residual grows by no more than this factor, such as 2.
+            By default whole steps are taken, and a load step is cut back where they lead astray. The residual of a
+            slender body that turns rises by orders of magnitude before it falls, and a step that was halved out of an
+            impossible state may end in a wrong one.
     """
 
     rtol: float = 1e-10
     max_iterations: int = 25
     smallest_step: float = 1 / 64
+    growth: float = np.inf
 
     def __post_init__(self) -> None:
         if not (0.0 < self.rtol < 1.0 and self.max_iterations >= 1 and 0.0 < self.smallest_step <= 1.0):
             raise ValueError(f"{self}: expected rtol in (0, 1), max_iterations >= 1, smallest_step in (0, 1]")
+        if not self.growth >= 1.0:
+            raise ValueError(f"growth is {self.growth}, expected at least 1")
 
 
 class Equilibrium:
@@ -251,19 +252,19 @@ class Equilibrium:
         self._residual.petsc_vec.stateIncrease()
 
     def _take_step(self, gap: np.ndarray | None) -> float:
-        """Go along the Newton step as far as the residual stays sound, and append its norm; the part taken."""
-        before, part = self._unknown.x.array.copy(), 1.0
-        limit = np.inf if self.linear else GROWTH * self.residuals[-1]
-        for _ in range(SHORTENINGS):
+        """Go along the Newton step, as far as the line search allows; the part taken."""
+        before = self._unknown.x.array.copy()
+        searching = np.isfinite(self._newton.growth) and not self.linear
+        limit = self._newton.growth * self.residuals[-1]
+        for part in 0.5 ** np.arange(SHORTENINGS + 1):
             self._unknown.x.array[:] = before if gap is None else before + part * gap
             self._unknown.x.array[: self._owned] -= part * self._step.array_r
             self._unknown.x.scatter_forward()
             size = self._assemble_residual()
-            if size <= limit or self.linear:
+            if size <= limit or not searching:
                 break
-            part *= 0.5
         self.residuals.append(self._checked(size))
-        return part
+        return float(part)
 
     def _round_off(self) -> float:
         """Residual that round-off of strains leaves: that of a motion by a few ulps of a cell's size."""

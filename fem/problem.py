@@ -90,6 +90,8 @@ class Problem:
         integrals = [forms.expand(forms.with_quadrature_degrees(i)) for i in combination.integrals]
         checks.check_independence(parameters, unknown)
         checks.check_forms([residual, *integrals], unknown, parameters)
+        checks.check_boundary_values(parameters, bcs, unknown)
+        checks.check_smoothness(responses, combination, integrals, unknown)
         checks.check_history([residual, *integrals], history or {}, local)
         memory = History(history, local) if history else None
         self._bindings = [parameter.bind(unknown, bcs) for parameter in parameters]

@@ -193,6 +193,29 @@ def _point(response: Response, points: int) -> int | None:
     return number % points
 
 
+SMOOTHER = "take a p_norm for a maximum, ufl.sqrt(a**2 + small**2) for an absolute value"
+
+
+def jumping(expression: Any) -> list[Any]:
+    """Absolute values, maxima and minima in an expression, unless raised to a power: their derivatives jump."""
+    kinds = (ufl.classes.Abs, ufl.classes.MaxValue, ufl.classes.MinValue)
+    found, seen, waiting = [], set(), [expression]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        operands = node.ufl_operands
+        if isinstance(node, ufl.classes.Power) and isinstance(operands[0], kinds):
+            exponent = operands[1]
+            if isinstance(exponent, ufl.classes.ScalarValue) and float(exponent) > 1.0:
+                operands = operands[0].ufl_operands
+        if isinstance(node, kinds):
+            found.append(node)
+        waiting.extend(operands)
+    return found
+
+
 class _Placeholder(ufl.Constant):
     """Stands for an integral while `combine` is called once, in UFL's arithmetic."""
 
@@ -218,6 +241,10 @@ def _check_combined(name: str, combined: Any, placeholders: Sequence[Any]) -> No
                 f"combine of response {name!r} uses {terminal}, whose derivative would be lost; "
                 "put it into an integral, such as constant * ufl.dx"
             )
+    if jumps := jumping(value):
+        raise ValueError(
+            f"combine of response {name!r} uses {type(jumps[0]).__name__}, whose derivative jumps; {SMOOTHER}"
+        )
     probe = dict.fromkeys(placeholders, 0.7)
     with warnings.catch_warnings(action="ignore"), contextlib.suppress(ArithmeticError):
         try:
