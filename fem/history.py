@@ -44,7 +44,8 @@ def _space(mesh: dolfinx.mesh.Mesh, shape: tuple[int, ...], degree: int) -> dolf
 class LocalUnknown:
     """A scalar that solves an equation at every quadrature point, such as the plastic multiplier of a return mapping.
 
-    Newton's method solves it at the points before each assembly. Its UFL `value` is one more Newton step from there:
+    Newton's method solves it at the points before each assembly, starting from zero, where the equation needs a finite
+    slope; an equation that is convex or concave and has its root on the flat side is safe. Its UFL `value` is one more Newton step from there:
     the same number, whose derivative by everything in the equation is that of the implicit function theorem.
 
     Args:

@@ -1,21 +1,37 @@
-"""The example that users copy from, against Timoshenko's bimetal formula."""
+"""The examples that users copy from, against Timoshenko's bimetal formula and the theory of creeping beams."""
 
 import importlib.util
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from coupling.verify import taylor_test
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "own_problem.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def loaded(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("own_problem", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded("own_problem")
+
+
+@pytest.fixture(scope="module")
+def own_material():
+    return loaded("own_material")
+
+
+@pytest.fixture(scope="module")
+def bracket(own_material):
+    return own_material.creeping_bracket()
 
 
 def test_bimetal_deflection_matches_timoshenko(example):
@@ -36,3 +52,23 @@ def test_bimetal_deflection_matches_timoshenko(example):
 def test_its_derivatives_pass_taylor(example):
     report = taylor_test(example.bimetal(), seed=1)
     assert report.passed, report
+
+
+def test_the_bracket_creeps_as_fast_as_a_beam_of_norton_s_material_in_the_end(own_material, bracket):
+    traction, rate, n = 3.0, 3e-12, 4.0
+    deflection = [abs(bracket.unknown.x.array).max() for _ in bracket.walk([150e3, traction, rate, n])]
+    found = (deflection[-1] - deflection[-2]) / (own_material.HOURS[-1] - own_material.HOURS[-2])
+    half = own_material.HEIGHT / 2
+    in_plane_strain = rate * (math.sqrt(3) / 2) ** (n + 1)
+    stiffness = 2 / (2 + 1 / n) * half ** (2 + 1 / n)
+    curvature = in_plane_strain * (traction * own_material.HEIGHT / stiffness) ** n  # per unit of distance to the load
+    assert found == pytest.approx(
+        curvature * own_material.LENGTH ** (n + 2) / (n + 2), rel=0.1
+    )  # 0.05 on a fine mesh, less if longer
+
+
+def test_derivatives_of_the_bracket_pass_taylor_and_both_methods_agree(bracket):
+    report = taylor_test(bracket, seed=2)
+    assert report.passed, report
+    (_, tangent), (_, adjoint) = (bracket.evaluate(report.point, method=method) for method in ("tangent", "adjoint"))
+    assert np.abs(tangent - adjoint).max(axis=0) == pytest.approx(np.zeros(4), abs=1e-9 * np.abs(tangent).max())

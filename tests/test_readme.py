@@ -13,8 +13,8 @@ BLOCK = re.compile(r"(?P<excuse><!--[^\n]*-->\n)?```(?P<language>bash|python)\n(
 EXCUSES = ("run by continuous integration", "an excerpt", "needs other package sources than the tests have")
 
 
-def blocks():
-    return list(BLOCK.finditer((ROOT / "README.md").read_text()))
+def blocks(page="README.md"):
+    return list(BLOCK.finditer((ROOT / page).read_text()))
 
 
 def test_excused_blocks_give_a_known_reason():
@@ -23,11 +23,14 @@ def test_excused_blocks_give_a_known_reason():
             assert any(excuse in block["excuse"] for excuse in EXCUSES)
 
 
-def test_the_excerpt_is_one():
-    (excerpt,) = (block["text"] for block in blocks() if "an excerpt" in (block["excuse"] or ""))
-    example = (ROOT / "examples" / "own_problem.py").read_text()
-    lines = {line.strip() for line in example.splitlines()}
-    assert all(line.strip() in lines for line in excerpt.splitlines())
+@pytest.mark.parametrize("page", ["README.md", "docs/problems.md"])
+def test_excerpts_are_some(page):
+    found = [block for block in blocks(page) if "an excerpt" in (block["excuse"] or "")]
+    assert found
+    for block in found:
+        source = re.search(r"an excerpt of (\S+)", block["excuse"])[1]
+        lines = {line.strip() for line in (ROOT / source).read_text().splitlines()}
+        assert all(line.strip() in lines for line in block["text"].splitlines())
 
 
 def test_linked_files_exist():
