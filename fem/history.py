@@ -15,9 +15,8 @@ import dolfinx
 import numpy as np
 import ufl
 from ufl.algorithms import expand_derivatives
-from ufl.algorithms.transformer import strip_variables
 
-from fem.forms import by_function, expand, total
+from fem.forms import by_function, expand, total, without_variables
 from fem.jit import compile_expression, compile_form
 from fem.stacking import owned_size
 
@@ -45,8 +44,9 @@ class LocalUnknown:
     """A scalar that solves an equation at every quadrature point, such as the plastic multiplier of a return mapping.
 
     Newton's method solves it at the points before each assembly, starting from zero, where the equation needs a finite
-    slope; an equation that is convex or concave and has its root on the flat side is safe. Its UFL `value` is one more Newton step from there:
-    the same number, whose derivative by everything in the equation is that of the implicit function theorem.
+    slope; an equation that is convex or concave and has its root on the flat side is safe. Its UFL `value` is one more
+    Newton step from there: the same number, whose derivative by everything in the equation is that of the implicit
+    function theorem.
 
     Args:
         mesh: Its mesh.
@@ -88,8 +88,8 @@ class LocalUnknown:
         variable_left = ufl.as_ufl(equation(trial))
         if variable_left.ufl_shape != ():
             raise ValueError(f"the equation of {self.name!r} has shape {variable_left.ufl_shape}, expected a scalar")
-        slope = strip_variables(expand_derivatives(ufl.diff(variable_left, trial)))
-        left = strip_variables(expand_derivatives(variable_left))
+        slope = without_variables(expand_derivatives(ufl.diff(variable_left, trial)))
+        left = without_variables(expand_derivatives(variable_left))
         self._equation = (left, slope)
         return self.function - left / slope
 
