@@ -48,7 +48,7 @@ bench: $(READY) ## the figures in docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
 lock: $(READY) ## resolve the dependencies anew into requirements.lock
-	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.12 --extra dev --no-header --no-annotate \
+	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.12 --extra dev --extra oracle --no-header --no-annotate \
 		--output-file requirements.lock pyproject.toml
 
 clean: ## remove the environment and whatever was built

@@ -51,6 +51,8 @@ class Curvature:
         self._bindings = bindings
         self._unknown = unknown
         self._moved = dolfinx.fem.Function(space)
+        self._motions = [binding.motion for binding in bindings if binding.motion]
+        self._motion = self._motions[0].copy() if self._motions else None
         self._adjoint = dolfinx.fem.Function(space)
         self._weights = dolfinx.fem.Constant(space.mesh, np.zeros(len(integrals)))
         (test,) = residual.arguments()
@@ -69,14 +71,9 @@ class Curvature:
     def _along(self, member: Member | Span) -> list[Member | Span]:
         """δ of a form: the derivative along all parameters' directions and that of the state."""
         plain = [by_function(member.form, self._unknown, self._moved)]
-        shapes: list[Member | Span] = []
-        for binding in self._bindings:
-            derivative = binding.along(member.form)
-            if derivative.velocities:
-                shapes.append(_like(member, derivative.form, derivative.velocities))
-            else:
-                plain.append(derivative.form)
-        return [_like(member, total(plain), ()), *shapes]
+        plain += [binding.along(member.form) for binding in self._bindings]
+        by_shape = [_like(member, member.form, (self._motion,))] if self._motion else []
+        return [_like(member, total(plain), ()), *by_shape]
 
     def products(
         self, equilibrium: Equilibrium, evaluation: Evaluation, weights: np.ndarray, directions: np.ndarray
@@ -117,6 +114,8 @@ class Curvature:
             binding.direct(direction[start:stop])
             self._moved.x.array[:] += binding.boundary_direction(direction[start:stop])
             start = stop
+        if self._motion:
+            self._motion.x.array[:] = sum(motion.x.array for motion in self._motions)
 
     @staticmethod
     def _assign(function: dolfinx.fem.Function, owned: np.ndarray) -> None:

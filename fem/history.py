@@ -185,6 +185,12 @@ class History:
             function.x.scatter_forward()
             start += size
 
+    def adopt_tags(self, form: ufl.Form) -> None:
+        """Let `update` be integrated with the mesh tags of a form's cells: DOLFINx takes no others in a sum of both."""
+        tags = [i.subdomain_data() for i in form.integrals() if i.integral_type() == "cell" and i.subdomain_data()]
+        if tags:
+            self._measure = self._measure(subdomain_data=tags[0])
+
     def update(self, weight: Any) -> ufl.Form:
         """What internal variables become less what they became, tested: its derivatives are those of the update.
 

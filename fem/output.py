@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mpi4py import MPI
+import basix
 import basix.ufl
 import dolfinx
 import numpy as np
+from numpy.typing import ArrayLike
+import ufl
+from ufl.algorithms import extract_coefficients
 
 from fem.jit import compile_expression
 from fem.problem import Problem
@@ -44,11 +50,11 @@ def picture(problem: Problem, field: str) -> Picture:
     """
     if problem.mesh.topology.cell_name() != "triangle":
         raise ValueError(f"pictures are of triangles, this mesh has cells {problem.mesh.topology.cell_name()!r}")
-    nodal = _broken(problem, field, 2)
-    space = nodal.function_space
-    cells = space.dofmap.list[: problem.mesh.topology.index_map(2).size_local]
+    values = _Sampler(problem, _field(problem, field), 2).values().ravel()
+    element = basix.ufl.element("Lagrange", "triangle", 2, discontinuous=True)
+    space = dolfinx.fem.functionspace(problem.mesh, element)
+    cells = space.dofmap.list[: _owned_cells(problem.mesh)]
     points = space.tabulate_dof_coordinates()[:, :2][cells].reshape(-1, 2)
-    values = nodal.x.array[cells].ravel()
     triangles = (6 * np.arange(len(cells))[:, None, None] + SIX_NODES).reshape(-1, 3)
     parts = problem.comm.gather((points, triangles, values), root=0)
     if parts is None:
@@ -71,16 +77,85 @@ def write_vtk(problem: Problem, path: str | Path) -> Path:
     Returns:
         The path written.
     """
+    frame = _Frame(problem, problem.fields)
+    path = _prepared(problem, path)
+    with dolfinx.io.VTKFile(problem.comm, str(path), "w") as file:
+        file.write_function(frame.functions())
+    return path
+
+
+def write_path(problem: Problem, x: ArrayLike, path: str | Path, points: Sequence[int] | None = None) -> Path:
+    """Walk the load path and write a time series of unknown, fields and internal variables for ParaView. Collective.
+
+    Its time is the number of the load path's point. Internal variables, as they are at the end of each load step, are
+    written entry by entry, `plastic_strain_0` and so on; a field of the same name takes a scalar's place.
+
+    Args:
+        problem: A problem; its last evaluation is lost.
+        x: Parameter values (n,).
+        path: A `.pvd` file; the `.vtu` files that it names come beside it.
+        points: Numbers of the load path's points to write, counted from 0, or from -1 backwards; by default all.
+
+    Returns:
+        The path written.
+
+    Raises:
+        NotConverged: If there is no equilibrium; the points before that are written.
+        ValueError: If the load path has no such point, or x is not within bounds.
+    """
+    count = len(problem._simulation._path.points)
+    chosen = range(count) if points is None else points
+    for point in chosen:
+        if not -count <= point < count:
+            raise ValueError(f"there is no point {point} in a load path of {count} points")
+    wanted = {point % count for point in chosen}
+    frame = _Frame(problem, {**_internal(problem), **problem.fields})
+    path = _prepared(problem, path)
+    with dolfinx.io.VTKFile(problem.comm, str(path), "w") as file:
+        for step in problem.walk(x):
+            if step.point in wanted:
+                file.write_function(frame.functions(), step.point)
+    return path
+
+
+def _internal(problem: Problem) -> dict[str, Any]:
+    """What each internal variable becomes in a load step."""
+    history = problem._simulation._history
+    return {f.name: new for f, new in zip(history._old, history._new, strict=True)} if history else {}
+
+
+def _prepared(problem: Problem, path: str | Path) -> Path:
+    """The path of a `.pvd` file, with a folder for it. Collective."""
     path = Path(path).with_suffix(".pvd")
     if problem.comm.rank == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
     problem.comm.barrier()
-    degree = problem.mesh.ufl_domain().ufl_coordinate_element().degree
-    functions = [_interpolated(part, degree) for part in _parts(problem.unknown)]
-    functions += [_averaged(problem, name, degree) for name in problem.fields]
-    with dolfinx.io.VTKFile(problem.comm, str(path), "w") as file:
-        file.write_function(functions)
     return path
+
+
+class _Frame:
+    """What ParaView gets to see of a problem's present state: the unknown, and expressions made continuous.
+
+    Args:
+        problem: The problem.
+        expressions: UFL expressions by name.
+    """
+
+    def __init__(self, problem: Problem, expressions: Mapping[str, Any]) -> None:
+        self._problem = problem
+        self._degree = problem.mesh.ufl_domain().ufl_coordinate_element().degree
+        self._samplers = {name: _Sampler(problem, what, self._degree) for name, what in expressions.items()}
+        self._space = dolfinx.fem.functionspace(problem.mesh, ("Lagrange", self._degree))
+
+    def functions(self) -> list[dolfinx.fem.Function]:
+        """Functions on the Lagrange element of the mesh's geometry, which is what VTK can show. Collective."""
+        shown = [_interpolated(part, self._degree) for part in _parts(self._problem.unknown)]
+        for name, sampler in self._samplers.items():
+            values = sampler.values()
+            entries = range(values.shape[2])
+            names = [f"{name}_{k}" for k in entries] if sampler.shape else [name]
+            shown += [_averaged(self._space, names[k], values[:, :, k]) for k in entries]
+        return shown
 
 
 def _parts(unknown: dolfinx.fem.Function) -> list[dolfinx.fem.Function]:
@@ -103,29 +178,76 @@ def _interpolated(function: dolfinx.fem.Function, degree: int) -> dolfinx.fem.Fu
     return shown
 
 
-def _broken(problem: Problem, field: str, degree: int) -> dolfinx.fem.Function:
-    """A field at the nodes of every cell by itself, so that jumps between cells stay."""
-    if field not in problem.fields:
-        raise ValueError(f"unknown field {field!r}; the problem has {', '.join(problem.fields) or 'none'}")
-    element = basix.ufl.element("Lagrange", problem.mesh.basix_cell(), degree, discontinuous=True)
-    space = dolfinx.fem.functionspace(problem.mesh, element)
-    points = space.element.interpolation_points
-    function = dolfinx.fem.Function(space, name=field)
-    function.interpolate(compile_expression(problem.fields[field], points, problem.comm))
-    return function
+def _field(problem: Problem, name: str) -> Any:
+    """A field's UFL expression, a scalar."""
+    if name not in problem.fields:
+        raise ValueError(f"unknown field {name!r}; the problem has {', '.join(problem.fields) or 'none'}")
+    return problem.fields[name]
 
 
-def _averaged(problem: Problem, field: str, degree: int) -> dolfinx.fem.Function:
-    """A field made continuous: at each node the mean over the cells that meet there."""
-    broken = _broken(problem, field, degree)
-    function = dolfinx.fem.Function(dolfinx.fem.functionspace(problem.mesh, ("Lagrange", degree)), name=field)
-    cells = problem.mesh.topology.index_map(problem.mesh.topology.dim).size_local
-    nodes = function.function_space.dofmap.list[:cells]
-    count: Any = dolfinx.fem.Function(function.function_space)
-    np.add.at(function.x.array, nodes, broken.x.array[broken.function_space.dofmap.list[:cells]])
+class _Sampler:
+    """A UFL expression at the nodes of every cell by itself, so that jumps between cells stay.
+
+    One that holds internal variables is known at quadrature points only; from there it is continued linearly in each
+    cell, by least squares where there are more points than that takes, but not beyond the range of all points' values.
+
+    Args:
+        problem: The problem that it belongs to.
+        expression: Scalar, vector or tensor.
+        degree: Of the Lagrange element whose nodes are meant.
+    """
+
+    def __init__(self, problem: Problem, expression: Any, degree: int) -> None:
+        self._mesh = problem.mesh
+        self.shape = ufl.as_ufl(expression).ufl_shape
+        cell = problem.mesh.basix_cell()
+        nodes = basix.ufl.element("Lagrange", cell, degree, discontinuous=True).basix_element.points
+        points = _quadrature_points(expression)
+        self._continued = np.eye(len(nodes)) if points is None else _continuation(cell, points, nodes)
+        self._expression = compile_expression(expression, nodes if points is None else points, problem.comm)
+
+    def values(self) -> np.ndarray:
+        """Values (cells, nodes, entries) on the cells that this rank owns. Collective."""
+        cells = np.arange(_owned_cells(self._mesh), dtype=np.int32)
+        size = int(np.prod(self.shape, dtype=int))
+        sampled = self._expression.eval(self._mesh, cells).reshape(len(cells), self._continued.shape[1], size)
+        low, high = sampled.min(axis=(0, 1), initial=np.inf), sampled.max(axis=(0, 1), initial=-np.inf)
+        self._mesh.comm.Allreduce(MPI.IN_PLACE, low, op=MPI.MIN)
+        self._mesh.comm.Allreduce(MPI.IN_PLACE, high, op=MPI.MAX)
+        return np.clip(np.einsum("np,cpk->cnk", self._continued, sampled), low, high)
+
+
+def _quadrature_points(expression: Any) -> np.ndarray | None:
+    """The points in a cell at which an expression's internal variables live; None if it has none."""
+    for function in extract_coefficients(expression):
+        if getattr(function.ufl_element(), "has_custom_quadrature", False):
+            return np.asarray(function.function_space.element.interpolation_points)
+    return None
+
+
+def _continuation(cell: basix.CellType, points: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    """Matrix (nodes, points) to values at nodes from those at points: linear, or constant where these are too few."""
+    for degree in (1, 0):
+        element = basix.create_element(basix.ElementFamily.P, cell, degree, discontinuous=True)
+        known, wanted = (element.tabulate(0, x)[0, :, :, 0] for x in (points, nodes))
+        if np.linalg.matrix_rank(known) == known.shape[1]:
+            break
+    return np.asarray(wanted @ np.linalg.pinv(known))
+
+
+def _averaged(space: dolfinx.fem.FunctionSpace, name: str, values: np.ndarray) -> dolfinx.fem.Function:
+    """Values (cells, nodes) made continuous: at each node the mean over the cells that meet there. Collective."""
+    function = dolfinx.fem.Function(space, name=name)
+    nodes = space.dofmap.list[: len(values)]
+    count: Any = dolfinx.fem.Function(space)
+    np.add.at(function.x.array, nodes, values)
     np.add.at(count.x.array, nodes, 1.0)
     for summed in (function, count):
         summed.x.scatter_reverse(dolfinx.la.InsertMode.add)
         summed.x.scatter_forward()
     function.x.array[:] /= count.x.array
     return function
+
+
+def _owned_cells(mesh: dolfinx.mesh.Mesh) -> int:
+    return int(mesh.topology.index_map(mesh.topology.dim).size_local)

@@ -63,8 +63,12 @@ class Binding(Protocol):
     def boundary_direction(self, values: np.ndarray) -> np.ndarray | float:
         """Change of prescribed boundary values along a direction, at all of this rank's degrees of freedom."""
 
-    def along(self, form: ufl.Form) -> Member:
-        """Derivative of an expanded form along the direction taken, at fixed boundary values."""
+    def along(self, form: ufl.Form) -> ufl.Form:
+        """Derivative of an expanded form along the direction taken, at fixed boundary values and mesh."""
+
+    @property
+    def motion(self) -> dolfinx.fem.Function | None:
+        """Velocity of the mesh along the direction taken, on the coordinate element; None if it stays."""
 
 
 @dataclass(frozen=True)
@@ -166,9 +170,13 @@ class _BoundScalar:
     def boundary_direction(self, values: np.ndarray) -> np.ndarray | float:
         return 0.0 if self.lift is None else values[0] * self.lift.x.array
 
-    def along(self, form: ufl.Form) -> Member:
+    def along(self, form: ufl.Form) -> ufl.Form:
         slope = by_constant(form, self.scalar.constant, self.scalar.index)
-        return Member(map_integrands(lambda integrand: self.direction * integrand, slope))
+        return map_integrands(lambda integrand: self.direction * integrand, slope)
+
+    @property
+    def motion(self) -> None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -238,8 +246,12 @@ class _BoundField:
     def boundary_direction(self, values: np.ndarray) -> np.ndarray | float:
         return 0.0
 
-    def along(self, form: ufl.Form) -> Member:
-        return Member(by_function(form, self.function, self.direction))
+    def along(self, form: ufl.Form) -> ufl.Form:
+        return by_function(form, self.function, self.direction)
+
+    @property
+    def motion(self) -> None:
+        return None
 
 
 Velocity = Callable[[np.ndarray], np.ndarray]
@@ -301,8 +313,12 @@ class _BoundShape:
     def boundary_direction(self, values: np.ndarray) -> np.ndarray | float:
         return 0.0
 
-    def along(self, form: ufl.Form) -> Member:
-        return Member(form, (self._direction,))
+    def along(self, form: ufl.Form) -> ufl.Form:
+        return ufl.Form([])
+
+    @property
+    def motion(self) -> dolfinx.fem.Function:
+        return self._direction
 
 
 def _nodal_velocity(shape: Shape, mesh: dolfinx.mesh.Mesh) -> np.ndarray:

@@ -62,6 +62,7 @@ class Recursion:
         self._responses = responses
         self._comm = history.space.mesh.comm
         self._test = ufl.TestFunction(history.space)
+        history.adopt_tags(residual)
         self._loads = LinearForms(by_parameters(history.update(self._test), bindings), history.space)
         slopes = [Member(history.by_old(integral, self._test)) for integral in integrals]
         self._slopes = LinearForms(slopes, history.space)

@@ -19,3 +19,13 @@ class Cantilever(IntEnum):
     WALL = 1
     TIP = 2
     UPPER = 3
+
+
+class Specimen(IntEnum):
+    """Edges of the quarter specimen; LIGAMENT and AXIS lie on the symmetry axes y = 0 and x = 0, SIDE is free."""
+
+    NOTCH = 1
+    LIGAMENT = 2
+    AXIS = 3
+    END = 4
+    SIDE = 5
