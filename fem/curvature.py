@@ -67,6 +67,9 @@ class Curvature:
                 self._columns.append(np.arange(start, start + member.count))
             start += member.count
         self._by_parameter = Functionals(members, space.mesh)
+        self._walk = 0
+        self._for: np.ndarray | None = None
+        self._first: tuple[Columns, np.ndarray, np.ndarray]
 
     def _along(self, member: Member | Span) -> list[Member | Span]:
         """δ of a form: the derivative along all parameters' directions and that of the state."""
@@ -79,11 +82,7 @@ class Curvature:
         self, equilibrium: Equilibrium, evaluation: Evaluation, weights: np.ndarray, directions: np.ndarray
     ) -> np.ndarray:
         """Hessian of the responses' sum with weights (m,), times each direction (k, n): (k, n). Collective."""
-        first = self._sensitivity
-        loads, slopes, partial = first.loads.assemble(), first.slopes.assemble().times(), first.partial()
-        weighting = weights @ evaluation.end_chain()
-        self._weights.value[:] = weighting
-        self._assign(self._adjoint, equilibrium.solve_tangent(slopes @ weighting[:, None], transposed=True)[:, 0])
+        loads, slopes, partial = self._at_state(equilibrium, evaluation, weights)
         moved = -equilibrium.solve_tangent(loads.times(directions.T))
         free_slopes = slopes.copy()
         free_slopes[equilibrium.constrained] = 0.0
@@ -97,6 +96,22 @@ class Curvature:
             for columns, values in zip(self._columns, self._split(self._by_parameter.assemble()), strict=True):
                 direct[k, columns] += values
         return self._finish(equilibrium, loads, right, direct)
+
+    def _at_state(
+        self, equilibrium: Equilibrium, evaluation: Evaluation, weights: np.ndarray
+    ) -> tuple[Columns, np.ndarray, np.ndarray]:
+        """First derivatives, and the adjoint state in its place; found once for many directions in turn."""
+        if self._walk != evaluation.walks:
+            first = self._sensitivity
+            self._first = first.loads.assemble(), first.slopes.assemble().times(), first.partial()
+            self._walk, self._for = evaluation.walks, None
+        if self._for is None or not np.array_equal(self._for, weights):
+            weighting = weights @ evaluation.end_chain()
+            adjoint = equilibrium.solve_tangent(self._first[1] @ weighting[:, None], transposed=True)
+            self._weights.value[:] = weighting
+            self._assign(self._adjoint, adjoint[:, 0])
+            self._for = weights.copy()
+        return self._first
 
     def _finish(self, equilibrium: Equilibrium, loads: Columns, right: np.ndarray, direct: np.ndarray) -> np.ndarray:
         adjoints = equilibrium.solve_tangent(right, transposed=True)

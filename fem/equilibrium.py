@@ -11,8 +11,9 @@ import dolfinx.fem.petsc
 import numpy as np
 import ufl
 
+from fem.assembly import CHUNK, DirectedForms
 from fem.errors import NotConverged
-from fem.forms import depends_on, expand
+from fem.forms import by_function, depends_on, expand
 from fem.jit import compile_form
 from fem.linear_solver import DIRECT, LinearSolver, Options
 from fem.rigid_motions import rigid_motions
@@ -40,12 +41,16 @@ class Newton:
             By default whole steps are taken, and a load step is cut back where they lead astray. The residual of a
             slender body that turns rises by orders of magnitude before it falls, and a step that was halved out of an
             impossible state may end in a wrong one.
+        warm_start: Whether to begin where the last solve ended, which saves iterations where points follow each other
+            closely. By default each begins at the undeformed state, so that its answer does not depend on the one
+            before: where there are several equilibria, it might. A problem with history always does.
     """
 
     rtol: float = 1e-10
     max_iterations: int = 25
     smallest_step: float = 1 / 64
     growth: float = np.inf
+    warm_start: bool = False
 
     def __post_init__(self) -> None:
         if not (0.0 < self.rtol < 1.0 and self.max_iterations >= 1 and 0.0 < self.smallest_step <= 1.0):
@@ -64,6 +69,7 @@ class Equilibrium:
         options: PETSc options of the linear solver.
         newton: Tolerance and limits.
         prepare: Called before each assembly of the residual, as for equations to be solved point by point.
+        symmetric: Whether the tangent is, as that of an energy.
 
     Attributes:
         linear: Whether the tangent is the same for every state.
@@ -79,6 +85,7 @@ class Equilibrium:
         options: Options = DIRECT,
         newton: Newton = Newton(),
         prepare: Callable[[], None] = lambda: None,
+        symmetric: bool = False,
     ) -> None:
         space = unknown.function_space
         self._comm = space.mesh.comm
@@ -89,6 +96,9 @@ class Equilibrium:
         trial = ufl.TrialFunction(space)
         tangent = expand(ufl.derivative(residual, unknown, trial))
         self.linear = not depends_on(tangent, unknown)
+        self._form = residual
+        self._symmetric = symmetric
+        self._actions: dict[tuple[bool, int], DirectedForms] = {}
         self._residual_form = compile_form(residual, self._comm)
         self._tangent_form = compile_form(tangent, self._comm)
         self._matrix = dolfinx.fem.petsc.create_matrix(self._tangent_form)
@@ -98,7 +108,7 @@ class Equilibrium:
         self._lifting = dolfinx.la.vector(space.dofmap.index_map, space.dofmap.index_map_bs)
         self._step = self._residual.petsc_vec.duplicate()
         self._solver = LinearSolver(self._comm, options)
-        self._stale = self._refine = False
+        self._stale = False
         self._owned = owned_size(space)
         self.constrained = _constrained(bcs, owned=True)
         self._prescribed = _constrained(bcs, owned=False)
@@ -184,7 +194,7 @@ class Equilibrium:
         """Assemble and factorize the tangent at the present state. Collective; raises `NotConverged`."""
         self._assemble_tangent()
         self._solver.factor(self._matrix)
-        self._stale = self._refine = False
+        self._stale = False
 
     def solve_tangent(self, right: np.ndarray, *, transposed: bool = False) -> np.ndarray:
         """K⁻¹ or K⁻ᵀ times the columns of `right` (owned, k), zero at prescribed values. Collective.
@@ -194,11 +204,30 @@ class Equilibrium:
         free = right.copy()
         free[self.constrained] = 0.0
         if self._stale:
-            self._solver.keep_factor()
-            self._assemble_tangent()
-            self._stale, self._refine = False, True
-        solve = self._solver.refine_many if self._refine else self._solver.solve_many
-        return solve(free, transposed=transposed)
+            refined = self._solver.refine_many(
+                free, lambda columns: self._tangent_times(columns, transposed), transposed=transposed
+            )
+            if refined is not None:
+                return refined
+            self.factor()
+        return self._solver.solve_many(free, transposed=transposed)
+
+    def _tangent_times(self, columns: np.ndarray, transposed: bool) -> np.ndarray:
+        """K or Kᵀ times columns that vanish at prescribed values, without the matrix."""
+        width = min(columns.shape[1], CHUNK)
+        transposed = transposed and not self._symmetric
+        if (transposed, width) not in self._actions:
+            space, (test,) = self._unknown.function_space, self._form.arguments()
+
+            def action(direction: dolfinx.fem.Function) -> ufl.Form:
+                if transposed:
+                    return by_function(ufl.replace(self._form, {test: direction}), self._unknown, test)
+                return by_function(self._form, self._unknown, direction)
+
+            self._actions[transposed, width] = DirectedForms(action, [space], space, width)
+        product = self._actions[transposed, width].assemble(columns)
+        product[self.constrained] = 0.0
+        return product
 
     def _assemble_tangent(self) -> None:
         self._matrix.zeroEntries()
@@ -276,7 +305,8 @@ class Equilibrium:
         return 16 * np.finfo(float).eps * self._cell_size * size
 
     def _norm(self, owned: np.ndarray) -> float:
-        return float(np.sqrt(self._comm.allreduce(float(owned @ owned), op=MPI.SUM)))
+        square = float(np.einsum("i,i", owned, owned))  # no BLAS, whose idle threads would take the cores from assembly
+        return float(np.sqrt(self._comm.allreduce(square, op=MPI.SUM)))
 
 
 def _constrained(bcs: Sequence[dolfinx.fem.DirichletBC], *, owned: bool) -> np.ndarray:

@@ -30,6 +30,10 @@ class Evaluation:
         sensitivity: Derivatives at one state.
         recursion: Derivatives from step to step, where there is a history.
         path: The load path.
+
+    Attributes:
+        slots: Values (S,) of the last walk.
+        walks: How many there were, to tell one from the next.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Evaluation:
         self._taken = {p: combination.taken(p) for p in {None, *(when for _, when in combination.slots), self._last}}
         self._trajectory: Trajectory | None = None
         self.slots = np.zeros(0)
+        self.walks = 0
 
     @property
     def at_end(self) -> bool:
@@ -87,6 +92,7 @@ class Evaluation:
         Returns:
             Derivative (S, d) of the slots, if `derive` is given.
         """
+        self.walks += 1
         slots, slopes = np.zeros(len(self._combination.slots)), None
         self._trajectory = Trajectory(self._stored) if store else None
         for step in self._simulation.walk():
@@ -163,8 +169,7 @@ class Evaluation:
         """Walk, and differentiate combinations (r, m) of the responses by the parameters, (r, n). Collective."""
         if self._recursion is None:
             return weights @ self._through_points(method="adjoint")
-        if self._trajectory is None:
-            self.walk(store=True)
+        self.walk(store=True)
         return self.adjoint(weights @ self.chain())
 
     def adjoint(self, weights: np.ndarray) -> np.ndarray:

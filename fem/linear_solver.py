@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import itertools
 
@@ -72,7 +72,6 @@ class LinearSolver:
             NotConverged: If it holds NaN, or is singular.
         """
         self._ksp.setOperators(matrix)
-        self._ksp.getPC().setReusePreconditioner(False)
         trouble = None
         try:
             with self._shown(self._options):  # again, for what lies deeper than the solver: factors, levels
@@ -125,38 +124,33 @@ class LinearSolver:
             trouble = self._judge(solution.array_r)
         self._raise_if(agree(self._comm, trouble), "linear solve failed")
 
-    def keep_factor(self) -> None:
-        """From now on solve with the factor at hand, though the matrix changes; until the next `factor`."""
-        self._ksp.getPC().setReusePreconditioner(True)
+    def refine_many(
+        self, right: np.ndarray, product: Callable[[np.ndarray], np.ndarray], *, transposed: bool = False
+    ) -> np.ndarray | None:
+        """Like `solve_many` for a matrix that has changed since it was factorized, by iterative refinement. Collective.
 
-    def refine_many(self, right: np.ndarray, *, transposed: bool = False) -> np.ndarray:
-        """Like `solve_many` with the matrix as it is now, by iterative refinement on a factor of an earlier one.
+        Every step shrinks the residual as much as the first solution did, so that the last one need not be checked.
 
-        Collective. Where the two differ too much for that, the matrix is factorized after all.
+        Args:
+            right: Owned rows of the right-hand sides, (owned, k).
+            product: Of the matrix as it is now, or its transpose, with columns (owned, k).
+            transposed: Solve with the transposed matrix.
+
+        Returns:
+            Owned rows of the solutions, or None where the two matrices differ too much for that.
         """
         answer = self.solve_many(right, transposed=transposed)
-        before = np.inf
+        before = 1.0
         for _ in range(REFINEMENTS):
-            defect = right - self._product(answer, transposed)
+            defect = right - product(answer)
             size = self._relative(defect, right)
             if size <= REFINED or (size <= ACCEPTABLE and size > 0.5 * before):
                 return answer
-            before = size
             answer += self.solve_many(defect, transposed=transposed)
-        self.factor(self._ksp.getOperators()[0])
-        return self.solve_many(right, transposed=transposed)
-
-    def _product(self, columns: np.ndarray, transposed: bool) -> np.ndarray:
-        matrix, _ = self._ksp.getOperators()
-        vector, result = matrix.createVecs()
-        products = np.zeros_like(columns)
-        for k in range(columns.shape[1]):
-            vector.setArray(columns[:, k])
-            (matrix.multTranspose if transposed else matrix.mult)(vector, result)
-            products[:, k] = result.array_r
-        vector.destroy()
-        result.destroy()
-        return products
+            if size * size / before <= 0.1 * REFINED:
+                return answer
+            before = size
+        return None
 
     def _relative(self, defect: np.ndarray, right: np.ndarray) -> float:
         """Largest norm of a column of the defect over that of the right-hand side's."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 from mpi4py import MPI
@@ -108,16 +108,19 @@ class Problem:
         self._orientation = Orientation(self.mesh) if moving else None
         self.digest = digest(everything, combination, unknown, bcs, parameters, path.points)
 
-        self._equilibrium = Equilibrium(residual, unknown, bcs, solver, newton, memory.prepare if memory else _nothing)
+        prepare = memory.prepare if memory else _nothing
+        symmetric = not form.arguments()
+        self._equilibrium = Equilibrium(residual, unknown, bcs, solver, newton, prepare, symmetric)
         functionals = Functionals([forms.Member(integral) for integral in integrals], self.mesh)
         checks.check_regions(responses, combination, functionals.assemble())
-        self._simulation = Simulation(self._equilibrium, unknown, path, newton.smallest_step, memory, self._bindings)
+        self._simulation = Simulation(self._equilibrium, unknown, path, newton, memory, self._bindings)
         self._evaluation = Evaluation(
             self._simulation, self._equilibrium, functionals, combination, self._sensitivity, self._recursion, path
         )
         self._forms = residual, integrals
         self._closed = False
-        self._solved: np.ndarray | None = None
+        self._held = _held(everything, unknown)
+        self._solved: list[np.ndarray] | None = None
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -175,7 +178,7 @@ class Problem:
         else:
             slope = self._finite(self._evaluation.jacobian(method=method))
             response = self._finite(self._evaluation.response())
-        self._solved = np.array(x, dtype=np.float64)
+        self._solved = self._fingerprint(x)
         return response, slope
 
     def jvp(self, x: ArrayLike, directions: ArrayLike) -> np.ndarray:
@@ -271,12 +274,17 @@ class Problem:
 
     def _solve(self, x: ArrayLike) -> None:
         """Be in equilibrium at x; nothing to do where that is so. Collective."""
-        if self._solved is not None and np.array_equal(self._solved, np.asarray(x, dtype=np.float64)):
+        same = self._solved is not None and all(map(np.array_equal, self._solved, self._fingerprint(x)))
+        if agree(self.comm, None if same else "changed") is None:
             return
         self._start(x)
         self._evaluation.walk()
         self._finite(self._evaluation.response())
-        self._solved = np.array(x, dtype=np.float64)
+        self._solved = self._fingerprint(x)
+
+    def _fingerprint(self, x: ArrayLike) -> list[np.ndarray]:
+        """All that decides the state, and the state: constants and functions may have been changed meanwhile."""
+        return [np.array(x, dtype=np.float64), *(values().copy() for values in self._held)]
 
     def _start(self, x: ArrayLike) -> None:
         """Set parameters."""
@@ -326,6 +334,16 @@ class Problem:
             bad = [name for name, good in zip(self._responses, finite, strict=True) if not good]
             raise NotConverged(f"responses {bad} or their derivatives are not finite", reason="undefined response")
         return values
+
+
+def _held(everything: Sequence[ufl.Form], unknown: dolfinx.fem.Function) -> list[Callable[[], np.ndarray]]:
+    """Access to the values of the unknown, and of all constants and functions in forms."""
+    constants = {id(c): c for form in everything for c in form.constants()}
+    functions = {id(f): f for form in everything for f in form.coefficients()} | {id(unknown): unknown}
+    return [
+        *(partial(lambda c: np.asarray(c.value), constant) for constant in constants.values()),
+        *(partial(lambda f: f.x.array, function) for function in functions.values()),
+    ]
 
 
 def _nothing() -> None:

@@ -9,7 +9,7 @@ import itertools
 import dolfinx
 import numpy as np
 
-from fem.equilibrium import Equilibrium
+from fem.equilibrium import Equilibrium, Newton
 from fem.errors import NotConverged
 from fem.history import History
 from fem.load_path import LoadPath, march
@@ -36,7 +36,7 @@ class Simulation:
         equilibrium: Solves.
         unknown: What it solves for.
         path: The load path.
-        smallest: Part of the way between two points at which cutting back ends.
+        newton: Where to begin, and when to give up.
         history: Internal variables, if there are any.
         bindings: Parameters, whose boundary values follow the load factor.
     """
@@ -46,14 +46,15 @@ class Simulation:
         equilibrium: Equilibrium,
         unknown: dolfinx.fem.Function,
         path: LoadPath,
-        smallest: float,
+        newton: Newton,
         history: History | None,
         bindings: Sequence[Binding],
     ) -> None:
         self._equilibrium = equilibrium
         self._unknown = unknown
         self._path = path
-        self._smallest = smallest
+        self._smallest = newton.smallest_step
+        self._warm = newton.warm_start and not history and not equilibrium.linear
         self._history = history
         self._bindings = bindings
         self.factor = 0.0
@@ -67,7 +68,8 @@ class Simulation:
         Raises:
             NotConverged: With the part of the load path that was passed.
         """
-        self._equilibrium.reset()
+        if not self._warm:
+            self._equilibrium.reset()
         if self._history:
             self._history.reset()
         factors = [0.0, *self._path.points]
@@ -92,6 +94,14 @@ class Simulation:
             return
         self.load(end)
         self._equilibrium.aim(end)
+        if point == 0 and self._warm:
+            try:
+                self._equilibrium.solve()
+                yield Step(end, point)
+                return
+            except NotConverged:
+                self._equilibrium.reset()
+                self._equilibrium.aim(end)
         for share in march(self._equilibrium.solve, smallest=self._smallest):
             self.factor = start + share * (end - start)
         yield Step(end, point)

@@ -138,3 +138,10 @@ def test_march_halves_what_fails_and_doubles_what_succeeds():
 def test_what_makes_no_path_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_warm_start_finds_the_same_state_and_recovers_where_it_fails():
+    warm, cold = stretched(newton=fem.Newton(warm_start=True)), stretched()
+    for x in ([1.0, 0.3, 0.1], [1.1, 0.31, 0.12], [1.0, 3.0, -1.5], [1.0, -0.6, 0.5]):
+        assert warm.evaluate(x)[0] == pytest.approx(cold.evaluate(x)[0], rel=1e-9)
+        assert warm.evaluate(x)[1] == pytest.approx(cold.evaluate(x)[1], rel=1e-7)

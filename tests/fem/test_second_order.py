@@ -120,3 +120,24 @@ def test_wrong_shapes_and_nan_are_refused(call):
     problem = block()
     with pytest.raises(ValueError, match="expected"):
         call(problem, interior_point(problem, 1))
+
+
+def test_products_notice_what_was_changed_since_the_last_solve():
+    mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 4, 4)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+    u = dolfinx.fem.Function(space)
+    k, load = dolfinx.fem.Constant(mesh, 1.0), dolfinx.fem.Constant(mesh, 1.0)
+    dofs = dolfinx.fem.locate_dofs_geometrical(space, lambda x: np.isclose(x[0], 0.0))
+    problem = fem.Problem(
+        (0.5 * k * ufl.inner(ufl.grad(u), ufl.grad(u)) + u**4 - load * u) * ufl.dx,
+        u,
+        bcs=[dolfinx.fem.dirichletbc(0.0, dofs, space)],
+        parameters=[fem.Scalar("k", k, (0.5, 2.0))],
+        responses=[fem.Response("work", u * ufl.dx)],
+    )
+    problem.evaluate([1.0])
+    load.value = 2.0
+    found = problem.vjp([1.0], [1.0])
+    assert found == pytest.approx(problem.evaluate([1.0])[1][0], rel=1e-9)
+    u.x.array[:] = 0.0
+    assert problem.vjp([1.0], [1.0]) == pytest.approx(found, rel=1e-9)
