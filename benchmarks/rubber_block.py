@@ -58,15 +58,16 @@ class Block:
         """Nodal values of the logarithm of the modulus for parameters x (10,)."""
         return sum(value * shape.x.array for value, shape in zip(x, self.basis, strict=True))
 
-    def problem(self) -> fem.Problem:
-        """The block as a `Problem`."""
+    def problem(self, *, warm_start: bool = False, solver: fem.linear_solver.Options = fem.DIRECT) -> fem.Problem:
+        """The block as a `Problem`; one per block, since the modulus belongs to it."""
         return fem.Problem(
             self.energy,
             self.unknown,
             bcs=self.bcs,
             parameters=[fem.Field("log_modulus", self.log_modulus, self.basis, (-2.0, 2.0))],
             responses=self.responses,
-            newton=fem.Newton(rtol=TOLERANCE),
+            newton=fem.Newton(rtol=TOLERANCE, warm_start=warm_start),
+            solver=solver,
         )
 
 

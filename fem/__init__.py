@@ -10,7 +10,7 @@ from fem.equilibrium import Newton
 from fem.errors import NotConverged
 from fem.geometry import read_mesh
 from fem.history import LocalUnknown, internal_variable
-from fem.linear_solver import DIRECT, MULTIGRID
+from fem.linear_solver import DIRECT, MULTIGRID, SYMMETRIC
 from fem.load_path import LoadPath
 from fem.parameters import Field, Scalar, Shape
 from fem.problem import Problem
@@ -19,6 +19,7 @@ from fem.responses import Response, average, p_norm
 __all__ = [
     "DIRECT",
     "MULTIGRID",
+    "SYMMETRIC",
     "Field",
     "LoadPath",
     "LocalUnknown",
