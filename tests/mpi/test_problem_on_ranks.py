@@ -13,7 +13,9 @@ import ufl
 import fem
 from fem.jit import compile_form
 from fem.library.cantilever import cantilever
+from fem.library.large_beam import large_beam
 from fem.library.plate_with_hole import plate_with_hole
+from fem.library.random_block import random_block
 from fem.output import picture, write_vtk
 
 WORLD = MPI.COMM_WORLD
@@ -23,7 +25,11 @@ def small_cantilever(comm):
     return cantilever(comm, cells=(8, 2, 1))
 
 
-@pytest.mark.parametrize("build", [block, plate_with_hole, small_cantilever])
+def small_beam(comm):
+    return large_beam(comm, cells=(4, 1, 1))
+
+
+@pytest.mark.parametrize("build", [block, plate_with_hole, small_cantilever, random_block, small_beam])
 @pytest.mark.parametrize("method", ["adjoint", "tangent"])
 def test_all_ranks_together_agree_with_one_alone(build, method):
     together, alone = build(WORLD), build(MPI.COMM_SELF)
@@ -34,6 +40,21 @@ def test_all_ranks_together_agree_with_one_alone(build, method):
     assert response == pytest.approx(expected, rel=1e-9)
     assert np.abs((jacobian - expected_jacobian) * width).max() < 1e-9 * np.abs(expected_jacobian * width).max()
     assert together.digest == alone.digest
+
+
+@pytest.mark.parametrize("build", [block, random_block])
+def test_products_with_jacobian_and_hessian_are_those_of_one_rank(build):
+    together, alone = build(WORLD), build(MPI.COMM_SELF)
+    rng, x = np.random.default_rng(14), interior_point(alone, 14)
+    weights = rng.uniform(0.5, 1.5, len(alone.responses)) / np.abs(alone.evaluate(x)[0])
+    directions = rng.uniform(-1.0, 1.0, (2, len(x))) * np.diff(alone.bounds, axis=1)[:, 0]
+    for call in (
+        lambda problem: problem.jvp(x, directions),
+        lambda problem: problem.vjp(x, weights),
+        lambda problem: problem.hvp(x, weights, directions),
+    ):
+        expected = call(alone)
+        assert np.abs(call(together) - expected).max() < 1e-8 * np.abs(expected).max()
 
 
 def test_every_rank_gets_the_same_arrays():
