@@ -13,6 +13,7 @@ from rich.console import Console
 NAMES = (
     "jacobian_cost",
     "nonlinear_jacobian",
+    "plasticity_jacobian",
     "against_rebuilding",
     "against_dolfinx_adjoint",
     "memory",

@@ -200,9 +200,12 @@ class Equilibrium:
         """K⁻¹ or K⁻ᵀ times the columns of `right` (owned, k), zero at prescribed values. Collective.
 
         K is the tangent at the solution. Newton's last factor is that of the step before: it is refined, not redone.
+        An iterative solver has no factor, and takes the tangent at the solution.
         """
         free = right.copy()
         free[self.constrained] = 0.0
+        if self._stale and not self._solver.direct:
+            self.factor()
         if self._stale:
             refined = self._solver.refine_many(
                 free, lambda columns: self._tangent_times(columns, transposed), transposed=transposed

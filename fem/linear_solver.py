@@ -69,6 +69,11 @@ class LinearSolver:
         except PETSc.Error as error:
             raise ValueError(f"PETSc refuses the solver options {dict(options)} (error {error.ierr})") from error
 
+    @property
+    def direct(self) -> bool:
+        """Whether solves cost little once the matrix is factorized."""
+        return str(self._ksp.getType()) == "preonly"
+
     def factor(self, matrix: PETSc.Mat) -> None:
         """Take a matrix, whose entries may have changed since last time. Collective.
 
@@ -99,7 +104,7 @@ class LinearSolver:
 
     def _null_pivots(self) -> int:
         """Null pivots that MUMPS met; 0 for every other solver."""
-        if self._ksp.getType() != "preonly" or self._ksp.getPC().getFactorSolverType() != "mumps":
+        if not self.direct or self._ksp.getPC().getFactorSolverType() != "mumps":
             return 0
         return int(self._ksp.getPC().getFactorMatrix().getMumpsInfog(28))
 
@@ -179,7 +184,7 @@ class LinearSolver:
         active = self._nonzero_columns(right)
         answer = np.zeros_like(right)
         if active.size:
-            solve = self._solve_together if self._ksp.getType() == "preonly" else self._solve_in_turn
+            solve = self._solve_together if self.direct else self._solve_in_turn
             answer[:, active] = solve(np.asfortranarray(right[:, active]), transposed)
         return answer
 
