@@ -68,7 +68,8 @@ class Equilibrium:
         bcs: Boundary conditions.
         options: PETSc options of the linear solver.
         newton: Tolerance and limits.
-        prepare: Called before each assembly of the residual, as for equations to be solved point by point.
+        prepare: Called before each assembly of the residual, for equations that are solved point by point; with such
+            a problem is not linear, whatever its tangent looks like.
         symmetric: Whether the tangent is, as that of an energy.
 
     Attributes:
@@ -84,7 +85,7 @@ class Equilibrium:
         bcs: Sequence[dolfinx.fem.DirichletBC],
         options: Options = DIRECT,
         newton: Newton = Newton(),
-        prepare: Callable[[], None] = lambda: None,
+        prepare: Callable[[], None] | None = None,
         symmetric: bool = False,
     ) -> None:
         space = unknown.function_space
@@ -92,10 +93,10 @@ class Equilibrium:
         self._unknown = unknown
         self._bcs = list(bcs)
         self._newton = newton
-        self._prepare = prepare
+        self._prepare = prepare or _nothing
         trial = ufl.TrialFunction(space)
         tangent = expand(ufl.derivative(residual, unknown, trial))
-        self.linear = not depends_on(tangent, unknown)
+        self.linear = prepare is None and not depends_on(tangent, unknown)
         self._form = residual
         self._symmetric = symmetric
         self._actions: dict[tuple[bool, int], DirectedForms] = {}
@@ -122,6 +123,10 @@ class Equilibrium:
     def reset(self) -> None:
         """Return to the undeformed state."""
         self._unknown.x.array[:] = 0.0
+
+    def refresh(self) -> None:
+        """Take notice of a state that was put in place."""
+        self._prepare()
 
     def aim(self, factor: float) -> None:
         """From the present state, head for equilibrium under loads as of now and boundary values times `factor`."""
@@ -310,6 +315,10 @@ class Equilibrium:
     def _norm(self, owned: np.ndarray) -> float:
         square = float(np.einsum("i,i", owned, owned))  # no BLAS, whose idle threads would take the cores from assembly
         return float(np.sqrt(self._comm.allreduce(square, op=MPI.SUM)))
+
+
+def _nothing() -> None:
+    """What has to be done before a residual without local equations is assembled."""
 
 
 def _constrained(bcs: Sequence[dolfinx.fem.DirichletBC], *, owned: bool) -> np.ndarray:

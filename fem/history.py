@@ -123,16 +123,14 @@ class History:
 
     Args:
         updates: Maps each internal variable to the UFL expression of its value at the end of a load step.
-        local: Equations solved point by point.
 
     Attributes:
         space: Vectors of all internal variables' entries, at quadrature points.
     """
 
-    def __init__(self, updates: Mapping[dolfinx.fem.Function, Any], local: Sequence[LocalUnknown]) -> None:
+    def __init__(self, updates: Mapping[dolfinx.fem.Function, Any]) -> None:
         self._old = list(updates)
         self._new = [ufl.as_ufl(expression) for expression in updates.values()]
-        self._local = list(local)
         _check(self._old, self._new)
         first = self._old[0].function_space
         mesh = self._mesh = first.mesh
@@ -155,18 +153,11 @@ class History:
         one = ufl.as_vector([1.0] * sum(self._sizes))
         self._weight_form = compile_form(ufl.inner(one, ufl.TestFunction(self.space)) * self._measure, mesh.comm)
         self._weights = np.ones(owned_size(self.space))
-        for unknown in self._local:
-            unknown.prepare()
 
     def reset(self) -> None:
         """Forget everything."""
         for function in self._old:
             function.x.array[:] = 0.0
-
-    def prepare(self) -> None:
-        """Solve what is to be solved point by point, at the unknown as it is."""
-        for unknown in self._local:
-            unknown.solve()
 
     def evolve(self) -> np.ndarray:
         """Values (points, entries) of all internal variables at the end of the load step."""
@@ -226,12 +217,17 @@ class History:
 
 def quadrature_degree(element: Any, mesh: dolfinx.mesh.Mesh) -> int:
     """The degree whose points those of a quadrature element are."""
-    points, _ = element.custom_quadrature()
     for degree in range(31):
-        found, _ = basix.make_quadrature(mesh.basix_cell(), degree)
-        if found.shape == points.shape and np.allclose(found, points):
+        if has_points(element, mesh, degree):
             return degree
     raise ValueError("an internal variable lives at points of no quadrature rule; make it by fem.internal_variable")
+
+
+def has_points(element: Any, mesh: dolfinx.mesh.Mesh, degree: int) -> bool:
+    """Whether a quadrature element's points are those of the default rule of a degree."""
+    points, _ = element.custom_quadrature()
+    found, _ = basix.make_quadrature(mesh.basix_cell(), degree)
+    return bool(found.shape == points.shape and np.allclose(found, points))
 
 
 def _owned_cells(mesh: dolfinx.mesh.Mesh) -> np.ndarray:

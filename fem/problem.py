@@ -93,7 +93,7 @@ class Problem:
         checks.check_boundary_values(parameters, bcs, unknown)
         checks.check_smoothness(responses, combination, integrals, unknown)
         checks.check_history([residual, *integrals], history or {}, local)
-        memory = History(history, local) if history else None
+        memory = History(history) if history else None
         self._bindings = [parameter.bind(unknown, bcs) for parameter in parameters]
         self._sensitivity = Sensitivity(residual, integrals, unknown, self._bindings)
         self._recursion = None
@@ -108,9 +108,13 @@ class Problem:
         self._orientation = Orientation(self.mesh) if moving else None
         self.digest = digest(everything, combination, unknown, bcs, parameters, path.points)
 
-        prepare = memory.prepare if memory else _nothing
+        for own in local:
+            own.prepare()
+        self._local = tuple(local)
         symmetric = not form.arguments()
-        self._equilibrium = Equilibrium(residual, unknown, bcs, solver, newton, prepare, symmetric)
+        self._equilibrium = Equilibrium(
+            residual, unknown, bcs, solver, newton, self._solve_local if local else None, symmetric
+        )
         functionals = Functionals([forms.Member(integral) for integral in integrals], self.mesh)
         checks.check_regions(responses, combination, functionals.assemble())
         self._simulation = Simulation(self._equilibrium, unknown, path, newton, memory, self._bindings)
@@ -233,12 +237,13 @@ class Problem:
             Hessian of weights · y times each direction, (k, n), or one (n,).
 
         Raises:
-            NotImplementedError: If internal variables, or responses before the end of the load path, are involved.
+            NotImplementedError: If internal variables, local unknowns, or responses before the end of the load path
+                are involved.
         """
-        if not self._evaluation.at_end:
+        if not self._evaluation.at_end or self._local:
             raise NotImplementedError(
-                "second derivatives are those of the state at the end of the load path; a problem with history, or "
-                "with responses at points before, has none yet: difference jvp or vjp instead"
+                "second derivatives are those of the state at the end of the load path; a problem with history or "
+                "local unknowns, or with responses at points before, has none yet: difference jvp or vjp instead"
             )
         weights = self._rows(weights, len(self._responses), "weights")
         if len(weights) != 1:
@@ -281,6 +286,11 @@ class Problem:
         self._evaluation.walk()
         self._finite(self._evaluation.response())
         self._solved = self._fingerprint(x)
+
+    def _solve_local(self) -> None:
+        """What has to be done before the residual is assembled."""
+        for own in self._local:
+            own.solve()
 
     def _fingerprint(self, x: ArrayLike) -> list[np.ndarray]:
         """All that decides the state, and the state: constants and functions may have been changed meanwhile."""
@@ -344,10 +354,6 @@ def _held(everything: Sequence[ufl.Form], unknown: dolfinx.fem.Function) -> list
         *(partial(lambda c: np.asarray(c.value), constant) for constant in constants.values()),
         *(partial(lambda f: f.x.array, function) for function in functions.values()),
     ]
-
-
-def _nothing() -> None:
-    """What has to be done before a residual without local equations is assembled."""
 
 
 def _residual(form: ufl.Form, unknown: dolfinx.fem.Function) -> ufl.Form:

@@ -129,7 +129,7 @@ class Simulation:
         self._unknown.x.array[:] = snapshot.unknown
         if self._history and snapshot.internal is not None:
             self._history.assign(snapshot.internal)
-            self._history.prepare()
+        self._equilibrium.refresh()
 
     def snapshot(self) -> Snapshot:
         """The state at the end of the present step."""

@@ -152,3 +152,79 @@ def test_problems_on_one_mesh_do_not_move_it_for_each_other():
 def test_a_misspelt_solver_option_is_named():
     with pytest.raises(ValueError, match="'kps_type' is no option"):
         poisson(solver=lambda m, u, k: {"kps_type": "cg", "pc_type": "jacobi"}).evaluate([1.0])
+
+
+@pytest.mark.parametrize(
+    ("quantity", "name"),
+    [
+        (lambda u: abs(u), "Abs"),
+        (lambda u: ufl.max_value(u, 0.1), "MaxValue"),
+        (lambda u: 2 * ufl.min_value(u, u**2), "Min"),
+    ],
+)
+def test_a_response_whose_derivative_jumps_is_refused_with_what_to_take_instead(quantity, name):
+    with pytest.raises(ValueError, match=f"'r' uses {name}.*p_norm"):
+        poisson(responses=lambda m, u, k: [fem.Response("r", quantity(u) * ufl.dx)])
+
+
+def test_a_maximum_that_is_squared_or_of_the_place_alone_is_not():
+    poisson(
+        responses=lambda m, u, k: [
+            fem.Response("squared", ufl.max_value(u, 0.0) ** 2 * ufl.dx),
+            fem.Response("of_place", abs(ufl.SpatialCoordinate(m)[0] - 0.5) * u * ufl.dx),
+        ]
+    )
+
+
+def test_a_maximum_in_combine_is_refused():
+    with pytest.raises(ValueError, match="combine of response 'r' uses MaxValue"):
+        poisson(responses=lambda m, u, k: [fem.Response("r", (u * ufl.dx, u**2 * ufl.dx), ufl.max_value)])
+
+
+def test_two_parameters_that_prescribe_one_boundary_value_are_refused():
+    mesh = SQUARE(MPI.COMM_SELF, 3, 3)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+    u, left, bottom = dolfinx.fem.Function(space), dolfinx.fem.Constant(mesh, 1.0), dolfinx.fem.Constant(mesh, 2.0)
+    dofs = [dolfinx.fem.locate_dofs_geometrical(space, lambda x, i=i: np.isclose(x[i], 0.0)) for i in (0, 1)]
+
+    def build(second):
+        return fem.Problem(
+            0.5 * ufl.inner(ufl.grad(u), ufl.grad(u)) * ufl.dx,
+            u,
+            bcs=[dolfinx.fem.dirichletbc(left, dofs[0], space), dolfinx.fem.dirichletbc(bottom, second, space)],
+            parameters=[fem.Scalar("left", left, (0.0, 1.0)), fem.Scalar("bottom", bottom, (0.0, 1.0))],
+            responses=[fem.Response("mean", u * ufl.dx)],
+        )
+
+    with pytest.raises(ValueError, match="'left' and 'bottom' prescribe the same boundary value"):
+        build(dofs[1])
+    response, jacobian = build(np.setdiff1d(dofs[1], dofs[0])).evaluate([0.3, 0.8])
+    assert response == pytest.approx(jacobian @ [0.3, 0.8])
+
+
+def test_functions_at_points_that_nothing_evolves_are_refused():
+    mesh = SQUARE(MPI.COMM_SELF, 2, 2)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+    u, k = dolfinx.fem.Function(space), dolfinx.fem.Constant(mesh, 1.0)
+    old = fem.internal_variable(mesh, "old", quadrature_degree=2)
+
+    def build(degree=2, **arguments):
+        return fem.Problem(
+            (0.5 * k * ufl.inner(ufl.grad(u), ufl.grad(u)) - (1 + old) * u) * ufl.dx(degree=degree),
+            u,
+            bcs=[fixed(space)],
+            parameters=[fem.Scalar("k", k, (0.5, 2.0))],
+            responses=[fem.Response("mean", u * ufl.dx)],
+            **arguments,
+        )
+
+    with pytest.raises(ValueError, match="neither in history nor in local"):
+        build()
+    with pytest.raises(ValueError, match=r"use ufl.dx.*'quadrature_degree': 2"):
+        build(4, history={old: old + u})
+    with pytest.raises(ValueError, match="update of 'old' has shape"):
+        build(history={old: ufl.grad(u)})
+    with pytest.raises(ValueError, match="solves nothing"):
+        build(history={old: old + u}, local=[fem.LocalUnknown(mesh, quadrature_degree=2)])
+    with pytest.raises(TypeError, match="internal_variable"):
+        build(history={u: u})
