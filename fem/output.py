@@ -103,7 +103,7 @@ def write_path(problem: Problem, x: ArrayLike, path: str | Path, points: Sequenc
         NotConverged: If there is no equilibrium; the points before that are written.
         ValueError: If the load path has no such point, or x is not within bounds.
     """
-    count = len(problem._simulation._path.points)
+    count = len(problem.path.points)
     chosen = range(count) if points is None else points
     for point in chosen:
         if not -count <= point < count:
@@ -120,8 +120,7 @@ def write_path(problem: Problem, x: ArrayLike, path: str | Path, points: Sequenc
 
 def _internal(problem: Problem) -> dict[str, Any]:
     """What each internal variable becomes in a load step."""
-    history = problem._simulation._history
-    return {f.name: new for f, new in zip(history._old, history._new, strict=True)} if history else {}
+    return {function.name: new for function, new in problem.history.items()}
 
 
 def _prepared(problem: Problem, path: str | Path) -> Path:

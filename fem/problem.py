@@ -79,6 +79,8 @@ class Problem:
         self.mesh = unknown.function_space.mesh
         self.comm: MPI.Intracomm = self.mesh.comm
         self.fields = dict(fields or {})
+        self.path = path
+        self.history = dict(history or {})
         self._parameters = tuple(name for parameter in parameters for name in parameter.names)
         self._responses = tuple(response.name for response in responses)
         self._bounds = checks.checked_box(parameters)

@@ -17,6 +17,13 @@ import ufl
 from fem.history import LocalUnknown, internal_variable
 from fem.materials.elasticity import lame
 
+ROUND_OFF = 1e-11
+"""Part of the yield stress by which round-off may let a point that has yielded miss it.
+
+Such points take the plastic branch: left to chance, the first tangent of a load step would differ from run to run, and
+with it Newton's way and the cutbacks.
+"""
+
 
 @dataclass(frozen=True, eq=False)
 class Memory:
@@ -98,7 +105,8 @@ def return_mapping(
         kinematic: Modulus C of linear kinematic hardening (Prager): the backstress is 2/3 C times the plastic strain.
 
     Returns:
-        The end of the step. Its derivatives jump where a point begins to yield.
+        The end of the step. Its derivatives jump where a point begins to yield, so that whole Newton steps may run in
+        circles; `Newton(growth=1.0)` prevents that.
     """
     lmbda, mu = lame(young, poisson)
     plastic, p = deviator(before.plastic), before.accumulated
@@ -106,7 +114,7 @@ def return_mapping(
     trial = 2 * mu * ufl.dev(elastic)
     relative = trial - 2 / 3 * kinematic * plastic
     size = ufl.sqrt(1.5 * ufl.inner(relative, relative))
-    yields = ufl.gt(size, hardening(p))
+    yields = ufl.gt(size, (1 - ROUND_OFF) * hardening(p))
 
     def excess(growth: Any) -> Any:
         return ufl.conditional(yields, size - (3 * mu + kinematic) * growth - hardening(p + growth), growth)

@@ -18,6 +18,7 @@ from fem.materials import elasticity, plasticity
 YOUNG, POISSON, YIELD = 200e3, 0.3, 250.0  # MPa, -, MPa
 MU = YOUNG / 2 / (1 + POISSON)
 CYCLE = fem.LoadPath.cyclic([1.0, -0.7, 0.9], 5)
+NEWTON = fem.Newton(rtol=1e-12, growth=1.0)
 CELLS = dolfinx.mesh.CellType
 
 
@@ -201,7 +202,7 @@ def test_simple_shear_yields_at_the_yield_stress_over_root_three(dim):
 
 @pytest.mark.parametrize(
     ("dim", "cell", "degree", "quadrature"),
-    [(2, CELLS.triangle, 2, 2), (2, CELLS.quadrilateral, 1, 2), (3, CELLS.tetrahedron, 1, 2)],
+    [(2, CELLS.triangle, 2, 2), (2, CELLS.quadrilateral, 1, 2), (3, CELLS.tetrahedron, 1, 1)],
 )
 def test_patch_test_gives_the_same_state_everywhere_on_a_distorted_mesh(dim, cell, degree, quadrature):
     mesh = unit_cell(dim, cells=3, cell=cell)
@@ -295,17 +296,17 @@ def test_beyond_the_limit_pressure_the_cylinder_has_no_equilibrium():
     sound, _ = problem.evaluate([0.95 * limit], jacobian=False)
     with pytest.raises(fem.NotConverged, match="load path") as caught:
         problem.evaluate([1.25 * limit])
-    assert 0.75 * 1.0 <= caught.value.load_factor < 0.84  # of the path's four points it passed the third
+    assert 0.75 <= caught.value.load_factor < 0.84  # of the path's four points it passed the third
     assert np.array_equal(problem.evaluate([0.95 * limit], jacobian=False)[0], sound)
 
 
-def sheared(dim=2, *, path=CYCLE, newton=fem.Newton(rtol=1e-12), cells=None, at=4, tagged=False, hardening=None):  # noqa: B008
+def sheared(dim=2, *, path=CYCLE, newton=NEWTON, at=4, tagged=False):
     """A block fixed at one end and pulled and sheared at the other: every kind of parameter of a plastic problem."""
     if dim == 2:
-        mesh = dolfinx.mesh.create_rectangle(MPI.COMM_SELF, [[0.0, 0.0], [2.0, 1.0]], cells or [4, 2])
+        mesh = dolfinx.mesh.create_rectangle(MPI.COMM_SELF, [[0.0, 0.0], [2.0, 1.0]], [4, 2])
     else:
-        corners, cells = [[0.0, 0.0, 0.0], [2.0, 1.0, 1.0]], cells or [2, 1, 1]
-        mesh = dolfinx.mesh.create_box(MPI.COMM_SELF, corners, cells, CELLS.hexahedron)
+        corners = [[0.0, 0.0, 0.0], [2.0, 1.0, 1.0]]
+        mesh = dolfinx.mesh.create_box(MPI.COMM_SELF, corners, [2, 1, 1], CELLS.hexahedron)
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 2 if dim == 2 else 1, (dim,)))
     u = dolfinx.fem.Function(space)
     young, poisson, strength, saturation, rate, kinematic, pull = (
@@ -324,9 +325,8 @@ def sheared(dim=2, *, path=CYCLE, newton=fem.Newton(rtol=1e-12), cells=None, at=
         hardening=plasticity.voce_hardening(strength * soft, saturation, rate, 1000.0),
         kinematic=kinematic,
     )
-    cells = np.arange(3, dtype=np.int32)
-    tags = dolfinx.mesh.meshtags(mesh, dim, cells, np.ones(len(cells), dtype=np.int32)) if tagged else None
-    dx = ufl.dx(mesh, subdomain_data=tags, metadata={"quadrature_degree": 2})
+    tags = dolfinx.mesh.meshtags(mesh, dim, np.arange(2, dtype=np.int32), np.ones(2, dtype=np.int32))
+    dx = ufl.dx(mesh, subdomain_data=tags if tagged else None, metadata={"quadrature_degree": 2})
     ends = [
         dolfinx.mesh.locate_entities_boundary(mesh, dim - 1, lambda x, at=at: np.isclose(x[0], at)) for at in (0.0, 2.0)
     ]
@@ -417,9 +417,8 @@ def test_remainders_are_of_second_order_where_no_point_begins_to_yield(any_block
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [5, 6])
-def test_the_block_passes_taylor(block, seed):
-    report = taylor_test(block, point=interior_point(block, seed))
+def test_the_block_passes_taylor(block):
+    report = taylor_test(block, point=interior_point(block, 5))
     assert report.passed, report
 
 
@@ -446,14 +445,14 @@ def test_cutbacks_are_part_of_the_derivative():
     problem = sheared(path=fem.LoadPath([0.4, 1.0, 0.3]), newton=fem.Newton(rtol=1e-12, max_iterations=5), at=1)
     x = interior_point(problem, 9)
     steps = list(problem.walk(x))
-    assert sum(step.point is None for step in steps) >= 2
+    assert sum(step.point is None for step in steps) >= 4
     _, tangent = problem.evaluate(x, method="tangent")
     _, adjoint = problem.evaluate(x, method="adjoint")
     assert scaled_error(problem, adjoint, tangent).max() < 1e-9
     width = np.diff(problem.bounds, axis=1)[:, 0]
     direction = 1e-6 * width
     ends = [x + direction, x - direction]
-    assert all(list(problem.walk(end)) == steps for end in ends)  # the same cutbacks, or responses would jump
+    assert all(list(problem.walk(end)) == steps for end in ends)  # cutbacks don't hang on round-off
     ahead, back = (problem.evaluate(end, jacobian=False)[0] for end in ends)
     assert (ahead - back) / 2 == pytest.approx(tangent @ direction, rel=1e-5)
 
@@ -467,11 +466,10 @@ def test_responses_at_points_and_sums_are_those_met_on_the_way(block):
     assert response[2] > then[2] > 0.0  # plastic work only grows
 
 
-def test_work_done_on_a_closed_body_is_stored_or_plastic(block):
-    """Work of the force over a path of many steps: what is plastic, and elastic energy that comes back."""
-    problem = pulled(3, "perfect", path=fem.LoadPath.cyclic([1.0, 1.0 - YIELD / YOUNG / 0.01], 200))
-    response, _ = problem.evaluate([0.01], jacobian=False)
-    strains = 0.01 * np.array([0.0, *fem.LoadPath.cyclic([1.0, 1.0 - YIELD / YOUNG / 0.01], 200).points])
+def test_work_done_on_an_unloaded_bar_is_plastic():
+    path = fem.LoadPath.cyclic([1.0, 1.0 - YIELD / YOUNG / 0.01], 200)
+    response, _ = pulled(3, "perfect", path=path).evaluate([0.01], jacobian=False)
+    strains = 0.01 * np.array([0.0, *path.points])
     stresses = np.array([0.0, *response[:-2]])
     done = np.sum(np.diff(strains) * (stresses[1:] + stresses[:-1]) / 2)
     assert abs(stresses[-1]) < 1e-8 * YIELD
@@ -509,12 +507,11 @@ def test_products_with_the_jacobian_are_those_of_the_jacobian(any_block):
 
 
 def test_newton_converges_quadratically_in_a_plastic_step(block):
-    x = interior_point(block, 13)
-    step = next(step for step in block.walk(x) if step.point == 3)
-    assert step.factor == pytest.approx(0.8)
-    *_, a, b, c = (size for size in block._equilibrium.residuals if size > 1e-9)
-    assert np.log(c / b) / np.log(b / a) > 1.7
-    assert len(block._equilibrium.residuals) <= 8
+    for step in block.walk(interior_point(block, 13)):
+        if step.point == 4:
+            *_, a, b, c = (size for size in block._equilibrium.residuals if size > 1e-9)
+            assert np.log(c / b) / np.log(b / a) > 1.8
+            assert c < 1e-9 * block._equilibrium.residuals[0]
 
 
 def test_evaluating_elsewhere_between_leaves_no_trace(block):
