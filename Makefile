@@ -9,6 +9,8 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 # One thread a process: parallelism is MPI's, and two cores are soon oversubscribed.
 export OMP_NUM_THREADS ?= 1
+# The tests share out the cores.
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .PHONY: help setup demo test check lint bench lock clean
 .DEFAULT_GOAL := help
@@ -32,12 +34,12 @@ demo: $(READY) ## samples, surrogate, certified optimum and pictures of it all, 
 	$(BIN)/python examples/demo.py --out demo-output
 
 test: lint ## the whole suite: serially, and under mpiexec on 2 and 3 ranks
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 	$(BIN)/mpiexec -n 2 $(BIN)/python -m pytest -p no:cacheprovider tests/mpi
 	$(BIN)/mpiexec -n 3 $(BIN)/python -m pytest -p no:cacheprovider tests/mpi
 
 check: $(READY) ## the quick tests, in less than two minutes
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 lint: $(READY) ## format, style and types
 	$(BIN)/ruff format --check .

@@ -38,6 +38,9 @@ def creeping_bracket(comm: MPI.Intracomm = MPI.COMM_WORLD) -> fem.Problem:
     grown = 1.5 * gamma / size * ufl.dev(trial)
     sigma = trial - 2 * shear * grown
 
+    path = fem.LoadPath(HOURS, factor=time)
+    history = {creep: creep + grown, before: time}
+
     dx = ufl.dx(mesh, metadata={"quadrature_degree": DEGREE})
     right = dolfinx.mesh.locate_entities_boundary(mesh, 1, lambda x: np.isclose(x[0], LENGTH))
     tags = dolfinx.mesh.meshtags(mesh, 1, np.sort(right), np.ones(len(right), dtype=np.int32))
@@ -59,8 +62,8 @@ def creeping_bracket(comm: MPI.Intracomm = MPI.COMM_WORLD) -> fem.Problem:
             fem.average("after_100_h", -u[1], end, unit="mm"),
             fem.p_norm("stress", von_mises(sigma), dx, p=4, unit="MPa"),
         ],
-        path=fem.LoadPath(HOURS, factor=time),
-        history={creep: creep + grown, before: time},
+        path=path,
+        history=history,
         local=[growth],
     )
 

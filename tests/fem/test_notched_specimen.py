@@ -142,6 +142,7 @@ def test_without_hardening_the_force_stays_at_the_limit_load_of_two_deep_notches
     assert forces[-1] == pytest.approx(2 * 300.0 / np.sqrt(3) * 2 * ligament * constraint, rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_finer_mesh_changes_little(specimen, tmp_path):
     finer = notched_specimen(MPI.COMM_SELF, mesh=write_specimen(tmp_path / "finer.xdmf", size=0.6))
     x = interior_point(specimen, 2)

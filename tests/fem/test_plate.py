@@ -31,6 +31,7 @@ def evaluate_plate(folder, half_width, radii, tractions, *, size=5.0):
     return concentration
 
 
+@pytest.mark.slow
 def test_stress_concentration_tends_to_kirsch_as_the_plate_grows(tmp_path):
     tractions = (130.0, 40.0)
     exact = inglis_concentration(20.0 + 1e-6, 20.0, *tractions)
