@@ -7,13 +7,12 @@ loss.backward()
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from coupling.contract import Curved, Model, Products, checked_evaluation
 
@@ -26,6 +25,7 @@ def torch_function(model: Model) -> Callable[[Tensor], Tensor]:
 
     Tensors of any floating type on any device go in and come out; in between the model computes in double precision
     on the CPU. Where a derivative is wanted, the Jacobian is computed with the responses, as it is almost free then.
+    `torch.func.grad`, `vjp`, `jacrev` and `vmap` work as well; forward-mode transforms do not.
 
     Args:
         model: Any model; collective on its communicator, as the function is then, in both directions.
@@ -38,58 +38,164 @@ def torch_function(model: Model) -> Callable[[Tensor], Tensor]:
         n = len(model.parameters)
         if x.ndim == 0 or x.shape[-1] != n:
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (..., {n}) for parameters {model.parameters}")
-        rows = [_Responses.apply(row, model) for row in x.reshape(-1, n)]
-        empty = x.new_zeros((0, len(model.responses)))
-        return (torch.stack(rows) if rows else empty).reshape(*x.shape[:-1], len(model.responses))
+        if not x.is_floating_point():
+            raise TypeError(f"x is of type {x.dtype}, expected a floating type; take x.double()")
+        wanted = torch.is_grad_enabled() and x.requires_grad and not _by_products(model)
+        response, _ = _Responses.apply(x.reshape(-1, n), model, wanted)
+        return response.reshape(*x.shape[:-1], len(model.responses))
 
     return function
 
 
 class _Responses(torch.autograd.Function):
-    """Responses at one point."""
+    """Responses (k, m) at points (k, n), and their Jacobians (k, m, n), or (k, 0, 0) where they were not wanted."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, model: Model) -> Tensor:
-        point = _array(x)
-        wanted = ctx.needs_input_grad[0] and not _by_products(model)
-        response, jacobian = checked_evaluation(model, point, jacobian=wanted)
-        ctx.save_for_backward(x)
-        ctx.model, ctx.jacobian = model, jacobian
-        return _like(x, response)
+    def forward(x: Tensor, model: Model, wanted: bool) -> tuple[Tensor, Tensor]:
+        m, n = len(model.responses), len(model.parameters)
+        points = _points(x, model)
+        responses = np.zeros((len(points), m))
+        jacobians = np.zeros((len(points), m, n) if wanted else (len(points), 0, 0))
+        for k, point in enumerate(points):
+            responses[k], slope = checked_evaluation(model, point, jacobian=wanted)
+            if slope is not None and wanted:
+                jacobians[k] = slope
+        return _like(x, responses), torch.as_tensor(jacobians)
 
     @staticmethod
-    def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors
-        return _Gradient.apply(x, weights, ctx.model, ctx.jacobian), None
-
-
-class _Gradient(torch.autograd.Function):
-    """Gradient of a weighted sum of the responses at one point, as a function of both."""
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        x, ctx.model, _ = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(x, output[1])
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weights: Tensor, model: Any, jacobian: np.ndarray | None) -> Tensor:
-        ctx.save_for_backward(x, weights)
-        ctx.model, ctx.jacobian = model, jacobian
-        w = _array(weights)
-        return _like(x, model.vjp(_array(x), w) if jacobian is None else w @ jacobian)
+    def backward(ctx: Any, weights: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        x, jacobians = ctx.saved_tensors
+        return _Gradients.apply(x, weights, jacobians, ctx.model), None, None
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, direction: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        x, weights = ctx.saved_tensors
-        d, by_x, by_weights = _array(direction), None, None
+    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, model: Model, wanted: bool) -> tuple[Any, Any]:
+        """A batch of batches is a batch."""
+        size, rows = info.batch_size, x.movedim(in_dims[0], 0)
+        found = _Responses.apply(rows.flatten(0, 1), model, wanted)
+        return tuple(value.unflatten(0, (size, -1)) for value in found), (0, 0)
+
+
+class _Gradients(torch.autograd.Function):
+    """Gradients (k, n) of sums of the responses with weights (k, m), at points (k, n), as functions of both."""
+
+    @staticmethod
+    def forward(x: Tensor, weights: Tensor, jacobians: Tensor, model: Any) -> Tensor:
+        if jacobians.numel():
+            return (weights.to(jacobians)[:, None] @ jacobians)[:, 0].to(x)
+        pairs = zip(_points(x, model), _array(weights), strict=True)
+        return _like(x, _stacked((_pulled_back(model, point, w) for point, w in pairs), x.shape))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weights, jacobians, ctx.model = inputs
+        ctx.save_for_backward(x, weights, jacobians)
+
+    @staticmethod
+    def backward(ctx: Any, directions: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, weights, jacobians = ctx.saved_tensors
+        by_x, by_weights = None, None
         if ctx.needs_input_grad[0]:
-            if not isinstance(ctx.model, Curved):
-                raise TypeError(f"{type(ctx.model).__name__} has no hvp, hence no second derivatives")
-            by_x = _like(x, ctx.model.hvp(_array(x), _array(weights), d))
+            by_x = _Curvatures.apply(x, weights, directions, ctx.model)
         if ctx.needs_input_grad[1]:
-            moved = ctx.model.jvp(_array(x), d) if ctx.jacobian is None else ctx.jacobian @ d
-            by_weights = _like(weights, moved)
+            by_weights = _Tangents.apply(x, directions, jacobians, ctx.model)
         return by_x, by_weights, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
+        return _flattened(_Gradients, info.batch_size, in_dims, inputs)
+
+
+class _Once(torch.autograd.Function):
+    """What can't be differentiated once more."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Nothing to keep."""
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> None:
+        raise RuntimeError("a model has first and second derivatives, and no third ones")
+
+
+class _Curvatures(_Once):
+    """Hessians of weighted sums of the responses times directions, (k, n)."""
+
+    @staticmethod
+    def forward(x: Tensor, weights: Tensor, directions: Tensor, model: Any) -> Tensor:
+        if not isinstance(model, Curved):
+            raise TypeError(f"{type(model).__name__} has no hvp, hence no second derivatives")
+        curved: Any = model
+        triples = zip(_points(x, curved), _array(weights), _array(directions), strict=True)
+        return _like(x, _stacked((curved.hvp(point, w, d) for point, w, d in triples), x.shape))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
+        return _flattened(_Curvatures, info.batch_size, in_dims, inputs)
+
+
+class _Tangents(_Once):
+    """Derivatives of the responses along directions, (k, m)."""
+
+    @staticmethod
+    def forward(x: Tensor, directions: Tensor, jacobians: Tensor, model: Any) -> Tensor:
+        if jacobians.numel():
+            return (jacobians @ directions.to(jacobians)[:, :, None])[:, :, 0].to(x)
+        pairs = zip(_points(x, model), _array(directions), strict=True)
+        return _like(x, _stacked((_pushed(model, point, d) for point, d in pairs), (len(x), len(model.responses))))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
+        return _flattened(_Tangents, info.batch_size, in_dims, inputs)
+
+
+def _flattened(function: Any, size: int, in_dims: Sequence[Any], inputs: Sequence[Any]) -> tuple[Tensor, int]:
+    """A function of batches, its model apart, on a batch of batches: equal points next to each other, solved once."""
+    *tensors, model = inputs
+    whole = [
+        t.movedim(d, 1) if d is not None else t.unsqueeze(1).expand(-1, size, *t.shape[1:])
+        for t, d in zip(tensors, in_dims[:-1], strict=True)
+    ]
+    return function.apply(*(t.flatten(0, 1) for t in whole), model).unflatten(0, (-1, size)), 1
 
 
 def _by_products(model: Model) -> bool:
     return isinstance(model, Products) and len(model.parameters) * len(model.responses) > MANY
+
+
+def _pulled_back(model: Any, point: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    if isinstance(model, Products):
+        return model.vjp(point, weights)
+    return weights @ _jacobian(model, point)
+
+
+def _pushed(model: Any, point: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    if isinstance(model, Products):
+        return model.jvp(point, direction)
+    return _jacobian(model, point) @ direction
+
+
+def _jacobian(model: Model, point: np.ndarray) -> np.ndarray:
+    _, jacobian = checked_evaluation(model, point)
+    assert jacobian is not None
+    return jacobian
+
+
+def _points(x: Tensor, model: Model) -> np.ndarray:
+    """Points (k, n) in double precision; a bound that a shorter type has rounded out of the box is that bound."""
+    values, (low, high) = _array(x), model.bounds.T
+    inside = np.clip(values, low, high)
+    slack = float(torch.finfo(x.dtype).eps) * np.maximum(np.abs(low), np.abs(high))
+    return np.where(np.abs(values - inside) <= slack, inside, values)
+
+
+def _stacked(rows: Iterable[np.ndarray], shape: Sequence[int]) -> np.ndarray:
+    return np.array(list(rows), dtype=np.float64).reshape(shape)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -77,18 +77,22 @@ def checked_box(parameters: Sequence[Parameter]) -> np.ndarray:
 
 
 def check_forms(forms: Sequence[ufl.Form], unknown: dolfinx.fem.Function, parameters: Sequence[Parameter]) -> None:
-    """Refuse forms whose derivative would be wrong: views of the unknown, and cell sizes under a `Shape`.
+    """Refuse forms whose derivative would be wrong: views of unknown or fields, and cell sizes under a `Shape`.
 
     Raises:
         ValueError: With the way to write it instead.
     """
     moving = any(isinstance(parameter, Shape) for parameter in parameters)
+    fields = {
+        parameter.function: f"field {parameter.name!r}" for parameter in parameters if isinstance(parameter, Field)
+    }
     for form in forms:
         for function in form.coefficients():
-            if function is not unknown and np.shares_memory(function.x.array, unknown.x.array):
-                raise ValueError(
-                    f"{function} is a view of the unknown, which UFL takes for another function; use ufl.split(u)"
-                )
+            for whole, name in {unknown: "the unknown", **fields}.items():
+                if function is not whole and np.shares_memory(function.x.array, whole.x.array):
+                    raise ValueError(
+                        f"{function} is a view of {name}, which UFL takes for another function; use ufl.split(...)"
+                    )
         if moving and any(extract_type(form, kind) for kind in UNMOVED):
             raise ValueError(
                 "UFL does not differentiate Circumradius, CellDiameter and edge lengths by shape; "
@@ -192,19 +196,21 @@ def check_history(
     """
     known = [*history, *(unknown.function for unknown in local)]
     for function in history:
-        if not getattr(function.ufl_element(), "has_custom_quadrature", False):
+        if not _at_points(function):
             raise TypeError(f"history maps functions made by fem.internal_variable to UFL expressions, not {function}")
+    for expression in [*_integrands(all_forms), *history.values()]:
+        for function in extract_type(ufl.as_ufl(expression), ufl.Coefficient):
+            if _at_points(function) and not any(function is other for other in known):
+                raise ValueError(
+                    f"{function} lives at quadrature points, but is neither in history nor in local; "
+                    "pass history={it: what it becomes}, or local=[the LocalUnknown]"
+                )
     for form in all_forms:
         for integral in form.integrals():
             for function in extract_type(integral.integrand(), ufl.Coefficient):
                 element = function.ufl_element()
-                if not getattr(element, "has_custom_quadrature", False):
+                if not _at_points(function):
                     continue
-                if not any(function is other for other in known):
-                    raise ValueError(
-                        f"{function} lives at quadrature points, but is neither in history nor in local; "
-                        "pass history={it: what it becomes}"
-                    )
                 mesh, own = function.function_space.mesh, integral.metadata()["quadrature_degree"]
                 if integral.integral_type() != "cell" or not has_points(element, mesh, own):
                     degree = quadrature_degree(element, mesh)
@@ -213,6 +219,68 @@ def check_history(
                         f"{own} uses {function.name!r}, which lives at the points "
                         f"of degree {degree} in cells; use ufl.dx(metadata={{'quadrature_degree': {degree}}})"
                     )
+
+
+def check_local(
+    all_forms: Sequence[ufl.Form], history: Mapping[dolfinx.fem.Function, Any], local: Sequence[LocalUnknown]
+) -> None:
+    """Refuse local unknowns where only one of their derivatives would be right.
+
+    Args:
+        all_forms: Energy or residual, and integrals, as given.
+        history: Updates of internal variables, as given.
+        local: Local unknowns.
+
+    Raises:
+        ValueError: If the first form is an energy, whose tangent needs the second derivative of a local unknown; or
+            if the function itself is used in place of what `solving` returned.
+    """
+    functions = [own.function for own in local]
+    first, *_ = all_forms
+    if not first.arguments() and any(
+        f in extract_type(e, ufl.Coefficient) for e in _integrands([first]) for f in functions
+    ):
+        raise ValueError(
+            "an energy holds a local unknown, whose second derivative is not known; give the residual in terms of "
+            "stresses instead: ufl.inner(stress, strain(v)) * dx"
+        )
+    values = {own.value for own in local}
+    for expression in [*_integrands(all_forms), *history.values()]:
+        seen, waiting = set(values), [ufl.as_ufl(expression)]
+        while waiting:
+            node = waiting.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            if any(node is function for function in functions):
+                raise ValueError(f"{node} is used where its value has to stand: what `solving` returned")
+            waiting.extend(node.ufl_operands)
+
+
+def check_load_factor(
+    factor: dolfinx.fem.Constant | None, parameters: Sequence[Parameter], bcs: Sequence[dolfinx.fem.DirichletBC]
+) -> None:
+    """Refuse a load factor that is a parameter as well, or a boundary value, which follows the load factor anyway."""
+    if factor is None:
+        return
+    for parameter in parameters:
+        if isinstance(parameter, Scalar) and parameter.constant is factor:
+            raise ValueError(
+                f"parameter {parameter.name!r} is the load path's factor, which the path sets; use another"
+            )
+    if any(bc.g is factor._cpp_object for bc in bcs):
+        raise ValueError(
+            "a boundary condition prescribes the load path's factor; boundary values are multiplied by it anyway, so "
+            "prescribe their full value, such as a Constant of 1.0"
+        )
+
+
+def _integrands(all_forms: Sequence[ufl.Form]) -> list[Any]:
+    return [integral.integrand() for form in all_forms for integral in form.integrals()]
+
+
+def _at_points(function: Any) -> bool:
+    return bool(getattr(function.ufl_element(), "has_custom_quadrature", False))
 
 
 def check_regions(responses: Sequence[Response], combination: Combination, integrals: np.ndarray) -> None:

@@ -21,7 +21,7 @@ import ufl
 from fem.assembly import Columns, Functionals, LinearForms
 from fem.equilibrium import Equilibrium
 from fem.evaluation import Evaluation
-from fem.forms import Member, Span, by_function, total
+from fem.forms import Member, Span, by_function, by_tags, total
 from fem.parameters import Binding
 from fem.sensitivity import Sensitivity, by_parameters
 
@@ -57,15 +57,17 @@ class Curvature:
         self._weights = dolfinx.fem.Constant(space.mesh, np.zeros(len(integrals)))
         (test,) = residual.arguments()
         work = ufl.replace(residual, {test: self._adjoint})
-        lagrangian = total([*(self._weights[k] * form for k, form in enumerate(integrals)), -work])
-        self._by_state = LinearForms(self._along(Member(by_function(lagrangian, unknown, test))), space)
+        lagrangian = by_tags([-work, *(self._weights[k] * form for k, form in enumerate(integrals))])
+        states = [Member(by_function(part, unknown, test)) for part in lagrangian]
+        self._by_state = LinearForms([derivative for state in states for derivative in self._along(state)], space)
         members, self._columns = [], []
-        start = 0
-        for member in by_parameters(lagrangian, bindings):
-            for derivative in self._along(member):
-                members.append(derivative)
-                self._columns.append(np.arange(start, start + member.count))
-            start += member.count
+        for part in lagrangian:
+            start = 0
+            for member in by_parameters(part, bindings):
+                for derivative in self._along(member):
+                    members.append(derivative)
+                    self._columns.append(np.arange(start, start + member.count))
+                start += member.count
         self._by_parameter = Functionals(members, space.mesh)
         self._walk = 0
         self._for: np.ndarray | None = None

@@ -168,6 +168,21 @@ def weighted(form: ufl.Form, weight: Any) -> ufl.Form:
     return ufl.Form([times(integral) for integral in form.integrals()])
 
 
+def by_tags(forms: Sequence[ufl.Form]) -> list[ufl.Form]:
+    """Sums of as many forms as one form can hold: DOLFINx takes one set of mesh tags for each kind of integral."""
+    groups: list[tuple[dict[str, Any], list[ufl.Form]]] = []
+    for form in forms:
+        tags = {i.integral_type(): i.subdomain_data() for i in form.integrals() if i.subdomain_data()}
+        for known, members in groups:
+            if all(known.get(kind, tag) is tag for kind, tag in tags.items()):
+                known.update(tags)
+                members.append(form)
+                break
+        else:
+            groups.append((tags, [form]))
+    return [total(members) for _, members in groups]
+
+
 def total(forms: Sequence[ufl.Form]) -> ufl.Form:
     """The sum of several forms, as one form to compile."""
     return ufl.Form([integral for form in forms for integral in form.integrals()])

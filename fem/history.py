@@ -15,6 +15,7 @@ import dolfinx
 import numpy as np
 import ufl
 from ufl.algorithms import expand_derivatives
+from ufl.algorithms.analysis import extract_type
 
 from fem.forms import by_function, expand, total, without_variables
 from fem.jit import compile_expression, compile_form
@@ -54,6 +55,9 @@ class LocalUnknown:
         name: Its name, for messages.
         negligible: Size of the unknown that does not matter; of plastic strain, far below what double precision
             resolves of an elastic one.
+
+    Attributes:
+        function: What was found at the points, to look at; in forms stands what `solving` returns.
     """
 
     MAX_ITERATIONS = 50
@@ -72,6 +76,7 @@ class LocalUnknown:
         self._mesh = mesh
         self._negligible = negligible
         self._equation: Any = None
+        self.value: Any = None
 
     def solving(self, equation: Any) -> Any:
         """The value, in UFL, at which an equation of `trial` vanishes.
@@ -91,7 +96,13 @@ class LocalUnknown:
         slope = without_variables(expand_derivatives(ufl.diff(variable_left, trial)))
         left = without_variables(expand_derivatives(variable_left))
         self._equation = (left, slope)
-        return self.function - left / slope
+        self.value = self.function - left / slope
+        return self.value
+
+    @property
+    def needs(self) -> set[dolfinx.fem.Function]:
+        """Functions in the equation, those of other local unknowns among them."""
+        return set(extract_type(self._equation[0], dolfinx.fem.Function)) if self._equation else set()
 
     def prepare(self) -> None:
         """Compile the equation. Collective; called by the problem that it is part of."""
@@ -116,6 +127,23 @@ class LocalUnknown:
                 if not open_points.any() or not np.isfinite(step).any():
                     break
         values[self._dofs[open_points]] = np.nan
+
+
+def in_order(local: Sequence[LocalUnknown]) -> tuple[LocalUnknown, ...]:
+    """Local unknowns in an order in which each needs only those before it.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    waiting, ordered = list(local), []
+    while waiting:
+        functions = {own.function for own in waiting}
+        free = [own for own in waiting if not (own.needs - {own.function}) & functions]
+        if not free:
+            raise ValueError(f"local unknowns {[own.name for own in waiting]} need each other; eliminate one by hand")
+        ordered.append(free[0])
+        waiting.remove(free[0])
+    return tuple(ordered)
 
 
 class History:

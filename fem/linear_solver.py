@@ -46,6 +46,9 @@ REFINED = 1e-10
 ACCEPTABLE = 1e-8
 """The same where round-off lets it fall no further."""
 
+ASYMMETRY = 1e-11
+"""Of the products of a matrix and its transpose with random vectors, above what round-off leaves."""
+
 _serial = itertools.count()
 
 
@@ -91,6 +94,8 @@ class LinearSolver:
         if self._unused and trouble is None:
             named = ", ".join(repr(key) for key in sorted(self._unused))
             raise ValueError(f"{named} is no option of the solver {self._ksp.getType()!r} or of what it consists of")
+        if trouble is None and self._ksp.getPC().getType() == "cholesky" and _is_unsymmetric(matrix):
+            raise ValueError("the solver is one for symmetric matrices, which this is not; use fem.DIRECT")
         reason = self._ksp.getPC().getFailedReason()
         if trouble is None and reason != 0:
             trouble = f"the factorization failed (reason {reason})"
@@ -241,3 +246,19 @@ class LinearSolver:
     def _raise_if(trouble: str | None, reason: str) -> None:
         if trouble:
             raise NotConverged(trouble, reason=reason)
+
+
+def _is_unsymmetric(matrix: PETSc.Mat) -> bool:
+    """Whether a matrix differs from its transpose, by a product with each; not where it holds NaN. Collective."""
+    first, second = matrix.createVecs()
+    random = np.random.default_rng(matrix.comm.rank)
+    first.setArray(random.standard_normal(first.getLocalSize()))
+    second.setArray(random.standard_normal(second.getLocalSize()))
+    product = first.duplicate()
+    matrix.mult(first, product)
+    forward, size = product.dot(second), product.norm() * second.norm()
+    matrix.mult(second, product)
+    backward = product.dot(first)
+    for vector in (first, second, product):
+        vector.destroy()
+    return bool(abs(forward - backward) > ASYMMETRY * size)

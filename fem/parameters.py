@@ -214,6 +214,8 @@ class Field:
         """Attach to a problem; the function's present values become the mean."""
         if any(bc.g is self.function._cpp_object for bc in bcs):
             raise ValueError(f"field {self.name!r} prescribes boundary values; only a Scalar may do that")
+        for function in (self.function, *self.basis):
+            function.x.scatter_forward()  # what was set on owned nodes alone is known to their neighbours now
         basis = np.stack([shape.x.array for shape in self.basis], axis=1)
         return _BoundField(self.function, self.function.copy(), self.function.x.array.copy(), basis)
 

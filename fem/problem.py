@@ -20,7 +20,7 @@ from fem.equilibrium import Equilibrium, Newton
 from fem.errors import NotConverged, agree
 from fem.evaluation import Evaluation
 from fem.geometry import Orientation
-from fem.history import History, LocalUnknown
+from fem.history import History, LocalUnknown, in_order
 from fem.linear_solver import DIRECT, Options
 from fem.load_path import LoadPath
 from fem.parameters import Parameter, Shape
@@ -95,6 +95,8 @@ class Problem:
         checks.check_boundary_values(parameters, bcs, unknown)
         checks.check_smoothness(responses, combination, integrals, unknown)
         checks.check_history([residual, *integrals], history or {}, local)
+        checks.check_local([form, *combination.integrals], history or {}, local)
+        checks.check_load_factor(path.factor, parameters, bcs)
         memory = History(history) if history else None
         self._bindings = [parameter.bind(unknown, bcs) for parameter in parameters]
         self._sensitivity = Sensitivity(residual, integrals, unknown, self._bindings)
@@ -110,9 +112,9 @@ class Problem:
         self._orientation = Orientation(self.mesh) if moving else None
         self.digest = digest(everything, combination, unknown, bcs, parameters, path.points)
 
-        for own in local:
+        self._local = in_order(local)
+        for own in self._local:
             own.prepare()
-        self._local = tuple(local)
         symmetric = not form.arguments()
         self._equilibrium = Equilibrium(
             residual, unknown, bcs, solver, newton, self._solve_local if local else None, symmetric
@@ -127,6 +129,7 @@ class Problem:
         self._closed = False
         self._held = _held(everything, unknown)
         self._solved: list[np.ndarray] | None = None
+        self._starts = 0
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -198,6 +201,8 @@ class Problem:
             J v for each direction v, (k, m), or one (m,).
         """
         rows = self._rows(directions, len(self._parameters), "directions")
+        if not rows.size:
+            return np.zeros((0, len(self._responses)))
         if self._evaluation.at_end:
             self._solve(x)
             found = self._evaluation.at_state(np.eye(len(self._responses)), rows.T)
@@ -217,6 +222,8 @@ class Problem:
             wᵀ J for each row w, (k, n), or one (n,).
         """
         rows = self._rows(weights, len(self._responses), "weights")
+        if not rows.size:
+            return np.zeros((0, len(self._parameters)))
         if self._evaluation.at_end:
             self._solve(x)
             found = self._evaluation.at_state(rows)
@@ -251,6 +258,8 @@ class Problem:
         if len(weights) != 1:
             raise ValueError(f"weights have shape {np.shape(weights)}, expected ({len(self._responses)},)")
         rows = self._rows(directions, len(self._parameters), "directions")
+        if not rows.size:
+            return np.zeros((0, len(self._parameters)))
         self._solve(x)
         found = self._curvature.products(self._equilibrium, self._evaluation, weights[0], rows)
         if not np.isfinite(found).all():
@@ -269,18 +278,33 @@ class Problem:
 
         Yields:
             Load steps: their load factor, and the number of the path's point at which they end, or None.
+
+        Raises:
+            RuntimeError: If the problem was solved for something else between two steps.
         """
         self._start(x)
-        yield from self._simulation.walk()
+        own = self._starts
+        for step in self._simulation.walk():
+            yield step
+            if self._starts != own:
+                raise RuntimeError("the problem was solved again during a walk, which has lost its state; walk first")
 
     def _rows(self, values: ArrayLike, size: int, name: str) -> np.ndarray:
-        rows = np.array(values, dtype=np.float64)
-        if rows.ndim not in (1, 2) or rows.shape[-1] != size or not np.isfinite(rows).all():
-            raise ValueError(f"{name} have shape {rows.shape}, expected (k, {size}) or ({size},), of finite numbers")
-        return rows.reshape(-1, size)
+        """Directions or weights as an array of rows, the same on all ranks. Collective."""
+
+        def checked() -> np.ndarray:
+            rows = np.array(values, dtype=np.float64)
+            if rows.ndim not in (1, 2) or rows.shape[-1] != size or not np.isfinite(rows).all():
+                raise ValueError(
+                    f"{name} have shape {rows.shape}, expected (k, {size}) or ({size},), of finite numbers"
+                )
+            return rows.reshape(1 if rows.ndim == 1 else len(rows), size)
+
+        return self._agreed(checked, name)
 
     def _solve(self, x: ArrayLike) -> None:
         """Be in equilibrium at x; nothing to do where that is so. Collective."""
+        self._check_open()
         same = self._solved is not None and all(map(np.array_equal, self._solved, self._fingerprint(x)))
         if agree(self.comm, None if same else "changed") is None:
             return
@@ -298,26 +322,31 @@ class Problem:
         """All that decides the state, and the state: constants and functions may have been changed meanwhile."""
         return [np.array(x, dtype=np.float64), *(values().copy() for values in self._held)]
 
-    def _start(self, x: ArrayLike) -> None:
-        """Set parameters."""
+    def _check_open(self) -> None:
         if self._closed:
             raise ValueError("the problem is closed; make a new one")
-        self._solved = None
-        self._assign(self._agreed(x))
 
-    def _agreed(self, x: ArrayLike) -> np.ndarray:
-        """The point as an array, checked on all ranks together."""
+    def _start(self, x: ArrayLike) -> None:
+        """Set parameters."""
+        self._check_open()
+        values = self._agreed(lambda: self._checked(x), "entries of x")
+        self._solved = None
+        self._starts += 1
+        self._assign(values)
+
+    def _agreed(self, checked: Callable[[], np.ndarray], name: str) -> np.ndarray:
+        """An argument as an array, checked on all ranks together. Collective."""
         trouble, values = None, np.zeros(0)
         try:
-            values = self._checked(x)
-        except ValueError as error:
+            values = checked()
+        except (TypeError, ValueError) as error:
             trouble = str(error)
         if trouble := agree(self.comm, trouble):
             raise ValueError(trouble)
         if self.comm.size > 1:
             first = self.comm.bcast(values, root=0)
             if agree(self.comm, None if np.array_equal(first, values) else "differs"):
-                raise ValueError("x differs between the ranks of the problem's communicator")
+                raise ValueError(f"{name} differ between the ranks of the problem's communicator")
         return values
 
     def _checked(self, x: ArrayLike) -> np.ndarray:
@@ -349,12 +378,13 @@ class Problem:
 
 
 def _held(everything: Sequence[ufl.Form], unknown: dolfinx.fem.Function) -> list[Callable[[], np.ndarray]]:
-    """Access to the values of the unknown, and of all constants and functions in forms."""
+    """Access to the values of the unknown, of all constants and functions in forms, and to the mesh's coordinates."""
     constants = {id(c): c for form in everything for c in form.constants()}
     functions = {id(f): f for form in everything for f in form.coefficients()} | {id(unknown): unknown}
     return [
         *(partial(lambda c: np.asarray(c.value), constant) for constant in constants.values()),
         *(partial(lambda f: f.x.array, function) for function in functions.values()),
+        lambda: unknown.function_space.mesh.geometry.x,
     ]
 
 

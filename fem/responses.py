@@ -49,7 +49,7 @@ class Response:
                 raise TypeError(f"response {self.name!r} holds a test or trial function; give a functional")
         if len(forms) != 1 and self.combine is None:
             raise ValueError(f"response {self.name!r} has {len(forms)} integrals and no combine to make one number")
-        if isinstance(self.at, bool) or not (isinstance(self.at, int) or self.at in ("end", "sum")):
+        if isinstance(self.at, bool) or not (isinstance(self.at, int | np.integer) or self.at in ("end", "sum")):
             raise ValueError(
                 f"response {self.name!r} is taken at {self.at!r}; expected 'end', 'sum' or a point's number"
             )
@@ -186,8 +186,7 @@ def _point(response: Response, points: int) -> int | None:
     """Number of the load path's point at which a response is taken; None for a sum."""
     if response.at == "sum":
         return None
-    number = -1 if response.at == "end" else response.at
-    assert isinstance(number, int)
+    number = -1 if response.at == "end" else int(response.at)
     if not -points <= number < points:
         raise ValueError(f"response {response.name!r} is taken at point {number} of a load path of {points} points")
     return number % points

@@ -3,6 +3,7 @@ from problems import block, interior_point
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
+from torch.func import jacrev, vmap
 from toys import Smooth
 
 from coupling import torch_bridge
@@ -83,3 +84,33 @@ def test_shape_type_and_batches_are_those_of_the_tensor():
     assert function(x[:0]).shape == (0, 1, 3)
     with pytest.raises(ValueError, match=r"x has shape \(2,\), expected \(\.\.\., 3\)"):
         function(torch.zeros(2))
+
+
+def test_transforms_of_torch_give_the_derivatives_of_the_model():
+    problem = block()
+    function = torch_function(problem)
+    points = torch.stack([torch.as_tensor(interior_point(problem, seed)) for seed in (1, 2)])
+    jacobians = vmap(jacrev(function))(points)
+    for x, jacobian in zip(points, jacobians, strict=True):
+        assert jacobian.numpy() == pytest.approx(problem.evaluate(x.numpy())[1], rel=1e-12)
+    assert torch.equal(vmap(function, in_dims=1)(points.T), function(points))
+
+    def loss(x):
+        return function(x).square().sum()
+
+    hessian = vmap(jacrev(jacrev(loss)))(points)[1]
+    expected = torch.autograd.functional.hessian(loss, points[1])
+    assert hessian.numpy() == pytest.approx(expected.numpy(), rel=1e-9)
+
+
+def test_a_bound_in_single_precision_is_within_bounds_and_whole_numbers_are_refused():
+    problem = block()
+    upper = torch.as_tensor(problem.bounds[:, 1])
+    assert (upper.float().double() > upper).any()
+    assert torch_function(problem)(upper.float()).numpy() == pytest.approx(
+        torch_function(problem)(upper).numpy(), rel=1e-6
+    )
+    with pytest.raises(ValueError, match="outside its bounds"):
+        torch_function(problem)(1.001 * upper.float())
+    with pytest.raises(TypeError, match="expected a floating type"):
+        torch_function(problem)(upper.int())

@@ -8,6 +8,7 @@ from scipy.optimize import brentq
 import ufl
 
 import fem
+from fem.history import in_order
 
 EXPONENT = 5
 
@@ -87,3 +88,36 @@ def test_an_equation_without_a_solution_means_no_equilibrium():
         problem.evaluate([1.0])
     with pytest.raises(ValueError, match="a second one needs its own"):
         local.solving(lambda e: e - 1)
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_local_unknowns_may_need_each_other_in_turn_and_stand_in_any_order(turn):
+    mesh = dolfinx.mesh.create_unit_interval(MPI.COMM_SELF, 3)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+    u, v, k = dolfinx.fem.Function(space), ufl.TestFunction(space), dolfinx.fem.Constant(mesh, 1.0)
+    first, second = (fem.LocalUnknown(mesh, quadrature_degree=1, name=name) for name in ("first", "second"))
+    cube = first.solving(lambda e: e**3 + e - k)
+    root = second.solving(lambda e: e**3 + cube * e - cube)
+    problem = fem.Problem(
+        (u.dx(0) * v.dx(0) + u * v - root * v) * ufl.dx(degree=1),
+        u,
+        bcs=[],
+        parameters=[fem.Scalar("k", k, (0.5, 20.0))],
+        responses=[fem.average("mean", u, ufl.dx(mesh, degree=1))],
+        local=[first, second][::turn],
+    )
+    for value in (1.0, 15.0, 2.0):
+        (mean,), jacobian = problem.evaluate([value])
+        a = brentq(lambda e, value=value: e**3 + e - value, 0.0, 10.0, xtol=1e-15)
+        b = brentq(lambda e, a=a: e**3 + a * e - a, 0.0, 10.0, xtol=1e-15)
+        assert mean == pytest.approx(b, rel=1e-10)
+        assert jacobian[0, 0] == pytest.approx((1 - b) / (3 * b**2 + a) / (3 * a**2 + 1), rel=1e-9)
+
+
+def test_local_unknowns_in_a_circle_are_refused():
+    mesh = dolfinx.mesh.create_unit_interval(MPI.COMM_SELF, 3)
+    first, second = (fem.LocalUnknown(mesh, quadrature_degree=1, name=name) for name in ("first", "second"))
+    first.solving(lambda e: e - second.function)
+    second.solving(lambda e: e - 0.5 * first.function)
+    with pytest.raises(ValueError, match="need each other"):
+        in_order([first, second])

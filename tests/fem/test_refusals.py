@@ -113,6 +113,67 @@ def test_a_view_of_the_unknown_is_refused():
         )
 
 
+def test_a_view_of_a_field_is_refused():
+    def view(mesh, u, k):
+        pair = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1, (2,))))
+        return [fem.Scalar("k", k, (0.5, 2.0)), fem.Field("pair", pair, [pair.copy()], (0.0, 1.0))]
+
+    def response(mesh, u, k):
+        return [fem.Response("r", parameters[1].function.sub(0) * u * ufl.dx)]
+
+    mesh = SQUARE(MPI.COMM_SELF, 2, 2)
+    u, k = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1))), dolfinx.fem.Constant(mesh, 1.0)
+    parameters = view(mesh, u, k)
+    with pytest.raises(ValueError, match="view of field 'pair'"):
+        fem.Problem(
+            0.5 * k * ufl.inner(ufl.grad(u), ufl.grad(u)) * ufl.dx - u * ufl.dx,
+            u,
+            bcs=[fixed(u.function_space)],
+            parameters=parameters,
+            responses=response(mesh, u, k),
+        )
+
+
+def test_a_load_factor_is_neither_parameter_nor_boundary_value():
+    def path(mesh, u, k):
+        return fem.LoadPath((0.5, 1.0), factor=k)
+
+    def follows(mesh, u, k):
+        dofs = dolfinx.fem.locate_dofs_geometrical(u.function_space, lambda x: np.isclose(x[0], 0.0))
+        return [dolfinx.fem.dirichletbc(k, dofs, u.function_space)]
+
+    def other(mesh, u, k):
+        return [fem.Field("f", f := dolfinx.fem.Function(u.function_space), [f.copy()], (0.0, 1.0))]
+
+    with pytest.raises(ValueError, match="'k' is the load path's factor"):
+        poisson(path=path)
+    with pytest.raises(ValueError, match="boundary values are multiplied by it anyway"):
+        poisson(path=path, bcs=follows, parameters=other)
+
+
+def test_a_solver_for_symmetric_matrices_refuses_others():
+    def convected(mesh, u, k):
+        v = ufl.TestFunction(u.function_space)
+        return (k * ufl.inner(ufl.grad(u), ufl.grad(v)) + u.dx(0) * v - v) * ufl.dx
+
+    problem = poisson(form=convected, solver=lambda m, u, k: fem.SYMMETRIC)
+    with pytest.raises(ValueError, match="for symmetric matrices"):
+        problem.evaluate([1.0])
+    assert poisson(solver=lambda m, u, k: fem.SYMMETRIC).evaluate([1.0])[0] == pytest.approx(
+        poisson().evaluate([1.0])[0], rel=1e-12
+    )
+
+
+def test_a_walk_that_was_interrupted_says_so():
+    problem = poisson(path=lambda m, u, k: fem.LoadPath((0.5, 1.0)))
+    steps = problem.walk([1.0])
+    next(steps)
+    problem.evaluate([2.0])
+    with pytest.raises(RuntimeError, match="solved again during a walk"):
+        next(steps)
+    assert [step.factor for step in problem.walk([1.0])] == [0.5, 1.0]
+
+
 def test_the_digest_changes_with_what_decides_the_answers_and_with_nothing_else():
     def value(number):
         def bcs(mesh, u, k):
@@ -146,7 +207,10 @@ def test_problems_on_one_mesh_do_not_move_it_for_each_other():
 
     moving, still = build([fem.Shape("size", lambda x: x, (0.0, 2.0), reference=0.0)]), build([])
     assert moving.evaluate([1.0, 1.0])[0] == pytest.approx([4.0])
+    gradient = moving.vjp([1.0, 1.0], [1.0])
+    assert gradient == pytest.approx([0.0, 4.0])
     assert still.evaluate([1.0])[0] == pytest.approx([1.0])
+    assert moving.vjp([1.0, 1.0], [1.0]) == pytest.approx(gradient)
 
 
 def test_a_misspelt_solver_option_is_named():
@@ -208,7 +272,7 @@ def test_functions_at_points_that_nothing_evolves_are_refused():
     u, k = dolfinx.fem.Function(space), dolfinx.fem.Constant(mesh, 1.0)
     old = fem.internal_variable(mesh, "old", quadrature_degree=2)
 
-    def build(degree=2, **arguments):
+    def build(degree=2, old=old, **arguments):
         return fem.Problem(
             (0.5 * k * ufl.inner(ufl.grad(u), ufl.grad(u)) - (1 + old) * u) * ufl.dx(degree=degree),
             u,
@@ -228,3 +292,14 @@ def test_functions_at_points_that_nothing_evolves_are_refused():
         build(history={old: old + u}, local=[fem.LocalUnknown(mesh, quadrature_degree=2)])
     with pytest.raises(TypeError, match="internal_variable"):
         build(history={u: u})
+    other = fem.internal_variable(mesh, "other", quadrature_degree=2)
+    with pytest.raises(ValueError, match="other lives at quadrature points"):
+        build(history={old: old + u + other})
+    local = fem.LocalUnknown(mesh, quadrature_degree=2)
+    root = local.solving(lambda e: e + e**3 - k)
+    with pytest.raises(ValueError, match=r"local=\[the LocalUnknown\]"):
+        build(history={old: old + root})
+    with pytest.raises(ValueError, match="what `solving` returned"):
+        build(history={old: old + local.function}, local=[local])
+    with pytest.raises(ValueError, match="an energy holds a local unknown"):
+        build(old=root, local=[local])

@@ -112,6 +112,39 @@ def test_products_at_another_point_are_not_those_of_the_last():
     assert found[0] == pytest.approx(problem.evaluate(second)[1] @ direction[0], rel=1e-9)
 
 
+def test_no_directions_give_no_products():
+    problem = block()
+    x, n, m = interior_point(problem, 1), len(problem.parameters), len(problem.responses)
+    assert problem.jvp(x, np.zeros((0, n))).shape == (0, m)
+    assert problem.vjp(x, np.zeros((0, m))).shape == (0, n)
+    assert problem.hvp(x, np.ones(m), np.zeros((0, n))).shape == (0, n)
+
+
+def test_responses_may_have_other_mesh_tags_than_the_residual():
+    mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 4, 4)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+    u, k = dolfinx.fem.Function(space), dolfinx.fem.Constant(mesh, 1.0)
+    cells = np.arange(32, dtype=np.int32)
+    halves, thirds = (dolfinx.mesh.meshtags(mesh, 2, cells, (cells % count).astype(np.int32)) for count in (2, 3))
+    dx, other = (ufl.dx(mesh, subdomain_data=tags, metadata={"quadrature_degree": 4}) for tags in (halves, thirds))
+    dofs = dolfinx.fem.locate_dofs_geometrical(space, lambda x: np.isclose(x[0], 0.0))
+    gradient = ufl.inner(ufl.grad(u), ufl.grad(u))
+    problem = fem.Problem(
+        0.5 * k * gradient * dx(0) + (0.5 * gradient + u**4) * dx(1) - u * dx,
+        u,
+        bcs=[dolfinx.fem.dirichletbc(0.0, dofs, space)],
+        parameters=[
+            fem.Scalar("k", k, (0.5, 2.0)),
+            fem.Shape("bend", lambda x: np.stack([x[0] * x[1], 0 * x[0]]), (-0.3, 0.3), reference=0.0),
+        ],
+        responses=[fem.Response("part", u**2 * other(1)), fem.Response("rest", k * u * other(2) + u * ufl.ds)],
+    )
+    x, direction, weights, h = np.array([1.2, 0.1]), np.array([0.4, -0.2]), np.array([2.0, -1.0]), 1e-4
+    found = problem.hvp(x, weights, direction)
+    ahead, behind = (weights @ problem.evaluate(x + s * h * direction)[1] for s in (1, -1))
+    assert found == pytest.approx((ahead - behind) / (2 * h), rel=1e-6)
+
+
 @pytest.mark.parametrize(
     "call",
     [lambda p, x: p.jvp(x, np.ones(2)), lambda p, x: p.vjp(x, np.ones((1, 9))), lambda p, x: p.hvp(x, [np.nan], x)],

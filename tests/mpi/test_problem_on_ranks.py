@@ -71,7 +71,7 @@ def test_points_that_differ_between_ranks_are_refused_on_every_rank():
     if WORLD.size == 1:
         problem.evaluate(x)
         return
-    with pytest.raises(ValueError, match="differs between the ranks"):
+    with pytest.raises(ValueError, match="x differ between the ranks"):
         problem.evaluate(x)
 
 
@@ -142,6 +142,43 @@ def test_a_point_that_is_wrong_on_one_rank_is_refused_on_every_rank(bad):
         problem.evaluate(x)
 
 
+def test_weights_that_are_wrong_on_one_rank_are_refused_on_every_rank():
+    problem = block(WORLD)
+    x, weights = interior_point(problem, 14), np.ones(len(problem.responses))
+    if WORLD.rank == WORLD.size - 1:
+        weights[0] = np.nan
+    with pytest.raises(ValueError, match="of finite numbers"):
+        problem.vjp(x, weights)
+    directions = np.ones((1 + WORLD.rank, len(x)))
+    if WORLD.size > 1:
+        with pytest.raises(ValueError, match="directions differ"):
+            problem.jvp(x, directions)
+
+
+def test_basis_functions_set_on_owned_nodes_alone_are_completed():
+    def build(comm, owned_only):
+        mesh = dolfinx.mesh.create_unit_square(comm, 6, 6)
+        space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+        u, modulus, shape = (dolfinx.fem.Function(space) for _ in range(3))
+        modulus.x.array[:] = 1.0
+        shape.interpolate(lambda x: np.cos(x[0] + x[1]))
+        if owned_only:
+            shape.x.array[space.dofmap.index_map.size_local :] = 0.0
+        left = dolfinx.fem.locate_dofs_geometrical(space, lambda x: np.isclose(x[0], 0.0))
+        return fem.Problem(
+            0.5 * modulus * ufl.inner(ufl.grad(u), ufl.grad(u)) * ufl.dx - u * ufl.dx,
+            u,
+            bcs=[dolfinx.fem.dirichletbc(0.0, left, space)],
+            parameters=[fem.Field("modulus", modulus, [shape], (0.0, 1.0))],
+            responses=[fem.Response("work", u * ufl.dx)],
+        )
+
+    response, jacobian = build(WORLD, owned_only=True).evaluate([0.5])
+    expected, slope = build(MPI.COMM_SELF, owned_only=False).evaluate([0.5])
+    assert response == pytest.approx(expected, rel=1e-9)
+    assert jacobian == pytest.approx(slope, rel=1e-9)
+
+
 def test_a_velocity_that_fails_on_one_rank_is_refused_on_every_rank():
     def velocity(x):
         if WORLD.rank == WORLD.size - 1:
@@ -172,6 +209,7 @@ def test_a_closed_problem_says_so_and_leaves_others_alone():
     expected = first.evaluate(x)[0]
     first.close()
     first.close()
-    with pytest.raises(ValueError, match="closed"):
-        first.evaluate(x)
+    for call in (lambda: first.evaluate(x), lambda: first.vjp(x, np.ones(len(first.responses)))):
+        with pytest.raises(ValueError, match="closed"):
+            call()
     assert second.evaluate(x)[0] == pytest.approx(expected, rel=1e-12)
