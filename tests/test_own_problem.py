@@ -1,13 +1,15 @@
-"""The examples that users copy from, against Timoshenko's bimetal formula and the theory of creeping beams."""
+"""The examples that users copy from, against Timoshenko's bimetal formula, the theory of creeping beams, and solves."""
 
 import importlib.util
 import math
 from pathlib import Path
 
+from mpi4py import MPI
 import numpy as np
 import pytest
 
 from coupling.verify import taylor_test
+from fem.library.notched_specimen import notched_specimen
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -65,6 +67,19 @@ def test_the_bracket_creeps_as_fast_as_a_beam_of_norton_s_material_in_the_end(ow
     assert found == pytest.approx(
         curvature * own_material.LENGTH ** (n + 2) / (n + 2), rel=0.1
     )  # 0.05 on a fine mesh, less if longer
+
+
+def test_the_jacobian_foretells_the_force_displacement_curve(tmp_path):
+    example = loaded("force_displacement")
+    problem = notched_specimen(MPI.COMM_SELF, steps=3, curve=True)
+    force, changed = example.curves(problem)
+    assert len(force) == len(problem.path.points) == 9
+    for predicted, solved in changed.values():
+        change, error = np.abs(solved - force), np.abs(predicted - solved)
+        assert change.max() > 0.02 * force.max()
+        assert error.max() < 0.25 * change.max()
+        assert np.median(error / change) < 0.05
+    assert example.draw(problem, tmp_path / "curve.png").stat().st_size > 20_000
 
 
 def test_derivatives_of_the_bracket_pass_taylor_and_both_methods_agree(bracket):

@@ -35,6 +35,7 @@ def notched_specimen(
     *,
     mesh: str | Path = FOLDER / "notched_specimen.xdmf",
     steps: int = 6,
+    curve: bool = False,
 ) -> Problem:
     """The specimen as a `Problem`.
 
@@ -52,6 +53,8 @@ def notched_specimen(
         comm: Communicator to distribute the mesh over.
         mesh: A file that `meshes.notched_specimen` wrote.
         steps: Load steps from one reversal of the load to the next.
+        curve: Whether the responses are the forces at all points of the load path instead, `force_1`, `force_2`, ...:
+            a force-displacement curve with its derivatives.
     """
     domain, facets = read_mesh(mesh, comm)
     space = dolfinx.fem.functionspace(domain, ("Lagrange", 2, (2,)))
@@ -76,6 +79,16 @@ def notched_specimen(
     force = 2.0 * ufl.inner(after.stress, plasticity.strain(extension)) * dx
     size = von_mises(after.stress)
     triaxiality = ufl.tr(after.stress) / 3 / size
+    path = LoadPath.cyclic(REVERSALS, steps)
+    responses = [
+        Response("force", force, unit="N/mm"),
+        Response("first_force", force, unit="N/mm", at=steps - 1),
+        average("triaxiality", triaxiality, band),
+        Response("plastic_work", 4.0 * after.work * dx, unit="mJ/mm", at="sum"),
+        p_norm("plastic_strain", after.accumulated, band, p=EXPONENT),
+    ]
+    if curve:
+        responses = [Response(f"force_{k + 1}", force, unit="N/mm", at=k) for k in range(len(path.points))]
 
     return Problem(
         ufl.inner(after.stress, plasticity.strain(v)) * dx,
@@ -95,15 +108,9 @@ def notched_specimen(
             Scalar("end_displacement", end_displacement, (0.06, 0.10), unit="mm"),
             Shape("notch_radius", _widening, (0.7, 1.4), reference=RADIUS, unit="mm"),
         ],
-        responses=[
-            Response("force", force, unit="N/mm"),
-            Response("first_force", force, unit="N/mm", at=steps - 1),
-            average("triaxiality", triaxiality, band),
-            Response("plastic_work", 4.0 * after.work * dx, unit="mJ/mm", at="sum"),
-            p_norm("plastic_strain", after.accumulated, band, p=EXPONENT),
-        ],
+        responses=responses,
         fields={"von_mises": size, "equivalent_plastic_strain": after.accumulated, "triaxiality": triaxiality},
-        path=LoadPath.cyclic(REVERSALS, steps),
+        path=path,
         history=plasticity.history(before, after),
         local=[before.multiplier],
         newton=Newton(rtol=1e-12, growth=1.0),
