@@ -108,7 +108,7 @@ class Equilibrium:
         self._residual = dolfinx.la.vector(space.dofmap.index_map, space.dofmap.index_map_bs)
         self._lifting = dolfinx.la.vector(space.dofmap.index_map, space.dofmap.index_map_bs)
         self._step = self._residual.petsc_vec.duplicate()
-        self._solver = LinearSolver(self._comm, options)
+        self._solver = LinearSolver(self._comm, options, symmetric=symmetric)
         self._stale = False
         self._owned = owned_size(space)
         self.constrained = _constrained(bcs, owned=True)

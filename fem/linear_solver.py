@@ -58,14 +58,16 @@ class LinearSolver:
     Args:
         comm: Communicator of the matrices.
         options: PETSc options without prefix; they reach this solver alone.
+        symmetric: Whether all matrices are known to be; if not, a solver for symmetric ones looks.
     """
 
-    def __init__(self, comm: MPI.Intracomm, options: Options = DIRECT) -> None:
+    def __init__(self, comm: MPI.Intracomm, options: Options = DIRECT, *, symmetric: bool = False) -> None:
         self._comm = comm
         self._ksp = PETSc.KSP().create(comm)
         self._ksp.setOptionsPrefix(f"sobofem_{next(_serial)}_")
         self._options: Options | None = dict(options)
         self._unused = set(options)
+        self._symmetric = symmetric
         try:
             with self._shown(self._options):
                 self._ksp.setFromOptions()
@@ -94,7 +96,8 @@ class LinearSolver:
         if self._unused and trouble is None:
             named = ", ".join(repr(key) for key in sorted(self._unused))
             raise ValueError(f"{named} is no option of the solver {self._ksp.getType()!r} or of what it consists of")
-        if trouble is None and self._ksp.getPC().getType() == "cholesky" and _is_unsymmetric(matrix):
+        wants_symmetry = self._ksp.getPC().getType() == "cholesky" and not self._symmetric
+        if trouble is None and wants_symmetry and _is_unsymmetric(matrix):
             raise ValueError("the solver is one for symmetric matrices, which this is not; use fem.DIRECT")
         reason = self._ksp.getPC().getFailedReason()
         if trouble is None and reason != 0:

@@ -21,7 +21,7 @@ from fem.errors import NotConverged, agree
 from fem.evaluation import Evaluation
 from fem.geometry import Orientation
 from fem.history import History, LocalUnknown, in_order
-from fem.linear_solver import DIRECT, Options
+from fem.linear_solver import DIRECT, SYMMETRIC, Options
 from fem.load_path import LoadPath
 from fem.parameters import Parameter, Shape
 from fem.recursion import Recursion
@@ -51,7 +51,8 @@ class Problem:
         history: Maps internal variables, made by `internal_variable`, to what they become in a load step.
         local: Equations that are solved at every quadrature point.
         newton: Tolerance and limits of the solver for non-linear problems.
-        solver: PETSc options of the linear solver: `DIRECT`, `MULTIGRID` or one's own.
+        solver: PETSc options of the linear solver: `DIRECT`, `SYMMETRIC`, `MULTIGRID` or one's own. By default
+            `SYMMETRIC` for an energy, whose tangent is, and `DIRECT` for a residual.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -72,7 +73,7 @@ class Problem:
         history: Mapping[dolfinx.fem.Function, Any] | None = None,
         local: Sequence[LocalUnknown] = (),
         newton: Newton = Newton(),  # noqa: B008  (frozen)
-        solver: Options = DIRECT,
+        solver: Options | None = None,
     ) -> None:
         checks.check_arguments(form, unknown, bcs, parameters, responses)
         self.unknown = unknown
@@ -116,6 +117,8 @@ class Problem:
         for own in self._local:
             own.prepare()
         symmetric = not form.arguments()
+        if solver is None:
+            solver = SYMMETRIC if symmetric else DIRECT
         self._equilibrium = Equilibrium(
             residual, unknown, bcs, solver, newton, self._solve_local if local else None, symmetric
         )

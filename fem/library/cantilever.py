@@ -11,7 +11,7 @@ import numpy as np
 import ufl
 
 from fem.geometry import reference_area_ratio
-from fem.linear_solver import DIRECT, Options
+from fem.linear_solver import Options
 from fem.materials.elasticity import strain, stress, von_mises
 from fem.parameters import Scalar, Shape
 from fem.problem import Problem
@@ -25,7 +25,7 @@ EXPONENT = 8.0  # of the p-norm that stands for the largest stress
 
 
 def cantilever(
-    comm: MPI.Intracomm = MPI.COMM_WORLD, *, cells: tuple[int, int, int] = (20, 4, 2), solver: Options = DIRECT
+    comm: MPI.Intracomm = MPI.COMM_WORLD, *, cells: tuple[int, int, int] = (20, 4, 2), solver: Options | None = None
 ) -> Problem:
     """The cantilever as a `Problem`.
 

@@ -11,7 +11,7 @@ import numpy as np
 import ufl
 
 from fem.geometry import reference_area_ratio
-from fem.linear_solver import DIRECT, Options
+from fem.linear_solver import Options
 from fem.materials.elasticity import lame, von_mises
 from fem.materials.hyperelasticity import cauchy, deformation_gradient, follower_traction, neo_hooke
 from fem.parameters import Scalar, Shape, Velocity
@@ -26,7 +26,7 @@ EXPONENT = 8.0  # of the p-norm that stands for the largest stress
 
 
 def large_beam(
-    comm: MPI.Intracomm = MPI.COMM_WORLD, *, cells: tuple[int, int, int] = (10, 2, 2), solver: Options = DIRECT
+    comm: MPI.Intracomm = MPI.COMM_WORLD, *, cells: tuple[int, int, int] = (10, 2, 2), solver: Options | None = None
 ) -> Problem:
     """The beam as a `Problem`.
 

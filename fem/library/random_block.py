@@ -13,7 +13,7 @@ import numpy as np
 import ufl
 
 from fem.jit import compile_form
-from fem.linear_solver import DIRECT, Options
+from fem.linear_solver import Options
 from fem.materials.elasticity import lame, von_mises
 from fem.materials.hyperelasticity import cauchy, deformation_gradient, neo_hooke
 from fem.parameters import Field
@@ -49,7 +49,7 @@ def random_block(
     modes: int = 10,
     observations: int = 0,
     aggregates: bool = True,
-    solver: Options = DIRECT,
+    solver: Options | None = None,
 ) -> Problem:
     """The block as a `Problem`.
 
