@@ -25,7 +25,7 @@ def torch_function(model: Model) -> Callable[[Tensor], Tensor]:
 
     Tensors of any floating type on any device go in and come out; in between the model computes in double precision
     on the CPU. Where a derivative is wanted, the Jacobian is computed with the responses, as it is almost free then.
-    `torch.func.grad`, `vjp`, `jacrev` and `vmap` work as well; forward-mode transforms do not.
+    `torch.func.grad`, `vjp`, `jacrev` and `vmap` work as well; forward mode does not: a Hessian is `jacrev(jacrev(f))`.
 
     Args:
         model: Any model; collective on its communicator, as the function is then, in both directions.
@@ -71,7 +71,7 @@ class _Responses(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, weights: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
         x, jacobians = ctx.saved_tensors
-        return _Gradients.apply(x, weights, jacobians, ctx.model), None, None
+        return _gradients(x, weights, jacobians, ctx.model), None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, model: Model, wanted: bool) -> tuple[Any, Any]:
@@ -81,11 +81,45 @@ class _Responses(torch.autograd.Function):
         return tuple(value.unflatten(0, (size, -1)) for value in found), (0, 0)
 
 
-class _Gradients(torch.autograd.Function):
-    """Gradients (k, n) of sums of the responses with weights (k, m), at points (k, n), as functions of both."""
+def _gradients(x: Tensor, weights: Tensor, jacobians: Tensor, model: Any) -> Tensor:
+    """Gradients (k, n) of sums of the responses with weights (k, m), at points (k, n): Jᵀ w, row by row."""
+    return _Gradients.apply(x, *_Point.apply(x, model), weights, jacobians, model)
+
+
+def _tangents(x: Tensor, directions: Tensor, jacobians: Tensor, model: Any) -> Tensor:
+    """Derivatives (k, m) of the responses along directions (k, n), at points (k, n): J d, row by row."""
+    return _Tangents.apply(x, *_Point.apply(x, model), directions, jacobians, model)
+
+
+class _Point(torch.autograd.Function):
+    """Points on their way into a first derivative w · J d: a second derivative is computed only where it is wanted.
+
+    The second output carries nothing forwards; backwards, the two carry d and w, of which the derivative by the points
+    is the Hessian of w · y times d.
+    """
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, weights: Tensor, jacobians: Tensor, model: Any) -> Tensor:
+    def forward(x: Tensor, model: Any) -> tuple[Tensor, Tensor]:
+        return x.clone(), x.new_zeros((len(x), len(model.responses)))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        x, ctx.model = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, directions: Tensor, weights: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return _Curvatures.apply(_Last.apply(x), _Last.apply(weights), directions, ctx.model), None
+
+
+class _Gradients(torch.autograd.Function):
+    """See `_gradients`."""
+
+    @staticmethod
+    def forward(x: Tensor, _: Tensor, __: Tensor, weights: Tensor, jacobians: Tensor, model: Any) -> Tensor:
         if jacobians.numel():
             return (weights.to(jacobians)[:, None] @ jacobians)[:, 0].to(x)
         pairs = zip(_points(x, model), _array(weights), strict=True)
@@ -93,38 +127,46 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weights, jacobians, ctx.model = inputs
+        x, _, _, weights, jacobians, ctx.model = inputs
         ctx.save_for_backward(x, weights, jacobians)
 
     @staticmethod
-    def backward(ctx: Any, directions: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, directions: Tensor) -> tuple[None, Tensor, Tensor, Tensor, None, None]:
         x, weights, jacobians = ctx.saved_tensors
-        by_x, by_weights = None, None
-        if ctx.needs_input_grad[0]:
-            by_x = _Curvatures.apply(x, weights, directions, ctx.model)
-        if ctx.needs_input_grad[1]:
-            by_weights = _Tangents.apply(x, directions, jacobians, ctx.model)
-        return by_x, by_weights, None, None
+        return None, directions, weights, _tangents(x, directions, jacobians, ctx.model), None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
         return _flattened(_Gradients, info.batch_size, in_dims, inputs)
 
 
-class _Once(torch.autograd.Function):
-    """What can't be differentiated once more."""
+class _Tangents(torch.autograd.Function):
+    """See `_tangents`."""
+
+    @staticmethod
+    def forward(x: Tensor, _: Tensor, __: Tensor, directions: Tensor, jacobians: Tensor, model: Any) -> Tensor:
+        if jacobians.numel():
+            return (jacobians @ directions.to(jacobians)[:, :, None])[:, :, 0].to(x)
+        pairs = zip(_points(x, model), _array(directions), strict=True)
+        return _like(x, _stacked((_pushed(model, point, d) for point, d in pairs), (len(x), len(model.responses))))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Nothing to keep."""
+        x, _, _, directions, jacobians, ctx.model = inputs
+        ctx.save_for_backward(x, directions, jacobians)
 
     @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> None:
-        raise RuntimeError("a model has first and second derivatives, and no third ones")
+    def backward(ctx: Any, weights: Tensor) -> tuple[None, Tensor, Tensor, Tensor, None, None]:
+        x, directions, jacobians = ctx.saved_tensors
+        return None, directions, weights, _gradients(x, weights, jacobians, ctx.model), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
+        return _flattened(_Tangents, info.batch_size, in_dims, inputs)
 
 
-class _Curvatures(_Once):
-    """Hessians of weighted sums of the responses times directions, (k, n)."""
+class _Curvatures(torch.autograd.Function):
+    """Hessians of sums of the responses with weights (k, m), at points (k, n), times directions (k, n): (k, n)."""
 
     @staticmethod
     def forward(x: Tensor, weights: Tensor, directions: Tensor, model: Any) -> Tensor:
@@ -135,23 +177,37 @@ class _Curvatures(_Once):
         return _like(x, _stacked((curved.hvp(point, w, d) for point, w, d in triples), x.shape))
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weights, _, ctx.model = inputs
+        ctx.save_for_backward(x, weights)
+
+    @staticmethod
+    def backward(ctx: Any, directions: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weights = ctx.saved_tensors
+        by_directions = _Curvatures.apply(x, weights, directions, ctx.model)  # a Hessian is symmetric
+        return torch.zeros_like(x), torch.zeros_like(weights), by_directions, None  # `_Last` refuses the first two
+
+    @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
         return _flattened(_Curvatures, info.batch_size, in_dims, inputs)
 
 
-class _Tangents(_Once):
-    """Derivatives of the responses along directions, (k, m)."""
+class _Last(torch.autograd.Function):
+    """What a second derivative depends on, to be differentiated no more."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, directions: Tensor, jacobians: Tensor, model: Any) -> Tensor:
-        if jacobians.numel():
-            return (jacobians @ directions.to(jacobians)[:, :, None])[:, :, 0].to(x)
-        pairs = zip(_points(x, model), _array(directions), strict=True)
-        return _like(x, _stacked((_pushed(model, point, d) for point, d in pairs), (len(x), len(model.responses))))
+    def forward(x: Tensor) -> Tensor:
+        return x.clone()
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
-        return _flattened(_Tangents, info.batch_size, in_dims, inputs)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Nothing to keep."""
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> None:
+        raise RuntimeError("a model has first and second derivatives, and no third ones")
 
 
 def _flattened(function: Any, size: int, in_dims: Sequence[Any], inputs: Sequence[Any]) -> tuple[Tensor, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 import itertools
 from typing import Any
 
@@ -11,9 +11,10 @@ import dolfinx
 import numpy as np
 import ufl
 from ufl.algorithms.analysis import extract_type
+from ufl.differentiation import CoefficientDerivative, VariableDerivative
 
 from fem.forms import Member, Span
-from fem.history import LocalUnknown, has_points, quadrature_degree
+from fem.history import InternalVariable, LocalUnknown, has_points, in_order, quadrature_degree
 from fem.parameters import Field, Parameter, Scalar, Shape
 from fem.responses import SMOOTHER, Combination, Response, jumping
 
@@ -86,10 +87,12 @@ def check_forms(forms: Sequence[ufl.Form], unknown: dolfinx.fem.Function, parame
     fields = {
         parameter.function: f"field {parameter.name!r}" for parameter in parameters if isinstance(parameter, Field)
     }
+    comm = unknown.function_space.mesh.comm
     for form in forms:
         for function in form.coefficients():
             for whole, name in {unknown: "the unknown", **fields}.items():
-                if function is not whole and np.shares_memory(function.x.array, whole.x.array):
+                shared = function is not whole and np.shares_memory(function.x.array, whole.x.array)
+                if comm.allreduce(shared, op=MPI.LOR):
                     raise ValueError(
                         f"{function} is a view of {name}, which UFL takes for another function; use ufl.split(...)"
                     )
@@ -189,18 +192,18 @@ def check_effect(names: Sequence[str], families: Sequence[Sequence[Member | Span
 def check_history(
     all_forms: Sequence[ufl.Form], history: Mapping[dolfinx.fem.Function, Any], local: Sequence[LocalUnknown]
 ) -> None:
-    """Refuse functions at quadrature points that nothing evolves, and integrals by another rule than theirs.
+    """Refuse internal variables that nothing evolves, and integrals by another rule than that of their points.
 
     Raises:
         ValueError: With the argument that is missing, or the degree that fits.
     """
     known = [*history, *(unknown.function for unknown in local)]
     for function in history:
-        if not _at_points(function):
+        if not isinstance(function, InternalVariable):
             raise TypeError(f"history maps functions made by fem.internal_variable to UFL expressions, not {function}")
     for expression in [*_integrands(all_forms), *history.values()]:
         for function in extract_type(ufl.as_ufl(expression), ufl.Coefficient):
-            if _at_points(function) and not any(function is other for other in known):
+            if isinstance(function, InternalVariable) and not any(function is other for other in known):
                 raise ValueError(
                     f"{function} lives at quadrature points, but is neither in history nor in local; "
                     "pass history={it: what it becomes}, or local=[the LocalUnknown]"
@@ -212,10 +215,11 @@ def check_history(
                 if not _at_points(function):
                     continue
                 mesh, own = function.function_space.mesh, integral.metadata()["quadrature_degree"]
-                if integral.integral_type() != "cell" or not has_points(element, mesh, own):
+                rule = integral.metadata().get("quadrature_rule", "default")
+                if integral.integral_type() != "cell" or rule != "default" or not has_points(element, mesh, own):
                     degree = quadrature_degree(element, mesh)
                     raise ValueError(
-                        f"an integral over {integral.integral_type()} with quadrature degree "
+                        f"an integral over {integral.integral_type()} with the {rule} quadrature of degree "
                         f"{own} uses {function.name!r}, which lives at the points "
                         f"of degree {degree} in cells; use ufl.dx(metadata={{'quadrature_degree': {degree}}})"
                     )
@@ -224,7 +228,7 @@ def check_history(
 def check_local(
     all_forms: Sequence[ufl.Form], history: Mapping[dolfinx.fem.Function, Any], local: Sequence[LocalUnknown]
 ) -> None:
-    """Refuse local unknowns where only one of their derivatives would be right.
+    """Refuse local unknowns where a derivative of theirs would be wrong: all but the first are.
 
     Args:
         all_forms: Energy or residual, and integrals, as given.
@@ -232,29 +236,53 @@ def check_local(
         local: Local unknowns.
 
     Raises:
-        ValueError: If the first form is an energy, whose tangent needs the second derivative of a local unknown; or
-            if the function itself is used in place of what `solving` returned.
+        ValueError: If the first form is an energy, or UFL differentiates a local unknown in a form, which leaves to the
+            problem its second derivative; if the function itself is used in place of what `solving` returned.
     """
-    functions = [own.function for own in local]
+    functions, values = {own.function for own in local}, {own.value for own in local}
     first, *_ = all_forms
-    if not first.arguments() and any(
-        f in extract_type(e, ufl.Coefficient) for e in _integrands([first]) for f in functions
-    ):
-        raise ValueError(
-            "an energy holds a local unknown, whose second derivative is not known; give the residual in terms of "
-            "stresses instead: ufl.inner(stress, strain(v)) * dx"
-        )
-    values = {own.value for own in local}
+    if not first.arguments() and any(functions & set(extract_type(e, ufl.Coefficient)) for e in _integrands([first])):
+        raise ValueError(f"an energy holds a local unknown{SECOND_DERIVATIVE}")
     for expression in [*_integrands(all_forms), *history.values()]:
-        seen, waiting = set(values), [ufl.as_ufl(expression)]
-        while waiting:
-            node = waiting.pop()
-            if node in seen:
-                continue
-            seen.add(node)
-            if any(node is function for function in functions):
+        for node in _nodes(expression, values):
+            if node in functions:
                 raise ValueError(f"{node} is used where its value has to stand: what `solving` returned")
-            waiting.extend(node.ufl_operands)
+            if isinstance(node, CoefficientDerivative) and functions & set(extract_type(node, ufl.Coefficient)):
+                raise ValueError(f"ufl.derivative is applied to a local unknown{SECOND_DERIVATIVE}")
+            if isinstance(node, VariableDerivative):
+                differentiated, variable = node.ufl_operands
+                inside = set(_nodes(differentiated, {variable}))
+                if any(own.value in inside and variable in labels for own, labels in _labels(local)):
+                    raise ValueError(
+                        "ufl.diff by a variable in the equation of a local unknown would take that for a constant; "
+                        "differentiate expressions of the variable before they meet the local unknown"
+                    )
+
+
+SECOND_DERIVATIVE = (
+    ", whose second derivative is not known; write the residual in terms of stresses instead: "
+    "ufl.inner(stress, strain(v)) * dx"
+)
+
+
+def _labels(local: Sequence[LocalUnknown]) -> Iterator[tuple[LocalUnknown, set[Any]]]:
+    """Local unknowns with what `ufl.variable` marked in their equations, and in those that they need."""
+    found: dict[Any, set[Any]] = {}
+    for own in in_order(local):
+        found[own.function] = own.labels.union(*(found[other] for other in own.needs if other in found))
+        yield own, found[own.function]
+
+
+def _nodes(expression: Any, ends: Set[Any]) -> Iterator[Any]:
+    """Parts of an expression, each once; nothing is looked for below `ends`."""
+    seen, waiting = set(), [ufl.as_ufl(expression)]
+    while waiting:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            yield node
+            if node not in ends:
+                waiting.extend(node.ufl_operands)
 
 
 def check_load_factor(

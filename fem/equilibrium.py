@@ -25,6 +25,9 @@ LINEAR_RTOL = 1e-6
 STAGNATION = 1e-10
 """Size of a Newton step, relative to the solution, after which quadratic convergence leaves nothing but round-off."""
 
+PROGRESS = 1e-3
+"""Part of its largest value to which the residual must have fallen for that, if it is not round-off itself."""
+
 SHORTENINGS = 6
 """How often a line search halves a Newton step."""
 
@@ -182,12 +185,14 @@ class Equilibrium:
         )
 
     def _converged(self, taken: float) -> bool:
-        first, size = self.residuals[0], self.residuals[-1]
-        if self.linear and size <= LINEAR_RTOL * first:
+        first, size, round_off = self.residuals[0], self.residuals[-1], self._round_off()
+        step, solution = taken * self._norm(self._step.array_r), self._norm(self._unknown.x.array[: self._owned])
+        if not np.isfinite([step, solution]).all():
+            raise NotConverged("Newton's method ran away; apply smaller loads", reason="diverged")
+        if size <= max((LINEAR_RTOL if self.linear else self._newton.rtol) * first, round_off):
             return True
-        step = taken * self._norm(self._step.array_r)
-        settled = taken == 1.0 and step <= STAGNATION * self._norm(self._unknown.x.array[: self._owned])
-        return settled or size <= max(self._newton.rtol * first, self._round_off())
+        improved = size <= max(PROGRESS * max(self.residuals), round_off / PROGRESS)
+        return taken == 1.0 and step <= STAGNATION * solution and improved
 
     def close(self) -> None:
         """Free matrix, vectors and solver. Collective."""

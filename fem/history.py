@@ -16,6 +16,7 @@ import numpy as np
 import ufl
 from ufl.algorithms import expand_derivatives
 from ufl.algorithms.analysis import extract_type
+from ufl.variable import Variable
 
 from fem.forms import by_function, expand, total, without_variables
 from fem.jit import compile_expression, compile_form
@@ -33,7 +34,11 @@ def internal_variable(
         shape: Value shape: () for a scalar, (k,) for a vector, (3, 3) for a tensor.
         quadrature_degree: That of the integrals it stands in.
     """
-    return dolfinx.fem.Function(_space(mesh, shape, quadrature_degree), name=name)
+    return InternalVariable(_space(mesh, shape, quadrature_degree), name=name)
+
+
+class InternalVariable(dolfinx.fem.Function):
+    """A function at quadrature points that evolves; others there are given data."""
 
 
 def _space(mesh: dolfinx.mesh.Mesh, shape: tuple[int, ...], degree: int) -> dolfinx.fem.FunctionSpace:
@@ -58,6 +63,7 @@ class LocalUnknown:
 
     Attributes:
         function: What was found at the points, to look at; in forms stands what `solving` returns.
+        labels: What `ufl.variable` marked in the equation.
     """
 
     MAX_ITERATIONS = 50
@@ -77,6 +83,7 @@ class LocalUnknown:
         self._negligible = negligible
         self._equation: Any = None
         self.value: Any = None
+        self.labels: set[Any] = set()
 
     def solving(self, equation: Any) -> Any:
         """The value, in UFL, at which an equation of `trial` vanishes.
@@ -96,6 +103,7 @@ class LocalUnknown:
         slope = without_variables(expand_derivatives(ufl.diff(variable_left, trial)))
         left = without_variables(expand_derivatives(variable_left))
         self._equation = (left, slope)
+        self.labels = set(extract_type(variable_left, Variable)) - {trial}
         self.value = self.function - left / slope
         return self.value
 
@@ -189,7 +197,7 @@ class History:
 
     def evolve(self) -> np.ndarray:
         """Values (points, entries) of all internal variables at the end of the load step."""
-        return self._expression.eval(self._mesh, self._cells).reshape(len(self._nodes), -1)
+        return self._expression.eval(self._mesh, self._cells).reshape(len(self._nodes), sum(self._sizes))
 
     def old(self) -> np.ndarray:
         """Values (points, entries) of all internal variables at the start of the load step, a copy."""

@@ -2,7 +2,7 @@ import numpy as np
 from problems import block, interior_point
 import pytest
 import torch
-from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd import functional, gradcheck, gradgradcheck
 from torch.func import jacrev, vmap
 from toys import Smooth
 
@@ -114,3 +114,39 @@ def test_a_bound_in_single_precision_is_within_bounds_and_whole_numbers_are_refu
         torch_function(problem)(1.001 * upper.float())
     with pytest.raises(TypeError, match="expected a floating type"):
         torch_function(problem)(upper.int())
+
+
+def test_second_derivatives_come_by_every_way_through_autograd():
+    problem = block()
+    function, x = torch_function(problem), torch.as_tensor(interior_point(problem, 1))
+    v = torch.as_tensor(np.random.default_rng(0).uniform(-1.0, 1.0, len(x)))
+
+    def loss(x):
+        return function(x).square().sum()
+
+    def slope(x):
+        return functional.jvp(function, x, v, create_graph=True)[1].square().sum()
+
+    hessian = functional.hessian(loss, x)
+    assert functional.hvp(loss, x, v)[1].numpy() == pytest.approx((hessian @ v).numpy(), rel=1e-9)
+    assert functional.vhp(loss, x, v)[1].numpy() == pytest.approx((hessian @ v).numpy(), rel=1e-9)
+    found, h = functional.vjp(slope, x)[1], 1e-5
+    differences = [(slope(x + h * e) - slope(x - h * e)).item() / (2 * h) for e in torch.eye(len(x), dtype=x.dtype)]
+    assert found.numpy() == pytest.approx(differences, rel=1e-6)
+
+
+def test_derivatives_along_directions_need_no_second_derivatives():
+    model = Smooth()
+    x, v = (torch.tensor(values, dtype=torch.float64) for values in ([2e5, 1.2, 1.5], [1e4, -0.1, 0.3]))
+    assert functional.jvp(torch_function(model), x, v)[1].numpy() == pytest.approx(
+        model.evaluate(x.numpy())[1] @ v.numpy(), rel=1e-12
+    )
+
+
+def test_third_derivatives_are_refused():
+    problem = block()
+    x = torch.as_tensor(interior_point(problem, 1)).requires_grad_()
+    (gradient,) = torch.autograd.grad(torch_function(problem)(x).square().sum(), x, create_graph=True)
+    (curvature,) = torch.autograd.grad(gradient.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="no third ones"):
+        torch.autograd.grad(curvature.sum(), x)

@@ -102,6 +102,28 @@ def test_an_impossible_load_raises_with_the_part_that_was_passed_and_leaves_the_
     assert problem.evaluate(x)[1] == pytest.approx(before[1], rel=1e-9)
 
 
+def test_newton_s_method_that_runs_away_is_cut_back():
+    """The slope of this energy falls to zero beyond a unit gradient, and so does the residual's derivative."""
+    mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 4, 4)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+    u, v, load = dolfinx.fem.Function(space), ufl.TestFunction(space), dolfinx.fem.Constant(mesh, 1.0)
+    factor = dolfinx.fem.Constant(mesh, 1.0)
+    dx = ufl.dx(metadata={"quadrature_degree": 2})
+    energy = (-ufl.ln(1 - ufl.inner(ufl.grad(u), ufl.grad(u))) - factor * load * u) * dx
+    dofs = dolfinx.fem.locate_dofs_geometrical(space, lambda x: np.isclose(x[0], 0.0))
+    problem = fem.Problem(
+        ufl.derivative(energy, u, v),
+        u,
+        bcs=[dolfinx.fem.dirichletbc(0.0, dofs, space)],
+        parameters=[fem.Scalar("load", load, (0.1, 60.0))],
+        responses=[fem.Response("mean", u * ufl.dx)],
+        path=fem.LoadPath((1.0,), factor=factor),
+    )
+    (mean,), _ = problem.evaluate([5.0], jacobian=False)
+    assert 0.0 < mean < 0.5
+    assert np.linalg.norm(problem._equilibrium.residuals[-1]) < 1e-10
+
+
 def test_walk_stops_at_every_point_with_the_state_there():
     problem = stretched(fem.LoadPath.cyclic([1.0, -0.5], 2))
     seen = [(step.factor, step.point, np.abs(problem.unknown.x.array).max()) for step in problem.walk([1.0, 0.4, 0.0])]

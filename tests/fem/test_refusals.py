@@ -278,8 +278,7 @@ def test_functions_at_points_that_nothing_evolves_are_refused():
             u,
             bcs=[fixed(space)],
             parameters=[fem.Scalar("k", k, (0.5, 2.0))],
-            responses=[fem.Response("mean", u * ufl.dx)],
-            **arguments,
+            **({"responses": [fem.Response("mean", u * ufl.dx)]} | arguments),
         )
 
     with pytest.raises(ValueError, match="neither in history nor in local"):
@@ -292,6 +291,9 @@ def test_functions_at_points_that_nothing_evolves_are_refused():
         build(history={old: old + u}, local=[fem.LocalUnknown(mesh, quadrature_degree=2)])
     with pytest.raises(TypeError, match="internal_variable"):
         build(history={u: u})
+    given = dolfinx.fem.Function(old.function_space, name="given")
+    given.x.array[:] = 0.5
+    assert build(old=given).evaluate([1.0])[0] == pytest.approx(1.5 * build(old=0.0).evaluate([1.0])[0])
     other = fem.internal_variable(mesh, "other", quadrature_degree=2)
     with pytest.raises(ValueError, match="other lives at quadrature points"):
         build(history={old: old + u + other})
@@ -303,3 +305,38 @@ def test_functions_at_points_that_nothing_evolves_are_refused():
         build(history={old: old + local.function}, local=[local])
     with pytest.raises(ValueError, match="an energy holds a local unknown"):
         build(old=root, local=[local])
+    with pytest.raises(ValueError, match="the vertex quadrature of degree 1"):
+        first = fem.internal_variable(mesh, "first", quadrature_degree=1)
+        vertices = ufl.dx(mesh, metadata={"quadrature_degree": 1, "quadrature_rule": "vertex"})
+        build(old=0, history={first: first + u}, responses=[fem.Response("r", first * vertices)])
+
+
+def test_derivatives_of_local_unknowns_are_refused_but_not_those_beside_them():
+    mesh = SQUARE(MPI.COMM_SELF, 2, 2)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+    u, v, k = dolfinx.fem.Function(space), ufl.TestFunction(space), dolfinx.fem.Constant(mesh, 1.0)
+    dx = ufl.dx(mesh, metadata={"quadrature_degree": 2})
+    local = fem.LocalUnknown(mesh, quadrature_degree=2)
+    marked = ufl.variable(u)
+    root = local.solving(lambda e: e + e**3 - marked)
+    laplace = ufl.derivative(0.5 * k * ufl.inner(ufl.grad(u), ufl.grad(u)) * dx, u, v)
+
+    def build(form, response):
+        return fem.Problem(
+            form,
+            u,
+            bcs=[fixed(space)],
+            parameters=[fem.Scalar("k", k, (0.5, 2.0))],
+            responses=[fem.Response("mean", response * dx)],
+            local=[local],
+        )
+
+    with pytest.raises(ValueError, match=r"ufl\.derivative is applied to a local unknown"):
+        build(laplace + ufl.derivative(0.5 * root**2 * dx, u, v), u)
+    with pytest.raises(ValueError, match=r"ufl\.diff by a variable in the equation"):
+        build(laplace + root * v * dx, ufl.diff(root * u, marked))
+    stress = ufl.variable(root)
+    problem = build(laplace + ufl.diff(stress**2, stress) * v * dx - v * dx, u)
+    h, slope = 1e-5, problem.evaluate([1.0])[1][0, 0]
+    ahead, behind = (problem.evaluate([1.0 + s * h], jacobian=False)[0][0] for s in (1, -1))
+    assert slope == pytest.approx((ahead - behind) / (2 * h), rel=1e-7)

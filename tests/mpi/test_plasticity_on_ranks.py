@@ -73,8 +73,40 @@ def specimen(comm):
     return notched_specimen(comm, steps=3)
 
 
+def one_cell(comm):
+    """A square of one cell, so that all ranks but one have none."""
+    mesh = dolfinx.mesh.create_unit_square(comm, 1, 1, dolfinx.mesh.CellType.quadrilateral)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1, (2,)))
+    u, v, pull = dolfinx.fem.Function(space), ufl.TestFunction(space), dolfinx.fem.Constant(mesh, 3.0)
+    before = plasticity.memory(mesh, quadrature_degree=2)
+    after = plasticity.return_mapping(
+        plasticity.strain(u), before, young=200.0, poisson=0.3, hardening=plasticity.linear_hardening(1.0, 3.0)
+    )
+    dx = ufl.dx(mesh, metadata={"quadrature_degree": 2})
+    bottom = dolfinx.fem.locate_dofs_geometrical(space, lambda x: np.isclose(x[1], 0.0))
+    factor = dolfinx.fem.Constant(mesh, 0.0)
+    return fem.Problem(
+        ufl.inner(after.stress, plasticity.strain(v)) * dx - factor * pull * v[1] * dx,
+        u,
+        bcs=[dolfinx.fem.dirichletbc(np.zeros(2), bottom, space)],
+        parameters=[fem.Scalar("pull", pull, (2.0, 4.0))],
+        responses=[fem.Response("stretch", u[1] * dx)],
+        path=fem.LoadPath.monotonic(2, factor=factor),
+        history=plasticity.history(before, after),
+        local=[before.multiplier],
+    )
+
+
 @pytest.mark.parametrize(
-    ("build", "method"), [(strip, "adjoint"), (strip, "tangent"), (few_stored, "adjoint"), (specimen, "auto")]
+    ("build", "method"),
+    [
+        (strip, "adjoint"),
+        (strip, "tangent"),
+        (few_stored, "adjoint"),
+        (specimen, "auto"),
+        (one_cell, "adjoint"),
+        (one_cell, "tangent"),
+    ],
 )
 def test_all_ranks_together_agree_with_one_alone(build, method):
     together, alone = build(WORLD), build(MPI.COMM_SELF)
