@@ -5,10 +5,12 @@ Importing it needs NumPy, SciPy and h5py; MPI, FEniCSx and PyTorch are imported 
 
 from coupling.contract import Description, Model, SampleFailure, describe
 from coupling.dataset import Dataset
-from coupling.design import Design, halton, latin_hypercube, make_design, sobol
+from coupling.design import Design, Grid, halton, latin_hypercube, make_design, sobol
 from coupling.ensemble import generate
 from coupling.interruption import Interrupted
 from coupling.loading import load_model
+from coupling.marginals import Marginal
+from coupling.points import PointsFile
 from coupling.samples import Failure
 from coupling.tally import Progress
 from coupling.verify import TaylorReport, taylor_test
@@ -18,8 +20,11 @@ __all__ = [
     "Description",
     "Design",
     "Failure",
+    "Grid",
     "Interrupted",
+    "Marginal",
     "Model",
+    "PointsFile",
     "Progress",
     "SampleFailure",
     "TaylorReport",

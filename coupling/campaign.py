@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from coupling import leftovers
 from coupling.contract import Array, Description
 from coupling.dataset import Dataset
-from coupling.design import PREFIX_STABLE, Design
+from coupling.design import PREFIX_STABLE, Recipe
 from coupling.journal import Header
 
 
@@ -45,7 +45,7 @@ class Work:
         return self.folder / f"run-{self.run:06d}-rank-{rank:06d}.journal"
 
 
-def plan(design: Design | ArrayLike, description: Description, *, jacobian: bool, model: str) -> Dataset:
+def plan(design: Recipe | ArrayLike, description: Description, *, jacobian: bool, model: str) -> Dataset:
     """The dataset that is to be: all points planned, none computed.
 
     Args:
@@ -55,15 +55,22 @@ def plan(design: Design | ArrayLike, description: Description, *, jacobian: bool
         model: Specification that the model was loaded from, for the record.
     """
     n, m = len(description.parameters), len(description.responses)
-    if isinstance(design, Design):
-        kind, seed, points = design.kind, design.seed, design.points(description.bounds)
+    if isinstance(design, Recipe):
+        kind, seed, marginals = design.kind, design.seed, getattr(design, "marginals", {})
+        points = design.points(description.bounds, description.parameters)
     else:
-        kind, seed, points = "given points", None, np.array(design, dtype=np.float64)
+        kind, seed, marginals, points = "given points", None, {}, np.array(design, dtype=np.float64)
     checked = Dataset.from_arrays(points, np.zeros((len(points), m)), description=description)
     return replace(
         checked.select(np.zeros(len(points), dtype=np.bool_)),
         jacobian=np.zeros((0, m, n)) if jacobian else None,
-        provenance={"design": kind, "seed": seed, "model": model, "versions": versions()},
+        provenance={
+            "design": kind,
+            "seed": seed,
+            "inputs": {name: str(marginal) for name, marginal in marginals.items()},
+            "model": model,
+            "versions": versions(),
+        },
     )
 
 
@@ -122,10 +129,10 @@ def _continued(old: Dataset, planned: Dataset, path: Path) -> Dataset:
     kind, before, now = old.provenance["design"], len(old.design), len(planned.design)
     if now < before:
         raise ValueError(f"{path} plans {before} samples, {now} were asked for; a part is had by Dataset.head({now})")
-    if now > before and kind == "latin_hypercube":
+    if now > before and kind not in (*PREFIX_STABLE, "given points"):
         raise ValueError(
-            f"{path} is a Latin hypercube of {before} samples, which can't grow to {now}: its first rows would "
-            f"change; write to another file, or use one of {', '.join(sorted(PREFIX_STABLE))}"
+            f"{path} is a {kind.replace('_', ' ')} of {before} samples, which can't grow to {now}: its first rows "
+            f"would change; write to another file, or use one of {', '.join(sorted(PREFIX_STABLE))}"
         )
     moved = np.flatnonzero((old.design != planned.design[:before]).any(axis=1))
     if len(moved):

@@ -16,7 +16,7 @@ from coupling.abort import ending_all
 from coupling.campaign import Work
 from coupling.contract import Model, SampleFailure, checked_evaluation, describe
 from coupling.dataset import Dataset
-from coupling.design import Design
+from coupling.design import Recipe
 from coupling.interruption import Interrupted, StopRequest
 from coupling.journal import JournalWriter
 from coupling.loading import build, find, source_of
@@ -33,7 +33,7 @@ _TRIES = 100  # to enter a folder that other jobs make and remove
 
 def generate(
     model: Model | Callable[..., Model] | str,
-    design: Design | ArrayLike,
+    design: Recipe | ArrayLike,
     path: str | Path,
     *,
     comm: MPI.Comm | None = None,
@@ -50,7 +50,7 @@ def generate(
     Args:
         model: A model, a factory that makes one (called with `comm=COMM_SELF` if it takes that), or a
             specification for `load_model`. Rank 0 makes its model first, so that forms are compiled once.
-        design: A recipe, or the points themselves, (N, n), inside the bounds.
+        design: A recipe (`Design`, `Grid`, `PointsFile`), or the points themselves, (N, n), inside the bounds.
         path: HDF5 file to make or to continue. Journals lie in `<path>.parts` meanwhile.
         comm: Ranks that share the work; all of an MPI job by default. Tags 71 to 75 are used.
         jacobian: Whether to store dy/dx.

@@ -10,8 +10,10 @@ import typer
 
 from coupling import ensemble
 from coupling.abort import ranks
-from coupling.design import KINDS, Design
+from coupling.design import KINDS, Design, Grid, Recipe
 from coupling.display import display, duration, generation
+from coupling.marginals import Marginal, parse
+from coupling.points import PointsFile
 from coupling.tally import Progress
 
 KINDS_HELP = f"How the points are spread: {', '.join(KINDS)}. Sobol' and Halton can grow later."
@@ -22,9 +24,30 @@ def generate(
         str, typer.Argument(metavar="MODEL", help="`package.module:name` or `path/file.py:name`.", show_default=False)
     ],
     out: Annotated[Path, typer.Option(help="HDF5 dataset to make or to continue.", show_default=False)],
-    samples: Annotated[int, typer.Option(help="Number of samples; powers of two suit Sobol'.", min=1)] = 64,
+    samples: Annotated[
+        int | None, typer.Option(help="Number of samples, 64 by default; powers of two suit Sobol'.", min=1)
+    ] = None,
     design: Annotated[str, typer.Option(help=KINDS_HELP)] = "sobol",
     seed: Annotated[int, typer.Option(help="Seed of the design.", min=0)] = 0,
+    levels: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="K|NAME=K", help="A full factorial design instead: levels of all inputs, or of one (repeat)."
+        ),
+    ] = None,
+    points: Annotated[
+        Path | None,
+        typer.Option(help="Points of your own instead: CSV with a header of the inputs' names, or NumPy (.npy)."),
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="NAME=HOW",
+            help="How an input is distributed within its bounds: uniform (the default), log, normal:MEAN,STD or "
+            "lognormal:MEDIAN,STD_OF_LOG. Repeat for others.",
+        ),
+    ] = None,
     values_only: Annotated[bool, typer.Option("--values-only", help="Leave the Jacobians out.")] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try samples again that failed in an earlier run.")
@@ -37,6 +60,7 @@ def generate(
 
     Example: mpiexec -n 8 sobofem generate plate.py:model --samples 256 --seed 1 --out plate.h5
     """
+    recipe = _recipe(design, samples, seed, levels or [], points, inputs or [])
     start = time.monotonic()
     with display() as update:
 
@@ -45,7 +69,7 @@ def generate(
 
         data = ensemble.generate(
             model,
-            Design(design, samples, seed),
+            recipe,
             out,
             jacobian=not values_only,
             retry_failed=retry_failed,
@@ -54,3 +78,37 @@ def generate(
     if ranks()[0] == 0:
         took = duration(time.monotonic() - start)
         typer.echo(f"{out}: {len(data)} samples, {len(data.failures)} failed, in {took}")
+
+
+def _recipe(
+    design: str, samples: int | None, seed: int, levels: list[str], points: Path | None, inputs: list[str]
+) -> Recipe:
+    """Where to evaluate; `ValueError` where two ways of saying so meet."""
+    marginals = dict(_marginal(text) for text in inputs)
+    if (samples is not None) + bool(levels) + (points is not None) > 1:
+        raise ValueError("--samples, --levels and --points each say where to evaluate; give one of them")
+    if points is not None:
+        if marginals:
+            raise ValueError("--input distributes the points of a design; --points says where they are")
+        return PointsFile(points)
+    if levels:
+        return Grid(_levels(levels), marginals)
+    return Design(design, samples or 64, seed, marginals)
+
+
+def _marginal(text: str) -> tuple[str, Marginal]:
+    name, equals, how = text.partition("=")
+    if not equals:
+        raise ValueError(f"--input {text} is no NAME=HOW, such as young=log or load=normal:100,5")
+    return name, parse(how)
+
+
+def _levels(texts: list[str]) -> int | dict[str, int]:
+    pairs = [text.rpartition("=") for text in texts]
+    if not all(count.isdigit() and int(count) > 0 for _, _, count in pairs):
+        raise ValueError(f"--levels {' '.join(texts)}: expected whole numbers K or NAME=K, at least 1")
+    if len(pairs) == 1 and not pairs[0][0]:
+        return int(pairs[0][2])
+    if not all(name for name, _, _ in pairs):
+        raise ValueError(f"--levels {' '.join(texts)}: one K for all inputs, or NAME=K for each that varies")
+    return {name: int(count) for name, _, count in pairs}

@@ -3,10 +3,11 @@ import sys
 import tempfile
 
 from launching import TOYS, sobofem
+import numpy as np
 import pytest
 import toys
 
-from coupling import Design, generate
+from coupling import Dataset, Design, generate
 from coupling.cli import main
 from coupling.commands.outfile import check_writable
 from coupling.display import display, duration, generation
@@ -53,6 +54,39 @@ def test_check_under_mpi_prints_once():
     done = sobofem("check", f"{TOYS}:smooth", ranks=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Every derivative is right") == 1
+
+
+def test_designs_are_asked_for_by_levels_points_and_distributions(here, tmp_path):
+    def made(name, *options):
+        assert here("generate", f"{TOYS}:smooth", "--out", tmp_path / name, *options)[0] == 0
+        return Dataset.open(tmp_path / name)
+
+    assert len(made("a.h5", "--levels", 3)) == 27
+    data = made("b.h5", "--levels", "E=4", "--levels", "p=2", "--input", "E=log")
+    assert np.unique(data.x[:, 0]) == pytest.approx(1e5 * 3 ** (np.arange(4) / 3))
+    assert data.provenance["inputs"] == {"E": "log"}
+    (tmp_path / "own.csv").write_text("t,p,E\n1.0,2.0,2e5\n")
+    assert made("c.h5", "--points", tmp_path / "own.csv").x.tolist() == [[2e5, 1.0, 2.0]]
+    data = made("d.h5", "--samples", 64, "--input", "p=normal:1,0.1")
+    assert data.x[:, 2].std() == pytest.approx(0.1, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--samples", 4, "--levels", 3], "give one of them"),
+        (["--points", "p.csv", "--input", "E=log"], "--points says where they are"),
+        (["--levels", "three"], "expected whole numbers K or NAME=K"),
+        (["--levels", "3", "--levels", "E=2"], "one K for all inputs, or NAME=K"),
+        (["--input", "E"], "is no NAME=HOW"),
+        (["--input", "E=gamma:1,2"], "there are uniform, log, normal, lognormal"),
+        (["--input", "F=log"], "there is no input F; there are E, t, p"),
+        (["--points", "absent.csv"], "absent.csv"),
+    ],
+)
+def test_a_design_that_can_t_be_made_says_why(here, tmp_path, options, message):
+    code, _, errors = here("generate", f"{TOYS}:smooth", "--out", tmp_path / "a.h5", *options)
+    assert code == 2 and message in errors and not (tmp_path / "a.h5").exists()
 
 
 def test_generate_and_info_agree(tmp_path):

@@ -1,7 +1,18 @@
 import numpy as np
 import pytest
+from scipy.stats import qmc
 
-from coupling.design import KINDS, Design, halton, latin_hypercube, make_design, sobol
+from coupling.design import (
+    KINDS,
+    Design,
+    Grid,
+    grid,
+    halton,
+    latin_hypercube,
+    make_design,
+    optimized_latin_hypercube,
+    sobol,
+)
 
 BOX = np.array([[1e5, 3e5], [-2.0, 0.5], [0.0, 1e-3]])
 
@@ -21,10 +32,37 @@ def test_longer_sequences_begin_with_the_shorter(sequence, N):
     np.testing.assert_array_equal(sequence(BOX, N, seed=5), sequence(BOX, 150, seed=5)[:N])
 
 
-def test_latin_hypercube_has_one_point_in_each_slice():
-    slices = np.floor((latin_hypercube(BOX, 20, seed=1) - BOX[:, 0]) / (BOX[:, 1] - BOX[:, 0]) * 20)
+@pytest.mark.parametrize("hypercube", [latin_hypercube, optimized_latin_hypercube])
+def test_latin_hypercube_has_one_point_in_each_slice(hypercube):
+    slices = np.floor((hypercube(BOX, 20, seed=1) - BOX[:, 0]) / (BOX[:, 1] - BOX[:, 0]) * 20)
     for column in slices.T:
         assert sorted(column) == list(range(20))
+
+
+def test_an_optimized_latin_hypercube_is_more_even():
+    plain, better = (
+        [qmc.discrepancy(qmc.scale(design(BOX, 30, seed=seed), *BOX.T, reverse=True)) for seed in range(4)]
+        for design in (latin_hypercube, optimized_latin_hypercube)
+    )
+    assert max(better) < min(plain) and np.mean(better) < 0.5 * np.mean(plain)
+
+
+def test_a_grid_holds_all_combinations_once():
+    points = grid(BOX, [3, 1, 2])
+    assert len(np.unique(points, axis=0)) == len(points) == 6
+    assert points[:2].tolist() == [[1e5, -0.75, 0.0], [1e5, -0.75, 1e-3]]
+    assert np.unique(points[:, 0]).tolist() == [1e5, 2e5, 3e5]
+    assert len(grid(BOX, 4)) == 64
+    np.testing.assert_array_equal(Grid({"b": 5}).points(BOX, "abc")[:, 1], np.linspace(-2.0, 0.5, 5))
+
+
+def test_wrong_levels_are_refused():
+    with pytest.raises(ValueError, match=r"levels are \[2, 0, 1\], expected 3 numbers of at least 1"):
+        grid(BOX, [2, 0, 1])
+    with pytest.raises(ValueError, match="1,000,000,000 points, more than 10,000,000"):
+        grid(BOX, 1000)
+    with pytest.raises(ValueError, match="there is no input z; there are a, b, c"):
+        Grid({"z": 2}).points(BOX, ("a", "b", "c"))
 
 
 def test_sobol_integrates_a_smooth_function_better_than_chance():
@@ -33,7 +71,10 @@ def test_sobol_integrates_a_smooth_function_better_than_chance():
 
 
 def test_wrong_requests_say_what_was_expected():
-    with pytest.raises(ValueError, match=r"no design is called 'sobel'; there are sobol, latin_hypercube, halton"):
+    with pytest.raises(
+        ValueError,
+        match=r"no design is called 'sobel'; there are sobol, latin_hypercube, optimized_latin_hypercube, halton",
+    ):
         make_design("sobel", BOX, 5, 1)
     with pytest.raises(ValueError, match="at least one"):
         sobol(BOX, 0, seed=1)

@@ -166,7 +166,7 @@ def test_another_problem_is_refused_with_the_difference_named(tmp_path, model, d
 def test_a_latin_hypercube_is_not_grown(tmp_path):
     generate(toys.smooth, Design("latin_hypercube", 8, 3), tmp_path / "a.h5")
     generate(toys.smooth, Design("latin_hypercube", 8, 3), tmp_path / "a.h5")
-    with pytest.raises(ValueError, match=r"Latin hypercube of 8 samples, which can't grow to 9.*halton, sobol"):
+    with pytest.raises(ValueError, match=r"latin hypercube of 8 samples, which can't grow to 9.*halton, sobol"):
         generate(toys.smooth, Design("latin_hypercube", 9, 3), tmp_path / "a.h5")
 
 
