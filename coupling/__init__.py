@@ -10,6 +10,7 @@ from coupling.ensemble import generate
 from coupling.interruption import Interrupted
 from coupling.loading import load_model
 from coupling.marginals import Marginal
+from coupling.merging import merge
 from coupling.points import PointsFile
 from coupling.samples import Failure
 from coupling.tally import Progress
@@ -34,6 +35,7 @@ __all__ = [
     "latin_hypercube",
     "load_model",
     "make_design",
+    "merge",
     "sobol",
     "taylor_test",
 ]

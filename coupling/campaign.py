@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import contextlib
 from dataclasses import dataclass, replace
 import importlib.metadata
 from pathlib import Path
 import platform
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +15,7 @@ from coupling import leftovers
 from coupling.contract import Array, Description
 from coupling.dataset import Dataset
 from coupling.design import PREFIX_STABLE, Recipe
+from coupling.identity import differences, identity
 from coupling.journal import Header
 
 
@@ -123,9 +122,8 @@ def versions() -> dict[str, str]:
 
 def _continued(old: Dataset, planned: Dataset, path: Path) -> Dataset:
     """The old dataset with the new, equal or longer, design."""
-    differences = _differences(_identity(old), _identity(planned))
-    if differences:
-        raise ValueError(f"{path} was made differently: {'; '.join(differences)}; write to another file")
+    if found := differences(identity(old), identity(planned)):
+        raise ValueError(f"{path} was made differently: {'; '.join(found)}; write to another file")
     kind, before, now = old.provenance["design"], len(old.design), len(planned.design)
     if now < before:
         raise ValueError(f"{path} plans {before} samples, {now} were asked for; a part is had by Dataset.head({now})")
@@ -138,36 +136,3 @@ def _continued(old: Dataset, planned: Dataset, path: Path) -> Dataset:
     if len(moved):
         raise ValueError(f"{path} has other points in its design, first in row {moved[0]}; write to another file")
     return replace(old, design=planned.design, damage=())
-
-
-def _identity(data: Dataset) -> dict[str, Any]:
-    description = data.description
-    return {
-        "parameters": description.parameters,
-        "responses": description.responses,
-        "bounds": {
-            name: (float(low), float(high))
-            for name, (low, high) in zip(description.parameters, description.bounds, strict=True)
-        },
-        "units": dict(description.units),
-        "problem definition (digest)": description.digest,
-        "design": data.provenance.get("design", "none"),
-        "seed": data.provenance.get("seed"),
-        "Jacobians": "stored" if data.jacobian is not None else "left out",
-    }
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs, in words; of mappings with the same keys only the entries that do."""
-    found = []
-    for name, before in old.items():
-        now = new[name]
-        if before == now:
-            continue
-        if isinstance(before, dict) and before.keys() == now.keys():
-            found += _differences(
-                {f"{name} of {k}": v for k, v in before.items()}, {f"{name} of {k}": v for k, v in now.items()}
-            )
-        else:
-            found.append(f"{name} was {before}, now {now}")
-    return found

@@ -16,14 +16,24 @@ from coupling.abort import install_abort_hook, last_words, ranks, settle
 from coupling.commands.check import check
 from coupling.commands.generate import generate
 from coupling.commands.info import info
+from coupling.commands.merge import merge
 from coupling.commands.optimize import optimize
 from coupling.commands.report import report
+from coupling.commands.status import status
 from coupling.commands.train import train
+from coupling.commands.verify import verify
 from coupling.interruption import Interrupted
 from coupling.world import RootFailed, launched_rank
 
 _DEBUG = "SOBOFEM_DEBUG"
-_WITHOUT_MPI = ("info", "report", "train")  # under a launcher, rank 0 does them and the others have nothing to do
+_WITHOUT_MPI = (
+    "info",
+    "merge",
+    "report",
+    "status",
+    "train",
+    "verify",
+)  # under a launcher, rank 0 does them and the others have nothing to do
 _MISTAKES = (ValueError, TypeError, OSError, ModuleNotFoundError)
 _EXTRAS = dict.fromkeys(("dolfinx", "petsc4py", "mpi4py", "ufl", "basix"), "fem") | dict.fromkeys(
     ("torch", "safetensors"), "surrogate"
@@ -37,7 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Finite-element models, their exact sensitivities, and the neural surrogates trained on both.",
 )
-for _command in (check, generate, info, train, report, optimize):
+for _command in (check, generate, status, info, verify, merge, train, report, optimize):
     app.command()(_command)
 
 

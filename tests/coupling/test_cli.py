@@ -8,28 +8,11 @@ import pytest
 import toys
 
 from coupling import Dataset, Design, generate
-from coupling.cli import main
 from coupling.commands.outfile import check_writable
 from coupling.display import display, duration, generation
 from coupling.tally import Progress
 
-COMMANDS = ("generate", "check", "info", "train", "report")
-
-
-@pytest.fixture
-def here(monkeypatch, capsys):
-    """`sobofem` in this process: exit code, output and errors."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["sobofem", *map(str, arguments)])
-        monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-        monkeypatch.setenv("COLUMNS", "200")
-        monkeypatch.delenv("SOBOFEM_DEBUG", raising=False)
-        with pytest.raises(SystemExit) as end:
-            main()
-        return end.value.code, *capsys.readouterr()
-
-    return run
+COMMANDS = ("generate", "check", "status", "info", "verify", "merge", "train", "report", "optimize")
 
 
 def test_help_names_every_command(here):

@@ -1,0 +1,62 @@
+"""`sobofem status`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import time
+from typing import Annotated
+
+import numpy as np
+from rich.table import Table
+import typer
+
+from coupling import leftovers
+from coupling.dataset import Dataset
+from coupling.display import duration, report_console
+from coupling.journal import Journal
+from coupling.samples import Failure, Sample
+
+
+def status(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Dataset, growing or not.", show_default=False)],
+) -> None:
+    """Say how far a generation is: samples done, failed and remaining, their rate, and what each rank has done.
+
+    Safe at any time, from any machine that sees the files: it only reads.
+
+    Example: sobofem status plate.h5
+    """
+    data, journals = Dataset.open(file), leftovers.read(file)
+    remaining = len(data.design) - len(data) - len(data.failures)
+    typer.echo(f"{file}: {len(data)} done, {len(data.failures)} failed, {remaining} remaining of {len(data.design)}")
+    latest = _latest_run(journals)
+    if remaining and latest:
+        rate = sum(1.0 / seconds for seconds in map(_mean_seconds, latest) if seconds)
+        if rate:
+            typer.echo(f"{rate:.3g} samples a second while it runs; the rest takes {duration(remaining / rate)}")
+    if latest:
+        report_console().print(_table(latest))
+    for line in data.damage:
+        typer.echo(f"damaged: {line}")
+
+
+def _latest_run(journals: list[Journal]) -> list[Journal]:
+    """The journals of the last run that left any."""
+    last = max((journal.path.name.split("-")[1] for journal in journals), default="")
+    return [journal for journal in journals if journal.path.name.split("-")[1] == last]
+
+
+def _mean_seconds(journal: Journal) -> float:
+    return float(np.mean([record.seconds for record in journal.records])) if journal.records else 0.0
+
+
+def _table(journals: list[Journal]) -> Table:
+    """What each rank of a run has done."""
+    table = Table("rank", "done", "failed", "seconds a sample", "last wrote", title="ranks of the last run")
+    for journal in journals:
+        done = sum(isinstance(record, Sample) for record in journal.records)
+        failed = sum(isinstance(record, Failure) for record in journal.records)
+        rank = int(journal.path.stem.split("-")[-1])
+        age = time.time() - journal.path.stat().st_mtime
+        table.add_row(str(rank), str(done), str(failed), f"{_mean_seconds(journal):.3g}", f"{duration(age)} ago")
+    return table
