@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 import ufl
 
-from fem import checks, forms
+from fem import checks, forms, history_checks
 from fem.assembly import Functionals
 from fem.curvature import Curvature
 from fem.digest import digest
@@ -95,9 +95,9 @@ class Problem:
         checks.check_forms([residual, *integrals], unknown, parameters)
         checks.check_boundary_values(parameters, bcs, unknown)
         checks.check_smoothness(responses, combination, integrals, unknown)
-        checks.check_history([residual, *integrals], history or {}, local)
-        checks.check_local([form, *combination.integrals], history or {}, local)
         checks.check_load_factor(path.factor, parameters, bcs)
+        history_checks.check_history([residual, *integrals], history or {}, local)
+        history_checks.check_local([form, *combination.integrals], history or {}, local)
         memory = History(history) if history else None
         self._bindings = [parameter.bind(unknown, bcs) for parameter in parameters]
         self._sensitivity = Sensitivity(residual, integrals, unknown, self._bindings)
