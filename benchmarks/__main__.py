@@ -19,6 +19,7 @@ NAMES = (
     "memory",
     "training_step",
     "generate_overhead",
+    "scheduler_simulation",
 )
 LONG = ("forward_solve",)
 """Minutes each: run by name alone."""

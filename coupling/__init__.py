@@ -12,8 +12,8 @@ from coupling.loading import load_model
 from coupling.marginals import Marginal
 from coupling.merging import merge
 from coupling.points import PointsFile
+from coupling.progress import Progress
 from coupling.samples import Failure
-from coupling.tally import Progress
 from coupling.verify import TaylorReport, taylor_test
 
 __all__ = [

@@ -14,6 +14,7 @@ import traceback
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
+from coupling.diagnosis import TooManyFailures
 from coupling.interruption import Interrupted
 from coupling.world import EVERY_RANK, Comm, RootFailed, Serial
 
@@ -64,7 +65,7 @@ def install_abort_hook(words: Words = last_words) -> None:
 def ending_all(comm: Comm) -> Iterator[None]:
     """End the job if this rank of `comm` raises what the others don't know of; on one rank nothing changes.
 
-    An error that all ranks raise alike passes, with the note `EVERY_RANK`, as `Interrupted` and `RootFailed` do.
+    An error that all ranks raise alike passes, with the note `EVERY_RANK`, as what every rank is told of does.
     """
     try:
         yield
@@ -76,7 +77,9 @@ def ending_all(comm: Comm) -> Iterator[None]:
 
 def known(error: BaseException) -> bool:
     """Whether every rank knows of an error."""
-    return isinstance(error, Interrupted | RootFailed) or EVERY_RANK in getattr(error, "__notes__", ())
+    return isinstance(error, Interrupted | RootFailed | TooManyFailures) or EVERY_RANK in getattr(
+        error, "__notes__", ()
+    )
 
 
 def settle(error: BaseException, comm: MPI.Comm) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import contextlib
 from dataclasses import dataclass, replace
 import importlib.metadata
@@ -11,37 +12,39 @@ import platform
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from coupling import leftovers
+from coupling import jobs, leftovers, store
 from coupling.contract import Array, Description
 from coupling.dataset import Dataset
 from coupling.design import PREFIX_STABLE, Recipe
 from coupling.identity import differences, identity
 from coupling.journal import Header
+from coupling.samples import Failure
+from coupling.schedule import ATTEMPTS
+
+_KILLED = "its process died {} times while it was computed: out of memory, or killed from outside"
 
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What a run has to do, the same on every rank.
+    """What a job has to do.
 
     Attributes:
         points: All planned points, (D, n).
-        missing: Design rows to compute.
-        before: Number of rows that earlier runs left computed or failed.
+        missing: Design rows to compute, in this order.
+        before: Number of rows that were computed or failed when it began.
+        failed: How many of these failed.
+        attempts: How often a row's process died while it was computed, where it did.
         header: First record of this run's journals.
-        folder: Where the journals go.
-        run: Number of this run, one more than that of any journal left.
+        run: Number of this run, one more than that of any other.
     """
 
     points: Array
     missing: NDArray[np.int64]
     before: int
+    failed: int
+    attempts: Mapping[int, int]
     header: Header
-    folder: Path
     run: int
-
-    def journal(self, rank: int) -> Path:
-        """The file that a rank appends to in this run."""
-        return self.folder / f"run-{self.run:06d}-rank-{rank:06d}.journal"
 
 
 def plan(design: Recipe | ArrayLike, description: Description, *, jacobian: bool, model: str) -> Dataset:
@@ -74,41 +77,69 @@ def plan(design: Recipe | ArrayLike, description: Description, *, jacobian: bool
 
 
 def begin(path: Path, planned: Dataset, *, retry_failed: bool) -> Work:
-    """Open or make the dataset, fold in what interrupted runs left, and find what is missing. Hold its lock.
+    """Open or make the dataset, and find what is missing. Hold the shared state.
+
+    What dead jobs left is folded into the file, unless a living one is at work.
 
     Raises:
         ValueError: If the dataset at `path` belongs to another problem, design or seed; the message names it.
     """
+    run = jobs.next_run(path)
+    if jobs.living(path):
+        _continued(Dataset(**store.read(path)), planned, path).save(path)
+        data = _given_up(Dataset.open(path))
+    else:
+        data = _settled_alone(path, planned)
+    failed = [failure.row for failure in data.failures]
+    settled = np.union1d(data.rows, np.array([] if retry_failed else failed, dtype=np.int64))
+    missing = np.setdiff1d(np.arange(len(data.design)), settled)
+    attempts = {row: count for row, count in data.attempts.items() if row not in failed}
+    return Work(
+        points=data.design,
+        missing=missing[np.argsort([attempts.get(row, 0) for row in missing.tolist()], kind="stable")],
+        before=len(settled),
+        failed=0 if retry_failed else len(failed),
+        attempts=attempts,
+        header=Header(leftovers.fingerprint(data), len(data.parameters), len(data.responses)),
+        run=run,
+    )
+
+
+def complete(path: Path, run: int) -> Dataset:
+    """All that is there now; folded into the file unless another job than `run` is at work. Hold the shared state."""
+    data = _given_up(Dataset.open(path))
+    if not jobs.living(path) - {run}:
+        data.save(path)
+        for file in leftovers.files(path):
+            file.unlink()
+    return data
+
+
+def _settled_alone(path: Path, planned: Dataset) -> Dataset:
+    """The dataset with all that dead jobs left, in its file."""
     if path.exists():
-        data = _continued(Dataset.open(path), planned, path)
+        data = _given_up(_continued(Dataset.open(path), planned, path))
     elif leftovers.files(path):
         raise ValueError(f"{leftovers.folder(path)} holds journals of a dataset that is gone; remove the folder")
     else:
         data = planned
     data.save(path)
-    journals = leftovers.files(path)
-    run = max((int(file.name.split("-")[1]) for file in journals), default=0) + 1
-    for file in journals:
-        file.unlink()
-    failed = [] if retry_failed else [failure.row for failure in data.failures]
-    settled = np.union1d(data.rows, np.array(failed, dtype=np.int64))
-    return Work(
-        points=data.design,
-        missing=np.setdiff1d(np.arange(len(data.design)), settled),
-        before=len(settled),
-        header=Header(leftovers.fingerprint(data), len(data.parameters), len(data.responses)),
-        folder=leftovers.folder(path),
-        run=run,
-    )
-
-
-def complete(path: Path) -> Dataset:
-    """Fold all journals into the file. Hold the dataset's lock."""
-    data = Dataset.open(path)
-    data.save(path)
     for file in leftovers.files(path):
         file.unlink()
+    jobs.forget(path)
     return data
+
+
+def _given_up(data: Dataset) -> Dataset:
+    """The dataset with rows that killed their process time and again recorded as failed."""
+    new = [
+        Failure(row, data.design[row], _KILLED.format(count), float("nan"))
+        for row, count in data.attempts.items()
+        if count >= ATTEMPTS
+    ]
+    failures = sorted((*data.failures, *new), key=lambda failure: failure.row)
+    left = {row: count for row, count in data.attempts.items() if count < ATTEMPTS}
+    return replace(data, failures=tuple(failures), attempts=left)
 
 
 def versions() -> dict[str, str]:

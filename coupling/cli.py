@@ -19,9 +19,11 @@ from coupling.commands.info import info
 from coupling.commands.merge import merge
 from coupling.commands.optimize import optimize
 from coupling.commands.report import report
+from coupling.commands.slurm import slurm
 from coupling.commands.status import status
 from coupling.commands.train import train
 from coupling.commands.verify import verify
+from coupling.diagnosis import TooManyFailures
 from coupling.interruption import Interrupted
 from coupling.world import RootFailed, launched_rank
 
@@ -30,6 +32,7 @@ _WITHOUT_MPI = (
     "info",
     "merge",
     "report",
+    "slurm",
     "status",
     "train",
     "verify",
@@ -47,7 +50,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Finite-element models, their exact sensitivities, and the neural surrogates trained on both.",
 )
-for _command in (check, generate, status, info, verify, merge, train, report, optimize):
+for _command in (check, generate, slurm, status, info, verify, merge, train, report, optimize):
     app.command()(_command)
 
 
@@ -75,6 +78,10 @@ def main() -> None:
         if ranks()[0] == 0:
             print(stopped, file=sys.stderr)
         sys.exit(stopped.exit_code)
+    except TooManyFailures as failures:
+        if ranks()[0] == 0:
+            print(f"error: {failures}", file=sys.stderr)
+        sys.exit(3)
     except RootFailed:
         sys.exit(2)
     except _MISTAKES as error:

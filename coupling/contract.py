@@ -63,6 +63,14 @@ class Curved(Protocol):
 
 
 @runtime_checkable
+class Gentle(Protocol):
+    """What a model may offer besides: a second, more patient try where `evaluate` failed."""
+
+    def evaluate_gently(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
+        """As `evaluate`, with gentler settings of the solver; it leaves no trace on what comes after."""
+
+
+@runtime_checkable
 class SampleFailure(Protocol):
     """What an exception carries when a sample has no answer: recorded by an ensemble, never fatal to it."""
 
@@ -139,14 +147,30 @@ def checked_bounds(bounds: ArrayLike, parameters: tuple[str, ...]) -> Array:
     return box
 
 
-def checked_evaluation(model: Model, x: Array, *, jacobian: bool = True) -> tuple[Array, Array | None]:
+def checked_evaluation(
+    model: Model, x: Array, *, jacobian: bool = True, gently: bool = False
+) -> tuple[Array, Array | None]:
     """`model.evaluate(x)`, with shapes and finiteness checked: what a user's own model must return.
 
+    Args:
+        model: Any `Model`.
+        x: Parameters, (n,).
+        jacobian: Whether dy/dx is wanted.
+        gently: Whether to call `evaluate_gently` instead, which the model must have then (`Gentle`).
+
     Raises:
+        TypeError: If the model has no gentle evaluation, and that is wanted.
         ValueError: If an array has the wrong shape, or holds NaN or infinity.
     """
     m, n = len(model.responses), len(model.parameters)
-    answer = model.evaluate(x, jacobian=jacobian)
+    if not gently:
+        answer = model.evaluate(x, jacobian=jacobian)
+    elif isinstance(model, Gentle):
+        answer = model.evaluate_gently(x, jacobian=jacobian)
+    else:
+        raise TypeError(
+            f"{type(model).__name__} has no evaluate_gently(x, *, jacobian=True), but a gentle try is wanted"
+        )
     if not (isinstance(answer, tuple) and len(answer) == 2):
         raise ValueError(f"evaluate returned {type(answer).__name__}, expected the pair (responses, jacobian)")
     y = np.asarray(answer[0], dtype=np.float64)

@@ -31,6 +31,7 @@ class Dataset:
         description: The model's names, bounds, units and digest.
         design: All planned points, (D, n), of which `rows` are computed.
         failures: Planned points that have no answer, with the reason.
+        attempts: How often a process died while it computed a row, for rows without an answer where one did.
         provenance: Design kind and seed, model specification, versions.
         damage: What could not be read of an interrupted run; empty where all is whole.
     """
@@ -45,6 +46,7 @@ class Dataset:
     failures: tuple[Failure, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     damage: tuple[str, ...] = ()
+    attempts: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n, m, N = len(self.parameters), len(self.responses), len(self.rows)
@@ -155,7 +157,7 @@ class Dataset:
             keep = np.isin(self.rows, chosen)
         arrays = {name: getattr(self, name)[keep] for name in ("x", "y", "rows", "seconds")}
         jacobian = None if self.jacobian is None else self.jacobian[keep]
-        return replace(self, **arrays, jacobian=jacobian, failures=())
+        return replace(self, **arrays, jacobian=jacobian, failures=(), attempts={})
 
     def head(self, k: int) -> Dataset:
         """The dataset of the first k design rows, as if no more had been planned; failed rows are not replaced."""

@@ -9,7 +9,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from coupling import tally
+from coupling.progress import Progress as GenerationProgress
 
 INTERVAL = 3.0  # between two lines in a log [s]
 
@@ -24,7 +24,7 @@ def display(*, interval: float = INTERVAL) -> Iterator[Update]:
         yield update
 
 
-def generation(progress: tally.Progress) -> str:
+def generation(progress: GenerationProgress) -> str:
     """Where a generation stands, in words: counts, rate and time left."""
     settled, seconds = progress.done + progress.failed, progress.seconds
     words = [f"{settled} of {progress.total} samples"]

@@ -5,7 +5,8 @@ A journal is a sequence of records, the first of which says what the others belo
     b"SBFJ"  kind: u8, 3 bytes of zero  length: u32  crc: u32  payload of that length     (little-endian)
 
 The checksum (CRC32) covers kind, length and payload. A record goes to the operating system in one write, so
-that a killed process leaves whole records and at most one incomplete one at the end.
+that a killed process leaves whole records and at most one incomplete one at the end. Before a sample is begun a
+record says so: one that kills its process is known by that, and by the answer that never came.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ import numpy as np
 from coupling.contract import Array
 from coupling.samples import Failure, Sample
 
-VERSION = 1
-HEADER, SAMPLE, FAILURE = range(3)
+VERSION = 2
+HEADER, SAMPLE, FAILURE, ATTEMPT, ABANDONED = range(5)
 _MARK = b"SBFJ"
 _FRAME = struct.Struct("<4sBxxxII")
 _COVERED = struct.Struct("<BI")
 _SAMPLE = struct.Struct("<qdB")
 _FAILURE = struct.Struct("<qdd")
+_ROW = struct.Struct("<q")
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,16 @@ class Journal:
         path: The file.
         header: None where the file ends before it.
         records: Samples and failures, in the order of writing.
-        damage: Where and how reading stopped early; empty if the file is whole.
+        attempts: Rows that were begun and have no answer here.
+        abandoned: Whether the writer gave up a sample for an error that it lived to see: it was not killed.
+        damage: Where and how records are damaged or missing; empty if the file is whole.
     """
 
     path: Path
     header: Header | None
     records: tuple[Sample | Failure, ...] = ()
+    attempts: tuple[int, ...] = ()
+    abandoned: bool = False
     damage: str = ""
 
 
@@ -80,6 +86,14 @@ class JournalWriter:
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
         content = {"version": VERSION, **vars(self.header)}
         self._append(HEADER, json.dumps(content).encode())
+
+    def attempt(self, row: int) -> None:
+        """Note that a row is begun."""
+        self._append(ATTEMPT, _ROW.pack(row))
+
+    def abandon(self, row: int) -> None:
+        """Note that the row begun last gets no answer now, for no fault of its own."""
+        self._append(ABANDONED, _ROW.pack(row))
 
     def sample(self, sample: Sample) -> None:
         """Append a sample. `OSError` if the disk refuses; what was complete stays readable."""
@@ -120,7 +134,7 @@ class JournalWriter:
 
 
 def read_journal(path: Path) -> Journal:
-    """Read every whole record up to the first that is damaged or cut off.
+    """Read every whole record; what is damaged or cut off in between is passed over, and named.
 
     Raises:
         ValueError: If a newer version of sobofem wrote it.
@@ -129,17 +143,38 @@ def read_journal(path: Path) -> Journal:
     data = path.read_bytes()
     header: Header | None = None
     records: list[Sample | Failure] = []
-    at = 0
+    begun: dict[int, None] = {}
+    abandoned, damage, at = False, [], 0
     while at < len(data):
         kind, payload, problem = _record(data, at)
         if problem:
-            return Journal(path, header, tuple(records), f"{path}: {problem} at byte {at} of {len(data)}")
-        if header is None:
-            header = _header(path, kind, payload)
+            damage.append(f"{problem} at byte {at} of {len(data)}")
+            at = _next_record(data, at + 1)
+            continue
+        at += _FRAME.size + len(payload)
+        if kind == HEADER:
+            header = _header(path, payload)
+        elif header is None:
+            return Journal(path, None, damage=f"{path}: no header, so {len(data)} bytes can't be read")
+        elif kind == ATTEMPT:
+            begun[_ROW.unpack(payload)[0]] = None
+        elif kind == ABANDONED:
+            abandoned = True
+            begun.pop(_ROW.unpack(payload)[0], None)
         else:
             records.append(_sample(payload, header) if kind == SAMPLE else _failure(payload, header))
-        at += _FRAME.size + len(payload)
-    return Journal(path, header, tuple(records))
+            begun.pop(records[-1].row, None)
+    text = f"{path}: {'; '.join(damage)}" if damage else ""
+    return Journal(path, header, tuple(records), tuple(begun), abandoned, text)
+
+
+def _next_record(data: bytes, at: int) -> int:
+    """First byte from `at` on where a whole record begins; the end if none does."""
+    while (at := data.find(_MARK, at)) >= 0:
+        if not _record(data, at)[2]:
+            return at
+        at += 1
+    return len(data)
 
 
 def _record(data: bytes, at: int) -> tuple[int, bytes, str]:
@@ -157,10 +192,10 @@ def _record(data: bytes, at: int) -> tuple[int, bytes, str]:
     return kind, payload, ""
 
 
-def _header(path: Path, kind: int, payload: bytes) -> Header:
-    content = json.loads(payload) if kind == HEADER else {}
-    version = content.pop("version", None)
-    if version != VERSION:
+def _header(path: Path, payload: bytes) -> Header:
+    content = json.loads(payload)
+    version = content.pop("version", 0)
+    if version > VERSION:
         raise ValueError(f"{path} has journal format {version}, this sobofem reads {VERSION}; use the newer one")
     return Header(**content)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 import hashlib
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from coupling import lock
 from coupling.journal import Journal, read_journal
 from coupling.samples import Failure, Sample
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def folder(path: Path) -> Path:
-    """The folder beside a dataset that holds its journals and its lock."""
+    """The folder beside a dataset that holds its journals and its locks."""
     return path.with_name(path.name + ".parts")
 
 
@@ -36,6 +39,22 @@ def read(path: Path) -> list[Journal]:
         except FileNotFoundError:
             continue
     return journals
+
+
+def runs(path: Path) -> set[int]:
+    """The runs that left journals."""
+    return {run_of(file) for file in files(path)}
+
+
+def run_of(journal: Path) -> int:
+    """The run that wrote a journal."""
+    return int(journal.name.split("-")[1])
+
+
+def settled(path: Path, run: int) -> NDArray[np.int64]:
+    """Rows that a run answered, or found to have no answer, and that are not in the dataset yet."""
+    journals = [journal for journal in read(path) if run_of(journal.path) == run]
+    return np.array([record.row for journal in journals for record in journal.records], dtype=np.int64)
 
 
 def fingerprint(data: Dataset) -> str:
@@ -73,6 +92,7 @@ def absorb(data: Dataset, journals: Sequence[Journal]) -> Dataset:
     return replace(
         _with_samples(data, new),
         failures=_still_failed(failures, {*data.rows.tolist(), *samples}),
+        attempts=_attempts(data, journals, {*data.rows.tolist(), *samples, *failures}),
         damage=data.damage + tuple(journal.damage for journal in journals if journal.damage),
     )
 
@@ -85,6 +105,20 @@ def _check_point(data: Dataset, journal: Journal, record: Sample | Failure) -> N
         raise ValueError(
             f"{journal.path} has row {record.row} at {record.x.tolist()}, where its dataset plans {planned}; remove it"
         )
+
+
+def _attempts(data: Dataset, journals: Sequence[Journal], answered: set[int]) -> dict[int, int]:
+    """How often a process died while it computed a row, for rows without an answer.
+
+    A run whose journals tell of an error did not die of a row. One that lives has not died.
+    """
+    explained = {run_of(journal.path) for journal in journals if journal.abandoned}
+    counts = Counter(data.attempts)
+    for journal in journals:
+        run = run_of(journal.path)
+        if run not in explained and not lock.is_held(journal.path.with_name(f"run-{run:06d}.lock")):
+            counts.update(journal.attempts)
+    return {row: count for row, count in sorted(counts.items()) if row not in answered}
 
 
 def _still_failed(failures: dict[int, Failure], computed: set[int]) -> tuple[Failure, ...]:

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock that the kernel releases when its holder dies, however it dies."""
+"""Locks that the kernel releases when their holder dies, however it dies."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ import fcntl
 import os
 from pathlib import Path
 import socket
+import time
+
+_PAUSE = 0.01
+PATIENCE = 600.0
+"""How long to wait for a lock that is only ever held for moments [s]."""
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file at `path`, which is made if missing and stays.
+def locked(path: Path, *, patience: float = PATIENCE) -> Iterator[None]:
+    """Hold the lock file at `path`, which is made if missing and stays; wait for it.
 
     Raises:
-        BlockingIOError: If another process holds it; the message says which.
+        BlockingIOError: If another process holds it all the time; the message says which.
+        FileNotFoundError: If its folder is gone.
     """
-    file = _acquire(path)
+    file = _acquire(path, patience)
     try:
         os.ftruncate(file, 0)
         os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
@@ -26,8 +32,24 @@ def locked(path: Path) -> Iterator[None]:
         os.close(file)
 
 
-def _acquire(path: Path) -> int:
-    """Open and lock; again if the holder removed the file while we waited for nothing."""
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the lock file at `path`."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+def _acquire(path: Path, patience: float) -> int:
+    """Open and lock; again if somebody removed the file while we waited."""
+    end = time.monotonic() + patience
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -35,12 +57,19 @@ def _acquire(path: Path) -> int:
         except BlockingIOError as error:
             holder = os.read(file, 200).decode(errors="replace") or "another process"
             os.close(file)
-            raise BlockingIOError(
-                error.errno, f"{holder} is writing this dataset now; wait for it, or write to another file", str(path)
-            ) from error
-        except OSError:
+            if time.monotonic() > end:
+                raise BlockingIOError(
+                    error.errno, f"{holder} has held it for {patience:g} s; is it stuck?", str(path)
+                ) from error
+            time.sleep(_PAUSE)
+            continue
+        except OSError as error:
             os.close(file)
-            raise
+            raise OSError(
+                error.errno,
+                f"{os.strerror(error.errno or 0)}: this file system takes no locks; write to another",
+                str(path),
+            ) from error
         if os.fstat(file).st_nlink > 0:
             return file
         os.close(file)

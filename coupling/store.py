@@ -6,6 +6,7 @@ Layout, version 1 (N samples, D design rows, F failures, n parameters, m respons
     x (N, n)   y (N, m)   jacobian (N, m, n), absent in a values-only dataset   rows (N,)   seconds (N,) [s]
     design (D, n)   bounds (n, 2)   parameters (n,)   responses (m,)   units (n + m,), empty where there is none
     failures/ rows (F,)   x (F, n)   reason (F,)   load_factor (F,)   seconds (F,) [s]
+    attempts (A, 2)   rows without an answer whose process died, and how often; absent where none did
     provenance        JSON
 
 Numeric arrays carry HDF5's own checksum (Fletcher 32).
@@ -91,6 +92,8 @@ def _fill(file: h5py.File, data: Dataset) -> None:
     _put_text(failures, "reason", [f.reason for f in data.failures])
     _put(failures, "load_factor", np.array([f.load_factor for f in data.failures], dtype=np.float64))
     _put(failures, "seconds", np.array([f.seconds for f in data.failures], dtype=np.float64))
+    if data.attempts:
+        _put(file, "attempts", np.array(sorted(data.attempts.items()), dtype=np.int64))
     _put_text(file, "provenance", json.dumps(data.provenance))
 
 
@@ -111,6 +114,7 @@ def _fields(file: h5py.File) -> dict[str, Any]:
             digest=str(file.attrs["digest"]),
         ),
         "failures": tuple(Failure(int(r), x, why, float(t), float(s)) for r, x, t, s, why in records),
+        "attempts": dict(file["attempts"][()].tolist()) if "attempts" in file else {},
         "provenance": json.loads(file["provenance"].asstr()[()]),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mpi4py import MPI
 import dolfinx
@@ -47,6 +47,8 @@ class Newton:
         warm_start: Whether to begin where the last solve ended, which saves iterations where points follow each other
             closely. By default each begins at the undeformed state, so that its answer does not depend on the one
             before: where there are several equilibria, it might. A problem with history always does.
+        first_step: Part of the way between two points of the load path to try first, by default all of it. A shorter
+            one follows an equilibrium where a longer one may jump to another; with history, it changes the answer.
     """
 
     rtol: float = 1e-10
@@ -54,12 +56,30 @@ class Newton:
     smallest_step: float = 1 / 64
     growth: float = np.inf
     warm_start: bool = False
+    first_step: float = 1.0
 
     def __post_init__(self) -> None:
         if not (0.0 < self.rtol < 1.0 and self.max_iterations >= 1 and 0.0 < self.smallest_step <= 1.0):
             raise ValueError(f"{self}: expected rtol in (0, 1), max_iterations >= 1, smallest_step in (0, 1]")
         if not self.growth >= 1.0:
             raise ValueError(f"growth is {self.growth}, expected at least 1")
+        if not self.smallest_step <= self.first_step <= 1.0:
+            raise ValueError(f"first_step is {self.first_step}, expected {self.smallest_step:g} (smallest_step) to 1")
+
+    def gentle(self, *, history: bool) -> Newton:
+        """More patient settings, for a second try where these fail: more iterations, shorter steps.
+
+        Args:
+            history: Whether there are internal variables. Steps are part of the answer then, and are cut back only
+                where they fail; instead Newton steps are halved, without which return mappings may go in circles.
+                Otherwise the way begins with short steps; halved Newton steps would lead to other equilibria.
+        """
+        patient = replace(
+            self, max_iterations=2 * self.max_iterations, smallest_step=self.smallest_step / 16, warm_start=False
+        )
+        if history:
+            return replace(patient, growth=1.0)
+        return replace(patient, first_step=max(self.first_step / 8, patient.smallest_step))
 
 
 class Equilibrium:
@@ -76,6 +96,7 @@ class Equilibrium:
         symmetric: Whether the tangent is, as that of an energy.
 
     Attributes:
+        newton: Tolerance and limits; others may be put in place between two solves.
         linear: Whether the tangent is the same for every state.
         constrained: Owned degrees of freedom with prescribed values.
         residuals: Norms of the residual during the last `solve`, the first one before its first step.
@@ -95,7 +116,7 @@ class Equilibrium:
         self._comm = space.mesh.comm
         self._unknown = unknown
         self._bcs = list(bcs)
-        self._newton = newton
+        self.newton = newton
         self._prepare = prepare or _nothing
         trial = ufl.TrialFunction(space)
         tangent = expand(ufl.derivative(residual, unknown, trial))
@@ -165,7 +186,7 @@ class Equilibrium:
         self._remaining = 1.0 - share
         gap = self._gap(share)
         self.residuals = [self._checked(self._assemble_residual())]
-        for iteration in range(1, self._newton.max_iterations + 1):
+        for iteration in range(1, self.newton.max_iterations + 1):
             self.factor()
             if gap is not None:
                 self._lift(gap)
@@ -179,7 +200,7 @@ class Equilibrium:
                 return iteration
         first, size = self.residuals[0], self.residuals[-1]
         raise NotConverged(
-            f"Newton stopped after {self._newton.max_iterations} iterations at residual {size:.1e} of {first:.1e}; "
+            f"Newton stopped after {self.newton.max_iterations} iterations at residual {size:.1e} of {first:.1e}; "
             + ("the system is close to singular" if self.linear else "apply smaller loads, or more points of the path"),
             reason="too many Newton iterations",
         )
@@ -189,7 +210,7 @@ class Equilibrium:
         step, solution = taken * self._norm(self._step.array_r), self._norm(self._unknown.x.array[: self._owned])
         if not np.isfinite([step, solution]).all():
             raise NotConverged("Newton's method ran away; apply smaller loads", reason="diverged")
-        if size <= max((LINEAR_RTOL if self.linear else self._newton.rtol) * first, round_off):
+        if size <= max((LINEAR_RTOL if self.linear else self.newton.rtol) * first, round_off):
             return True
         improved = size <= max(PROGRESS * max(self.residuals), round_off / PROGRESS)
         return taken == 1.0 and step <= STAGNATION * solution and improved
@@ -296,8 +317,8 @@ class Equilibrium:
     def _take_step(self, gap: np.ndarray | None) -> float:
         """Go along the Newton step, as far as the line search allows; the part taken."""
         before = self._unknown.x.array.copy()
-        searching = np.isfinite(self._newton.growth) and not self.linear
-        limit = self._newton.growth * self.residuals[-1]
+        searching = np.isfinite(self.newton.growth) and not self.linear
+        limit = self.newton.growth * self.residuals[-1]
         for part in 0.5 ** np.arange(SHORTENINGS + 1):
             self._unknown.x.array[:] = before if gap is None else before + part * gap
             self._unknown.x.array[: self._owned] -= part * self._step.array_r

@@ -60,12 +60,13 @@ class LoadPath:
         return cls(np.concatenate([*legs, np.zeros(0)]).tolist(), factor)
 
 
-def march(attempt: Callable[[float], object], *, smallest: float) -> Iterator[float]:
+def march(attempt: Callable[[float], object], *, smallest: float, first: float = 1.0) -> Iterator[float]:
     """Pass from 0 to 1 in as few steps as succeed: a step that fails is halved, one that succeeds doubled.
 
     Args:
         attempt: Goes on from where the last success ended; raises `NotConverged` and leaves things as they were there.
         smallest: Step at which to give up.
+        first: Step to try first.
 
     Yields:
         Each place reached; the last is 1.
@@ -73,7 +74,7 @@ def march(attempt: Callable[[float], object], *, smallest: float) -> Iterator[fl
     Raises:
         NotConverged: With the place reached as its load factor, in this interval.
     """
-    reached, step = 0.0, 1.0
+    reached, step = 0.0, first
     while reached < 1.0:
         goal = 1.0 if reached + step > 1.0 - 0.5 * smallest else reached + step
         try:

@@ -124,11 +124,14 @@ class Problem:
         )
         functionals = Functionals([forms.Member(integral) for integral in integrals], self.mesh)
         checks.check_regions(responses, combination, functionals.assemble())
-        self._simulation = Simulation(self._equilibrium, unknown, path, newton, memory, self._bindings)
+        self._simulation = Simulation(self._equilibrium, unknown, path, memory, self._bindings)
         self._evaluation = Evaluation(
             self._simulation, self._equilibrium, functionals, combination, self._sensitivity, self._recursion, path
         )
         self._forms = residual, integrals
+        self._newton = newton
+        self._patient = newton if self._equilibrium.linear else newton.gentle(history=memory is not None)
+        self._gently_at: np.ndarray | None = None
         self._closed = False
         self._held = _held(everything, unknown)
         self._solved: list[np.ndarray] | None = None
@@ -182,7 +185,32 @@ class Problem:
         """
         if method not in METHODS:
             raise ValueError(f"method is {method!r}, expected one of {METHODS}")
-        self._start(x)
+        return self._evaluate(x, jacobian=jacobian, method=method, gently=False)
+
+    def evaluate_gently(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+        """As `evaluate`, with `Newton.gentle` settings: a second try where that found no equilibrium. Collective.
+
+        It takes longer, and a linear problem is evaluated as ever. The Jacobian is that of the way which was gone; so
+        are `jvp`, `vjp` and `hvp` at the same x, until the next evaluation. With internal variables, more cutbacks
+        mean finer steps, and an answer that differs by as much as it depends on them.
+
+        Args:
+            x: Parameter values (n,), as for `evaluate`.
+            jacobian: Whether to differentiate as well.
+
+        Returns:
+            Responses (m,), and their Jacobian dy/dx (m, n) or None.
+
+        Raises:
+            NotConverged: If there is no equilibrium this way either.
+            ValueError: As `evaluate`.
+        """
+        return self._evaluate(x, jacobian=jacobian, method="auto", gently=True)
+
+    def _evaluate(
+        self, x: ArrayLike, *, jacobian: bool, method: Method, gently: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        self._start(x, gently=gently)
         if not jacobian:
             self._evaluation.walk()
             response = self._finite(self._evaluation.response())
@@ -329,12 +357,16 @@ class Problem:
         if self._closed:
             raise ValueError("the problem is closed; make a new one")
 
-    def _start(self, x: ArrayLike) -> None:
-        """Set parameters."""
+    def _start(self, x: ArrayLike, *, gently: bool | None = None) -> None:
+        """Set parameters, and the solver's settings: by default gentle ones where the last evaluation took them."""
         self._check_open()
         values = self._agreed(lambda: self._checked(x), "entries of x")
         self._solved = None
         self._starts += 1
+        if gently is not None:
+            self._gently_at = values if gently else None
+        as_gently = self._gently_at is not None and np.array_equal(values, self._gently_at)
+        self._equilibrium.newton = self._patient if as_gently else self._newton
         self._assign(values)
 
     def _agreed(self, checked: Callable[[], np.ndarray], name: str) -> np.ndarray:

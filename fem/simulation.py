@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 import itertools
 
 import dolfinx
 import numpy as np
 
-from fem.equilibrium import Equilibrium, Newton
+from fem.equilibrium import Equilibrium
 from fem.errors import NotConverged
 from fem.history import History
 from fem.load_path import LoadPath, march
@@ -33,10 +33,9 @@ class Simulation:
     """Walks the load path of a problem.
 
     Args:
-        equilibrium: Solves.
+        equilibrium: Solves; its settings say where to begin, and when to give up.
         unknown: What it solves for.
         path: The load path.
-        newton: Where to begin, and when to give up.
         history: Internal variables, if there are any.
         bindings: Parameters, whose boundary values follow the load factor.
     """
@@ -46,15 +45,12 @@ class Simulation:
         equilibrium: Equilibrium,
         unknown: dolfinx.fem.Function,
         path: LoadPath,
-        newton: Newton,
         history: History | None,
         bindings: Sequence[Binding],
     ) -> None:
         self._equilibrium = equilibrium
         self._unknown = unknown
         self._path = path
-        self._smallest = newton.smallest_step
-        self._warm = newton.warm_start and not history and not equilibrium.linear
         self._history = history
         self._bindings = bindings
         self.factor = 0.0
@@ -68,7 +64,7 @@ class Simulation:
         Raises:
             NotConverged: With the part of the load path that was passed.
         """
-        if not self._warm:
+        if not self._warm():
             self._equilibrium.reset()
         if self._history:
             self._history.reset()
@@ -88,13 +84,13 @@ class Simulation:
         """Steps from one point of the path to the next."""
         self.factor = start
         if self._history:
-            for share in march(lambda goal: self._load(start + goal * (end - start)), smallest=self._smallest):
+            for share in self._march(lambda goal: self._load(start + goal * (end - start))):
                 self.factor = start + share * (end - start)
                 yield Step(self.factor, point if share == 1.0 else None)
             return
         self.load(end)
         self._equilibrium.aim(end)
-        if point == 0 and self._warm:
+        if point == 0 and self._warm():
             try:
                 self._equilibrium.solve()
                 yield Step(end, point)
@@ -102,9 +98,16 @@ class Simulation:
             except NotConverged:
                 self._equilibrium.reset()
                 self._equilibrium.aim(end)
-        for share in march(self._equilibrium.solve, smallest=self._smallest):
+        for share in self._march(self._equilibrium.solve):
             self.factor = start + share * (end - start)
         yield Step(end, point)
+
+    def _march(self, attempt: Callable[[float], object]) -> Iterator[float]:
+        newton = self._equilibrium.newton
+        return march(attempt, first=newton.first_step, smallest=newton.smallest_step)
+
+    def _warm(self) -> bool:
+        return self._equilibrium.newton.warm_start and not self._history and not self._equilibrium.linear
 
     def _load(self, factor: float) -> None:
         """One load step from the present state."""

@@ -9,12 +9,11 @@ from typing import Annotated
 import typer
 
 from coupling import ensemble
-from coupling.abort import ranks
 from coupling.design import KINDS, Design, Grid, Recipe
 from coupling.display import display, duration, generation
 from coupling.marginals import Marginal, parse
 from coupling.points import PointsFile
-from coupling.tally import Progress
+from coupling.progress import Progress
 
 KINDS_HELP = f"How the points are spread: {', '.join(KINDS)}. Sobol' and Halton can grow later."
 
@@ -52,11 +51,18 @@ def generate(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try samples again that failed in an earlier run.")
     ] = False,
+    ranks_per_solve: Annotated[
+        int, typer.Option(help="MPI ranks that solve one sample together; one is best as long as it fits in memory.")
+    ] = 1,
+    max_failures: Annotated[
+        float, typer.Option(help="Stop, and say where samples fail, when more than this share of them does.")
+    ] = 0.5,
 ) -> None:
     """Evaluate MODEL at the points of a design, on all MPI ranks, into one dataset.
 
-    Interrupt it as you like (Ctrl-C, time limit, crash): the same command finishes what is missing. Exit code 75
-    says that a SIGTERM stopped it, for job scripts to requeue on.
+    Interrupt it as you like (Ctrl-C, time limit, crash): the same command finishes what is missing, on any number of
+    ranks, and several jobs may work on one dataset at once. Exit code 75 says that a SIGTERM stopped it, for job
+    scripts to requeue on; 3 that too many samples failed.
 
     Example: mpiexec -n 8 sobofem generate plate.py:model --samples 256 --seed 1 --out plate.h5
     """
@@ -67,17 +73,12 @@ def generate(
         def show(progress: Progress) -> None:
             update(progress.done + progress.failed, progress.total, generation(progress))
 
-        data = ensemble.generate(
-            model,
-            recipe,
-            out,
-            jacobian=not values_only,
-            retry_failed=retry_failed,
-            progress=show,
-        )
-    if ranks()[0] == 0:
-        took = duration(time.monotonic() - start)
-        typer.echo(f"{out}: {len(data)} samples, {len(data.failures)} failed, in {took}")
+        settings = ensemble.Settings(ranks_per_solve, not values_only, retry_failed, max_failures)
+        data = ensemble.run(model, recipe, out, settings, progress=show)
+    if data is not None:
+        took, others = duration(time.monotonic() - start), len(data.design) - len(data) - len(data.failures)
+        under_way = f"; {others} are under way in other jobs" if others else ""
+        typer.echo(f"{out}: {len(data)} samples, {len(data.failures)} failed, in {took}{under_way}")
 
 
 def _recipe(

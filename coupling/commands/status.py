@@ -20,7 +20,7 @@ from coupling.samples import Failure, Sample
 def status(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Dataset, growing or not.", show_default=False)],
 ) -> None:
-    """Say how far a generation is: samples done, failed and remaining, their rate, and what each rank has done.
+    """Say how far a generation is: samples done, failed and remaining, their rate, and what each group has done.
 
     Safe at any time, from any machine that sees the files: it only reads.
 
@@ -51,12 +51,12 @@ def _mean_seconds(journal: Journal) -> float:
 
 
 def _table(journals: list[Journal]) -> Table:
-    """What each rank of a run has done."""
-    table = Table("rank", "done", "failed", "seconds a sample", "last wrote", title="ranks of the last run")
+    """What each group of ranks of a run has done."""
+    table = Table("group", "done", "failed", "seconds a sample", "last wrote", title="groups of ranks in the last run")
     for journal in journals:
         done = sum(isinstance(record, Sample) for record in journal.records)
         failed = sum(isinstance(record, Failure) for record in journal.records)
-        rank = int(journal.path.stem.split("-")[-1])
+        group = int(journal.path.stem.split("-")[-1])
         age = time.time() - journal.path.stat().st_mtime
-        table.add_row(str(rank), str(done), str(failed), f"{_mean_seconds(journal):.3g}", f"{duration(age)} ago")
+        table.add_row(str(group), str(done), str(failed), f"{_mean_seconds(journal):.3g}", f"{duration(age)} ago")
     return table

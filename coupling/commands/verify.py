@@ -31,7 +31,7 @@ def verify(
         damaged = damaged or bool(trouble)
         typer.echo(f"{file}: {len(data)} samples and {len(data.failures)} failures intact")
         for line in trouble:
-            typer.echo(f"  damaged: {line}; what stands before it is kept, the rest is computed again by `generate`")
+            typer.echo(f"  damaged: {line}; the rest is kept, and what was lost is computed again by `generate`")
     raise typer.Exit(int(damaged))
 
 

@@ -10,7 +10,7 @@ import toys
 from coupling import Dataset, Design, generate
 from coupling.commands.outfile import check_writable
 from coupling.display import display, duration, generation
-from coupling.tally import Progress
+from coupling.progress import Progress
 
 COMMANDS = ("generate", "check", "status", "info", "verify", "merge", "train", "report", "optimize")
 

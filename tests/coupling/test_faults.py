@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -172,17 +173,73 @@ def test_what_every_rank_must_know_is_said_once(tmp_path):
     assert "Traceback" not in done.stderr and "TERMINATION" not in done.stderr + done.stdout
 
 
-def test_a_second_job_on_the_same_dataset_is_refused(tmp_path):
+def test_jobs_on_one_dataset_share_it(tmp_path):
+    path, whole = tmp_path / "a.h5", generate(toys.smooth, Design("sobol", 300, 3), tmp_path / "whole.h5")
+    jobs = [start(*arguments(path, samples=300), ranks=ranks) for ranks in (0, 2)]
+    wait_for(lambda: journal_bytes(path) > 10_000)
+    running = sobofem("info", path)
+    assert running.returncode == 0 and "missing" in running.stdout
+    said = [job.communicate(timeout=60)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], said
+    assert_same(Dataset.open(path), whole)
+    done = [int(re.findall(r"(\d+) of \d+ samples", text)[-1]) for text in said]
+    assert sum(done) == 300 and min(done) > 0, "one did all, or both did the same"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.h5", "whole.h5"]
+
+
+def test_what_a_killed_job_had_claimed_is_done_by_another(tmp_path):
+    path, whole = tmp_path / "a.h5", generate(toys.smooth, Design("sobol", 200, 3), tmp_path / "whole.h5")
+    killed = start(*arguments(path, samples=200))
+    wait_for(lambda: journal_bytes(path) > 2000)
+    second = start(*arguments(path, samples=200))
+    wait_for(lambda: len(list(path.with_name("a.h5.parts").glob("*.journal"))) == 2)
+    killed.kill()
+    killed.communicate()
+    assert second.wait(30) == 0
+    second.communicate()
+    assert_same(Dataset.open(path), whole)
+
+
+@pytest.mark.parametrize(("ranks", "together"), [(2, 2), (3, 2), (4, 2), (3, 3)])
+def test_groups_of_ranks_solve_together(tmp_path, whole, ranks, together):
+    """Three ranks in groups of two: one only hands out."""
     path = tmp_path / "a.h5"
-    job = start(*arguments(path, samples=4096))
-    try:
-        wait_for(lambda: journal_bytes(path) > 1000)
-        second = sobofem(*arguments(path, samples=4096), ranks=2)
-        assert second.returncode == 2
-        assert f"process {job.pid} on" in second.stderr and "is writing this dataset now" in second.stderr
-        running = sobofem("info", path)
-        assert running.returncode == 0 and "missing" in running.stdout
-    finally:
-        job.kill()
-        job.communicate()
-    assert sobofem(*arguments(path, "smooth", 4096)).returncode == 0, "a killed job left its lock"
+    done = sobofem(
+        *arguments(path, "of_two" if together == 2 else "of_three"), "--ranks-per-solve", together, ranks=ranks
+    )
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(Dataset.open(path).y, whole.y, rtol=1e-14)
+
+
+def test_ranks_that_make_no_groups_are_refused(tmp_path):
+    done = sobofem(*arguments(tmp_path / "a.h5"), "--ranks-per-solve", 2, ranks=1)
+    assert done.returncode == 2 and "groups of 2 ranks can't be made of 1; start 2 or 3" in done.stderr
+
+
+def test_a_rank_of_a_group_that_raises_alone_ends_the_job(tmp_path):
+    done = sobofem(*arguments(tmp_path / "a.h5", "lone_bug"), "--ranks-per-solve", 2, ranks=2, timeout=30)
+    assert done.returncode == 1 and "ZeroDivisionError: a bug of rank one" in done.stderr
+
+
+def test_a_sample_that_kills_its_process_is_given_up_after_three_deaths(tmp_path, whole):
+    path = tmp_path / "a.h5"
+    codes = [sobofem(*arguments(path, "deadly"), ranks=2).returncode for _ in range(4)]
+    assert codes[3] == 0 and all(codes[:3]), codes
+    data = Dataset.open(path)
+    (failure,) = data.failures
+    assert failure.row == 5 and "its process died 3 times" in failure.reason and data.attempts == {}
+    np.testing.assert_array_equal(data.y, np.delete(whole.y, 5, axis=0))
+    assert sobofem(*arguments(path, "deadly"), ranks=2).returncode == 0
+    assert sobofem(*arguments(path, "deadly"), "--retry-failed").returncode != 0
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_too_many_failures_stop_early_and_say_where(tmp_path, ranks):
+    path = tmp_path / "a.h5"
+    line = arguments(path, "fragile", 4096)
+    done = sobofem(*line, "--max-failures", 0.2, ranks=ranks)
+    assert done.returncode == 3, done.stderr
+    assert "they fail where p >" in done.stderr.lower() and "--max-failures" in done.stderr
+    data = Dataset.open(path)
+    assert 20 <= len(data) + len(data.failures) < 1000
+    assert done.stderr.count("Narrow the bounds") == 1

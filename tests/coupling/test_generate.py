@@ -76,7 +76,7 @@ def test_after_any_number_of_deaths_each_sample_was_computed_once(tmp_path):
 
 def test_a_torn_journal_costs_only_what_was_torn(tmp_path):
     whole = generate(toys.fragile, DESIGN, tmp_path / "whole.h5")
-    for cut in (1, 30, 200, 700, 10_000):
+    for cut in (1, 60, 200, 700, 10_000):
         path = tmp_path / f"cut{cut}.h5"
         with pytest.raises(Crash):
             generate(Dying(12), DESIGN, path)
@@ -85,7 +85,8 @@ def test_a_torn_journal_costs_only_what_was_torn(tmp_path):
         journal.write_bytes(data[: max(0, len(data) - cut)])
         kept = len(read_journal(journal).records)
         partial = Dataset.open(path)
-        assert len(partial) + len(partial.failures) == kept < 12
+        assert len(partial) + len(partial.failures) == kept <= 12
+        assert kept < 12 or cut < 200
         assert all("cut off at byte" in damage for damage in partial.damage)
         last = Counting()
         assert_same(generate(last, DESIGN, path), whole)
@@ -195,14 +196,18 @@ def test_an_ordinary_error_surfaces_and_keeps_what_was_computed(tmp_path):
     assert len(Dataset.open(tmp_path / "a.h5")) == 4
 
 
-def test_a_locked_dataset_and_a_missing_folder_are_refused(tmp_path):
+def test_a_lock_that_is_stuck_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.h5.parts").mkdir()
+    monkeypatch.setattr(locked.__wrapped__, "__kwdefaults__", {"patience": 0.1})
     with (
         locked(tmp_path / "a.h5.parts" / "lock"),
-        pytest.raises(BlockingIOError, match=r"process \d+ on .* is writing this dataset now"),
+        pytest.raises(BlockingIOError, match=r"process \d+ on .* has held it for 0\.1 s"),
     ):
         generate(toys.smooth, DESIGN, tmp_path / "a.h5")
     generate(toys.smooth, DESIGN, tmp_path / "a.h5")
+
+
+def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         generate(toys.smooth, DESIGN, tmp_path / "none" / "a.h5")
 
@@ -210,7 +215,8 @@ def test_a_locked_dataset_and_a_missing_folder_are_refused(tmp_path):
 def test_progress_counts_to_the_end(tmp_path):
     seen = []
     generate(toys.fragile, DESIGN, tmp_path / "a.h5", progress=seen.append)
-    assert [p.done + p.failed for p in seen[:-1]] == list(range(24))
+    counts = [p.done + p.failed for p in seen]
+    assert counts == sorted(counts) and set(counts) == set(range(25))
     assert (seen[-1].done + seen[-1].failed, seen[-1].total, seen[-1].before) == (24, 24, 0)
     generate(toys.fragile, Design("sobol", 30, 3), tmp_path / "a.h5", progress=seen.append)
     assert (seen[-1].total, seen[-1].before) == (6, 24)
@@ -221,7 +227,7 @@ def test_journals_of_another_design_are_refused(tmp_path, design):
     with pytest.raises(Crash):
         generate(Dying(5), DESIGN, tmp_path / "a.h5")
     generate(toys.fragile, design, tmp_path / "b.h5").save(tmp_path / "a.h5")
-    with pytest.raises(ValueError, match=r"run-000001-rank-000000.journal belongs to another .* design or seed"):
+    with pytest.raises(ValueError, match=r"run-000001-group-000000.journal belongs to another .* design or seed"):
         Dataset.open(tmp_path / "a.h5")
 
 
@@ -238,7 +244,7 @@ def test_journals_of_other_points_are_refused(tmp_path):
     with pytest.raises(Crash):
         generate(Dying(5), points, tmp_path / "a.h5")
     generate(toys.fragile, points[::-1], tmp_path / "b.h5").save(tmp_path / "a.h5")
-    with pytest.raises(ValueError, match=r"run-000001-rank-000000.journal has row 0 at .*, where its dataset plans"):
+    with pytest.raises(ValueError, match=r"run-000001-group-000000.journal has row 0 at .*, where its dataset plans"):
         Dataset.open(tmp_path / "a.h5")
     generate(toys.fragile, points[:2], tmp_path / "c.h5").save(tmp_path / "a.h5")
     with pytest.raises(ValueError, match=r"has row 2 at .* plans nothing"):
@@ -250,7 +256,7 @@ def test_a_failure_that_says_little_is_recorded_all_the_same(tmp_path):
         def evaluate(self, x, *, jacobian=True):
             raise toys.TooMuch(["no", "\udc80", "\0"] if x[2] > 1.0 else "cut \udc80 \0 off", None)
 
-    generate(Mute(), DESIGN, tmp_path / "a.h5")
+    generate(Mute(), DESIGN, tmp_path / "a.h5", max_failures=1.0)
     failures = Dataset.open(tmp_path / "a.h5").failures
     assert len(failures) == 24 and all(np.isnan(failure.load_factor) for failure in failures)
     assert {failure.reason for failure in failures} == {"cut ? ? off", str(["no", "\udc80", "\0"])}
@@ -270,14 +276,20 @@ def test_a_folder_is_no_dataset(tmp_path):
         generate(toys.smooth, DESIGN, tmp_path)
 
 
-def test_jobs_that_come_and_go_only_ever_refuse_each_other(tmp_path):
+def test_jobs_that_come_and_go_do_not_disturb_each_other(tmp_path):
     code = """
-import contextlib, sys
+import sys
 from pathlib import Path
-from coupling.ensemble import _hold
-for _ in range(300):
-    with contextlib.suppress(BlockingIOError), contextlib.ExitStack() as held:
-        _hold(Path(sys.argv[1]), held)
+from coupling.jobs import alive, living, next_run, shared_state
+path = Path(sys.argv[1])
+for _ in range(150):
+    with shared_state(path):
+        run = next_run(path)
+        assert run not in living(path)
+        job = alive(path, run)
+        job.__enter__()
+    assert run in living(path)
+    job.__exit__(None, None, None)
 """
     line = [sys.executable, "-c", code, str(tmp_path / "a.h5")]
     jobs = [subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment()) for _ in range(4)]

@@ -57,7 +57,7 @@ def test_cutting_at_any_byte_keeps_every_whole_record_before_it(tmp_path):
         assert (journal.damage == "") == (length in (0, *sizes))
 
 
-def test_a_flipped_byte_is_found_and_named(tmp_path):
+def test_a_flipped_byte_costs_one_record_and_is_named(tmp_path):
     items = records()
     sizes = write(tmp_path / "j", items)
     data = bytearray((tmp_path / "j").read_bytes())
@@ -68,8 +68,30 @@ def test_a_flipped_byte_is_found_and_named(tmp_path):
             continue  # padding, which carries nothing
         (tmp_path / "flipped").write_bytes(damaged)
         journal = read_journal(tmp_path / "flipped")
-        assert_same(journal.records, items[:1])
+        assert_same(journal.records, items[:1] + items[2:])
         assert f"at byte {sizes[1]} of {len(data)}" in journal.damage
+
+
+def test_a_row_without_an_answer_is_an_attempt(tmp_path):
+    writer = JournalWriter(tmp_path / "j", HEADER)
+    writer.attempt(0)
+    writer.sample(records()[0])
+    writer.attempt(7)
+    assert read_journal(tmp_path / "j").attempts == (7,) and not read_journal(tmp_path / "j").abandoned
+    writer.abandon(7)
+    writer.attempt(4)
+    writer.close()
+    journal = read_journal(tmp_path / "j")
+    assert journal.attempts == (4,) and journal.abandoned
+
+
+def test_a_journal_without_its_header_is_damaged(tmp_path):
+    write(tmp_path / "j", records())
+    data = bytearray((tmp_path / "j").read_bytes())
+    data[20] ^= 1
+    (tmp_path / "j").write_bytes(data)
+    journal = read_journal(tmp_path / "j")
+    assert journal.records == () and "no header" in journal.damage
 
 
 def test_a_journal_is_never_written_over(tmp_path):
@@ -102,8 +124,8 @@ writer.close()
 
 
 def test_a_newer_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("coupling.journal.VERSION", 2)
+    monkeypatch.setattr("coupling.journal.VERSION", 3)
     write(tmp_path / "j", [])
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="journal format 2, this sobofem reads 1"):
+    with pytest.raises(ValueError, match="journal format 3, this sobofem reads 2"):
         read_journal(tmp_path / "j")

@@ -1,6 +1,8 @@
 """Closed-form models for the tests: by name on a command line (`toys.py:smooth`) or imported."""
 
 from dataclasses import dataclass
+import os
+import signal
 import time
 from typing import ClassVar
 
@@ -81,7 +83,34 @@ class LoneBug(Smooth):
         return super().evaluate(x, jacobian=jacobian)
 
 
+class Deadly(Smooth):
+    """Kills its process at one point of the design, as the system does when memory runs out."""
+
+    def evaluate(self, x, *, jacobian=True):
+        if abs(x[0] - 238_063) < 1.0:
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().evaluate(x, jacobian=jacobian)
+
+
+class Shared(Smooth):
+    """Computed by several ranks, each of which contributes its part."""
+
+    def __init__(self, comm, size):
+        super().__init__()
+        if comm is None or comm.size != size:
+            raise ValueError(f"given {comm and comm.size} ranks, not {size}")
+        self.comm = comm
+
+    def evaluate(self, x, *, jacobian=True):
+        y, dy = super().evaluate(x, jacobian=jacobian)
+        y = self.comm.allreduce(y / self.comm.size)
+        assert (self.comm.bcast(x) == x).all()
+        return y, dy
+
+
 smooth = Smooth()
+deadly = Deadly(seconds=0.01)
 fragile = Fragile()
 slow = Smooth(seconds=0.02)
 wrong = Wrong(factor=1.01)
@@ -96,6 +125,14 @@ def factory(comm=None):
     model = Smooth()
     model.digest = f"factory-{'none' if comm is None else comm.size}"
     return model
+
+
+def of_two(comm=None):
+    return Shared(comm, 2)
+
+
+def of_three(comm=None):
+    return Shared(comm, 3)
 
 
 def lame(comm=None):

@@ -1,0 +1,115 @@
+"""The text of job scripts for Slurm, with marks for `coupling.slurm` to fill.
+
+The time limit strikes in two steps, and the script is made for both. Some seconds before it, Slurm sends SIGTERM to the
+ranks and not to the script (`--signal=TERM@120`): the ranks finish their samples and exit with 75, the script requeues.
+At the limit itself Slurm ends the script, too, and kills everything a little later (`KillWait`, 30 s by default): a
+script whose ranks are still at work by then, since a sample takes longer, requeues at once.
+"""
+
+from __future__ import annotations
+
+from string import Template
+
+
+class _Script(Template):
+    """A template whose own marks are `@@{...}`, since the shell's are `$`."""
+
+    delimiter = "@@"
+
+
+JOB = _Script("""\
+#!/bin/bash
+# Written by `sobofem slurm`. Submit it from the folder that its paths start at: sbatch FILE
+#
+# It requeues itself until the dataset is complete. It ends for good when a mistake is yours (exit code 2), when too
+# many samples fail (3), when it is cancelled, or after @@{max_idle} restarts in a row without a new sample.
+#
+#SBATCH --requeue
+#SBATCH --open-mode=append
+@@{sbatch}
+
+@@{setup}
+export OMP_NUM_THREADS=1  # parallelism is MPI's
+
+# This job's own name, in an array this task's.
+job=$SLURM_JOB_ID
+[ -z "$SLURM_ARRAY_TASK_ID" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+
+# Compiled forms: no other job touches them, and each node has its own unless this is a shared folder.
+export SOBOFEM_CACHE=@@{cache}/sobofem-cache-$job
+
+sobofem=(@@{sobofem})
+launcher=(@@{launcher})
+dataset=@@{out}
+notes=$dataset.restarts-$job  # how far the last run found the dataset, and how many restarts found nothing new
+
+everywhere() {  # run something once on each node
+    if [ "${SLURM_JOB_NUM_NODES:-1}" -eq 1 ]; then
+        "$@"
+    else
+        srun --ntasks-per-node=1 --ntasks="$SLURM_JOB_NUM_NODES" "$@"
+    fi
+}
+
+finish() {  # end for good
+    rm -f "$notes"
+    everywhere rm -rf "$SOBOFEM_CACHE"
+    exit "$1"
+}
+
+requeue() {
+    trap 'exit 75' TERM  # by which Slurm ends this run once the job is requeued
+    echo "$(date '+%F %T') job $job: requeued, $1"
+    rm -rf "$SOBOFEM_CACHE"
+    for pause in 1 5 10 30; do
+        scontrol requeue "$job" && sleep 60
+        sleep "$pause"
+    done
+    echo "job $job could not be requeued; submit this script again, and it goes on where it was"
+    exit 75
+}
+
+state() {
+    squeue --noheader --states=all --jobs="$job" --format='%T %r'
+}
+
+at_the_limit() {  # Slurm ends the script; where that is for another reason, it has told the ranks, too
+    case "$(state)" in *TimeLimit) requeue "a sample took longer than the grace" ;; esac
+}
+
+# Restarts that found nothing new since the one before must not go on for ever.
+found=$("${sobofem[@]}" status "$dataset" 2>/dev/null | grep -oE -m 1 '[0-9]+ done, [0-9]+ failed')
+idle=0 before=
+if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && [ -f "$notes" ]; then
+    read -r idle before <"$notes"
+    if [ "$found" = "$before" ]; then idle=$((idle + 1)); else idle=0; fi
+fi
+if [ "$idle" -gt @@{max_idle} ]; then
+    echo "job $job: no new sample in $idle restarts; look at the messages above. Does a sample fit into the time limit?"
+    finish 1
+fi
+echo "$idle $found" >"$notes"
+
+everywhere mkdir -p "$SOBOFEM_CACHE"
+trap at_the_limit TERM
+"${launcher[@]}" "${sobofem[@]}" generate @@{generate} &
+ranks=$!
+while kill -0 "$ranks" 2>/dev/null; do wait "$ranks"; done  # a signal interrupts the waiting, not the ranks
+wait "$ranks"
+code=$?
+
+case "$(state)" in
+    RUNNING* | *TimeLimit | "") ;;
+    *)
+        echo "$(date '+%F %T') job $job: cancelled; submit this script again, and it goes on where it was"
+        finish "$code"
+        ;;
+esac
+case $code in
+    0) echo "$(date '+%F %T') job $job: nothing is left to do" ;;
+    75) requeue "told to stop before the time limit" ;;
+    130) ;;  # Ctrl-C
+    129 | 1[345]?) requeue "killed (exit code $code; 137 is often lack of memory)" ;;
+esac
+finish "$code"
+""")

@@ -1,0 +1,92 @@
+"""Jobs that share a dataset, as far as one process can play several."""
+
+import contextlib
+
+import numpy as np
+import pytest
+
+from coupling import jobs, leftovers
+from coupling.journal import Header, JournalWriter
+from coupling.lock import is_held, locked
+from coupling.samples import Failure
+
+
+@contextlib.contextmanager
+def job(path):
+    with jobs.shared_state(path):
+        run = jobs.next_run(path)
+        living = jobs.alive(path, run)
+        living.__enter__()
+    try:
+        yield run
+    finally:
+        living.__exit__(None, None, None)
+
+
+def finish(path, run, rows):
+    """Write answers of a run."""
+    writer = JournalWriter(leftovers.folder(path) / f"run-{run:06d}-group-000000.journal", Header("f", 1, 1))
+    for row in rows:
+        writer.failure(Failure(int(row), np.zeros(1), "no", 0.0))
+    writer.close()
+
+
+def test_a_lock_is_held_as_long_as_it_is_held(tmp_path):
+    assert not is_held(tmp_path / "lock")
+    with locked(tmp_path / "lock"):
+        assert is_held(tmp_path / "lock")
+        with pytest.raises(BlockingIOError, match="has held it"), locked(tmp_path / "lock", patience=0.05):
+            pass
+    assert not is_held(tmp_path / "lock")
+
+
+def test_jobs_never_claim_the_same_row(tmp_path):
+    path, missing, taken = tmp_path / "a.h5", np.arange(100), [[], []]
+    with job(path) as first, job(path) as second:
+        assert {first, second} == jobs.living(path) == {1, 2}
+        claims = [jobs.Claims(path, run, missing) for run in (first, second)]
+        turn = 0
+        while len(rows := claims[turn % 2].claim(4)):
+            taken[turn % 2] += rows.tolist()
+            turn += 1
+    assert sorted(taken[0] + taken[1]) == list(range(100))
+    assert min(map(len, taken)) > 25
+
+
+def test_what_a_dead_job_claimed_and_did_not_finish_is_free_again(tmp_path):
+    path, missing = tmp_path / "a.h5", np.arange(40)
+    with job(path) as second:
+        with job(path) as first:
+            dead = jobs.Claims(path, first, missing).claim(16)
+            finish(path, first, dead[:5])
+        mine = jobs.Claims(path, second, missing).claim(100)
+    assert len(dead) == 16 and sorted(mine) == sorted(set(range(40)) - set(dead[:5].tolist()))
+
+
+def test_a_claim_that_was_half_written_is_passed_over(tmp_path):
+    path = tmp_path / "a.h5"
+    with job(path) as run:
+        jobs.Claims(path, run, np.arange(8)).claim(4)
+        with (leftovers.folder(path) / "claims").open("a") as file:
+            file.write(f"\n{run + 1} 4-")
+        assert jobs.Claims(path, run, np.arange(8)).claim(8).tolist() == [4, 5, 6, 7]
+
+
+def test_rows_need_not_follow_each_other(tmp_path):
+    path, missing = tmp_path / "a.h5", np.array([9, 8, 2, 3, 4, 0])
+    with job(path) as run:
+        claims = jobs.Claims(path, run, missing)
+        assert [claims.claim(2).tolist() for _ in range(4)] == [[9, 8, 2], [3, 4], [0], []]
+
+
+def test_the_last_job_leaves_nothing_behind_unless_there_are_journals(tmp_path):
+    path = tmp_path / "a.h5"
+    with job(path) as first:
+        with job(path):
+            pass
+        assert leftovers.folder(path).is_dir()
+        jobs.Claims(path, first, np.arange(3)).claim(3)
+    assert list(tmp_path.iterdir()) == []
+    with job(path) as run:
+        finish(path, run, [0])
+    assert leftovers.runs(path) == {1}
