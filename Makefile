@@ -12,11 +12,11 @@ export OMP_NUM_THREADS ?= 1
 # The tests share out the cores.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: help setup demo test check lint bench lock clean
+.PHONY: help setup demo test test-cluster test-faults check lint bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## install everything into .venv (the other targets do it when needed)
 
@@ -26,7 +26,7 @@ $(READY): requirements.lock pyproject.toml
 		{ echo "sobofem needs a C compiler for its finite-element kernels: install gcc"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirement requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
@@ -37,6 +37,15 @@ test: lint ## the whole suite: serially, and under mpiexec on 2 and 3 ranks
 	$(BIN)/python -m pytest $(PARALLEL)
 	$(BIN)/mpiexec -n 2 $(BIN)/python -m pytest -p no:cacheprovider tests/mpi
 	$(BIN)/mpiexec -n 3 $(BIN)/python -m pytest -p no:cacheprovider tests/mpi
+
+test-cluster: $(READY) ## job scripts on a Slurm of one node, set up for the purpose, in four minutes
+	@for program in slurmctld slurmd munged sbatch; do \
+		PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null || \
+		{ echo "there is no $$program: apt-get install slurm-wlm munge"; exit 1; }; done
+	SOBOFEM_CLUSTER=1 $(BIN)/python -m pytest tests/cluster
+
+test-faults: $(READY) ## a hundred kills at random moments, in ten minutes
+	SOBOFEM_KILLS=100 $(BIN)/python -m pytest tests/coupling/test_faults.py -k kills
 
 check: $(READY) ## the quick tests, in less than two minutes
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"

@@ -47,7 +47,9 @@ class Work:
     run: int
 
 
-def plan(design: Recipe | ArrayLike, description: Description, *, jacobian: bool, model: str) -> Dataset:
+def plan(
+    design: Recipe | ArrayLike, description: Description, *, jacobian: bool, model: str, budget: int | None = None
+) -> Dataset:
     """The dataset that is to be: all points planned, none computed.
 
     Args:
@@ -55,6 +57,7 @@ def plan(design: Recipe | ArrayLike, description: Description, *, jacobian: bool
         description: What identifies the model.
         jacobian: Whether samples carry their Jacobian.
         model: Specification that the model was loaded from, for the record.
+        budget: How many of the points are to be computed, for the record; None for all.
     """
     n, m = len(description.parameters), len(description.responses)
     if isinstance(design, Recipe):
@@ -71,6 +74,7 @@ def plan(design: Recipe | ArrayLike, description: Description, *, jacobian: bool
             "seed": seed,
             "inputs": {name: str(marginal) for name, marginal in marginals.items()},
             "model": model,
+            **({} if budget is None else {"budget": budget}),
             "versions": versions(),
         },
     )

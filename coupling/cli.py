@@ -15,12 +15,14 @@ import typer
 from coupling.abort import install_abort_hook, last_words, ranks, settle
 from coupling.commands.check import check
 from coupling.commands.generate import generate
+from coupling.commands.infill import infill
 from coupling.commands.info import info
 from coupling.commands.merge import merge
 from coupling.commands.optimize import optimize
 from coupling.commands.report import report
 from coupling.commands.slurm import slurm
 from coupling.commands.status import status
+from coupling.commands.stream import stream
 from coupling.commands.train import train
 from coupling.commands.verify import verify
 from coupling.diagnosis import TooManyFailures
@@ -29,6 +31,7 @@ from coupling.world import RootFailed, launched_rank
 
 _DEBUG = "SOBOFEM_DEBUG"
 _WITHOUT_MPI = (
+    "infill",
     "info",
     "merge",
     "report",
@@ -50,7 +53,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Finite-element models, their exact sensitivities, and the neural surrogates trained on both.",
 )
-for _command in (check, generate, slurm, status, info, verify, merge, train, report, optimize):
+for _command in (check, generate, stream, slurm, status, info, verify, merge, infill, train, report, optimize):
     app.command()(_command)
 
 

@@ -7,7 +7,7 @@ import contextlib
 from dataclasses import dataclass
 import errno
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from numpy.typing import ArrayLike
 
@@ -18,7 +18,7 @@ from coupling.dataset import Dataset
 from coupling.design import Recipe
 from coupling.diagnosis import TooManyFailures
 from coupling.groups import Groups, grouped
-from coupling.handout import follower
+from coupling.handout import Manager, Source, follower
 from coupling.interruption import Interrupted, StopRequest
 from coupling.ledger import Ledger, Report, join
 from coupling.loading import build, find, source_of
@@ -91,6 +91,7 @@ class Settings:
     jacobian: bool = True
     retry_failed: bool = False
     max_failures: float = 0.5
+    budget: int | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.max_failures <= 1.0:
@@ -105,14 +106,26 @@ def run(
     *,
     comm: MPI.Comm | None = None,
     progress: Report | None = None,
+    trainer: Trainer | None = None,
 ) -> Dataset | None:
-    """As `generate`, but the dataset is returned on rank 0 alone: a thousand ranks need no copy of it each."""
+    """As `generate`, but the dataset is returned on rank 0 alone: a thousand ranks need no copy of it each.
+
+    Args:
+        model: See `generate`, as for the other arguments.
+        design: Where.
+        path: Dataset.
+        settings: How.
+        comm: Ranks.
+        progress: Told on rank 0.
+        trainer: On rank 0, which then solves nothing: what it does with the samples, and how many it can take. On the
+            other ranks anything but None.
+    """
     ranks, path = world(comm), Path(path)
     with (
         ending_all(ranks),
         contextlib.ExitStack() as held,
         StopRequest() as stop,
-        grouped(ranks, settings.ranks_per_solve) as groups,
+        grouped(ranks, settings.ranks_per_solve, manager_alone=trainer is not None) as groups,
     ):
         on_root(ranks, lambda: check_place(path))
         solver, description, name = make_model(model, groups)
@@ -120,21 +133,26 @@ def run(
         ledger: list[Ledger] = []
 
         def begin() -> Journals:
-            planned = campaign.plan(design, description, jacobian=settings.jacobian, model=name)
-            ledger.append(
-                Ledger(
-                    path,
-                    join(path, planned, retry_failed=settings.retry_failed, held=held),
-                    settings.max_failures,
-                    progress,
-                )
-            )
-            return Journals(leftovers.folder(path), ledger[0].work)
+            planned = campaign.plan(design, description, jacobian=settings.jacobian, model=name, budget=settings.budget)
+            work = join(path, planned, retry_failed=settings.retry_failed, held=held)
+            ledger.append(Ledger(path, work, settings.max_failures, progress))
+            if trainer is not None:
+                trainer.begin(ledger[0], path, description)
+            return Journals(leftovers.folder(path), work)
 
         journals = on_root(ranks, begin)
-        source = ledger[0].manager(groups, stop) if ledger else follower(groups, stop)
+        source: Source
+        if not ledger:
+            source = follower(groups, stop)
+        elif trainer is None:
+            source = ledger[0].manager(groups, stop)
+        else:
+            source = trainer.manager(groups, stop)
         if solver is not None:
-            solving.work(solver, source, groups, journals.opener(groups), stop, jacobian=settings.jacobian)
+            send, jacobian = trainer is not None, settings.jacobian
+            solving.work(solver, source, groups, journals.opener(groups), stop, jacobian=jacobian, send=send)
+        elif ledger and trainer is not None:
+            trainer.work()
         signal = source.finish()
         data: list[Dataset] = []
 
@@ -150,6 +168,19 @@ def run(
         if failure is not None:
             raise failure
         return data[0] if data else None
+
+
+class Trainer(Protocol):
+    """What rank 0 does instead of solving."""
+
+    def begin(self, ledger: Ledger, path: Path, description: Description) -> None:
+        """Get ready; `ValueError` for what does not fit. The dataset is there, and this job works on it."""
+
+    def manager(self, groups: Groups, stop: StopRequest) -> Manager:
+        """Who hands out the work, and hears of the samples."""
+
+    def work(self) -> None:
+        """Serve the manager and train, until all samples are there and were used, or everybody stops."""
 
 
 def check_place(path: Path) -> None:

@@ -115,7 +115,7 @@ def grouped(world: Comm, ranks_per_solve: int, *, manager_alone: bool = False) -
     """
     size = 1 if isinstance(world, Serial) else world.size
     alone = manager_alone or (size >= MANY if ranks_per_solve == 1 else size % ranks_per_solve == 1)
-    _check(size, ranks_per_solve, alone=alone, told=manager_alone)
+    check_size(size, ranks_per_solve, manager_alone=manager_alone)
     if isinstance(world, Serial):
         yield Groups(world, None, 0, (0,))
         return
@@ -132,15 +132,20 @@ def grouped(world: Comm, ranks_per_solve: int, *, manager_alone: bool = False) -
         own.Free()  # not after an error: the others may not come here
 
 
-def _check(size: int, per_solve: int, *, alone: bool, told: bool) -> None:
+def check_size(size: int, per_solve: int, *, manager_alone: bool = False) -> None:
+    """Refuse numbers of ranks that make no groups, with or without one left over that hands out the work.
+
+    Raises:
+        ValueError: If so; the message offers numbers that do.
+    """
     if per_solve < 1:
         raise ValueError(f"{per_solve} ranks a solve were asked for; expected at least one")
-    left = size - alone
-    if left >= per_solve and left % per_solve == 0:
+    left = size - manager_alone
+    if left >= per_solve and left % per_solve <= (per_solve > 1 and not manager_alone):
         return
     whole = (max(1, left // per_solve), left // per_solve + 1)
-    counts = sorted({groups * per_solve + extra for groups in whole for extra in ((1,) if told else (0, 1))})
-    beside = " and one that trains" if told else ""
+    counts = sorted({groups * per_solve + extra for groups in whole for extra in ((1,) if manager_alone else (0, 1))})
+    beside = " and one that trains" if manager_alone else ""
     raise ValueError(
         f"groups of {per_solve} ranks{beside} can't be made of {size}; "
         f"start {', '.join(map(str, counts[:-1]))} or {counts[-1]}"

@@ -16,7 +16,7 @@ from coupling.contract import Array
 from coupling.groups import PAUSE, Groups, wait_until
 from coupling.interruption import StopRequest
 from coupling.samples import Sample
-from coupling.schedule import Schedule
+from coupling.schedule import LARGEST, Schedule
 from coupling.world import Serial
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Manager:
         stop: This rank's signals.
         hear: Called with each outcome of any group, and with none now and then; True has all groups stop after the
             sample under way.
-        may_give: Whether work may be handed out now; it is asked for again later.
+        allowance: How many rows may be handed out now; those who want more wait.
     """
 
     def __init__(
@@ -99,10 +99,11 @@ class Manager:
         stop: StopRequest,
         hear: Callable[[Outcome | None], bool],
         *,
-        may_give: Callable[[], bool] = lambda: True,
+        allowance: Callable[[], int] = lambda: LARGEST,
     ) -> None:
         self._groups, self._schedule, self._points, self._stop = groups, schedule, points, stop
-        self._hear, self._may_give = hear, may_give
+        self._hear, self._allowance = hear, allowance
+        self.under_way = 0
         self._workers = [leader for leader in groups.leaders if leader]
         self._wanting: deque[int] = deque()
         self._working = set(self._workers)
@@ -134,7 +135,7 @@ class Manager:
             self.serve()
             if self.stopping:
                 return None
-            rows = self._schedule.take(1, cheap=bool(self._workers)) if self._may_give() else []
+            rows = self._take(1, cheap=bool(self._workers))
             if rows:
                 return Task(rows[0], self._points[rows[0]])
             if self._schedule.finished:
@@ -143,6 +144,7 @@ class Manager:
 
     def done(self, outcome: Outcome) -> None:
         """Note an outcome, of rank 0's own group or another."""
+        self.under_way -= 1
         self._schedule.settle(outcome.row, outcome.seconds)
         self._halted = self._hear(outcome) or self._halted
 
@@ -155,6 +157,12 @@ class Manager:
             for rank in range(1, self._groups.world.size):
                 self._groups.world.send(self._stop.signal, rank, _END)
         return self._stop.signal
+
+    def _take(self, most: int, *, cheap: bool = False) -> list[int]:
+        allowed = min(most, self._allowance())
+        rows = self._schedule.take(allowed, cheap=cheap) if allowed > 0 else []
+        self.under_way += len(rows)
+        return rows
 
     def _listen(self, comm: MPI.Comm) -> None:
         from mpi4py import MPI
@@ -181,7 +189,7 @@ class Manager:
 
     def _give(self, comm: MPI.Comm) -> None:
         while self._wanting and not self.stopping:
-            rows = self._schedule.take() if self._may_give() else []
+            rows = self._take(LARGEST)
             if not rows and not self._schedule.finished:
                 return
             comm.send(Order(tuple(rows), self._points[rows], not rows), self._wanting.popleft(), _ORDER)

@@ -17,6 +17,13 @@ class _Script(Template):
     delimiter = "@@"
 
 
+# Only `srun` needs it: `mpiexec` finds a new name by itself.
+STEPS = """\
+# MPICH names its shared memory after job and step. A requeued job would find there what a killed run left, and fail:
+# let its step have another number.
+for _ in $(seq $((${SLURM_RESTART_COUNT:-0} % 16))); do srun --overlap --mpi=none --nodes=1 --ntasks=1 true; done
+"""
+
 JOB = _Script("""\
 #!/bin/bash
 # Written by `sobofem slurm`. Submit it from the folder that its paths start at: sbatch FILE
@@ -79,6 +86,7 @@ at_the_limit() {  # Slurm ends the script; where that is for another reason, it 
 
 # Restarts that found nothing new since the one before must not go on for ever.
 found=$("${sobofem[@]}" status "$dataset" 2>/dev/null | grep -oE -m 1 '[0-9]+ done, [0-9]+ failed')
+found=${found:-0 done, 0 failed}  # not even begun
 idle=0 before=
 if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && [ -f "$notes" ]; then
     read -r idle before <"$notes"
@@ -91,7 +99,7 @@ fi
 echo "$idle $found" >"$notes"
 
 everywhere mkdir -p "$SOBOFEM_CACHE"
-trap at_the_limit TERM
+@@{steps}trap at_the_limit TERM
 "${launcher[@]}" "${sobofem[@]}" generate @@{generate} &
 ranks=$!
 while kill -0 "$ranks" 2>/dev/null; do wait "$ranks"; done  # a signal interrupts the waiting, not the ranks

@@ -55,9 +55,12 @@ class Ledger:
 
     def manager(self, groups: Groups, stop: StopRequest) -> Manager:
         """Who hands out the work."""
-        claims = jobs.Claims(self._path, self.work.run, self.work.missing)
-        schedule = Schedule(self.work.points, len(groups.leaders), claims.claim, self.work.attempts)
+        schedule = Schedule(self.work.points, len(groups.leaders), self.claims().claim, self.work.attempts)
         return Manager(groups, schedule, self.work.points, stop, self.hear)
+
+    def claims(self) -> jobs.Claims:
+        """Takes rows so that no other job has them."""
+        return jobs.Claims(self._path, self.work.run, self.work.missing)
 
     def hear(self, outcome: Outcome | None) -> bool:
         """Count an outcome, if there is one; whether too many fail."""

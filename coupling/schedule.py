@@ -29,6 +29,9 @@ LARGEST = 256
 TAIL = 4
 """Rows for each group that are ordered by their cost at the end."""
 
+AHEAD = 2 * max(SHARE, TAIL)
+"""Rows to have in hand for each group."""
+
 _REMEMBERED = 4096
 
 type Rows = NDArray[np.int64]
@@ -42,12 +45,20 @@ class Schedule:
         groups: How many groups share the work.
         more: Gives further rows, at least so many if there are; an empty array when there are no more.
         attempts: How often a row's process died while it was computed, where it did.
+        ahead: Rows to have in hand for each group; few where `more` chooses better the later it is asked.
     """
 
     def __init__(
-        self, points: Array, groups: int, more: Callable[[int], Rows], attempts: Mapping[int, int] | None = None
+        self,
+        points: Array,
+        groups: int,
+        more: Callable[[int], Rows],
+        attempts: Mapping[int, int] | None = None,
+        *,
+        ahead: int = AHEAD,
     ) -> None:
         self._points, self._groups, self._more = points, groups, more
+        self._enough = ahead * groups
         self._attempts = dict(attempts or {})
         self._queue: deque[int] = deque()
         self._suspects: deque[int] = deque()
@@ -83,9 +94,8 @@ class Schedule:
             self._alone = None
 
     def _refill(self) -> None:
-        enough = 2 * max(SHARE, TAIL) * self._groups
-        while not self._drained and len(self._queue) < enough:
-            rows = self._more(enough).tolist()
+        while not self._drained and len(self._queue) < self._enough:
+            rows = self._more(self._enough).tolist()
             self._drained = not rows
             for row in rows:
                 (self._suspects if row in self._attempts else self._queue).append(row)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import re
 import shlex
 
-from coupling.jobscript import JOB
+from coupling.jobscript import JOB, STEPS
 
 _PLAIN = re.compile(r"[\w.+@-]+")
 _TIMES = (  # Slurm's forms of a time limit, by what their numbers count [s]
@@ -101,6 +101,7 @@ def script(job: Job) -> str:
         "cache": shlex.quote(job.cache) if job.cache else '"${SLURM_TMPDIR:-${TMPDIR:-/tmp}}"',
         "sobofem": _program(job.container),
         "launcher": _launcher(job.launcher),
+        "steps": STEPS if _is_srun(job.launcher) else "",
         "generate": shlex.join(job.generate),
         "out": shlex.quote(job.out),
         "max_idle": str(job.max_idle),
@@ -146,10 +147,14 @@ def _program(container: str | None) -> str:
 def _launcher(command: str) -> str:
     """What starts the ranks, as words of a shell array; `mpiexec` and its like must be told how many."""
     words = shlex.split(command)
-    if words[0].rpartition("/")[2] != "srun":
+    if not _is_srun(command):
         return f'{shlex.join(words)} -n "$SLURM_NTASKS"'
     waits = any(word.startswith(("--wait", "-W")) for word in words)
     return shlex.join(words if waits else [*words, f"--wait={_WAIT}"])
+
+
+def _is_srun(command: str) -> bool:
+    return shlex.split(command)[0].rpartition("/")[2] == "srun"
 
 
 def _plain(option: str, name: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Model files: tensors and a JSON record in one safetensors file, without pickle."""
+"""Files of surrogates and checkpoints: tensors and a JSON record in one safetensors file, without pickle."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ FORMAT = "sobofem-surrogate"
 VERSION = 1
 
 
-def write(path: str | PathLike[str], tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-    """Write a model file, whole or not at all: an existing one is replaced in one move.
+def write(path: str | PathLike[str], tensors: dict[str, Tensor], record: dict[str, Any], kind: str = FORMAT) -> None:
+    """Write a file, whole or not at all: an existing one is replaced in one move.
 
     Args:
         path: Where to; its folder exists.
         tensors: What to store, by name.
         record: Anything that JSON holds; what it doesn't is stored as its `str`.
+        kind: What it is: `sobofem-` and a noun.
 
     Raises:
         OSError: If the file can't be written.
     """
     target = Path(path)
     metadata = {
-        "format": FORMAT,
+        "format": kind,
         "version": str(VERSION),
         "versions": json.dumps(
             {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
@@ -54,32 +55,36 @@ def write(path: str | PathLike[str], tensors: dict[str, Tensor], record: dict[st
         raise
 
 
-def read(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the record of a model file.
+def read(path: str | PathLike[str], kind: str = FORMAT) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the record of a file of this kind.
 
     Raises:
         FileNotFoundError: If there is none.
         ValueError: If it is damaged, of another kind, or of a newer version; the message says what to do.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no model file {path}")
+        raise FileNotFoundError(f"there is no {'model' if kind == FORMAT else _noun(kind)} file {path}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            _check_kind(path, metadata)
+            _check_kind(path, metadata, kind)
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except safetensors.SafetensorError as error:
         raise ValueError(
             f"{path} is no whole safetensors file ({error}): it was cut short or is of another kind; "
-            "copy it again, or train again with `sobofem train`"
+            f"copy it again, or {'train again with `sobofem train`' if kind == FORMAT else 'start anew without it'}"
         ) from error
     return tensors, json.loads(metadata["record"])
 
 
-def _check_kind(path: str | PathLike[str], metadata: dict[str, str]) -> None:
-    kind, version = metadata.get("format"), metadata.get("version", "")
-    if kind != FORMAT or not version.isdigit() or "record" not in metadata:
-        raise ValueError(f"{path} is a safetensors file, but no surrogate of sobofem; name one that it saved")
+def _noun(kind: str) -> str:
+    return kind.removeprefix("sobofem-")
+
+
+def _check_kind(path: str | PathLike[str], metadata: dict[str, str], kind: str) -> None:
+    version = metadata.get("version", "")
+    if metadata.get("format") != kind or not version.isdigit() or "record" not in metadata:
+        raise ValueError(f"{path} is a safetensors file, but no {_noun(kind)} of sobofem; name one that it saved")
     if int(version) > VERSION:
         raise ValueError(
             f"{path} has format version {version}, and this sobofem reads up to {VERSION}; upgrade sobofem"

@@ -16,7 +16,7 @@ from surrogate import files
 from surrogate.jacobian import value_and_jacobian
 from surrogate.monitor import History
 from surrogate.registry import Network, from_record, to_record
-from surrogate.samples import check_inside
+from surrogate.samples import as_points, check_inside
 from surrogate.scaling import Scaling
 
 Array = NDArray[np.float64]
@@ -76,12 +76,8 @@ class Surrogate:
         Raises:
             ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
         """
-        points = np.asarray(x, dtype=np.float64)
         n, m = len(self.parameters), len(self.responses)
-        if points.ndim != 2 or points.shape[1] != n:
-            raise ValueError(f"x has shape {points.shape}, expected (N, {n}) for parameters {self.parameters}")
-        if not np.isfinite(points).all():
-            raise ValueError("x holds NaN or infinity")
+        points = as_points(x, self.parameters)
         if not extrapolate:
             check_inside(points, self.bounds, self.parameters)
         y = np.empty((len(points), m))

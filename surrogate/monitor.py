@@ -68,6 +68,7 @@ class Monitor:
         score: Loss on the held-out samples, or None.
         progress: Called with each `Progress`.
         every: Steps between two checks.
+        past: What went before: steps are counted on from there.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Monitor:
         progress: Callable[[Progress], None] | None,
         *,
         every: int = 5,
+        past: History | None = None,
     ) -> None:
         self.objective, self.score, self.progress, self.every = objective, score, progress, every
         self.total = 0
@@ -85,6 +87,15 @@ class Monitor:
         self._weights = objective.weights
         self._rows: list[tuple[int, float, float, Array]] = []
         self._stages: list[tuple[str, int]] = []
+        if past is not None and len(past.step):
+            self._rows = [
+                (int(step), train, validation, weights)
+                for step, train, validation, weights in zip(
+                    past.step, past.train, past.validation, past.weights, strict=True
+                )
+            ]
+            self._stages = list(past.stages)
+            self.total = self.best_step = self._stages[-1][1]
 
     def begin(self, stage: str, of: int, patience: int | None) -> None:
         """Start a stage of at most `of` steps that ends after `patience` steps without improvement."""

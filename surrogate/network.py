@@ -80,6 +80,12 @@ class Perceptron(nn.Module):
         mode = mode or ("reverse" if m <= n else "forward")
         return linear(x, W, b), (self._adjoints if mode == "reverse" else self._tangents)(slopes)
 
+    def rescale(self, factor: Tensor, shift: Tensor) -> None:
+        """Change the last layer so that the outputs become factor times what they were, plus shift, both (m,)."""
+        with torch.no_grad():
+            self.weights[-1].mul_(factor.unsqueeze(1))
+            self.biases[-1].mul_(factor).add_(shift)
+
     def _adjoints(self, slopes: list[Tensor]) -> Tensor:
         first, *middle, last = self.weights
         A = last * slopes[-1]

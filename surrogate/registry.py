@@ -16,7 +16,9 @@ class Network(Protocol):
         """A module that maps (N, n) to (N, m) in float64, its parameters drawn from `generator`.
 
         The module may offer `value_and_jacobian(x)`, (N, n) to (N, m) and (N, m, n); `surrogate.jacobian`
-        differentiates those that don't.
+        differentiates those that don't. And it may offer `rescale(factor, shift)`, both (m,), which makes its
+        outputs factor times what they were, plus shift: online training then follows the scale of the responses
+        as samples come in, and keeps to that of the first samples otherwise.
         """
 
 

@@ -96,45 +96,92 @@ class Samples:
 
     def __post_init__(self) -> None:
         """Refuse samples that can't be trained on."""
-        names = self.parameters + self.responses
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise ValueError(f"names of parameters and responses must differ, but these repeat: {repeated}")
-        self._check_shapes()
-        self._check_finite()
+        check_names(self.parameters, self.responses)
+        check_shapes(self.x, self.y, self.jacobian, self.parameters, self.responses)
+        if len(self.x) < FEWEST:
+            raise ValueError(f"there are {len(self.x)} samples; expected at least {FEWEST}")
+        check_bounds(self.bounds, self.parameters)
+        check_finite(self.x, self.y, self.jacobian)
         check_inside(self.x, self.bounds, self.parameters)
 
-    def _check_shapes(self) -> None:
-        n, m = len(self.parameters), len(self.responses)
-        if not n or not m:
-            raise ValueError(f"there are {n} parameters and {m} responses; expected at least one of each")
-        N = len(self.x) if self.x.ndim else 0
-        expected = {"x": (N, n), "y": (N, m), "jacobian": (N, m, n), "bounds": (n, 2)}
-        for name, shape in expected.items():
-            array = getattr(self, name)
-            if array is not None and array.shape != shape:
-                raise ValueError(
-                    f"{name} has shape {array.shape}, expected {shape} for {N} samples, "
-                    f"parameters {self.parameters} and responses {self.responses}"
-                )
-        if N < FEWEST:
-            raise ValueError(f"there are {N} samples; expected at least {FEWEST}")
 
-    def _check_finite(self) -> None:
-        for name in ("x", "y", "jacobian"):
-            array = getattr(self, name)
-            if array is None:
-                continue
-            bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
-            if len(bad):
-                raise ValueError(f"{name} holds NaN or infinity in {_rows(bad)}; leave those samples out")
-        ordered = np.isfinite(self.bounds).all(axis=1) & (self.bounds[:, 0] < self.bounds[:, 1])
-        if not ordered.all():
-            worst = int(np.argmin(ordered))
-            low, high = self.bounds[worst]
+def check_names(parameters: tuple[str, ...], responses: tuple[str, ...]) -> None:
+    """Check that no name occurs twice.
+
+    Raises:
+        ValueError: If one does.
+    """
+    names = parameters + responses
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"names of parameters and responses must differ, but these repeat: {repeated}")
+
+
+def check_shapes(
+    x: Array, y: Array, jacobian: Array | None, parameters: tuple[str, ...], responses: tuple[str, ...]
+) -> None:
+    """Check that samples (N, n), (N, m) and (N, m, n) fit together and to the names.
+
+    Raises:
+        ValueError: If they don't; the message tells the shape that came and the one expected.
+    """
+    n, m = len(parameters), len(responses)
+    if not n or not m:
+        raise ValueError(f"there are {n} parameters and {m} responses; expected at least one of each")
+    N = len(x) if x.ndim else 0
+    for name, array, shape in (("x", x, (N, n)), ("y", y, (N, m)), ("jacobian", jacobian, (N, m, n))):
+        if array is not None and array.shape != shape:
             raise ValueError(
-                f"bounds of {self.parameters[worst]!r} are [{low:g}, {high:g}]; expected finite, lower before upper"
+                f"{name} has shape {array.shape}, expected {shape} for {N} samples, "
+                f"parameters {parameters} and responses {responses}"
             )
+
+
+def check_finite(x: Array, y: Array, jacobian: Array | None) -> None:
+    """Check that samples hold neither NaN nor infinity.
+
+    Raises:
+        ValueError: If one does; the message names the rows.
+    """
+    for name, array in (("x", x), ("y", y), ("jacobian", jacobian)):
+        if array is None:
+            continue
+        bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+        if len(bad):
+            raise ValueError(f"{name} holds NaN or infinity in {_rows(bad)}; leave those samples out")
+
+
+def check_bounds(bounds: Array, parameters: tuple[str, ...]) -> None:
+    """Check that bounds (n, 2) are finite and ordered.
+
+    Raises:
+        ValueError: If they aren't; the message names the parameter.
+    """
+    if bounds.shape != (len(parameters), 2):
+        raise ValueError(
+            f"bounds has shape {bounds.shape}, expected {(len(parameters), 2)} for parameters {parameters}"
+        )
+    ordered = np.isfinite(bounds).all(axis=1) & (bounds[:, 0] < bounds[:, 1])
+    if not ordered.all():
+        worst = int(np.argmin(ordered))
+        low, high = bounds[worst]
+        raise ValueError(
+            f"bounds of {parameters[worst]!r} are [{low:g}, {high:g}]; expected finite, lower before upper"
+        )
+
+
+def as_points(x: ArrayLike, parameters: tuple[str, ...]) -> Array:
+    """Points (N, n) as an array.
+
+    Raises:
+        ValueError: If the shape is another, or one holds NaN or infinity.
+    """
+    points = np.asarray(x, dtype=np.float64)
+    if points.ndim != 2 or points.shape[1] != len(parameters):
+        raise ValueError(f"x has shape {points.shape}, expected (N, {len(parameters)}) for parameters {parameters}")
+    if not np.isfinite(points).all():
+        raise ValueError("x holds NaN or infinity")
+    return points
 
 
 def check_inside(x: Array, bounds: Array, parameters: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ from math import floor
 from numbers import Integral
 
 import numpy as np
+from numpy.typing import NDArray
 import torch
 from torch import nn
 
@@ -20,6 +21,8 @@ from surrogate.registry import Network
 from surrogate.samples import Data, Samples
 from surrogate.scaling import Scaling
 from surrogate.weighting import PerChannel, ValuesOnly, Weighting
+
+Array = NDArray[np.float64]
 
 PIPELINE: tuple[Optimizer, ...] = (Adam(), LBFGS())
 
@@ -72,11 +75,12 @@ def fit(
     module = network.build(len(samples.parameters), len(samples.responses), generator).to(device)
     trained_on, held = _split(len(samples.x), validation, generator)
     scaling = Scaling.from_data(samples.bounds, samples.y[trained_on], samples.responses)
-    targets = _targets(samples, scaling, weighting, device)
+    jacobian = samples.jacobian if weighting.uses_jacobian else None
+    targets = scaled_targets(scaling, samples.x, samples.y, jacobian, device=device)
     training, held_out = targets.select(trained_on), targets.select(held) if len(held) else None
     objective = Objective(module, training, weighting, decay=decay, generator=generator)
     monitor = Monitor(objective, _score(module, training, held_out, objective.weights.values), progress)
-    interrupted = _run(optimizers, objective, monitor)
+    interrupted = run_stages(optimizers, objective, monitor)
     return Surrogate(
         module=module.to("cpu").eval(),
         network=network,
@@ -90,7 +94,7 @@ def fit(
     )
 
 
-def _run(optimizers: Sequence[Optimizer], objective: Objective, monitor: Monitor) -> bool:
+def run_stages(optimizers: Sequence[Optimizer], objective: Objective, monitor: Monitor) -> bool:
     """Run all stages, each from the best parameters of those before; True if the user stopped them."""
     for optimizer in optimizers:
         try:
@@ -125,16 +129,15 @@ def _check(
         raise ValueError(f"validation is {validation:g}; expected a share of the samples from 0 to 0.5")
 
 
-def _targets(samples: Samples, scaling: Scaling, weighting: Weighting, device: str) -> Targets:
-    """The samples scaled, as tensors; without Jacobians if the weighting has no use for them."""
+def scaled_targets(scaling: Scaling, x: Array, y: Array, jacobian: Array | None, *, device: str) -> Targets:
+    """Samples scaled, as tensors: inputs (N, n), responses (N, m), Jacobians (N, m, n) or None."""
 
-    def tensor(array: np.ndarray) -> torch.Tensor:
+    def tensor(array: Array) -> torch.Tensor:
         return torch.as_tensor(array, dtype=torch.float64, device=device)
 
-    jacobian = samples.jacobian if weighting.uses_jacobian else None
     return Targets(
-        tensor(scaling.scale_x(samples.x)),
-        tensor(scaling.scale_y(samples.y)),
+        tensor(scaling.scale_x(x)),
+        tensor(scaling.scale_y(y)),
         None if jacobian is None else tensor(scaling.scale_jacobian(jacobian)),
     )
 

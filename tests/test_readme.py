@@ -33,9 +33,28 @@ def test_excerpts_are_some(page):
         assert all(line.strip() in lines for line in block["text"].splitlines())
 
 
-def test_linked_files_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()):
-        assert target.startswith("http") or (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", ["README.md", "docs/cluster.md"])
+def test_linked_files_exist(page):
+    file = ROOT / page
+    for target in re.findall(r"\]\(([^)#]+)\)", file.read_text()):
+        assert target.startswith("http") or (file.parent / target).exists(), target
+
+
+def test_job_scripts_of_the_walkthrough_are_written(tmp_path):
+    """The rest of that page needs a cluster, or is run by `make test-cluster`."""
+    (tmp_path / "plate.py").touch()
+    (tmp_path / "sobofem.sif").touch()
+    program = f"#!/bin/bash\nexec {sys.executable} -c 'from coupling.cli import main; main()' \"$@\"\n"
+    (tmp_path / "sobofem").write_text(program)
+    (tmp_path / "sobofem").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    text = "".join(block["text"] for block in blocks("docs/cluster.md")).replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.startswith("sobofem slurm")]
+    assert len(lines) == 3
+    for line in lines:
+        run = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+    assert {file.name for file in tmp_path.glob("*.sh")} == {"plate.sh", "array.sh", "groups.sh"}
 
 
 @pytest.mark.slow

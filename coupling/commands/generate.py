@@ -9,10 +9,9 @@ from typing import Annotated
 import typer
 
 from coupling import ensemble
-from coupling.design import KINDS, Design, Grid, Recipe
+from coupling.commands.where import recipe
+from coupling.design import KINDS
 from coupling.display import display, duration, generation
-from coupling.marginals import Marginal, parse
-from coupling.points import PointsFile
 from coupling.progress import Progress
 
 KINDS_HELP = f"How the points are spread: {', '.join(KINDS)}. Sobol' and Halton can grow later."
@@ -66,7 +65,7 @@ def generate(
 
     Example: mpiexec -n 8 sobofem generate plate.py:model --samples 256 --seed 1 --out plate.h5
     """
-    recipe = _recipe(design, samples, seed, levels or [], points, inputs or [])
+    where = recipe(design, samples, seed, levels or [], points, inputs or [])
     start = time.monotonic()
     with display() as update:
 
@@ -74,42 +73,8 @@ def generate(
             update(progress.done + progress.failed, progress.total, generation(progress))
 
         settings = ensemble.Settings(ranks_per_solve, not values_only, retry_failed, max_failures)
-        data = ensemble.run(model, recipe, out, settings, progress=show)
+        data = ensemble.run(model, where, out, settings, progress=show)
     if data is not None:
         took, others = duration(time.monotonic() - start), len(data.design) - len(data) - len(data.failures)
         under_way = f"; {others} are under way in other jobs" if others else ""
         typer.echo(f"{out}: {len(data)} samples, {len(data.failures)} failed, in {took}{under_way}")
-
-
-def _recipe(
-    design: str, samples: int | None, seed: int, levels: list[str], points: Path | None, inputs: list[str]
-) -> Recipe:
-    """Where to evaluate; `ValueError` where two ways of saying so meet."""
-    marginals = dict(_marginal(text) for text in inputs)
-    if (samples is not None) + bool(levels) + (points is not None) > 1:
-        raise ValueError("--samples, --levels and --points each say where to evaluate; give one of them")
-    if points is not None:
-        if marginals:
-            raise ValueError("--input distributes the points of a design; --points says where they are")
-        return PointsFile(points)
-    if levels:
-        return Grid(_levels(levels), marginals)
-    return Design(design, samples or 64, seed, marginals)
-
-
-def _marginal(text: str) -> tuple[str, Marginal]:
-    name, equals, how = text.partition("=")
-    if not equals:
-        raise ValueError(f"--input {text} is no NAME=HOW, such as young=log or load=normal:100,5")
-    return name, parse(how)
-
-
-def _levels(texts: list[str]) -> int | dict[str, int]:
-    pairs = [text.rpartition("=") for text in texts]
-    if not all(count.isdigit() and int(count) > 0 for _, _, count in pairs):
-        raise ValueError(f"--levels {' '.join(texts)}: expected whole numbers K or NAME=K, at least 1")
-    if len(pairs) == 1 and not pairs[0][0]:
-        return int(pairs[0][2])
-    if not all(name for name, _, _ in pairs):
-        raise ValueError(f"--levels {' '.join(texts)}: one K for all inputs, or NAME=K for each that varies")
-    return {name: int(count) for name, _, count in pairs}

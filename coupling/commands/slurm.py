@@ -10,6 +10,7 @@ import typer
 
 from coupling.commands.generate import generate
 from coupling.commands.outfile import check_writable
+from coupling.groups import check_size
 from coupling.slurm import Job, Resources, script
 
 
@@ -56,7 +57,7 @@ def slurm(
         ),
     ] = 120,
     max_idle: Annotated[
-        int, typer.Option("--max-requeues", help="Requeues in a row without a new sample before it gives up.", min=0)
+        int, typer.Option("--max-requeues", help="Restarts in a row without a new sample before it gives up.", min=0)
     ] = 3,
     container: Annotated[
         str | None, typer.Option(help="Apptainer image that holds sobofem, such as sobofem.sif.")
@@ -98,8 +99,7 @@ def slurm(
     arguments = (model, "--out", str(out), *_groups(ranks_per_solve), *(options or []))
     _check(arguments, container)
     ranks = ntasks or (nodes or 1) * (ntasks_per_node or 1)
-    if ranks % ranks_per_solve:
-        raise ValueError(f"{ranks} ranks can't be shared out in groups of {ranks_per_solve}; make --ntasks a multiple")
+    check_size(ranks, ranks_per_solve)
     job = Job(
         arguments,
         str(out),

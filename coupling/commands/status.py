@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 import typer
 
-from coupling import leftovers
+from coupling import jobs, leftovers
 from coupling.dataset import Dataset
 from coupling.display import duration, report_console
 from coupling.journal import Journal
@@ -27,8 +27,11 @@ def status(
     Example: sobofem status plate.h5
     """
     data, journals = Dataset.open(file), leftovers.read(file)
-    remaining = len(data.design) - len(data) - len(data.failures)
-    typer.echo(f"{file}: {len(data)} done, {len(data.failures)} failed, {remaining} remaining of {len(data.design)}")
+    wanted = min(data.provenance.get("budget", len(data.design)), len(data.design))
+    remaining = max(wanted - len(data) - len(data.failures), 0)
+    typer.echo(f"{file}: {len(data)} done, {len(data.failures)} failed, {remaining} remaining of {wanted}")
+    if running := jobs.living(file):
+        typer.echo(f"{len(running)} {'jobs are' if len(running) > 1 else 'job is'} at work on it")
     latest = _latest_run(journals)
     if remaining and latest:
         rate = sum(1.0 / seconds for seconds in map(_mean_seconds, latest) if seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +35,7 @@ class LBFGS:
 
     def run(self, objective: Objective, monitor: Monitor) -> None:
         """Train until it has converged, the iterations are done or the monitor says stop."""
-        optimizer = self._fresh(objective)
+        optimizer = self.fresh(objective.parameters)
 
         def closure() -> Tensor:
             optimizer.zero_grad()
@@ -45,18 +46,19 @@ class LBFGS:
         monitor.begin("L-BFGS", self.iterations, self.patience)
         done = 0
         while done < self.iterations:
-            before = self._iterations(optimizer, objective)
+            before = iterations_of(optimizer)
             optimizer.step(closure)
-            ran = self._iterations(optimizer, objective) - before
+            ran = iterations_of(optimizer) - before
             done = min(done + self.round, self.iterations)
             if monitor.stop(done) or ran < self.round:
                 return
             if objective.reweigh(monitor.total):
-                optimizer = self._fresh(objective)
+                optimizer = self.fresh(objective.parameters)
 
-    def _fresh(self, objective: Objective) -> torch.optim.LBFGS:
+    def fresh(self, parameters: Iterable[Tensor]) -> torch.optim.LBFGS:
+        """PyTorch's optimizer with these settings, a round per step, and no memory yet."""
         return torch.optim.LBFGS(
-            objective.parameters,
+            parameters,
             max_iter=self.round,
             max_eval=25 * self.round,
             history_size=self.history,
@@ -65,6 +67,8 @@ class LBFGS:
             line_search_fn="strong_wolfe",
         )
 
-    @staticmethod
-    def _iterations(optimizer: torch.optim.LBFGS, objective: Objective) -> int:
-        return int(optimizer.state[objective.parameters[0]].get("n_iter", 0))
+
+def iterations_of(optimizer: torch.optim.LBFGS) -> int:
+    """Iterations that it has done so far."""
+    first = optimizer.param_groups[0]["params"][0]
+    return int(optimizer.state[first].get("n_iter", 0))

@@ -1,0 +1,46 @@
+"""`sobofem infill`."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coupling.commands.outfile import check_writable
+from coupling.dataset import Dataset
+from coupling.display import display
+
+
+def infill(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Dataset (HDF5).", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Points to write (CSV), for `generate --points`.", show_default=False)],
+    points: Annotated[int, typer.Option(help="How many.", min=1)] = 32,
+    seed: Annotated[int, typer.Option(help="Of the networks and of the points to choose from.", min=0)] = 0,
+) -> None:
+    """Choose where a dataset should grow: where networks that were trained on it disagree most.
+
+    Compute the points into a dataset of their own, and merge the two.
+
+    Example: sobofem infill plate.h5 --points 32 --out more.csv
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists; name a new file, or remove it")
+    check_writable(out)
+    import torch
+
+    from coupling.infill import infill as chosen
+
+    torch.set_num_threads(1)  # so small a network is fastest on one
+
+    dataset = Dataset.open(data)
+    with display() as update:
+        found = chosen(dataset, points, seed=seed, progress=lambda k, of: update(k, of, f"training step {k} of {of}"))
+    with out.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(dataset.parameters)
+        writer.writerows([[repr(value) for value in point] for point in found.tolist()])
+    typer.echo(
+        f"{out}: {len(found)} points, for `sobofem generate MODEL --points {out} --out FILE`, then `sobofem merge`"
+    )

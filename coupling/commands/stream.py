@@ -1,0 +1,132 @@
+"""`sobofem stream`."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import StrEnum
+from math import isnan, log10
+from pathlib import Path
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coupling.abort import ranks
+from coupling.commands.outfile import check_writable
+from coupling.design import KINDS, Design
+from coupling.display import display, duration
+
+if TYPE_CHECKING:
+    from coupling.stream import StreamProgress
+
+POOL = 8
+"""Points to choose from where the trainer steers, for each sample."""
+
+CURVE = 16
+"""Length of the curve in the display."""
+
+
+class Steering(StrEnum):
+    """How the next points are chosen."""
+
+    DISAGREEMENT = "disagreement"
+    GRADIENT_RESIDUAL = "gradient-residual"
+
+
+def stream(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="`package.module:name` or `path/file.py:name`.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Surrogate to write (safetensors).", show_default=False)],
+    data: Annotated[Path, typer.Option(help="HDF5 dataset to make or to continue.", show_default=False)],
+    samples: Annotated[int, typer.Option(help="Number of samples to solve.", min=4)] = 64,
+    design: Annotated[str, typer.Option(help=f"How the points are spread: {', '.join(KINDS)}.")] = "sobol",
+    seed: Annotated[int, typer.Option(help="Seed of the design, the networks and the batches.", min=0)] = 0,
+    steer: Annotated[
+        Steering | None,
+        typer.Option(
+            help="Let the trainer choose the next points: where networks disagree (trains four), or near samples whose "
+            f"Jacobian is met badly. It chooses from {POOL} times as many points of the design.",
+        ),
+    ] = None,
+    watermark: Annotated[int, typer.Option(help="Samples to have before training begins.", min=4)] = 16,
+    capacity: Annotated[
+        int, typer.Option(help="Samples that the trainer keeps in memory; solvers wait where it has not used them.")
+    ] = 4096,
+    width: Annotated[int, typer.Option(help="Units of a hidden layer.", min=1)] = 48,
+    depth: Annotated[int, typer.Option(help="Number of hidden layers.", min=1)] = 3,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:1.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads of the trainer.", min=1)] = 1,
+    ranks_per_solve: Annotated[int, typer.Option(help="MPI ranks that solve one sample together.")] = 1,
+    max_failures: Annotated[
+        float, typer.Option(help="Stop, and say where samples fail, when more than this share of them does.")
+    ] = 0.5,
+) -> None:
+    """Solve and train at the same time: rank 0 trains, the other MPI ranks solve.
+
+    Every sample is in the dataset, too. Interrupt it as you like: the same command goes on, from a checkpoint beside
+    OUT and with all samples on disk. The course of it is in OUT.csv.
+
+    Example: mpiexec -n 8 sobofem stream plate.py:model --samples 256 --data plate.h5 --out plate.safetensors
+    """
+    check_writable(out)
+    import torch
+
+    from coupling.ensemble import Settings
+    from coupling.stream import stream as streamed
+    from surrogate import MLP
+    from surrogate.online_settings import OnlineSettings
+
+    torch.set_num_threads(threads)
+    online = OnlineSettings(
+        network=MLP(width=width, depth=depth),
+        watermark=min(watermark, samples),
+        capacity=capacity,
+        members=4 if steer is Steering.DISAGREEMENT else 1,
+        seed=seed,
+        device=device,
+    )
+    start, curve = time.monotonic(), deque[float](maxlen=CURVE)
+    with display() as update:
+
+        def watch(progress: StreamProgress) -> None:
+            if not isnan(progress.value_error):
+                curve.append(progress.value_error)
+            update(progress.done + progress.failed, progress.total, words(progress) + sparkline(curve))
+
+        trained = streamed(
+            model,
+            Design(design, samples * (POOL if steer else 1), seed),
+            data,
+            out,
+            online=online,
+            steer="" if steer is None else "disagreement" if steer is Steering.DISAGREEMENT else "gradient residual",
+            budget=samples,
+            settings=Settings(ranks_per_solve, max_failures=max_failures),
+            watch=watch,
+        )
+    if ranks()[0] == 0 and trained is not None:
+        typer.echo(f"{out}: trained on {trained.provenance['samples']} samples in {duration(time.monotonic() - start)}")
+
+
+def words(progress: StreamProgress) -> str:
+    """Where a streamed training stands, in words."""
+    said = [f"{progress.done + progress.failed} of {progress.total} samples"]
+    if progress.failed:
+        said.append(f"{progress.failed} failed")
+    if progress.stage == "waiting":
+        said.append("training begins when there are enough")
+    else:
+        said.append(f"{progress.stage}, step {progress.steps}, loss {progress.loss:.1e}")
+    if not isnan(progress.value_error):
+        said.append(f"error at new samples {progress.value_error:.1%}, of slopes {progress.slope_error:.1%}")
+    return ", ".join(said)
+
+
+def sparkline(values: deque[float]) -> str:
+    """The course of positive values, on a logarithmic scale, in block characters."""
+    if len(values) < 2:
+        return ""
+    logs = [log10(max(value, 1e-300)) for value in values]
+    low, width = min(logs), max(max(logs) - min(logs), 1e-9)
+    return " " + "".join("▁▂▃▄▅▆▇█"[round(7 * (value - low) / width)] for value in logs)

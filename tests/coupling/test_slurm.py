@@ -1,0 +1,169 @@
+"""The text of job scripts; `tests/cluster` runs them under a real Slurm."""
+
+import shlex
+import subprocess
+
+from launching import TOYS, sobofem
+import pytest
+import toys
+
+from coupling import Design, generate
+from coupling.slurm import Job, Resources, script, seconds
+
+MODEL = f"{TOYS}:smooth"
+
+
+def written(**changes):
+    """The script of a job with a few settings, and its assignments and options by name."""
+    settings = {"generate": ("plate.py:model", "--out", "a.h5"), "out": "a.h5", "resources": Resources(8)}
+    return script(Job(**(settings | changes)))
+
+
+def sbatch(text):
+    """The options that `sbatch` reads."""
+    return [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH")]
+
+
+def run(text, folder, **programs):
+    """Run a script outside Slurm, with programs replaced by lines of shell."""
+    for name, line in programs.items():
+        (folder / name).write_text(f"#!/bin/bash\n{line}\n")
+        (folder / name).chmod(0o755)
+    (folder / "job.sh").write_text(text)
+    environment = {"PATH": f"{folder}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "TMPDIR": str(folder)}
+    line = ["bash", "job.sh"]
+    return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_a_script_asks_for_what_it_was_told():
+    asked = Resources(8, 2, 4, "1:30:00", "long", "p.42", 3, 60, ("--mem-per-cpu=4G",))
+    assert set(sbatch(written(resources=asked, name="plate"))) == {
+        "--requeue",
+        "--open-mode=append",
+        "--job-name=plate",
+        "--output=plate-%A_%a.log",
+        "--ntasks=8",
+        "--nodes=2",
+        "--ntasks-per-node=4",
+        "--time=1:30:00",
+        "--partition=long",
+        "--account=p.42",
+        "--array=0-2",
+        "--signal=TERM@60",
+        "--mem-per-cpu=4G",
+    }
+
+
+@pytest.mark.parametrize("launcher", ["srun --mpi=pmi2", "mpiexec -bind-to none"])
+@pytest.mark.parametrize("container", [None, "my image.sif"])
+def test_scripts_are_valid_shell(tmp_path, launcher, container):
+    text = written(launcher=launcher, container=container, setup=("module load 'a b'",), cache="/a b/c'd")
+    (tmp_path / "job.sh").write_text(text)
+    checked = subprocess.run(["bash", "-n", str(tmp_path / "job.sh")], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0 and not checked.stderr
+    assert not [line for line in text.splitlines() if "@@" in line]
+
+
+def test_any_argument_reaches_generate_as_it_is(tmp_path):
+    words = ("it's.py:model", "--out", "a b$HOME.h5", "--input", "E=normal:1,2; rm *", "--points", "`id`.csv")
+    text = written(generate=words, out="a b$HOME.h5")
+    program = 'if [ "$1" = generate ]; then printf "%s\\n" "$@" >told; fi'
+    done = run(text, tmp_path, srun='shift 2; "$@"', sobofem=program, squeue="echo RUNNING None")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "told").read_text().splitlines() == ["generate", *words]
+    assert not list(tmp_path.glob("*restarts*")) and not list(tmp_path.glob("*cache*"))
+
+
+def test_a_container_is_entered_by_every_rank(tmp_path):
+    program = 'echo "$@" >>told'
+    text = written(container="my image.sif")
+    done = run(text, tmp_path, srun='shift 2; "$@"', apptainer=program, squeue="echo RUNNING None")
+    assert done.returncode == 0, done.stderr
+    status, generation = (tmp_path / "told").read_text().splitlines()
+    cache = f"{tmp_path}/sobofem-cache-7"
+    assert generation.startswith(
+        f"exec --bind {tmp_path} --bind {cache} --pwd {tmp_path} my image.sif sobofem generate"
+    )
+    assert status.endswith("sobofem status a.h5")
+
+
+@pytest.mark.parametrize(
+    ("code", "requeued"), [(0, False), (1, False), (2, False), (3, False), (75, True), (130, False), (137, True)]
+)
+def test_only_interrupted_runs_are_requeued(tmp_path, code, requeued):
+    programs = {"srun": f"exit {code}", "squeue": "echo RUNNING None", "sobofem": "true"}
+    done = run(written(), tmp_path, **programs, scontrol='echo "$@" >told; kill $PPID')
+    assert done.returncode == (75 if requeued else code)
+    assert (tmp_path / "told").exists() == requeued
+    assert not requeued or (tmp_path / "told").read_text() == "requeue 7\n"
+
+
+def test_a_cancelled_job_is_not_requeued(tmp_path):
+    programs = {"srun": "exit 75", "squeue": "echo COMPLETING None", "sobofem": "true", "scontrol": "touch told"}
+    done = run(written(), tmp_path, **programs)
+    assert done.returncode == 75 and "cancelled" in done.stdout and not (tmp_path / "told").exists()
+
+
+def test_ranks_that_outlive_a_killed_one_are_waited_for_a_minute_only():
+    assert "launcher=(srun --mpi=pmi2 --wait=60)" in written()
+    assert "launcher=(srun --wait=5)" in written(launcher="srun --wait=5")
+    assert 'launcher=(mpiexec -n "$SLURM_NTASKS")' in written(launcher="mpiexec")
+
+
+def test_scripts_understand_what_status_says(tmp_path):
+    generate(toys.smooth, Design("sobol", 8, 3), tmp_path / "a.h5")
+    (pattern,) = [line for line in written().splitlines() if line.startswith("found=$(")]
+    counted = subprocess.run(
+        ["grep", *shlex.split(pattern.partition("grep ")[2].rstrip(")"))],
+        input=sobofem("status", tmp_path / "a.h5").stdout,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert counted.stdout == "8 done, 0 failed\n"
+
+
+def test_time_limits_are_read_as_slurm_reads_them():
+    times = {"90": 5400, "1:30": 90, "1:30:00": 5400, "2-12": 216000, "1-0:30": 88200, "1-1:1:1": 90061}
+    assert {time: seconds(time) for time in times} == times
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--time", "1h"], "is no time limit; write minutes (90), hours:minutes:seconds"),
+        (["--time", "2"], "the grace of 120 s leaves nothing of a time limit of 2"),
+        (["--ntasks", 9, "--nodes", 2, "--ntasks-per-node", 4], "9 ranks do not fit on 2 nodes with 4 each"),
+        (["--ntasks", 6, "--ranks-per-solve", 4], "groups of 4 ranks can't be made of 6; start 4, 5, 8 or 9"),
+        (["--partition", "a b"], "--partition 'a b' has characters other than"),
+        (["--launcher", ""], "--launcher is empty"),
+        (["--sbatch", "mem=4G"], "is no option of sbatch"),
+        (["--container", "none.sif"], "apptainer build none.sif sobofem.def"),
+        (["--ntask", 3], "--ntasks"),
+        (["--", "--sample", 3], "--samples"),
+    ],
+)
+def test_mistakes_are_told_before_the_night(here, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    code, text, errors = here("slurm", MODEL, "--out", "a.h5", *options)
+    assert code == 2 and message in errors and not text
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_file_that_is_not_here_is_named(here):
+    code, _, errors = here("slurm", "absent.py:model", "--out", "a.h5")
+    assert code == 2 and "there is no file absent.py here" in errors
+
+
+def test_the_command_writes_a_script_and_overwrites_none(here, tmp_path):
+    file = tmp_path / "job.sh"
+    line = ("slurm", MODEL, "--out", "plate a.h5", "--nodes", 2, "--ntasks-per-node", 4, "--ranks-per-solve", 2)
+    code, text, _ = here(*line, "--script", file, "--", "--samples", 256)
+    assert code == 0 and f"sbatch {file}" in text
+    options = sbatch(file.read_text())
+    assert "--ntasks=8" in options and "--job-name=plate-a" in options
+    assert f"generate {MODEL} --out 'plate a.h5' --ranks-per-solve 2 --samples 256" in file.read_text()
+    code, _, errors = here(*line, "--script", file)
+    assert code == 2 and "overwrite it with --force" in errors
+    assert here(*line, "--script", file, "--force")[0] == 0
+    assert here(*line)[1] == file.read_text()

@@ -1,0 +1,110 @@
+"""Training while samples arrive, under MPI: to the end, interrupted, killed, steered."""
+
+import csv
+import os
+import signal
+
+from launching import MPIEXEC, TOYS, journal_bytes, sobofem, start, wait_for, workers
+import numpy as np
+import pytest
+import toys
+
+from coupling import Dataset, Design, generate
+from coupling.stream import stream
+from surrogate import load
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec")]
+PATIENCE = 150
+
+
+def line(folder, model="slow", samples=48, *more):
+    files = ("--data", folder / "a.h5", "--out", folder / "a.safetensors")
+    return ("stream", f"{TOYS}:{model}", "--samples", samples, "--seed", 3, "--width", 16, *files, *more)
+
+
+def assert_whole(folder, samples):
+    """Each planned sample is there once, as `generate` makes it, and was trained on."""
+    whole = generate(toys.smooth, Design("sobol", samples, 3), folder / "whole.h5")
+    data = Dataset.open(folder / "a.h5")
+    np.testing.assert_array_equal(data.rows, whole.rows)
+    np.testing.assert_array_equal(data.y, whole.y)
+    trained = load(folder / "a.safetensors")
+    assert trained.provenance["samples"] == samples
+    y, _ = trained.predict(whole.x)
+    assert (np.abs(y - whole.y).mean(axis=0) < 0.1 * whole.y.std(axis=0)).all()
+
+
+def test_samples_are_trained_on_as_they_come_and_written_down(tmp_path):
+    done = sobofem(*line(tmp_path), ranks=3, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert "trained on 48 samples" in done.stdout
+    assert_whole(tmp_path, 48)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "a.h5", "a.safetensors", "a.safetensors.csv", "whole.h5"
+    ]  # fmt: skip
+    with (tmp_path / "a.safetensors.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert int(rows[-1]["done"]) == 48 and rows[-1]["stage"] == "finishing"
+    steps = [int(row["steps"]) for row in rows]
+    assert steps == sorted(steps)
+
+
+def test_a_small_memory_slows_the_solvers_and_sees_every_sample(tmp_path):
+    done = sobofem(*line(tmp_path, "smooth", 64, "--capacity", 16), ranks=2, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    data = Dataset.open(tmp_path / "a.h5")
+    assert len(data) == 64 and "trained on 64 samples" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stream_goes_on_where_it_was_stopped(tmp_path, number):
+    job = start(*line(tmp_path, "slow", 256), ranks=2)
+    wait_for(lambda: journal_bytes(tmp_path / "a.h5") > 4000, seconds=60)
+    os.kill(workers(job, tmp_path / "a.h5")[-1], number)
+    _, said = job.communicate(timeout=60)
+    assert job.returncode == (75 if number == signal.SIGTERM else 137) or number == signal.SIGKILL, said
+    kept = len(Dataset.open(tmp_path / "a.h5"))
+    assert 0 < kept < 256
+    assert (tmp_path / "a.safetensors.checkpoint").exists() == (number == signal.SIGTERM)
+    again = sobofem(*line(tmp_path, "smooth", 256), ranks=3, timeout=PATIENCE)
+    assert again.returncode == 0, again.stderr
+    assert_whole(tmp_path, 256)
+    assert not (tmp_path / "a.safetensors.checkpoint").exists()
+
+
+@pytest.mark.parametrize("steer", ["disagreement", "gradient-residual"])
+def test_the_trainer_chooses_what_is_solved(tmp_path, steer):
+    done = sobofem(*line(tmp_path, "smooth", 24, "--steer", steer), ranks=2, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    data = Dataset.open(tmp_path / "a.h5")
+    assert len(data) == 24 and len(data.design) == 8 * 24
+    assert data.rows.max() >= 24, "the order of the design was followed"
+    assert load(tmp_path / "a.safetensors").provenance["samples"] == 24
+
+
+def test_failures_are_counted_and_too_many_of_them_stop_it(tmp_path):
+    done = sobofem(*line(tmp_path, "fragile", 24), ranks=2, timeout=PATIENCE)
+    data = Dataset.open(tmp_path / "a.h5")
+    assert done.returncode == 0 and len(data) + len(data.failures) == 24 and len(data.failures) > 0, done.stderr
+    (tmp_path / "b").mkdir()
+    many = sobofem(*line(tmp_path / "b", "fragile", 256, "--max-failures", 0.1), ranks=2, timeout=PATIENCE)
+    assert many.returncode == 3 and "Narrow the bounds" in many.stderr
+
+
+def test_a_checkpoint_of_another_problem_is_refused(tmp_path):
+    job = start(*line(tmp_path, "slow", 256), ranks=2)
+    wait_for(lambda: journal_bytes(tmp_path / "a.h5") > 2000, seconds=60)
+    os.kill(workers(job, tmp_path / "a.h5")[0], signal.SIGTERM)
+    job.communicate(timeout=60)
+    (tmp_path / "a.h5").unlink()
+    for file in (tmp_path / "a.h5.parts").iterdir():
+        file.unlink()
+    done = sobofem(*line(tmp_path, "fragile", 256), ranks=2, timeout=PATIENCE)
+    assert done.returncode == 2 and "is of another problem than the dataset; remove it" in done.stderr
+
+
+def test_one_rank_alone_is_refused(tmp_path):
+    done = sobofem(*line(tmp_path))
+    assert done.returncode == 2 and "two ranks at least" in done.stderr
+    with pytest.raises(ValueError, match="two ranks at least"):
+        stream(toys.smooth, Design("sobol", 8, 3), tmp_path / "a.h5", tmp_path / "a.safetensors")
