@@ -19,9 +19,11 @@ NAMES = (
     "memory",
     "training_step",
     "generate_overhead",
+    "written_samples",
+    "ensemble_efficiency",
     "scheduler_simulation",
 )
-LONG = ("forward_solve",)
+LONG = ("forward_solve", "ensemble_memory")
 """Minutes each: run by name alone."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from coupling.samples import Sample
 from surrogate import Surrogate
 
-WINDOW = 64
+WINDOW = 16
 """Samples that the errors are of, the latest."""
 
 

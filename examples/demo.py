@@ -2,7 +2,8 @@
 
 A plate with an elliptical hole under biaxial tension: samples with exact Jacobians are generated under MPI, the same
 network is trained on values only and with sensitivities, the lightest plate under a bound on its stress concentration
-is found with the network, and the finite-element model certifies it.
+is found with the network, and the finite-element model certifies it. Then an elastic-plastic specimen with notches,
+whose network is trained while its samples are solved.
 
     python examples/demo.py --out demo-output
 """
@@ -29,6 +30,7 @@ from coupling.optimize import Certificate, certify, improve, minimize
 from coupling.report import errors, write_report
 
 MODEL = "fem.library.plate_with_hole:plate_with_hole"
+SPECIMEN = "fem.library.notched_specimen:notched_specimen"
 WEIGHTINGS = ("values only", "Sobolev")
 LOAD = {"young": 70e3, "poisson": 0.33, "traction_x": 100.0, "traction_y": 60.0}  # MPa, -, MPa, MPa
 LIMIT = {"stress_concentration": 1.95}
@@ -39,11 +41,23 @@ console = Console(width=None if sys.stdout.isatty() else 100)
 
 def generate(out: Path, samples: int, seed: int) -> Dataset:
     """Solve the plate at the points of a Sobol' design, on two ranks; a repeated call finds what is there."""
-    command = ["mpiexec", "-n", "2", "sobofem", "generate", MODEL]
-    command += ["--samples", str(samples), "--seed", str(seed), "--out", str(out)]
+    run("mpiexec", "-n", 2, "sobofem", "generate", MODEL, "--samples", samples, "--seed", seed, "--out", out)
+    return Dataset.open(out)
+
+
+def stream(out: Path, samples: int) -> Path:
+    """Train on the notched specimen while it is solved: one rank trains, one solves; the log of it."""
+    surrogate = out / "specimen.safetensors"
+    files = ("--data", out / "specimen.h5", "--out", surrogate)
+    run("mpiexec", "-n", 2, "sobofem", "stream", SPECIMEN, "--samples", samples, "--seed", 1, *files)
+    return surrogate.with_name(surrogate.name + ".csv")
+
+
+def run(*words: object) -> None:
+    """Show and run a command."""
+    command = [str(word) for word in words]
     console.print(f"$ {' '.join(command)}", style="dim")
     subprocess.run([program(word) if word in ("mpiexec", "sobofem") else word for word in command], check=True)
-    return Dataset.open(out)
 
 
 def program(name: str) -> str:
@@ -128,6 +142,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for everything that comes out")
     parser.add_argument("--samples", type=int, nargs="+", default=[16, 32, 64, 128], help="training set sizes")
     parser.add_argument("--unseen", type=int, default=256, help="points to judge on")
+    parser.add_argument("--streamed", type=int, default=48, help="samples of the specimen")
     options = parser.parse_args()
     out, start = options.out, time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
@@ -148,6 +163,8 @@ def main() -> None:
     path, units = optimize(out, largest)
     show(path, units, console)
     show_theory(path[-1])
+    console.rule("4  stream: an elastic-plastic specimen, trained while it is solved")
+    demo_pictures.stream_curves(stream(out, options.streamed), out)
     console.rule()
     console.print(f"{out}: pictures, datasets, surrogates and optimum.pvd for ParaView")
     console.print(f"done in {time.perf_counter() - start:.0f} s")

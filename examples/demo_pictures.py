@@ -1,8 +1,9 @@
-"""Pictures of the demo: learning curves, and the plate before and after."""
+"""Pictures of the demo: learning curves, the plate before and after, and a training that went on while solving."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+import csv
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -55,6 +56,27 @@ def before_after(shown: Sequence[Picture], values: Sequence[np.ndarray], respons
     panels[0].set_ylabel("y [mm]")
     figure.colorbar(colours, ax=panels, label="von Mises stress [MPa]", shrink=0.9)
     path = out / "before_after.png"
+    figure.savefig(path, dpi=150, bbox_inches="tight")
+    return path
+
+
+def stream_curves(log: Path, out: Path) -> Path:
+    """Samples, loss, and errors at samples that had just come, against time."""
+    with log.open() as file:
+        rows = list(csv.DictReader(file))
+    columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0] if name != "stage"}
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.step(columns["seconds"], columns["done"], where="post", color="tab:green")
+    left.set(xlabel="time [s]", ylabel="samples", title="solved and trained on")
+    for name, label in (("value_error", "values"), ("slope_error", "sensitivities")):
+        right.semilogy(columns["done"], columns[name], ".-", label=f"{label}, at samples that have just come")
+    right.semilogy(columns["done"], np.sqrt(columns["loss"]), ".-", color="gray", label="root of the training loss")
+    right.set(xlabel="samples", ylabel="relative error", title="while they come")
+    right.legend()
+    for axes in (left, right):
+        axes.grid(which="both", alpha=0.3)
+    path = out / "stream.png"
     figure.savefig(path, dpi=150, bbox_inches="tight")
     return path
 

@@ -37,6 +37,8 @@ from surrogate.weighting import Weighting
 
 Array = NDArray[np.float64]
 
+RENEWAL = 1.1
+"""Factor in the number of samples received after which a network may be renewed."""
 GROWTH = 1.5
 """Factor in the number of samples received after which scaling and weights are taken anew."""
 
@@ -95,7 +97,7 @@ class OnlineTraining:
         self._generator = torch.Generator().manual_seed(seed)
         self._members = [self._member() for _ in range(self.settings.members)]
         self._scaling: Scaling | None = None
-        self._scaled_at, self._stepped_at = 0, 0
+        self._scaled_at, self._stepped_at, self._born_at = 0, 0, 0
         self._yardstick: Yardstick | None = None
         self._curve = Curve()
 
@@ -178,10 +180,13 @@ class OnlineTraining:
         began = time.perf_counter()
         if self.received >= GROWTH * self._scaled_at:
             self._rescale()
+        self._born_at = self._born_at or self.received
         settings = self.settings
-        whole = len(self.reservoir) <= settings.batch
-        quasi = whole and settings.round > 0 and self.steps >= settings.start
+        whole = len(self.reservoir) <= settings.batch and settings.round > 0
         targets = self._targets(self.reservoir.draw(settings.batch))
+        if whole and self._age >= settings.life and self.received >= RENEWAL * self._born_at:
+            self._renew(targets)
+        quasi = whole and self._age >= settings.start
         losses = [self._advance(member, targets, quasi=quasi) for member in self._members]
         self._stepped_at = self.received
         self._curve.note(self.steps, losses[0], self._members[0].weights.values)
@@ -197,7 +202,7 @@ class OnlineTraining:
         Raises:
             ValueError: Before the first step.
         """
-        return self._package(deepcopy(self._members[0].module), self._scaled(), self._curve.history(self.steps))
+        return self._package(deepcopy(self._members[0].shown), self._scaled(), self._curve.history(self.steps))
 
     def finish(self, optimizers: Sequence[Optimizer] | None = None) -> Surrogate:
         """Train the best member to the end on all that is held; the training itself stays as it is.
@@ -214,11 +219,12 @@ class OnlineTraining:
         """
         if len(self.reservoir) < FEWEST:
             raise ValueError(f"there are {len(self.reservoir)} samples; expected at least {FEWEST}")
-        missing = self.settings.start - self.steps
+        best = self._best()
+        missing = self.settings.start - best.age if best.kept is None else 0
         stages = ((Adam(missing),) if missing > 0 else ()) + (LBFGS(),) if optimizers is None else tuple(optimizers)
         if not stages:
             raise ValueError("optimizers is empty; expected at least one stage")
-        twin = self._best().twin(torch.Generator().manual_seed(int(self.settings.seed)))
+        twin = best.twin(torch.Generator().manual_seed(int(self.settings.seed)))
         scaling = self._next_scaling()
         objective = twin.measure(self._targets(self.reservoir.held(), scaling), self._scaling, scaling)
         monitor = Monitor(objective, None, None, past=self._curve.history(self.steps))
@@ -236,7 +242,7 @@ class OnlineTraining:
         if len(self._members) < 2:
             raise ValueError("one member can't disagree; set members=2 or more")
         points = self._points(x)
-        return active.disagreement([member.module for member in self._members], points, self._measured())
+        return active.disagreement([member.shown for member in self._members], points, self._measured())
 
     def gradient_residual(self, x: ArrayLike) -> Array:
         """Misfit of the first member's Jacobian at the known sample that is nearest to points x (N, n): (N,).
@@ -249,7 +255,7 @@ class OnlineTraining:
         points, held = self._points(x), self._targets(self.reservoir.held())
         if held.jacobian is None:
             raise ValueError(f"{self.settings.weighting} uses no Jacobians, so that none are held")
-        return active.gradient_residual(self._members[0].module, points, held, self._measured())
+        return active.gradient_residual(self._members[0].shown, points, held, self._measured())
 
     def choose(
         self, candidates: ArrayLike, count: int, *, by: Acquisition = "disagreement", pending: ArrayLike | None = None
@@ -319,7 +325,7 @@ class OnlineTraining:
             "yardstick": None if yardstick is None else tuple(yardstick),
             "generator": self._generator.get_state(),
             "curve": self._curve.state(),
-            "progress": [self.steps, self.seconds, self._scaled_at, self._stepped_at],
+            "progress": [self.steps, self.seconds, self._scaled_at, self._stepped_at, self._born_at],
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -332,12 +338,24 @@ class OnlineTraining:
             member.restore(its, targets, self._rounds())
         self._generator.set_state(state["generator"])
         self._curve.restore(state["curve"])
-        self.steps, self.seconds, self._scaled_at, self._stepped_at = state["progress"]
+        self.steps, self.seconds, self._scaled_at, self._stepped_at, self._born_at = state["progress"]
+
+    @property
+    def _age(self) -> int:
+        return self._members[0].age
+
+    def _module(self) -> torch.nn.Module:
+        built = self.settings.network.build(len(self.parameters), len(self.responses), self._generator)
+        return built.to(self.settings.device)
 
     def _member(self) -> Member:
         settings = self.settings
-        module = settings.network.build(len(self.parameters), len(self.responses), self._generator)
-        return Member(module.to(settings.device), settings.weighting, decay=settings.decay, generator=self._generator)
+        return Member(self._module(), settings.weighting, decay=settings.decay, generator=self._generator)
+
+    def _renew(self, targets: Targets) -> None:
+        for member in self._members:
+            member.renew(self._module(), targets)
+        self._born_at = self.received
 
     def _advance(self, member: Member, targets: Targets, *, quasi: bool) -> float:
         if quasi:
@@ -379,9 +397,11 @@ class OnlineTraining:
         return self._yardstick
 
     def _best(self) -> Member:
-        if self._scaling is None or len(self._members) == 1:
+        if self._scaling is None:
             return self._members[0]
         targets = self._targets(self.reservoir.held())
+        for member in self._members:
+            member.settle(targets)
         return min(self._members, key=lambda member: member.loss(targets))
 
     def _points(self, x: ArrayLike) -> torch.Tensor:

@@ -26,6 +26,9 @@ class OnlineSettings:
         start: Updates by Adam before the first round of L-BFGS.
         round: Iterations of L-BFGS in a step, once Adam has made its `start` and as long as `batch` takes in all
             samples held; 0 for Adam throughout.
+        life: Iterations after which a network is renewed, that is trained from another start, provided that a tenth
+            more samples have come since its own start; the old one is kept until the new one is better. Not with
+            Adam throughout, nor with more samples than a batch takes in.
         batch: Samples per step; all that are held where there are no more.
         capacity: Most samples held at once.
         watermark: Samples needed before the first step.
@@ -44,6 +47,7 @@ class OnlineSettings:
     final: float = 0.05
     start: int = 100
     round: int = 10
+    life: int = 2000
     batch: int = 1024
     capacity: int = 4096
     watermark: int = 16
@@ -54,7 +58,7 @@ class OnlineSettings:
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
-        least = {"warmup": 0, "start": 0, "round": 0, "batch": 1, "capacity": FEWEST, "watermark": FEWEST}
+        least = {"warmup": 0, "start": 0, "round": 0, "life": 1, "batch": 1, "capacity": FEWEST, "watermark": FEWEST}
         for name, low in (least | {"expected": 1, "members": 1, "seed": None}).items():
             count = getattr(self, name)
             if name == "expected" and count is None:

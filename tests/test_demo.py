@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 def demo(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "output"
     command = [sys.executable, ROOT / "examples" / "demo.py", "--out", out, "--samples", "16", "48", "--unseen", "64"]
+    command += ["--streamed", "24"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stdout + run.stderr
     return out, run.stdout
@@ -37,6 +38,16 @@ def test_the_optimum_is_certified_and_near_the_hole_of_even_stress(demo):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["before_after.png", "learning_curve.png", "report/values.png", "optimum.pvd"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "before_after.png",
+        "learning_curve.png",
+        "report/values.png",
+        "optimum.pvd",
+        "stream.png",
+        "specimen.safetensors",
+    ],
+)
 def test_pictures_and_paraview_files_are_there(demo, name):
     assert (demo[0] / name).stat().st_size > 100

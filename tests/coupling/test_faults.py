@@ -249,3 +249,15 @@ def test_too_many_failures_stop_early_and_say_where(tmp_path, ranks):
     data = Dataset.open(path)
     assert 20 <= len(data) + len(data.failures) < 1000
     assert done.stderr.count("Narrow the bounds") == 1
+
+
+def test_finite_elements_on_groups_of_ranks_agree_with_one_rank(tmp_path):
+    if importlib.util.find_spec("dolfinx") is None:
+        pytest.skip("no dolfinx")
+    line = ("generate", "fem.library.plate_with_hole:plate_with_hole", "--samples", 6, "--seed", 3, "--out")
+    for name, ranks, more in (("one.h5", 0, ()), ("groups.h5", 3, ("--ranks-per-solve", 2))):
+        done = sobofem(*line, tmp_path / name, *more, ranks=ranks, timeout=120)
+        assert done.returncode == 0, done.stderr
+    one, groups = (Dataset.open(tmp_path / name) for name in ("one.h5", "groups.h5"))
+    np.testing.assert_allclose(groups.y, one.y, rtol=1e-8)
+    np.testing.assert_allclose(groups.jacobian, one.jacobian, rtol=1e-8, atol=1e-8 * np.abs(one.jacobian).max())

@@ -57,6 +57,18 @@ def test_products_with_jacobian_and_hessian_are_those_of_one_rank(build):
         assert np.abs(call(together) - expected).max() < 1e-8 * np.abs(expected).max()
 
 
+def test_a_gentle_evaluation_is_that_of_one_rank():
+    together, alone = small_beam(WORLD), small_beam(MPI.COMM_SELF)
+    x = interior_point(alone, 4)
+    response, jacobian = together.evaluate_gently(x)
+    expected, expected_jacobian = alone.evaluate_gently(x)
+    assert response == pytest.approx(expected, rel=1e-8)
+    scale = np.abs(expected_jacobian).max(axis=1, keepdims=True)
+    np.testing.assert_allclose(jacobian / scale, expected_jacobian / scale, atol=1e-7)
+    weights = np.eye(len(response))
+    np.testing.assert_allclose(together.vjp(x, weights) / scale, expected_jacobian / scale, atol=1e-7)
+
+
 def test_every_rank_gets_the_same_arrays():
     problem = block(WORLD)
     response, jacobian = problem.evaluate(interior_point(problem, 12))
