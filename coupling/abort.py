@@ -14,9 +14,7 @@ import traceback
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
-from coupling.diagnosis import TooManyFailures
-from coupling.interruption import Interrupted
-from coupling.world import EVERY_RANK, Comm, RootFailed, Serial
+from coupling.world import EVERY_RANK, Comm, Serial, known
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -73,13 +71,6 @@ def ending_all(comm: Comm) -> Iterator[None]:
         if not isinstance(comm, Serial) and comm.size > 1:
             settle(error, comm)
         raise
-
-
-def known(error: BaseException) -> bool:
-    """Whether every rank knows of an error."""
-    return isinstance(error, Interrupted | RootFailed | TooManyFailures) or EVERY_RANK in getattr(
-        error, "__notes__", ()
-    )
 
 
 def settle(error: BaseException, comm: MPI.Comm) -> None:

@@ -90,36 +90,32 @@ def begin(path: Path, planned: Dataset, *, retry_failed: bool) -> Work:
     """
     run = jobs.next_run(path)
     if jobs.living(path):
-        _continued(Dataset(**store.read(path)), planned, path).save(path)
+        stored = _continued(Dataset(**store.read(path)), planned, path)
+        (_forgiven(stored) if retry_failed else stored).save(path)
         data = _given_up(Dataset.open(path))
     else:
-        data = _settled_alone(path, planned)
-    failed = [failure.row for failure in data.failures]
-    settled = np.union1d(data.rows, np.array([] if retry_failed else failed, dtype=np.int64))
-    missing = np.setdiff1d(np.arange(len(data.design)), settled)
-    attempts = {row: count for row, count in data.attempts.items() if row not in failed}
+        data = _settled_alone(path, planned, retry_failed=retry_failed)
+    settled = np.union1d(data.rows, np.array([failure.row for failure in data.failures], dtype=np.int64))
+    missing = np.setdiff1d(np.arange(len(planned.design)), settled)
     return Work(
         points=data.design,
-        missing=missing[np.argsort([attempts.get(row, 0) for row in missing.tolist()], kind="stable")],
+        missing=missing[np.argsort([data.attempts.get(row, 0) for row in missing.tolist()], kind="stable")],
         before=len(settled),
-        failed=0 if retry_failed else len(failed),
-        attempts=attempts,
+        failed=len(data.failures),
+        attempts=data.attempts,
         header=Header(leftovers.fingerprint(data), len(data.parameters), len(data.responses)),
-        run=run,
+        run=max(run, data.provenance.get("runs", 0) + 1),
     )
 
 
 def complete(path: Path, run: int) -> Dataset:
     """All that is there now; folded into the file unless another job than `run` is at work. Hold the shared state."""
-    data = _given_up(Dataset.open(path))
-    if not jobs.living(path) - {run}:
-        data.save(path)
-        for file in leftovers.files(path):
-            file.unlink()
-    return data
+    if jobs.living(path) - {run}:
+        return _given_up(Dataset.open(path))
+    return _folded(path, _given_up(Dataset.open(path)))
 
 
-def _settled_alone(path: Path, planned: Dataset) -> Dataset:
+def _settled_alone(path: Path, planned: Dataset, *, retry_failed: bool) -> Dataset:
     """The dataset with all that dead jobs left, in its file."""
     if path.exists():
         data = _given_up(_continued(Dataset.open(path), planned, path))
@@ -127,11 +123,29 @@ def _settled_alone(path: Path, planned: Dataset) -> Dataset:
         raise ValueError(f"{leftovers.folder(path)} holds journals of a dataset that is gone; remove the folder")
     else:
         data = planned
-    data.save(path)
-    for file in leftovers.files(path):
-        file.unlink()
+    data = _folded(path, _forgiven(data) if retry_failed else data)
     jobs.forget(path)
     return data
+
+
+def _folded(path: Path, data: Dataset) -> Dataset:
+    """The dataset, in its file, which holds all that the journals do; they are removed, or put aside where damaged."""
+    journals = leftovers.read(path)
+    runs = [leftovers.run_of(journal.path) for journal in journals]
+    data = replace(data, provenance={**data.provenance, "runs": max([data.provenance.get("runs", 0), *runs])})
+    data.save(path)
+    for journal in journals:
+        torn = journal.damage.count(" at byte ") == 1 and "record cut off" in journal.damage
+        if journal.damage and not torn:
+            journal.path.rename(journal.path.with_suffix(".damaged"))
+        else:
+            journal.path.unlink()
+    return data
+
+
+def _forgiven(data: Dataset) -> Dataset:
+    """The dataset with failed rows as if they had never been tried."""
+    return replace(data, failures=())
 
 
 def _given_up(data: Dataset) -> Dataset:
@@ -156,18 +170,20 @@ def versions() -> dict[str, str]:
 
 
 def _continued(old: Dataset, planned: Dataset, path: Path) -> Dataset:
-    """The old dataset with the new, equal or longer, design."""
+    """The old dataset with the longer of both designs, one of which is the beginning of the other."""
     if found := differences(identity(old), identity(planned)):
         raise ValueError(f"{path} was made differently: {'; '.join(found)}; write to another file")
     kind, before, now = old.provenance["design"], len(old.design), len(planned.design)
-    if now < before:
-        raise ValueError(f"{path} plans {before} samples, {now} were asked for; a part is had by Dataset.head({now})")
-    if now > before and kind not in (*PREFIX_STABLE, "given points"):
+    if now != before and kind not in (*PREFIX_STABLE, "given points"):
         raise ValueError(
-            f"{path} is a {kind.replace('_', ' ')} of {before} samples, which can't grow to {now}: its first rows "
-            f"would change; write to another file, or use one of {', '.join(sorted(PREFIX_STABLE))}"
+            f"{path} is a {kind.replace('_', ' ')} of {before} samples, which can't become one of {now}: its first "
+            f"rows would change; write to another file, or use one of {', '.join(sorted(PREFIX_STABLE))}"
         )
-    moved = np.flatnonzero((old.design != planned.design[:before]).any(axis=1))
+    common = min(before, now)
+    moved = np.flatnonzero((old.design[:common] != planned.design[:common]).any(axis=1))
     if len(moved):
         raise ValueError(f"{path} has other points in its design, first in row {moved[0]}; write to another file")
-    return replace(old, design=planned.design, damage=())
+    provenance = {key: value for key, value in old.provenance.items() if key != "budget"}
+    if "budget" in planned.provenance:
+        provenance["budget"] = planned.provenance["budget"]
+    return replace(old, design=max(old.design, planned.design, key=len), provenance=provenance, damage=())

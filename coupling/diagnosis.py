@@ -50,6 +50,8 @@ class TooManyFailures(Exception):
         diagnosis: Where in the box they fail, as `diagnose` says it.
     """
 
+    every_rank = True
+
     def __init__(self, failed: int, tried: int, limit: float, reasons: Mapping[str, int], diagnosis: str) -> None:
         super().__init__(failed, tried, limit, dict(reasons), diagnosis)  # pickled by these, as between MPI ranks
         self.failed = failed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import contextlib
 from dataclasses import dataclass
 import errno
@@ -23,7 +23,7 @@ from coupling.interruption import Interrupted, StopRequest
 from coupling.ledger import Ledger, Report, join
 from coupling.loading import build, find, source_of
 from coupling.solving import Journals
-from coupling.world import Serial, on_root, world
+from coupling.world import Serial, is_of_mpi, on_root, private, world
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -120,44 +120,44 @@ def run(
         trainer: On rank 0, which then solves nothing: what it does with the samples, and how many it can take. On the
             other ranks anything but None.
     """
-    ranks, path = world(comm), Path(path)
+    path = Path(path)
     with (
-        ending_all(ranks),
+        private(world(comm)) as ranks,
         contextlib.ExitStack() as held,
+        ending_all(ranks),
         StopRequest() as stop,
         grouped(ranks, settings.ranks_per_solve, manager_alone=trainer is not None) as groups,
     ):
         on_root(ranks, lambda: check_place(path))
-        solver, description, name = make_model(model, groups)
-        stop.arm()
+        solver, description, name = make_model(model, groups, stop)
         ledger: list[Ledger] = []
 
         def begin() -> Journals:
             planned = campaign.plan(design, description, jacobian=settings.jacobian, model=name, budget=settings.budget)
+            if trainer is not None:
+                trainer.check(planned)
             work = join(path, planned, retry_failed=settings.retry_failed, held=held)
             ledger.append(Ledger(path, work, settings.max_failures, progress))
             if trainer is not None:
-                trainer.begin(ledger[0], path, description)
+                trainer.begin(ledger[0], path)
             return Journals(leftovers.folder(path), work)
 
         journals = on_root(ranks, begin)
-        source: Source
-        if not ledger:
-            source = follower(groups, stop)
-        elif trainer is None:
-            source = ledger[0].manager(groups, stop)
-        else:
-            source = trainer.manager(groups, stop)
-        if solver is not None:
-            send, jacobian = trainer is not None, settings.jacobian
-            solving.work(solver, source, groups, journals.opener(groups), stop, jacobian=jacobian, send=send)
-        elif ledger and trainer is not None:
-            trainer.work()
-        signal = source.finish()
+        with blaming_no_row(journals):
+            if not ledger:
+                source: Source = follower(groups, stop)
+            else:
+                source = (trainer or ledger[0]).manager(groups, stop)
+            if solver is not None:
+                send, jacobian = trainer is not None, settings.jacobian
+                solving.work(solver, source, groups, journals.opener(groups), stop, jacobian=jacobian, send=send)
+            elif ledger and trainer is not None:
+                trainer.work()
+            signal = source.finish()
         data: list[Dataset] = []
 
         def conclude() -> tuple[int, TooManyFailures | None]:
-            left = ledger[0].left if signal else 0
+            left = (trainer or ledger[0]).left if signal else 0
             if not left:
                 data.append(ledger[0].conclude())
             return left, ledger[0].too_many(data[0]) if data else None
@@ -170,11 +170,29 @@ def run(
         return data[0] if data else None
 
 
+@contextlib.contextmanager
+def blaming_no_row(journals: Journals) -> Iterator[None]:
+    """Note an error that ends the job: no row killed its process. What MPI raises may be another's death, though."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_of_mpi(error):
+            leftovers.note_error(journals.folder, journals.run)
+        raise
+
+
 class Trainer(Protocol):
     """What rank 0 does instead of solving."""
 
-    def begin(self, ledger: Ledger, path: Path, description: Description) -> None:
-        """Get ready; `ValueError` for what does not fit. The dataset is there, and this job works on it."""
+    @property
+    def left(self) -> int:
+        """Samples that it still wants."""
+
+    def check(self, planned: Dataset) -> None:
+        """Refuse what does not fit, with `ValueError`, before anything is touched."""
+
+    def begin(self, ledger: Ledger, path: Path) -> None:
+        """Get ready. The dataset is there, and this job works on it."""
 
     def manager(self, groups: Groups, stop: StopRequest) -> Manager:
         """Who hands out the work, and hears of the samples."""
@@ -191,9 +209,12 @@ def check_place(path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, "is a folder; name a file in it", str(path))
 
 
-def make_model(model: Model | Callable[..., Model] | str, groups: Groups) -> tuple[Model | None, Description, str]:
+def make_model(
+    model: Model | Callable[..., Model] | str, groups: Groups, stop: StopRequest
+) -> tuple[Model | None, Description, str]:
     """This group's model, made in the first group first; what describes it, and its name. Collective on all ranks."""
     found = find(model) if isinstance(model, str) else model
+    stop.arm()  # PETSc took the signals as it was imported
     name = model if isinstance(model, str) else str(getattr(model, "__name__", type(model).__name__))
 
     def make() -> tuple[Model, Description]:

@@ -109,6 +109,7 @@ class Manager:
         self._working = set(self._workers)
         self._told = False
         self._halted = False
+        self._requests: list[Any] = []
 
     @property
     def stopping(self) -> bool:
@@ -153,10 +154,13 @@ class Manager:
         while self.busy:
             self.serve()
             time.sleep(PAUSE)
+        signal = self._stop.signal
         if not isinstance(self._groups.world, Serial):
+            for request in self._requests:
+                request.wait()
             for rank in range(1, self._groups.world.size):
-                self._groups.world.send(self._stop.signal, rank, _END)
-        return self._stop.signal
+                self._groups.world.send(signal, rank, _END)
+        return signal
 
     def _take(self, most: int, *, cheap: bool = False) -> list[int]:
         allowed = min(most, self._allowance())
@@ -185,14 +189,19 @@ class Manager:
             self._told = True
             self._wanting.clear()
             for leader in self._working:
-                comm.send(Order((), self._points[:0], True, True, self._stop.signal), leader, _ORDER)
+                self._send(comm, Order((), self._points[:0], True, True, self._stop.signal), leader)
 
     def _give(self, comm: MPI.Comm) -> None:
         while self._wanting and not self.stopping:
             rows = self._take(LARGEST)
             if not rows and not self._schedule.finished:
                 return
-            comm.send(Order(tuple(rows), self._points[rows], not rows), self._wanting.popleft(), _ORDER)
+            self._send(comm, Order(tuple(rows), self._points[rows], not rows), self._wanting.popleft())
+
+    def _send(self, comm: MPI.Comm, order: Order, leader: int) -> None:
+        """Send without waiting: a large message leaves only when its receiver looks for it, after its sample."""
+        self._requests = [request for request in self._requests if not request.test()[0]]
+        self._requests.append(comm.isend(order, leader, _ORDER))
 
 
 class Worker:
@@ -216,8 +225,7 @@ class Worker:
     def next(self) -> Task | None:
         """The next row for this group."""
         while True:
-            while self._comm.iprobe(0, _ORDER):
-                self._take(self._comm.recv(source=0, tag=_ORDER))
+            self._listen()
             if self._stop.signal or (self._last and not self._queue):
                 return None
             if not self._asked and not self._last and len(self._queue) <= 1:
@@ -225,6 +233,8 @@ class Worker:
                 self._send(wants=True)
             if self._queue:
                 return self._queue.popleft()
+            if self._outcomes:  # rank 0 may wait for them before it gives more
+                self._send(wants=False)
             time.sleep(PAUSE)
 
     def done(self, outcome: Outcome) -> None:
@@ -236,12 +246,19 @@ class Worker:
     def finish(self) -> int:
         """Tell the rest, and wait to be let go; the signal that stopped all, or 0."""
         self._send(wants=False, final=True)
-        signal = released(self._comm)
+
+        def let_go() -> bool:
+            self._listen()  # to an order that was under way: rank 0 waits until it has left
+            return bool(self._comm.iprobe(0, _END))
+
+        wait_until(let_go)
         for request in self._requests:
             request.wait()
-        while self._comm.iprobe(0, _ORDER):  # an order to stop that came after the end
-            self._comm.recv(source=0, tag=_ORDER)
-        return signal
+        return released(self._comm)
+
+    def _listen(self) -> None:
+        while self._comm.iprobe(0, _ORDER):
+            self._take(self._comm.recv(source=0, tag=_ORDER))
 
     def _take(self, order: Order) -> None:
         self._asked = False

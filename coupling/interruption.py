@@ -18,6 +18,8 @@ class Interrupted(Exception):
         missing: Number of samples still to compute.
     """
 
+    every_rank = True
+
     def __init__(self, number: int, missing: int) -> None:
         self.signal = signal.Signals(number)
         self.missing = missing
@@ -37,11 +39,11 @@ class StopRequest:
     PETSc installs a SIGTERM handler of its own when it starts: `arm` again after that.
 
     Attributes:
-        signal: Number of the signal that came; 0 as long as none has.
+        signal: Number of the signal that came, here or to a rank that told of it; 0 as long as none has.
     """
 
     def __init__(self) -> None:
-        self.signal = 0
+        self.signal = self._own = 0
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -61,6 +63,7 @@ class StopRequest:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == self.signal == signal.SIGINT:
+        if number == self._own == signal.SIGINT:
             raise KeyboardInterrupt
+        self._own = number
         self.signal = self.signal or number

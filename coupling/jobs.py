@@ -5,6 +5,7 @@ Beside the dataset, in `<path>.parts`:
     lock                      held for moments, by whoever looks at or changes what all jobs share
     run-000001.lock           held by a job as long as it lives, however it ends
     run-000001-group-*.journal   what its groups of ranks computed
+    run-000001.error          says that it ended by an error, so that no row is blamed for it
     claims                    a line for each block of rows that a job took: its run, and ranges of rows
 
 A block that a dead job had claimed and not finished is free again. The last job to end folds all journals into the
@@ -51,12 +52,12 @@ def shared_state(path: Path) -> Iterator[None]:
 
 def living(path: Path) -> set[int]:
     """The runs whose jobs are at work now."""
-    return {_run_of(file) for file in leftovers.folder(path).glob("run-*.lock") if is_held(file)}
+    return {leftovers.run_of(file) for file in _locks(path) if is_held(file)} - {0}
 
 
 def next_run(path: Path) -> int:
     """A number that no run has yet. Hold the shared state."""
-    return 1 + max((_run_of(file) for file in leftovers.folder(path).glob("run-*")), default=0)
+    return 1 + max((leftovers.run_of(file) for file in leftovers.folder(path).glob("run-*")), default=0)
 
 
 @contextlib.contextmanager
@@ -73,7 +74,7 @@ def alive(path: Path, run: int) -> Iterator[None]:
 
 def forget(path: Path) -> None:
     """Remove what dead jobs claimed. Hold the shared state, and let no job live."""
-    for file in (_claims(path), *leftovers.folder(path).glob("run-*.lock")):
+    for file in (_claims(path), *_locks(path), *leftovers.folder(path).glob("run-*.error")):
         file.unlink(missing_ok=True)
 
 
@@ -120,6 +121,10 @@ def _tidy(path: Path, lock: Path) -> None:
             lock.parent.rmdir()
 
 
+def _locks(path: Path) -> list[Path]:
+    return list(leftovers.folder(path).glob("run-*.lock"))
+
+
 def _claims(path: Path) -> Path:
     return leftovers.folder(path) / "claims"
 
@@ -145,7 +150,3 @@ def _ranges(rows: Rows) -> str:
         block = [row for _, row in group]
         parts.append(f"{block[0]}-{block[-1]}" if len(block) > 1 else str(block[0]))
     return ",".join(parts)
-
-
-def _run_of(file: Path) -> int:
-    return int(file.name.removeprefix("run-").partition("-")[0].partition(".")[0])

@@ -117,7 +117,8 @@ case $code in
     0) echo "$(date '+%F %T') job $job: nothing is left to do" ;;
     75) requeue "told to stop before the time limit" ;;
     130) ;;  # Ctrl-C
-    129 | 1[345]?) requeue "killed (exit code $code; 137 is often lack of memory)" ;;
+    9 | 11 | 15 | 59 | 129 | 1[345]?)  # the short ones by mpiexec, which leaves 128 out; 59 by PETSc
+        requeue "killed (exit code $code; 9 and 137 are often lack of memory)" ;;
 esac
 finish "$code"
 """)

@@ -25,7 +25,7 @@ from coupling.contract import Array
 from coupling.samples import Failure, Sample
 
 VERSION = 2
-HEADER, SAMPLE, FAILURE, ATTEMPT, ABANDONED = range(5)
+HEADER, SAMPLE, FAILURE, ATTEMPT = range(4)
 _MARK = b"SBFJ"
 _FRAME = struct.Struct("<4sBxxxII")
 _COVERED = struct.Struct("<BI")
@@ -52,7 +52,6 @@ class Journal:
         header: None where the file ends before it.
         records: Samples and failures, in the order of writing.
         attempts: Rows that were begun and have no answer here.
-        abandoned: Whether the writer gave up a sample for an error that it lived to see: it was not killed.
         damage: Where and how records are damaged or missing; empty if the file is whole.
     """
 
@@ -60,7 +59,6 @@ class Journal:
     header: Header | None
     records: tuple[Sample | Failure, ...] = ()
     attempts: tuple[int, ...] = ()
-    abandoned: bool = False
     damage: str = ""
 
 
@@ -85,15 +83,12 @@ class JournalWriter:
     def __post_init__(self) -> None:
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
         content = {"version": VERSION, **vars(self.header)}
-        self._append(HEADER, json.dumps(content).encode())
+        for _ in range(2):  # nothing can be read without it
+            self._append(HEADER, json.dumps(content).encode())
 
     def attempt(self, row: int) -> None:
         """Note that a row is begun."""
         self._append(ATTEMPT, _ROW.pack(row))
-
-    def abandon(self, row: int) -> None:
-        """Note that the row begun last gets no answer now, for no fault of its own."""
-        self._append(ABANDONED, _ROW.pack(row))
 
     def sample(self, sample: Sample) -> None:
         """Append a sample. `OSError` if the disk refuses; what was complete stays readable."""
@@ -144,7 +139,7 @@ def read_journal(path: Path) -> Journal:
     header: Header | None = None
     records: list[Sample | Failure] = []
     begun: dict[int, None] = {}
-    abandoned, damage, at = False, [], 0
+    damage, at = [], 0
     while at < len(data):
         kind, payload, problem = _record(data, at)
         if problem:
@@ -158,14 +153,11 @@ def read_journal(path: Path) -> Journal:
             return Journal(path, None, damage=f"{path}: no header, so {len(data)} bytes can't be read")
         elif kind == ATTEMPT:
             begun[_ROW.unpack(payload)[0]] = None
-        elif kind == ABANDONED:
-            abandoned = True
-            begun.pop(_ROW.unpack(payload)[0], None)
         else:
             records.append(_sample(payload, header) if kind == SAMPLE else _failure(payload, header))
             begun.pop(records[-1].row, None)
     text = f"{path}: {'; '.join(damage)}" if damage else ""
-    return Journal(path, header, tuple(records), tuple(begun), abandoned, text)
+    return Journal(path, header, tuple(records), tuple(begun), text)
 
 
 def _next_record(data: bytes, at: int) -> int:

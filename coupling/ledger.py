@@ -22,6 +22,8 @@ from coupling.schedule import Schedule
 FEWEST = 20
 """Samples, computed or failed, before which no rate of failures is believed."""
 
+_TELL = 0.1  # between two words on the progress while nothing happens [s]
+
 type Report = Callable[[Progress], None]
 
 
@@ -51,7 +53,7 @@ class Ledger:
         self.work = work
         self._path, self._limit, self._progress = path, max_failures, progress
         self._done = self._failed = 0
-        self._start = time.monotonic()
+        self._start, self._told = time.monotonic(), 0.0
 
     def manager(self, groups: Groups, stop: StopRequest) -> Manager:
         """Who hands out the work."""
@@ -67,8 +69,9 @@ class Ledger:
         if outcome is not None:
             self._done += not outcome.failed
             self._failed += outcome.failed
-        if self._progress is not None:
-            seconds = time.monotonic() - self._start
+        now = time.monotonic()
+        if self._progress is not None and (outcome is not None or now - self._told > _TELL):
+            self._told, seconds = now, now - self._start
             self._progress(Progress(self._done, self._failed, len(self.work.missing), self.work.before, seconds))
         return outcome is not None and self._exceeded
 

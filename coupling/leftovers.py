@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+import contextlib
 from dataclasses import replace
 import hashlib
 from pathlib import Path
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +21,8 @@ from coupling.samples import Failure, Sample
 if TYPE_CHECKING:
     from coupling.dataset import Dataset
 
+_NAME = re.compile(r"run-(\d+)(?:-(?:group|rank)-\d+\.journal|\.lock|\.error)$")
+
 
 def folder(path: Path) -> Path:
     """The folder beside a dataset that holds its journals and its locks."""
@@ -27,7 +31,7 @@ def folder(path: Path) -> Path:
 
 def files(path: Path) -> list[Path]:
     """The journals beside a dataset, oldest run first."""
-    return sorted(folder(path).glob("*.journal"))
+    return sorted(file for file in folder(path).glob("run-*.journal") if _NAME.match(file.name))
 
 
 def read(path: Path) -> list[Journal]:
@@ -46,9 +50,21 @@ def runs(path: Path) -> set[int]:
     return {run_of(file) for file in files(path)}
 
 
-def run_of(journal: Path) -> int:
-    """The run that wrote a journal."""
-    return int(journal.name.split("-")[1])
+def run_of(file: Path) -> int:
+    """The run that a file beside a dataset belongs to; 0 for a file that is no run's."""
+    found = _NAME.match(file.name)
+    return int(found[1]) if found else 0
+
+
+def is_living(file: Path) -> bool:
+    """Whether the job is at work that a file beside a dataset belongs to."""
+    return lock.is_held(file.with_name(f"run-{run_of(file):06d}.lock"))
+
+
+def note_error(place: Path, run: int) -> None:
+    """Note that a run ends by an error, so that the rows that it was computing are not held responsible."""
+    with contextlib.suppress(OSError):
+        (place / f"run-{run:06d}.error").touch()
 
 
 def settled(path: Path, run: int) -> NDArray[np.int64]:
@@ -93,7 +109,7 @@ def absorb(data: Dataset, journals: Sequence[Journal]) -> Dataset:
         _with_samples(data, new),
         failures=_still_failed(failures, {*data.rows.tolist(), *samples}),
         attempts=_attempts(data, journals, {*data.rows.tolist(), *samples, *failures}),
-        damage=data.damage + tuple(journal.damage for journal in journals if journal.damage),
+        damage=data.damage + tuple(journal.damage for journal in journals if _is_damaged(journal)),
     )
 
 
@@ -107,16 +123,22 @@ def _check_point(data: Dataset, journal: Journal, record: Sample | Failure) -> N
         )
 
 
+def _is_damaged(journal: Journal) -> bool:
+    """Whether a journal lost something; one that is being written may end in half a record."""
+    return bool(journal.damage) and not is_living(journal.path)
+
+
 def _attempts(data: Dataset, journals: Sequence[Journal], answered: set[int]) -> dict[int, int]:
     """How often a process died while it computed a row, for rows without an answer.
 
-    A run whose journals tell of an error did not die of a row. One that lives has not died.
+    A run that ended by an error did not die of a row, one that lives has not died, and the attempts of one that was
+    folded into the dataset were counted then.
     """
-    explained = {run_of(journal.path) for journal in journals if journal.abandoned}
-    counts = Counter(data.attempts)
+    counts, folded = Counter(data.attempts), data.provenance.get("runs", 0)
     for journal in journals:
         run = run_of(journal.path)
-        if run not in explained and not lock.is_held(journal.path.with_name(f"run-{run:06d}.lock")):
+        explained = journal.path.with_name(f"run-{run:06d}.error").exists()
+        if run > folded and not explained and not is_living(journal.path):
             counts.update(journal.attempts)
     return {row: count for row, count in sorted(counts.items()) if row not in answered}
 

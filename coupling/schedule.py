@@ -131,10 +131,10 @@ def predicted_cost(known: Array, seconds: Sequence[float], points: Array) -> Arr
     if len(known) < 8:
         return np.ones(len(points))
     degrees = 2 if len(known) >= 4 * (2 * n + 1) else 1
-    low, width = known.min(axis=0), np.maximum(np.ptp(known, axis=0), 1e-300)
+    low, width = known.min(axis=0), np.ptp(known, axis=0)
 
     def features(x: Array) -> Array:
-        unit = 2.0 * (x - low) / width - 1.0
+        unit = np.clip(2.0 * (x - low) / np.where(width > 0.0, width, np.inf) - 1.0, -1.5, 1.5)
         return np.hstack([np.ones((len(x), 1)), *(unit**degree for degree in range(1, degrees + 1))])
 
     A, b = features(known), np.log(np.maximum(seconds, 1e-9))

@@ -26,11 +26,11 @@ class Journals:
     """
 
     def __init__(self, folder: Path, work: Work) -> None:
-        self._folder, self._run, self._header = folder, work.run, work.header
+        self.folder, self.run, self._header = folder, work.run, work.header
 
     def opener(self, groups: Groups) -> Callable[[], JournalWriter] | None:
         """Opens the journal of a leader's group; None on other ranks."""
-        path = self._folder / f"run-{self._run:06d}-group-{groups.number:06d}.journal"
+        path = self.folder / f"run-{self.run:06d}-group-{groups.number:06d}.journal"
         return (lambda: JournalWriter(path, self._header)) if groups.leads else None
 
 
@@ -75,12 +75,7 @@ def solve(model: Model, task: Task, journal: JournalWriter | None, *, jacobian: 
     if journal is None:
         return _evaluated(model, task, jacobian=jacobian)
     journal.attempt(task.row)
-    try:
-        record = _evaluated(model, task, jacobian=jacobian)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            journal.abandon(task.row)
-        raise
+    record = _evaluated(model, task, jacobian=jacobian)
     if isinstance(record, Sample):
         journal.sample(record)
     else:

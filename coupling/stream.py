@@ -7,24 +7,25 @@ than it can take, and never waits for them once it has begun: it goes on with wh
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coupling import ensemble
 from coupling.arrival import Arrivals
-from coupling.contract import Description, Model
+from coupling.contract import Model
 from coupling.curvelog import CurveLog
 from coupling.dataset import Dataset
 from coupling.design import Recipe
 from coupling.ensemble import Settings
 from coupling.groups import PAUSE, Groups
 from coupling.handout import Manager, Outcome
+from coupling.identity import differences
 from coupling.interruption import StopRequest
 from coupling.ledger import Ledger
 from coupling.samples import Sample
@@ -130,6 +131,8 @@ def stream(
         raise ValueError(f"steer is {steer!r}; expected 'disagreement', 'gradient residual' or nothing")
     trainer = StreamTrainer(Path(out), online or OnlineSettings(), steer, budget, watch)
     ensemble.run(model, design, path, replace(settings, budget=budget), comm=comm, trainer=trainer)
+    if ranks.rank == 0:
+        trainer.forget()
     return trainer.result
 
 
@@ -157,12 +160,30 @@ class StreamTrainer:
         self._warm = self._idle = self._told = 0.0
         self.result: Surrogate | None = None
 
-    def begin(self, ledger: Ledger, path: Path, description: Description) -> None:
-        """Take up the training where a checkpoint left it, and the samples that are on disk already."""
+    @property
+    def left(self) -> int:
+        """Samples that are still wanted; none once the network is trained to the end."""
+        return 0 if self.result else max(self._total - self._training.received - self._failed, 1)
+
+    def check(self, planned: Dataset) -> None:
+        """Refuse a checkpoint of another problem, design or training, before anything is touched."""
+        if self._online.weighting.uses_jacobian and planned.jacobian is None:
+            raise ValueError(
+                f"{self._online.weighting} weighs sensitivities; have the Jacobians computed, or ValuesOnly()"
+            )
+        self._total = min(self._budget or len(planned.design), len(planned.design))
+        about = {**planned.provenance, "digest": planned.description.digest}
+        if self._checkpoint.exists():
+            self._training = self._taken_up(planned, about)
+            return
+        online, names = replace(self._online, expected=self._total), (planned.parameters, planned.responses)
+        units = planned.units
+        self._training = OnlineTraining(*names, planned.bounds, units=units, provenance=about, settings=online)
+
+    def begin(self, ledger: Ledger, path: Path) -> None:
+        """Take up the samples that are on disk already."""
         data, self._ledger, self._points = Dataset.open(path), ledger, ledger.work.points
-        self._total = min(self._budget or len(data.design), len(data.design))
         self._before, self._failed = len(data) + len(data.failures), len(data.failures)
-        self._training = self._taken_up(data)
         jacobians = [None] * len(data) if data.jacobian is None else data.jacobian
         for row, x, y, dy in zip(data.rows.tolist(), data.x, data.y, jacobians, strict=True):
             if not self._training.knows(row):
@@ -194,6 +215,10 @@ class StreamTrainer:
         if not manager.stopping:
             self._finish()
 
+    def forget(self) -> None:
+        """Remove the checkpoint: all is done."""
+        self._checkpoint.unlink(missing_ok=True)
+
     def _advance(self, *, stopping: bool) -> None:
         """A step, or a short rest where there is nothing to train on."""
         if self._training.ready and not stopping:
@@ -211,19 +236,26 @@ class StreamTrainer:
         self._tell("finishing", now=True)
         self.result = self._training.finish()
         self.result.save(self._out)
-        self._checkpoint.unlink(missing_ok=True)
 
-    def _taken_up(self, data: Dataset) -> OnlineTraining:
-        """The training of the checkpoint, or a new one."""
-        if not self._checkpoint.exists():
-            about = {**data.provenance, "digest": data.description.digest}
-            online, names = replace(self._online, expected=self._total), (data.parameters, data.responses)
-            return OnlineTraining(*names, data.bounds, units=data.units, provenance=about, settings=online)
+    def _taken_up(self, planned: Dataset, about: Mapping[str, Any]) -> OnlineTraining:
+        """The training of the checkpoint."""
         weighting, device = self._online.weighting, self._online.device
         training = OnlineTraining.load_checkpoint(self._checkpoint, weighting=weighting, device=device)
-        same = training.parameters == data.parameters and training.responses == data.responses
-        if not same or training.provenance.get("digest") != data.description.digest:
-            raise ValueError(f"{self._checkpoint} is of another problem than the dataset; remove it to train anew")
+        ours: dict[str, Any] = {"parameters": planned.parameters, "responses": planned.responses}
+        theirs: dict[str, Any] = {"parameters": training.parameters, "responses": training.responses}
+        for key in ("digest", "design", "seed", "inputs"):
+            ours[key], theirs[key] = about.get(key), training.provenance.get(key)
+        if found := differences(theirs, ours):
+            raise ValueError(
+                f"{self._checkpoint} is of another problem or design: {'; '.join(found)}; remove it to train anew"
+            )
+        old, new = training.settings, replace(self._online, expected=training.settings.expected)
+        changed = [field.name for field in fields(new) if getattr(old, field.name) != getattr(new, field.name)]
+        if changed:
+            raise ValueError(
+                f"{self._checkpoint} was made with other settings ({', '.join(changed)}); repeat the command as it was "
+                "or remove the checkpoint to train anew on the samples that are there"
+            )
         return training
 
     def _room(self) -> int:

@@ -7,7 +7,8 @@ of some clusters. Slurm's own variables are no sign: a batch script has them bef
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ _LAUNCHERS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_R
 
 class RootFailed(RuntimeError):
     """What ranks other than 0 raise where rank 0 raised the error itself, in an action done for all."""
+
+    every_rank = True
 
 
 class Serial:
@@ -59,6 +62,36 @@ def world(comm: MPI.Comm | None = None) -> Comm:
             name=error.name,
         ) from error
     return MPI.COMM_WORLD
+
+
+@contextmanager
+def private(comm: Comm) -> Iterator[Comm]:
+    """The same ranks with a communicator of their own, whose messages meet no others. Collective.
+
+    It is freed at the end, and after an error that every rank knows of; after another the others would not come.
+    """
+    if isinstance(comm, Serial):
+        yield comm
+        return
+    own = comm.Dup()
+    try:
+        yield own
+    except BaseException as error:
+        if known(error):
+            own.Free()
+        raise
+    own.Free()
+
+
+def known(error: BaseException) -> bool:
+    """Whether every rank knows of an error."""
+    return getattr(error, "every_rank", False) or EVERY_RANK in getattr(error, "__notes__", ())
+
+
+def is_of_mpi(error: BaseException) -> bool:
+    """Whether MPI itself raised an error: where another process died, perhaps."""
+    module = sys.modules.get("mpi4py.MPI")
+    return module is not None and isinstance(error, module.Exception)
 
 
 def alone(comm: Comm) -> MPI.Comm | None:

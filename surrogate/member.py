@@ -24,31 +24,19 @@ class Member:
     Small sets of samples are learned by L-BFGS in rounds of few iterations: its model of the curvature outlives
     the arrival of a sample, but for the one pair of step and gradient change that would mix two losses.
 
-    A network that has learned few samples by heart never quite equals one that started with many (Ash & Adams 2020,
-    *On warm-starting neural network training*). So it may be renewed: another start is trained, while the old network
-    is kept until the new one is better.
-
     Attributes:
-        module: The network in training.
-        kept: The one before it, as long as that is better; None otherwise.
-        objective: The loss of `module`; None until `measure` was called.
-        age: Updates by Adam and iterations of L-BFGS since the network's start.
+        module: The network.
+        objective: Its loss; None until `measure` was called.
         updates: Updates by Adam since it took over.
     """
 
     def __init__(self, module: nn.Module, weighting: Weighting, *, decay: float, generator: torch.Generator) -> None:
         self.module = module
-        self.kept: nn.Module | None = None
         self.objective: Objective | None = None
         self._weighting, self._decay, self._generator = weighting, decay, generator
         self._adam: torch.optim.Adam | None = None
         self._quasi: torch.optim.LBFGS | None = None
-        self.age, self.updates = 0, 0
-
-    @property
-    def shown(self) -> nn.Module:
-        """The better network."""
-        return self.module if self.kept is None else self.kept
+        self.updates = 0
 
     @property
     def scalable(self) -> bool:
@@ -61,28 +49,15 @@ class Member:
         return self._measured().weights
 
     def loss(self, targets: Targets) -> float:
-        """Loss of the network shown on these samples."""
-        return self._loss(self.shown, targets)
+        """Its loss on these samples."""
+        with torch.no_grad():
+            return float(self._measured().of(targets))
 
     def twin(self, generator: torch.Generator) -> Member:
-        """A copy of the network shown that trains on its own, with optimizers that start anew."""
-        twin = Member(deepcopy(self.shown), self._weighting, decay=self._decay, generator=generator)
+        """A copy that trains on its own, with optimizers that start anew."""
+        twin = Member(deepcopy(self.module), self._weighting, decay=self._decay, generator=generator)
         twin.objective = self.objective
-        twin.age = self.age
         return twin
-
-    def renew(self, module: nn.Module, targets: Targets) -> None:
-        """Go on with another start of the same network, and keep the better network of those before."""
-        self.settle(targets)
-        self.kept = deepcopy(self.shown)
-        self.module.load_state_dict(module.state_dict())
-        self.objective, self._adam, self.age = None, None, 0
-        self.measure(targets)
-
-    def settle(self, targets: Targets) -> None:
-        """Forget the network kept if the one in training has become better on these samples."""
-        if self.kept is not None and self._loss(self.module, targets) <= self._loss(self.kept, targets):
-            self.kept = None
 
     def measure(self, targets: Targets, before: Scaling | None = None, after: Scaling | None = None) -> Objective:
         """Take the measures of the loss (mean squares, weights, decay) from these samples from now on.
@@ -102,9 +77,7 @@ class Member:
         factor = torch.ones_like(targets.y[0])
         if before is not None and after is not None and before is not after:
             factor, shift = _change(before, after, targets.y.device)
-            for module in (self.module, self.kept):
-                if module is not None:
-                    module.rescale(factor, shift)  # type: ignore[operator]
+            self.module.rescale(factor, shift)  # type: ignore[operator]
         self.objective = Objective(
             self.module,
             targets,
@@ -117,6 +90,12 @@ class Member:
             self.objective.weights = replace(old.weights, values=old.weights.values / factor.square().unsqueeze(1))
         self._quasi = None
         return self.objective
+
+    def shrink(self, share: float, fresh: nn.Module) -> None:
+        """Keep this share of all weights and take the rest from a fresh start of the same network."""
+        with torch.no_grad():
+            for parameter, other in zip(self.module.parameters(), fresh.parameters(), strict=True):
+                parameter.mul_(share).add_(other, alpha=1.0 - share)
 
     def first_order(self, targets: Targets, rate: float) -> float:
         """One update by Adam; returns the loss before it.
@@ -133,7 +112,7 @@ class Member:
         value = _finite(float(loss.detach()))
         loss.backward()
         self._adam.step()
-        self.updates, self.age = self.updates + 1, self.age + 1
+        self.updates += 1
         return value
 
     def second_order(self, targets: Targets, settings: LBFGS, *, changed: bool) -> float:
@@ -166,8 +145,6 @@ class Member:
                     parameter.copy_(old)
         if not sound or iterations_of(quasi) - before < settings.round:
             self._quasi = None
-        self.age += settings.round
-        self.settle(targets)
         return _finite(value)
 
     def reweigh(self, step: int, targets: Targets) -> None:
@@ -182,8 +159,7 @@ class Member:
             "module": dict(self.module.state_dict()),
             "adam": None if self._adam is None else self._adam.state_dict(),
             "quasi": None if self._quasi is None else _lean(self._quasi.state_dict()),
-            "kept": None if self.kept is None else dict(self.kept.state_dict()),
-            "counts": [self.age, self.updates],
+            "updates": self.updates,
             "loss": None
             if objective is None
             else {
@@ -212,14 +188,7 @@ class Member:
         if state["quasi"] is not None:
             self._quasi = settings.fresh(parameters)
             self._quasi.load_state_dict(state["quasi"])
-        if state["kept"] is not None:
-            self.kept = deepcopy(self.module)
-            self.kept.load_state_dict(state["kept"])
-        self.age, self.updates = state["counts"]
-
-    def _loss(self, module: nn.Module, targets: Targets) -> float:
-        with torch.no_grad():
-            return float(self._measured().of(targets, module))
+        self.updates = state["updates"]
 
     def _curvature(self, settings: LBFGS, changed: bool) -> torch.optim.LBFGS:
         self._adam = None

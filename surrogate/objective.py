@@ -39,20 +39,19 @@ class Objective:
         self.weights = weighting.start(targets)
         self.mean_squares = targets.mean_squares()
         self.decay, self.updated = decay / len(targets), updated
-        self._matrices = _matrices(module)
+        self._matrices = [p for p in self.parameters if p.ndim > 1]
         self._generator = generator
 
     def __call__(self, rows: Tensor | None = None) -> Tensor:
         """The objective on all samples, or on those of the given row numbers; differentiable."""
         return self.of(self.targets if rows is None else self.targets.select(rows))
 
-    def of(self, targets: Targets, module: nn.Module | None = None) -> Tensor:
-        """The objective on samples, or of a network, other than its own, but measured alike; differentiable."""
-        losses = term_losses(module or self.module, targets, jacobian=self.weighting.uses_jacobian)
+    def of(self, targets: Targets) -> Tensor:
+        """The objective on samples that needn't be its own, measured as its own are; differentiable."""
+        losses = term_losses(self.module, targets, jacobian=self.weighting.uses_jacobian)
         loss = weighted(losses, self.weights.values, self.mean_squares)
         if self.decay:
-            matrices = self._matrices if module is None else _matrices(module)
-            loss = loss + self.decay * torch.stack([W.square().sum() for W in matrices]).sum()
+            loss = loss + self.decay * torch.stack([W.square().sum() for W in self._matrices]).sum()
         return loss
 
     def batches(self, size: int | None) -> list[Tensor | None]:
@@ -93,7 +92,3 @@ class Objective:
             )
             rows.append(torch.cat([piece.flatten() for piece in pieces]))
         return torch.stack(rows)
-
-
-def _matrices(module: nn.Module) -> list[nn.Parameter]:
-    return [p for p in module.parameters() if p.requires_grad and p.ndim > 1]

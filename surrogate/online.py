@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from os import PathLike
 import time
@@ -18,7 +18,7 @@ from surrogate.curve import Curve
 from surrogate.loss import Targets
 from surrogate.member import Member
 from surrogate.model import Surrogate
-from surrogate.monitor import History, Monitor
+from surrogate.monitor import History, Monitor, Progress
 from surrogate.online_settings import OnlineSettings
 from surrogate.optimizers import LBFGS, Adam, Optimizer
 from surrogate.reservoir import Batch, Reservoir
@@ -37,8 +37,8 @@ from surrogate.weighting import Weighting
 
 Array = NDArray[np.float64]
 
-RENEWAL = 1.1
-"""Factor in the number of samples received after which a network may be renewed."""
+LAST = 500
+"""Iterations of L-BFGS, at least, on what the stream has left in the end."""
 GROWTH = 1.5
 """Factor in the number of samples received after which scaling and weights are taken anew."""
 
@@ -61,7 +61,8 @@ class OnlineTraining:
     While all samples held fit into a batch it makes a start with Adam and goes on with rounds of L-BFGS; beyond
     that, Adam takes batches of old and new samples. Responses are scaled by the samples held when the first
     step is made, and anew whenever half as many again have come; the last layer then changes so that the map
-    between physical units stays what it was.
+    between physical units stays what it was. At those moments L-BFGS starts from partly renewed weights
+    (`OnlineSettings.keep`), so that the error rises for some steps.
 
     Args:
         parameters: Names of the n inputs.
@@ -97,7 +98,8 @@ class OnlineTraining:
         self._generator = torch.Generator().manual_seed(seed)
         self._members = [self._member() for _ in range(self.settings.members)]
         self._scaling: Scaling | None = None
-        self._scaled_at, self._stepped_at, self._born_at = 0, 0, 0
+        self._scaled_at, self._stepped_at = 0, 0
+        self._fresh_at = 0
         self._yardstick: Yardstick | None = None
         self._curve = Curve()
 
@@ -178,15 +180,13 @@ class OnlineTraining:
                 "(the watermark) that differ in every response"
             )
         began = time.perf_counter()
+        settings = self.settings
         if self.received >= GROWTH * self._scaled_at:
             self._rescale()
-        self._born_at = self._born_at or self.received
-        settings = self.settings
-        whole = len(self.reservoir) <= settings.batch and settings.round > 0
+            if self._whole and self.steps > settings.start and settings.keep < 1.0:
+                self._refresh()
         targets = self._targets(self.reservoir.draw(settings.batch))
-        if whole and self._age >= settings.life and self.received >= RENEWAL * self._born_at:
-            self._renew(targets)
-        quasi = whole and self._age >= settings.start
+        quasi = self._whole and self.steps >= settings.start
         losses = [self._advance(member, targets, quasi=quasi) for member in self._members]
         self._stepped_at = self.received
         self._curve.note(self.steps, losses[0], self._members[0].weights.values)
@@ -202,14 +202,20 @@ class OnlineTraining:
         Raises:
             ValueError: Before the first step.
         """
-        return self._package(deepcopy(self._members[0].shown), self._scaled(), self._curve.history(self.steps))
+        return self._package(deepcopy(self._members[0].module), self._scaled(), self._curve.history(self.steps))
 
-    def finish(self, optimizers: Sequence[Optimizer] | None = None) -> Surrogate:
+    def finish(
+        self,
+        optimizers: Sequence[Optimizer] | None = None,
+        *,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Surrogate:
         """Train the best member to the end on all that is held; the training itself stays as it is.
 
         Args:
-            optimizers: Stages of training, in order, from where the steps have led; by default L-BFGS, after
-                what is missing of Adam's `start`.
+            optimizers: Stages of training, in order, from where the steps have led; by default what is missing
+                of Adam's `start`, and then of the iterations of L-BFGS that `fit` would take, at least 500.
+            progress: Called every few steps with a `Progress`.
 
         Returns:
             The surrogate, with the history of steps and stages. Ctrl-C returns the best so far.
@@ -219,15 +225,13 @@ class OnlineTraining:
         """
         if len(self.reservoir) < FEWEST:
             raise ValueError(f"there are {len(self.reservoir)} samples; expected at least {FEWEST}")
-        best = self._best()
-        missing = self.settings.start - best.age if best.kept is None else 0
-        stages = ((Adam(missing),) if missing > 0 else ()) + (LBFGS(),) if optimizers is None else tuple(optimizers)
+        stages = self._stages() if optimizers is None else tuple(optimizers)
         if not stages:
             raise ValueError("optimizers is empty; expected at least one stage")
-        twin = best.twin(torch.Generator().manual_seed(int(self.settings.seed)))
+        twin = self._best().twin(torch.Generator().manual_seed(int(self.settings.seed)))
         scaling = self._next_scaling()
         objective = twin.measure(self._targets(self.reservoir.held(), scaling), self._scaling, scaling)
-        monitor = Monitor(objective, None, None, past=self._curve.history(self.steps))
+        monitor = Monitor(objective, None, progress, past=self._curve.history(self.steps))
         interrupted = run_stages(stages, objective, monitor)
         return self._package(twin.module, scaling, monitor.history(interrupted=interrupted))
 
@@ -242,7 +246,7 @@ class OnlineTraining:
         if len(self._members) < 2:
             raise ValueError("one member can't disagree; set members=2 or more")
         points = self._points(x)
-        return active.disagreement([member.shown for member in self._members], points, self._measured())
+        return active.disagreement([member.module for member in self._members], points, self._measured())
 
     def gradient_residual(self, x: ArrayLike) -> Array:
         """Misfit of the first member's Jacobian at the known sample that is nearest to points x (N, n): (N,).
@@ -255,7 +259,7 @@ class OnlineTraining:
         points, held = self._points(x), self._targets(self.reservoir.held())
         if held.jacobian is None:
             raise ValueError(f"{self.settings.weighting} uses no Jacobians, so that none are held")
-        return active.gradient_residual(self._members[0].shown, points, held, self._measured())
+        return active.gradient_residual(self._members[0].module, points, held, self._measured())
 
     def choose(
         self, candidates: ArrayLike, count: int, *, by: Acquisition = "disagreement", pending: ArrayLike | None = None
@@ -325,7 +329,7 @@ class OnlineTraining:
             "yardstick": None if yardstick is None else tuple(yardstick),
             "generator": self._generator.get_state(),
             "curve": self._curve.state(),
-            "progress": [self.steps, self.seconds, self._scaled_at, self._stepped_at, self._born_at],
+            "progress": [self.steps, self.seconds, self._scaled_at, self._stepped_at, self._fresh_at],
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -338,29 +342,30 @@ class OnlineTraining:
             member.restore(its, targets, self._rounds())
         self._generator.set_state(state["generator"])
         self._curve.restore(state["curve"])
-        self.steps, self.seconds, self._scaled_at, self._stepped_at, self._born_at = state["progress"]
+        self.steps, self.seconds, self._scaled_at, self._stepped_at, self._fresh_at = state["progress"]
 
     @property
-    def _age(self) -> int:
-        return self._members[0].age
-
-    def _module(self) -> torch.nn.Module:
-        built = self.settings.network.build(len(self.parameters), len(self.responses), self._generator)
-        return built.to(self.settings.device)
+    def _whole(self) -> bool:
+        """Whether L-BFGS may take all samples held."""
+        return self.settings.round > 0 and len(self.reservoir) <= self.settings.batch
 
     def _member(self) -> Member:
         settings = self.settings
         return Member(self._module(), settings.weighting, decay=settings.decay, generator=self._generator)
 
-    def _renew(self, targets: Targets) -> None:
-        for member in self._members:
-            member.renew(self._module(), targets)
-        self._born_at = self.received
+    def _module(self) -> torch.nn.Module:
+        built = self.settings.network.build(len(self.parameters), len(self.responses), self._generator)
+        return built.to(self.settings.device)
 
     def _advance(self, member: Member, targets: Targets, *, quasi: bool) -> float:
         if quasi:
             return member.second_order(targets, self._rounds(), changed=self.received != self._stepped_at)
         return member.first_order(targets, self.settings.rate(member.updates, self.received))
+
+    def _stages(self) -> tuple[Optimizer, ...]:
+        missing, done = self.settings.start - self.steps, self.steps - self._fresh_at if self._whole else 0
+        quasi = LBFGS(iterations=max(LBFGS().iterations - done, LAST))
+        return (Adam(missing), quasi) if missing > 0 else (quasi,)
 
     def _rounds(self) -> LBFGS:
         return LBFGS(round=max(self.settings.round, 1))
@@ -373,6 +378,11 @@ class OnlineTraining:
             member.measure(targets, self._scaling, scaling)
         self._scaling, self._scaled_at = scaling, self.received
         self._yardstick = Yardstick.of(targets)
+
+    def _refresh(self) -> None:
+        for member in self._members:
+            member.shrink(self.settings.keep, self._module())
+        self._fresh_at = self.steps
 
     def _next_scaling(self) -> Scaling:
         """That of the samples held; the present one where the network can't follow a change."""
@@ -397,11 +407,9 @@ class OnlineTraining:
         return self._yardstick
 
     def _best(self) -> Member:
-        if self._scaling is None:
+        if self._scaling is None or len(self._members) == 1:
             return self._members[0]
         targets = self._targets(self.reservoir.held())
-        for member in self._members:
-            member.settle(targets)
         return min(self._members, key=lambda member: member.loss(targets))
 
     def _points(self, x: ArrayLike) -> torch.Tensor:

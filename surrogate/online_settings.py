@@ -26,9 +26,9 @@ class OnlineSettings:
         start: Updates by Adam before the first round of L-BFGS.
         round: Iterations of L-BFGS in a step, once Adam has made its `start` and as long as `batch` takes in all
             samples held; 0 for Adam throughout.
-        life: Iterations after which a network is renewed, that is trained from another start, provided that a tenth
-            more samples have come since its own start; the old one is kept until the new one is better. Not with
-            Adam throughout, nor with more samples than a batch takes in.
+        keep: Share of the weights that is kept, the rest coming from a fresh start, whenever half as many samples again
+            have come while L-BFGS trains: what has learned few samples by heart learns many less well than a network
+            that is new to them (Ash & Adams 2020, *On warm-starting neural network training*). 1 keeps all.
         batch: Samples per step; all that are held where there are no more.
         capacity: Most samples held at once.
         watermark: Samples needed before the first step.
@@ -47,7 +47,7 @@ class OnlineSettings:
     final: float = 0.05
     start: int = 100
     round: int = 10
-    life: int = 2000
+    keep: float = 0.5
     batch: int = 1024
     capacity: int = 4096
     watermark: int = 16
@@ -58,7 +58,7 @@ class OnlineSettings:
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
-        least = {"warmup": 0, "start": 0, "round": 0, "life": 1, "batch": 1, "capacity": FEWEST, "watermark": FEWEST}
+        least = {"warmup": 0, "start": 0, "round": 0, "batch": 1, "capacity": FEWEST, "watermark": FEWEST}
         for name, low in (least | {"expected": 1, "members": 1, "seed": None}).items():
             count = getattr(self, name)
             if name == "expected" and count is None:
@@ -72,8 +72,10 @@ class OnlineSettings:
             raise ValueError(f"decay is {self.decay:g}; expected zero or more")
         if not 0.0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate is {self.learning_rate:g}; expected a positive number")
-        if not 0.0 <= self.final <= 1.0:
-            raise ValueError(f"final is {self.final:g}; expected a share of the learning rate from 0 to 1")
+        for name, whole in (("final", "the learning rate"), ("keep", "the weights")):
+            share = getattr(self, name)
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"{name} is {share:g}; expected a share of {whole} from 0 to 1")
 
     def rate(self, update: int, received: int) -> float:
         """Learning rate of an update by Adam, counted from 0, with so many samples received."""

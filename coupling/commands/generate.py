@@ -76,5 +76,5 @@ def generate(
         data = ensemble.run(model, where, out, settings, progress=show)
     if data is not None:
         took, others = duration(time.monotonic() - start), len(data.design) - len(data) - len(data.failures)
-        under_way = f"; {others} are under way in other jobs" if others else ""
+        under_way = f"; {others} more are planned, or under way in other jobs" if others else ""
         typer.echo(f"{out}: {len(data)} samples, {len(data.failures)} failed, in {took}{under_way}")

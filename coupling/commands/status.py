@@ -45,8 +45,8 @@ def status(
 
 def _latest_run(journals: list[Journal]) -> list[Journal]:
     """The journals of the last run that left any."""
-    last = max((journal.path.name.split("-")[1] for journal in journals), default="")
-    return [journal for journal in journals if journal.path.name.split("-")[1] == last]
+    last = max((leftovers.run_of(journal.path) for journal in journals), default=0)
+    return [journal for journal in journals if leftovers.run_of(journal.path) == last]
 
 
 def _mean_seconds(journal: Journal) -> float:

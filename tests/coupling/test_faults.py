@@ -1,6 +1,7 @@
 """Ensembles under MPI, and what happens to them: kills, signals, bugs of one rank, second writers."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import os
 import re
@@ -261,3 +262,41 @@ def test_finite_elements_on_groups_of_ranks_agree_with_one_rank(tmp_path):
     one, groups = (Dataset.open(tmp_path / name) for name in ("one.h5", "groups.h5"))
     np.testing.assert_allclose(groups.y, one.y, rtol=1e-8)
     np.testing.assert_allclose(groups.jacobian, one.jacobian, rtol=1e-8, atol=1e-8 * np.abs(one.jacobian).max())
+
+
+def test_rows_that_wait_for_each_other_are_done_quickly(tmp_path, whole):
+    """Two rows with two deaths behind them run one after the other, and the second must not wait for ever."""
+    path = tmp_path / "a.h5"
+    empty = dataclasses.replace(whole.select(np.zeros(len(whole), dtype=bool)), attempts={3: 2, 5: 2, 9: 1})
+    empty.save(path)
+    done = sobofem(*arguments(path), ranks=2, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert_same(Dataset.open(path), whole)
+
+
+def test_no_row_is_blamed_for_an_error(tmp_path):
+    path = tmp_path / "a.h5"
+    for _ in range(4):
+        assert sobofem(*arguments(path, "lone_bug", 400), ranks=2, timeout=30).returncode == 1
+        assert Dataset.open(path).attempts == {} and Dataset.open(path).failures == ()
+
+
+SCRIPT = """
+import sys
+sys.path.append(sys.argv[1])
+from mpi4py import MPI
+import coupling, toys
+for k, samples in enumerate((200, 48, 7)):
+    try:
+        model, design = toys.smooth if k else toys.all_bug, coupling.Design("sobol", samples, 3)
+        coupling.generate(model, design, sys.argv[2] + str(k))
+    except ZeroDivisionError:
+        assert k == 0
+"""
+
+
+def test_an_ensemble_after_one_that_failed_meets_none_of_its_messages(tmp_path):
+    line = [MPIEXEC, "-n", "3", sys.executable, "-c", SCRIPT, str(TOYS.parent), str(tmp_path / "a.h5")]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, env=environment(), check=False)
+    assert done.returncode == 0, done.stderr
+    assert [len(Dataset.open(tmp_path / f"a.h5{k}")) for k in (1, 2)] == [48, 7]

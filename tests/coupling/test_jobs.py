@@ -90,3 +90,13 @@ def test_the_last_job_leaves_nothing_behind_unless_there_are_journals(tmp_path):
     with job(path) as run:
         finish(path, run, [0])
     assert leftovers.runs(path) == {1}
+
+
+def test_files_that_are_no_run_s_disturb_nobody(tmp_path):
+    path = tmp_path / "a.h5"
+    leftovers.folder(path).mkdir()
+    for name in ("run-notes.txt", "my.journal", "run-1-x.lock"):
+        (leftovers.folder(path) / name).touch()
+    with job(path) as run:
+        assert run == 1 and jobs.living(path) == {1}
+    assert leftovers.files(path) == []

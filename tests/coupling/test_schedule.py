@@ -89,3 +89,9 @@ def test_suspects_come_last_and_those_of_two_deaths_one_by_one():
     assert schedule.take() == []
     schedule.settle(5, 1.0)
     assert schedule.take() == [6] and schedule.finished
+
+
+def test_an_input_that_did_not_vary_yet_tells_nothing():
+    known = np.column_stack([RNG.uniform(size=50), np.full(50, 3.0)])
+    cost = predicted_cost(known, np.exp(known[:, 0]), np.array([[0.2, 1e6], [0.8, -1e6]]))
+    assert cost[0] < cost[1] < 10.0

@@ -96,11 +96,22 @@ def test_a_checkpoint_of_another_problem_is_refused(tmp_path):
     wait_for(lambda: journal_bytes(tmp_path / "a.h5") > 2000, seconds=60)
     os.kill(workers(job, tmp_path / "a.h5")[0], signal.SIGTERM)
     job.communicate(timeout=60)
-    (tmp_path / "a.h5").unlink()
-    for file in (tmp_path / "a.h5.parts").iterdir():
-        file.unlink()
-    done = sobofem(*line(tmp_path, "fragile", 256), ranks=2, timeout=PATIENCE)
-    assert done.returncode == 2 and "is of another problem than the dataset; remove it" in done.stderr
+    before = (tmp_path / "a.h5").read_bytes()
+    for more, message in [
+        (("--design", "halton", "--data", tmp_path / "b.h5"), "design was sobol, now halton"),
+        (("--depth", 2), "other settings (network)"),
+    ]:
+        done = sobofem(*line(tmp_path, "slow", 256, *more), ranks=2, timeout=PATIENCE)
+        assert done.returncode == 2 and message in done.stderr
+    done = sobofem(*line(tmp_path, "fragile", 512, "--data", tmp_path / "b.h5"), ranks=2, timeout=PATIENCE)
+    assert done.returncode == 2 and "digest was smooth-1, now fragile-1" in done.stderr
+    assert (tmp_path / "a.h5").read_bytes() == before and not (tmp_path / "b.h5").exists()
+
+
+def test_failures_do_not_leave_the_trainer_waiting_for_room(tmp_path):
+    more = ("--capacity", 8, "--watermark", 8, "--max-failures", 1)
+    done = sobofem(*line(tmp_path, "fragile", 24, *more), ranks=2, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
 
 
 def test_one_rank_alone_is_refused(tmp_path):

@@ -109,6 +109,19 @@ class Shared(Smooth):
         return y, dy
 
 
+class EveryRankBug(Smooth):
+    """Raises an ordinary error in its third sample, on every rank."""
+
+    count = 0
+
+    def evaluate(self, x, *, jacobian=True):
+        self.count += 1
+        if self.count == 3:
+            raise ZeroDivisionError("a bug of every rank")
+        return super().evaluate(x, jacobian=jacobian)
+
+
+all_bug = EveryRankBug(seconds=0.05)
 smooth = Smooth()
 deadly = Deadly(seconds=0.01)
 fragile = Fragile()
