@@ -23,7 +23,7 @@ NAMES = (
     "ensemble_efficiency",
     "scheduler_simulation",
 )
-LONG = ("forward_solve", "ensemble_memory")
+LONG = ("forward_solve", "ensemble_memory", "online_training", "active_sampling")
 """Minutes each: run by name alone."""
 
 

@@ -35,7 +35,9 @@ class Function:
         points = torch.from_numpy(x)
         y = torch.func.vmap(self.of)(points).numpy()
         jacobian = torch.func.vmap(torch.func.jacrev(self.of))(points).numpy()
-        return surrogate.Samples(x, y, jacobian, tuple(f"p{k}" for k in range(x.shape[1])), ("q",), self.bounds)
+        parameters = tuple(f"p{j}" for j in range(x.shape[1]))
+        responses = tuple(f"q{i}" for i in range(y.shape[1]))
+        return surrogate.Samples(x, y, jacobian, parameters, responses, self.bounds)
 
 
 def borehole(x: Tensor) -> Tensor:
@@ -78,7 +80,7 @@ def chosen(function: Function, seed: int, by: Acquisition) -> np.ndarray:
     rng = np.random.default_rng(1000 + seed)
     training = _training(function, function.sample(points), by, seed)
     while len(points) < TOTAL:
-        for _ in range(15):
+        for _ in range(10):
             training.step()
         candidates = rng.uniform(size=(CANDIDATES, len(function.bounds)))
         new = candidates[training.choose(qmc.scale(candidates, *function.bounds.T), EACH, by=by)]
