@@ -143,8 +143,8 @@ def table() -> Table:
     torch.set_num_threads(1)
     shown = Table(
         "function", "values", "slopes", "ratio values", "slopes", "offline [s]", "to limit [s]", "online [s]", "never",
-        title=f"online training, {SAMPLES} samples, one every {INTERVAL} s, {SEEDS} seeds; errors offline, ratios online "
-        f"to offline, seconds after the last sample: offline in all, both to {ENOUGH} × the offline errors",
+        title=f"online training, {SAMPLES} samples, one every {INTERVAL} s, {SEEDS} seeds; errors offline, ratios "
+        f"online to offline, seconds after the last sample: offline in all, both to {ENOUGH} × the offline errors",
     )  # fmt: skip
     for function in FUNCTIONS:
         trials = [trial(function, seed) for seed in range(SEEDS)]
