@@ -7,9 +7,7 @@ from collections.abc import Callable
 from coupling.contract import Array
 from coupling.dataset import Dataset
 from coupling.design import sobol
-from surrogate import PerChannel, ValuesOnly
-from surrogate.online import OnlineTraining
-from surrogate.online_settings import OnlineSettings
+from surrogate import OnlineSettings, OnlineTraining, PerChannel, ValuesOnly
 
 MEMBERS = 4
 STEPS = 160

@@ -31,9 +31,7 @@ from coupling.ledger import Ledger
 from coupling.samples import Sample
 from coupling.schedule import AHEAD, Schedule
 from coupling.world import Serial, world
-from surrogate import Surrogate
-from surrogate.online import OnlineTraining
-from surrogate.online_settings import OnlineSettings
+from surrogate import OnlineSettings, OnlineTraining, Progress, Surrogate
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -234,8 +232,15 @@ class StreamTrainer:
         while self._training.unseen:
             self._loss = self._training.step()
         self._tell("finishing", now=True)
-        self.result = self._training.finish()
-        self.result.save(self._out)
+        trained = self._training.finish(progress=self._stop_finishing)
+        if not self._manager.stopping:
+            trained.save(self._out)
+            self.result = trained
+
+    def _stop_finishing(self, progress: Progress) -> None:
+        """End the last stage of training early where everybody stops: it begins again with the checkpoint."""
+        if self._manager.stopping:
+            raise KeyboardInterrupt
 
     def _taken_up(self, planned: Dataset, about: Mapping[str, Any]) -> OnlineTraining:
         """The training of the checkpoint."""

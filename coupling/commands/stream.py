@@ -74,8 +74,7 @@ def stream(
 
     from coupling.ensemble import Settings
     from coupling.stream import stream as streamed
-    from surrogate import MLP
-    from surrogate.online_settings import OnlineSettings
+    from surrogate import MLP, OnlineSettings
 
     torch.set_num_threads(threads)
     online = OnlineSettings(

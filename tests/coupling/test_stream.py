@@ -119,3 +119,15 @@ def test_one_rank_alone_is_refused(tmp_path):
     assert done.returncode == 2 and "two ranks at least" in done.stderr
     with pytest.raises(ValueError, match="two ranks at least"):
         stream(toys.smooth, Design("sobol", 8, 3), tmp_path / "a.h5", tmp_path / "a.safetensors")
+
+
+def test_the_last_stage_of_training_stops_on_sigterm_too(tmp_path):
+    job = start(*line(tmp_path, "smooth", 128), ranks=2)
+    log = tmp_path / "a.safetensors.csv"
+    wait_for(lambda: log.exists() and "finishing" in log.read_text(), seconds=90)
+    os.kill(workers(job, tmp_path / "a.h5")[0], signal.SIGTERM)
+    _, said = job.communicate(timeout=20)
+    assert job.returncode == 75, said
+    assert (tmp_path / "a.safetensors.checkpoint").exists() and not (tmp_path / "a.safetensors").exists()
+    assert sobofem(*line(tmp_path, "smooth", 128), ranks=2, timeout=PATIENCE).returncode == 0
+    assert_whole(tmp_path, 128)
