@@ -12,7 +12,10 @@ from coupling.commands.outfile import check_writable
 from coupling.display import display, duration, generation
 from coupling.progress import Progress
 
-COMMANDS = ("generate", "check", "status", "info", "verify", "merge", "train", "report", "optimize")
+COMMANDS = (
+    *("generate", "stream", "slurm", "check", "status", "info", "verify", "merge", "infill", "train", "report"),
+    "optimize",
+)
 
 
 def test_help_names_every_command(here):
