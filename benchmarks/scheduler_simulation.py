@@ -7,6 +7,7 @@ fivefold along one input, with 10 % of scatter, and are 1 s in the mean.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 import heapq
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from coupling.handout import Order, Outcome, Report
+from coupling.handout import LOW, Order, Outcome, Report
 from coupling.schedule import Schedule
 
 CARRY = 20e-6
@@ -52,6 +53,7 @@ class Simulation:
         blocks = self._blocks()
         self._schedule = Schedule(self.points, self.groups, lambda least: next(blocks))
         self._free = np.zeros(self.groups)
+        self._starts: list[deque[float]] = [deque(maxlen=LOW) for _ in range(self.groups)]
 
     def _blocks(self) -> Iterator[NDArray[np.int64]]:
         """Claims of a job that is alone: half of the rest, again and again."""
@@ -86,9 +88,12 @@ class Simulation:
 
     def _compute(self, group: int, rows: list[int], now: float) -> tuple[float, int, tuple[int, ...]]:
         """A group gets rows now; when it asks again, and what it reports then."""
-        begin = max(now, self._free[group])
-        self._free[group] = begin + self.cost[rows].sum()
-        return max(now, self._free[group] - self.cost[rows[-1]]), group, tuple(rows)
+        begin, starts = max(now, self._free[group]), self._starts[group]
+        for row in rows:
+            starts.append(begin)
+            begin += self.cost[row]
+        self._free[group] = begin
+        return max(now, starts[0]) if len(starts) == LOW else now, group, tuple(rows)
 
     def _answer(self, done: tuple[int, ...]) -> list[int]:
         outcomes = tuple(Outcome(row, float(self.cost[row]), False) for row in done)

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 _REPORT, _ORDER, _END = 71, 72, 73
+LOW = 2
+"""Rows that a group still has when it asks for more: rank 0 may be busy with a sample that takes longer than one."""
+
+_PATIENCE = 0.5  # for all leaders to ask for the first time, before rank 0 begins a sample of its own [s]
 _INTERVAL = 0.2  # between two reports that nobody waits for, with up to 50 groups [s]
 
 
@@ -107,6 +111,7 @@ class Manager:
         self._workers = [leader for leader in groups.leaders if leader]
         self._wanting: deque[int] = deque()
         self._working = set(self._workers)
+        self._silent = set(self._workers)
         self._told = False
         self._halted = False
         self._requests: list[Any] = []
@@ -132,6 +137,11 @@ class Manager:
 
     def next(self) -> Task | None:
         """The next row for rank 0's own group."""
+        end = time.monotonic() + _PATIENCE
+        while self._silent and time.monotonic() < end:
+            self.serve()
+            time.sleep(PAUSE)
+        self._silent.clear()
         while True:
             self.serve()
             if self.stopping:
@@ -175,6 +185,7 @@ class Manager:
         while self._working and comm.iprobe(MPI.ANY_SOURCE, _REPORT, status):
             leader = status.Get_source()
             report: Report = comm.recv(source=leader, tag=_REPORT)
+            self._silent.discard(leader)
             for outcome in report.outcomes:
                 self.done(outcome)
             self._stop.signal = self._stop.signal or report.signal
@@ -228,7 +239,7 @@ class Worker:
             self._listen()
             if self._stop.signal or (self._last and not self._queue):
                 return None
-            if not self._asked and not self._last and len(self._queue) <= 1:
+            if not self._asked and not self._last and len(self._queue) <= LOW:
                 self._asked = True
                 self._send(wants=True)
             if self._queue:

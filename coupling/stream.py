@@ -300,7 +300,7 @@ class StreamTrainer:
         samples = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._training.room))]
         if not samples:
             return
-        if self._training.steps:
+        if self._training.steps > self._training.settings.start:
             self._arrivals.note(self._training.surrogate(), samples)
         jacobian = None if samples[0].jacobian is None else np.array([sample.jacobian for sample in samples])
         rows, x, y = zip(*((sample.row, sample.x, sample.y) for sample in samples), strict=True)

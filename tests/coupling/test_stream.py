@@ -19,7 +19,7 @@ PATIENCE = 150
 
 def line(folder, model="slow", samples=48, *more):
     files = ("--data", folder / "a.h5", "--out", folder / "a.safetensors")
-    return ("stream", f"{TOYS}:{model}", "--samples", samples, "--seed", 3, "--width", 16, *files, *more)
+    return ("stream", f"{TOYS}:{model}", "--samples", samples, "--seed", 3, "--width", 16, "--depth", 2, *files, *more)
 
 
 def assert_whole(folder, samples):
@@ -99,7 +99,7 @@ def test_a_checkpoint_of_another_problem_is_refused(tmp_path):
     before = (tmp_path / "a.h5").read_bytes()
     for more, message in [
         (("--design", "halton", "--data", tmp_path / "b.h5"), "design was sobol, now halton"),
-        (("--depth", 2), "other settings (network)"),
+        (("--width", 9), "other settings (network)"),
     ]:
         done = sobofem(*line(tmp_path, "slow", 256, *more), ranks=2, timeout=PATIENCE)
         assert done.returncode == 2 and message in done.stderr
