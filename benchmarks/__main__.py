@@ -20,10 +20,9 @@ NAMES = (
     "training_step",
     "generate_overhead",
     "written_samples",
-    "ensemble_efficiency",
     "scheduler_simulation",
 )
-LONG = ("forward_solve", "ensemble_memory", "online_training", "active_sampling")
+LONG = ("forward_solve", "ensemble_efficiency", "ensemble_memory", "online_training", "active_sampling")
 """Minutes each: run by name alone."""
 
 

@@ -16,7 +16,7 @@ import tempfile
 import numpy as np
 from rich.table import Table
 
-SAMPLES = 96
+SAMPLES = 240
 PROGRAM = """
 import json, sys
 from mpi4py import MPI
