@@ -56,7 +56,7 @@ def generate(
             specification for `load_model`. The first group makes its model first, so that forms are compiled once.
         design: A recipe (`Design`, `Grid`, `PointsFile`), or the points themselves, (N, n), inside the bounds.
         path: HDF5 file to make or to continue. Journals lie in `<path>.parts` meanwhile.
-        comm: Ranks that share the work; all of an MPI job by default. Tags 71 to 76 are used.
+        comm: Ranks that share the work; all of an MPI job by default.
         ranks_per_solve: Ranks that solve one sample together.
         jacobian: Whether to store dy/dx.
         retry_failed: Try samples again that failed in an earlier run.
@@ -94,6 +94,8 @@ class Settings:
     budget: int | None = None
 
     def __post_init__(self) -> None:
+        if self.ranks_per_solve < 1:
+            raise ValueError(f"{self.ranks_per_solve} ranks a solve were asked for; expected at least one")
         if not 0.0 <= self.max_failures <= 1.0:
             raise ValueError(f"max_failures is {self.max_failures:g}; expected a share of the samples from 0 to 1")
 

@@ -138,8 +138,6 @@ def check_size(size: int, per_solve: int, *, manager_alone: bool = False) -> Non
     Raises:
         ValueError: If so; the message offers numbers that do.
     """
-    if per_solve < 1:
-        raise ValueError(f"{per_solve} ranks a solve were asked for; expected at least one")
     left = size - manager_alone
     if left >= per_solve and left % per_solve <= (per_solve > 1 and not manager_alone):
         return

@@ -15,6 +15,7 @@ import torch
 from surrogate import active, checkpoint
 from surrogate.active import Acquisition, Yardstick
 from surrogate.curve import Curve
+from surrogate.device import check_device
 from surrogate.loss import Targets
 from surrogate.member import Member
 from surrogate.model import Surrogate
@@ -92,6 +93,7 @@ class OnlineTraining:
         self.units, self.provenance = dict(units or {}), dict(provenance or {})
         check_names(self.parameters, self.responses)
         check_bounds(self.bounds, self.parameters)
+        check_device(self.settings.device)
         seed = int(self.settings.seed)
         self.reservoir = Reservoir(self.settings.capacity, self.settings.watermark, seed=seed)
         self.steps, self.seconds = 0, 0.0

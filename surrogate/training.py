@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 import torch
 from torch import nn
 
+from surrogate.device import check_device
 from surrogate.loss import Targets, term_losses, weighted
 from surrogate.model import Surrogate
 from surrogate.monitor import Monitor, Progress
@@ -68,6 +69,7 @@ def fit(
         ArithmeticError: If the loss is not finite from the start.
     """
     samples = Samples.of(data)
+    check_device(device)
     network = network or MLP()
     weighting = weighting or (ValuesOnly() if samples.jacobian is None else PerChannel())
     _check(samples, weighting, optimizers, decay=decay, validation=validation, seed=seed)

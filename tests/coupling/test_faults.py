@@ -223,6 +223,12 @@ def test_ranks_that_make_no_groups_are_refused(tmp_path):
     assert done.returncode == 2 and "groups of 2 ranks can't be made of 1; start 2 or 3" in done.stderr
 
 
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_groups_of_no_ranks_are_refused(tmp_path, ranks):
+    done = sobofem(*arguments(tmp_path / "a.h5"), "--ranks-per-solve", 0, ranks=ranks)
+    assert done.returncode == 2 and "0 ranks a solve were asked for; expected at least one" in done.stderr
+
+
 def test_a_rank_of_a_group_that_raises_alone_ends_the_job(tmp_path):
     done = sobofem(*arguments(tmp_path / "a.h5", "lone_bug"), "--ranks-per-solve", 2, ranks=2, timeout=30)
     assert done.returncode == 1 and "ZeroDivisionError: a bug of rank one" in done.stderr

@@ -114,6 +114,12 @@ def test_failures_do_not_leave_the_trainer_waiting_for_room(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_device_that_is_not_there_is_named(tmp_path):
+    done = sobofem(*line(tmp_path, "smooth", 16, "--device", "cuda:77"), ranks=2, timeout=PATIENCE)
+    assert done.returncode == 2 and "device 'cuda:77' can't be used here" in done.stderr, done.stderr
+    assert not (tmp_path / "a.h5").exists()
+
+
 def test_one_rank_alone_is_refused(tmp_path):
     done = sobofem(*line(tmp_path))
     assert done.returncode == 2 and "two ranks at least" in done.stderr
