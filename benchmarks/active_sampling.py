@@ -104,7 +104,7 @@ def _training(function: Function, start: surrogate.Samples, by: Acquisition, see
 def errors(function: Function, points: np.ndarray, seed: int) -> tuple[float, float]:
     """Normalized root mean square errors of values and derivatives of a network trained offline on these points."""
     optimizers = (surrogate.Adam(100), surrogate.LBFGS(600))
-    model = surrogate.fit(function.sample(points), network=NETWORK, optimizers=optimizers, seed=seed)
+    model = surrogate.train(function.sample(points), network=NETWORK, optimizers=optimizers, seed=seed)
     unseen = function.sample(np.random.default_rng(7).uniform(size=(4000, len(function.bounds))))
     y, jacobian = model.predict(unseen.x)
     scale = model.scaling.x_scale

@@ -116,7 +116,7 @@ def trial(function: Function, seed: int) -> dict[str, float]:
     unseen = function.sample(np.random.default_rng(1000).uniform(size=(1000, len(function.bounds))))
     score = scorer(surrogate.scaling.Scaling.from_data(samples.bounds, samples.y, samples.responses), unseen)
     offline, online = Watch(score), Watch(score)
-    surrogate.fit(
+    surrogate.train(
         samples,
         network=NETWORK,
         seed=seed,

@@ -77,7 +77,7 @@ def train(weighting: str, samples: int, out: Path) -> dict[str, object]:
     torch.set_num_threads(1)
     start = time.perf_counter()
     rule = surrogate.ValuesOnly() if weighting == "values only" else surrogate.PerChannel()
-    model = surrogate.fit(Dataset.open(out / "plate.h5").head(samples), weighting=rule, seed=1)
+    model = surrogate.train(Dataset.open(out / "plate.h5").head(samples), weighting=rule, seed=1)
     seconds = time.perf_counter() - start
     model.save(out / f"plate_{samples}_{weighting.replace(' ', '_').lower()}.safetensors")
     found = errors(model, Dataset.open(out / "unseen.h5"))

@@ -5,6 +5,7 @@
 sequence of optimizers. `OnlineTraining` trains while the samples arrive. Nothing here knows finite elements.
 """
 
+from surrogate.choice import fit
 from surrogate.model import Surrogate, load
 from surrogate.monitor import History, Progress
 from surrogate.network import MLP
@@ -15,7 +16,7 @@ from surrogate.registry import register
 from surrogate.reservoir import Reservoir
 from surrogate.samples import Samples
 from surrogate.stream import Stream
-from surrogate.training import fit
+from surrogate.training import train
 from surrogate.weighting import Fixed, InverseDirichlet, PerChannel, ValuesOnly
 
 __all__ = [
@@ -37,4 +38,5 @@ __all__ = [
     "fit",
     "load",
     "register",
+    "train",
 ]

@@ -1,4 +1,4 @@
-"""Training: from samples to a surrogate."""
+"""Training by descent: from samples to a surrogate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 PIPELINE: tuple[Optimizer, ...] = (Adam(), LBFGS())
 
 
-def fit(
+def train(
     data: Data,
     *,
     network: Network | None = None,
@@ -40,7 +40,7 @@ def fit(
     device: str = "cpu",
     progress: Callable[[Progress], None] | None = None,
 ) -> Surrogate:
-    """Train a network on responses and, where the data holds them, on their Jacobians.
+    """Train a network by descent on responses and, where the data holds them, on their Jacobians.
 
     Args:
         data: Samples in physical units: `x` (N, n), `y` (N, m), `jacobian` (N, m, n) or None, `parameters`,

@@ -45,7 +45,7 @@ y = np.stack([(x**2).sum(axis=1), x.sum(axis=1)], axis=1)
 dy = np.stack([2 * x, np.ones_like(x)], axis=1)
 bounds = np.array([[-1.0, 1.0], [-1.0, 1.0]])
 Dataset.from_arrays(x, y, dy, description=Description("bowl", ("a", "b"), ("height", "sum"), bounds)).save("bowl.h5")
-network = surrogate.fit(Dataset.open("bowl.h5"), optimizers=(surrogate.LBFGS(iterations=200),))
+network = surrogate.train(Dataset.open("bowl.h5"), optimizers=(surrogate.LBFGS(iterations=200),))
 print(minimize(network, "height", at_least={"sum": 0.5}).x.round(1).tolist())
 """
     done = run(("dolfinx", "petsc4py", "mpi4py", "ufl", "basix", "fem"), script, tmp_path)

@@ -63,7 +63,7 @@ def train(
         dataset = dataset.head(samples)
     start = time.monotonic()
     with display() as update:
-        trained = surrogate.fit(
+        trained = surrogate.train(
             dataset,
             network=surrogate.MLP(width=width, depth=depth, activation=activation),
             weighting=_weighting(weighting),

@@ -213,6 +213,6 @@ def test_arrays_are_read_only_and_the_callers_own_are_not(path):
 def test_a_dataset_trains_and_is_predicted_although_it_is_read_only(path):
     surrogate = pytest.importorskip("surrogate")
     data = Dataset.open(path)
-    trained = surrogate.fit(data, optimizers=(surrogate.Adam(2),))
+    trained = surrogate.train(data, optimizers=(surrogate.Adam(2),))
     assert trained.predict(data.x)[0].shape == data.y.shape
     assert trained.provenance["digest"] == "fragile-1" and trained.provenance["samples"] == len(data)

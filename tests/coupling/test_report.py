@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coupling.report import errors, history_figure, parity_figure, write_report
-from surrogate import LBFGS, Adam, InverseDirichlet, Samples, fit
+from surrogate import LBFGS, Adam, InverseDirichlet, Samples, train
 
 BOUNDS = np.array([[0.0, 2.0], [10.0, 50.0]])
 UNITS = {"load": "N", "deflection": "mm", "width": "mm"}
@@ -38,7 +38,7 @@ class Shifted:
 
 @pytest.fixture(scope="module")
 def trained():
-    return fit(samples(12, seed=1), optimizers=(Adam(20), LBFGS(30)), validation=0.2)
+    return train(samples(12, seed=1), optimizers=(Adam(20), LBFGS(30)), validation=0.2)
 
 
 def test_errors_are_relative_to_the_standard_deviation():
@@ -93,7 +93,7 @@ def test_axes_carry_units(trained):
 
 def test_history_shows_weights_only_where_they_change(trained):
     assert len(history_figure(trained).axes) == 1
-    adaptive = fit(samples(12), weighting=InverseDirichlet(), optimizers=(Adam(20),))
+    adaptive = train(samples(12), weighting=InverseDirichlet(), optimizers=(Adam(20),))
     assert len(history_figure(adaptive).axes) == 2
 
 

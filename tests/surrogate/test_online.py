@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 import torch
 from torch import nn
 
-from surrogate import LBFGS, MLP, Adam, Fixed, InverseDirichlet, PerChannel, ValuesOnly, fit, load, register
+from surrogate import LBFGS, MLP, Adam, Fixed, InverseDirichlet, PerChannel, ValuesOnly, load, register, train
 from surrogate.active import nearest, spread
 from surrogate.checkpoint import KIND
 from surrogate.online import OnlineTraining
@@ -55,11 +55,11 @@ def test_online_training_reaches_the_error_of_offline_training_soon_after_the_la
     """In 500 iterations after it, where offline training takes 3000; network, weighting and data are the same."""
     ratios = []
     for seed in range(3):
-        train, unseen = five_samples(64, seed=seed), five_samples(500, seed=99)
-        offline = fit(train, network=MLP(24, 2), seed=seed)
+        known, unseen = five_samples(64, seed=seed), five_samples(500, seed=99)
+        offline = train(known, network=MLP(24, 2), seed=seed)
         settings = OnlineSettings(network=MLP(24, 2), seed=seed, expected=64)
-        training = OnlineTraining(train.parameters, train.responses, train.bounds, settings=settings)
-        stream(training, train, steps=20, each=1)
+        training = OnlineTraining(known.parameters, known.responses, known.bounds, settings=settings)
+        stream(training, known, steps=20, each=1)
         online = training.finish((LBFGS(500),))
         assert offline.history.step[-1] > 3000
         ratios.append([error(online, unseen) / error(offline, unseen) for error in (value_error, derivative_error)])

@@ -18,7 +18,7 @@ assert (torch.get_default_dtype(), torch.get_num_threads(), torch.initial_seed()
 assert not torch.cuda.is_initialized()
 x = np.linspace(0.0, 1.0, 8)[:, None]
 data = surrogate.Samples(x, x**2, 2 * x[:, :, None], ("x",), ("y",), np.array([[0.0, 1.0]]))
-model = surrogate.fit(data, optimizers=(surrogate.LBFGS(20),))
+model = surrogate.train(data, optimizers=(surrogate.LBFGS(20),))
 print(model.evaluate([0.5])[0][0])
 """
 

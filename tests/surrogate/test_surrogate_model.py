@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from coupling.contract import Model, checked_evaluation, describe
-from surrogate import LBFGS, MLP, Adam, fit, load, register
+from surrogate import LBFGS, MLP, Adam, load, register, train
 from surrogate.files import FORMAT, VERSION
 
 SHORT = (Adam(20), LBFGS(20))
@@ -22,7 +22,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def trained(data):
-    return fit(data, optimizers=SHORT)
+    return train(data, optimizers=SHORT)
 
 
 @register
@@ -115,7 +115,7 @@ def test_saving_leaves_one_file_and_a_failed_save_none(trained, tmp_path):
 
 def test_a_registered_network_of_the_user_trains_saves_and_loads(tmp_path):
     data = five_samples(16, seed=0)
-    surrogate = fit(data, network=Skip(5), optimizers=SHORT)
+    surrogate = train(data, network=Skip(5), optimizers=SHORT)
     step = np.array([0.0, 0.0, 1e-5, 0.0, 0.0, 0.0])
     difference = (surrogate.evaluate(step)[0] - surrogate.evaluate(-step)[0]) / 2e-5
     assert np.allclose(surrogate.evaluate(0 * step)[1][:, 2], difference, rtol=1e-6)
@@ -131,7 +131,7 @@ def test_an_unregistered_network_trains_but_is_not_saved(tmp_path):
         def build(self, n, m, generator):
             return MLP(4, 1).build(n, m, generator)
 
-    surrogate = fit(five_samples(8, seed=0), network=Hidden(), optimizers=(Adam(5),))
+    surrogate = train(five_samples(8, seed=0), network=Hidden(), optimizers=(Adam(5),))
     with pytest.raises(ValueError, match=r"'Hidden' is not registered: decorate it"):
         surrogate.save(tmp_path / "model.safetensors")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from surrogate import LBFGS, MLP, Adam, Fixed, InverseDirichlet, PerChannel, ValuesOnly, fit
+from surrogate import LBFGS, MLP, Adam, Fixed, InverseDirichlet, PerChannel, ValuesOnly, train
 
 SHORT = (Adam(30), LBFGS(30))
 
@@ -18,8 +18,8 @@ def data():
 
 @pytest.mark.slow
 def test_sensitivities_cut_the_error_on_unseen_points_of_the_borehole_function():
-    train, unseen = borehole_samples(32, seed=1), borehole_samples(500, seed=2)
-    sobolev, values = (fit(train, weighting=weighting) for weighting in (PerChannel(), ValuesOnly()))
+    data, unseen = borehole_samples(32, seed=1), borehole_samples(500, seed=2)
+    sobolev, values = (train(data, weighting=weighting) for weighting in (PerChannel(), ValuesOnly()))
     assert value_error(sobolev, unseen) < 0.01
     assert value_error(sobolev, unseen) < value_error(values, unseen) / 4
     assert derivative_error(sobolev, unseen) < derivative_error(values, unseen) / 3
@@ -30,7 +30,7 @@ def test_a_quadratic_is_recovered_with_its_derivatives():
         return (x[0] ** 2 + 0.5 * x[0] * x[1] - 3.0 * x[1])[None]
 
     bounds = [[-1.0, 2.0], [0.0, 5.0]]
-    surrogate = fit(sample(quadratic, bounds, 24, seed=0), optimizers=(LBFGS(500),), decay=1e-7)
+    surrogate = train(sample(quadratic, bounds, 24, seed=0), optimizers=(LBFGS(500),), decay=1e-7)
     unseen = sample(quadratic, bounds, 200, seed=1)
     assert value_error(surrogate, unseen) < 2e-3
     assert derivative_error(surrogate, unseen) < 1e-2
@@ -38,7 +38,7 @@ def test_a_quadratic_is_recovered_with_its_derivatives():
 
 def test_the_same_seed_gives_the_same_surrogate_and_another_seed_another(data):
     first, again, other = (
-        fit(data, optimizers=(Adam(10, batch=5), LBFGS(10)), seed=seed, validation=0.2) for seed in (3, 3, 4)
+        train(data, optimizers=(Adam(10, batch=5), LBFGS(10)), seed=seed, validation=0.2) for seed in (3, 3, 4)
     )
     assert np.array_equal(first.predict(data.x)[1], again.predict(data.x)[1])
     assert not np.array_equal(first.predict(data.x)[1], other.predict(data.x)[1])
@@ -46,14 +46,14 @@ def test_the_same_seed_gives_the_same_surrogate_and_another_seed_another(data):
 
 def test_jacobians_are_not_looked_at_without_weight_on_them(data):
     bare = replace(data, jacobian=None)
-    with_data, without = fit(data, weighting=ValuesOnly(), optimizers=SHORT), fit(bare, optimizers=SHORT)
+    with_data, without = train(data, weighting=ValuesOnly(), optimizers=SHORT), train(bare, optimizers=SHORT)
     assert np.array_equal(with_data.predict(data.x)[0], without.predict(data.x)[0])
-    zero = fit(data, weighting=Fixed(2.0, 0.0), optimizers=SHORT)
+    zero = train(data, weighting=Fixed(2.0, 0.0), optimizers=SHORT)
     assert np.allclose(zero.predict(data.x)[0], without.predict(data.x)[0])
 
 
 def test_scaled_weights_train_the_same(data):
-    once, tenfold = (fit(data, weighting=Fixed(w, 0.5 * w), optimizers=(Adam(20),)) for w in (1.0, 10.0))
+    once, tenfold = (train(data, weighting=Fixed(w, 0.5 * w), optimizers=(Adam(20),)) for w in (1.0, 10.0))
     assert np.allclose(once.predict(data.x)[0], tenfold.predict(data.x)[0], rtol=1e-6)
 
 
@@ -63,12 +63,12 @@ def test_units_of_the_data_do_not_matter(data):
     other = replace(
         data, x=data.x * k, bounds=data.bounds * k[:, None], y=data.y * c, jacobian=data.jacobian * c[:, None] / k
     )
-    ours, theirs = fit(data, optimizers=(Adam(20),)), fit(other, optimizers=(Adam(20),))
+    ours, theirs = train(data, optimizers=(Adam(20),)), train(other, optimizers=(Adam(20),))
     assert np.allclose(ours.predict(data.x)[0] * c, theirs.predict(other.x)[0], rtol=1e-6)
 
 
 def test_the_best_moment_on_the_held_out_samples_is_kept(data):
-    surrogate = fit(data, validation=0.25, weighting=ValuesOnly(), optimizers=(Adam(200, 0.02), LBFGS(100)))
+    surrogate = train(data, validation=0.25, weighting=ValuesOnly(), optimizers=(Adam(200, 0.02), LBFGS(100)))
     history = surrogate.history
     assert history.best == history.step[np.argmin(history.validation)]
     assert history.best < history.step[-1]
@@ -76,19 +76,19 @@ def test_the_best_moment_on_the_held_out_samples_is_kept(data):
 
 
 def test_patience_ends_a_stage_early(data):
-    stages = fit(data, validation=0.25, optimizers=(Adam(500, 0.05, patience=20), LBFGS(10))).history.stages
+    stages = train(data, validation=0.25, optimizers=(Adam(500, 0.05, patience=20), LBFGS(10))).history.stages
     assert stages[0][1] < 500
     assert stages[1][1] > stages[0][1]
 
 
 def test_without_held_out_samples_the_objective_decides(data):
-    history = fit(data, optimizers=SHORT).history
+    history = train(data, optimizers=SHORT).history
     assert np.isnan(history.validation).all()
     assert history.best == history.step[np.argmin(history.train)]
 
 
 def test_networks_are_not_compared_across_changes_of_the_weights(data):
-    history = fit(data, weighting=InverseDirichlet(interval=10), optimizers=(Adam(60),)).history
+    history = train(data, weighting=InverseDirichlet(interval=10), optimizers=(Adam(60),)).history
     changes = history.step[1:][(np.diff(history.weights, axis=0) != 0).any(axis=(1, 2))]
     assert len(changes) >= 4
     assert history.best >= changes[-1]
@@ -96,7 +96,7 @@ def test_networks_are_not_compared_across_changes_of_the_weights(data):
 
 def test_progress_is_told_in_order(data):
     seen = []
-    fit(data, optimizers=SHORT, validation=0.2, progress=seen.append)
+    train(data, optimizers=SHORT, validation=0.2, progress=seen.append)
     assert [record.stage for record in seen] == ["Adam"] * 6 + ["L-BFGS"] * 3
     assert (seen[-1].step, seen[-1].of) == (30, 30)
     assert all(np.isfinite([record.train, record.validation]).all() for record in seen)
@@ -107,7 +107,7 @@ def test_an_interruption_returns_the_best_so_far(data):
         if record.stage == "L-BFGS":
             raise KeyboardInterrupt
 
-    surrogate = fit(data, optimizers=SHORT, progress=interrupt)
+    surrogate = train(data, optimizers=SHORT, progress=interrupt)
     assert surrogate.history.interrupted
     assert surrogate.history.best > 0
     assert np.isfinite(surrogate.predict(data.x)[0]).all()
@@ -122,7 +122,7 @@ class Interrupted:
 
 def test_an_interruption_before_anything_was_learned_goes_through(data):
     with pytest.raises(KeyboardInterrupt):
-        fit(data, optimizers=(Interrupted(),))
+        train(data, optimizers=(Interrupted(),))
 
 
 @dataclass(frozen=True)
@@ -141,14 +141,14 @@ class Exploding:
 
 
 def test_training_that_explodes_falls_back_to_the_best(data):
-    history = fit(data, optimizers=(Exploding(50), LBFGS(20))).history
+    history = train(data, optimizers=(Exploding(50), LBFGS(20))).history
     assert history.stages[0] == ("exploding", 50)
     assert np.isfinite(history.train).all()
 
 
 def test_training_that_explodes_at_once_raises(data):
     with pytest.raises(ArithmeticError, match="the loss is nan after 5 steps of exploding"):
-        fit(data, optimizers=(Exploding(1),))
+        train(data, optimizers=(Exploding(1),))
 
 
 @pytest.mark.parametrize(
@@ -163,35 +163,35 @@ def test_training_that_explodes_at_once_raises(data):
 )
 def test_settings_out_of_range_are_refused(data, settings, message):
     with pytest.raises(ValueError, match=message):
-        fit(data, **settings)
+        train(data, **settings)
 
 
 def test_weighing_sensitivities_that_are_not_there_is_refused(data):
     with pytest.raises(ValueError, match=r"PerChannel.* holds no Jacobians; use ValuesOnly"):
-        fit(replace(data, jacobian=None), weighting=PerChannel())
+        train(replace(data, jacobian=None), weighting=PerChannel())
 
 
 def test_a_constant_response_is_refused(data):
     y = data.y.copy()
     y[:, 2] = 5.0
     with pytest.raises(ValueError, match="constant over all 16 samples: 'q2'"):
-        fit(replace(data, y=y))
+        train(replace(data, y=y))
 
 
 def test_training_in_batches_lowers_the_objective_on_all_samples(data):
-    history = fit(data, network=MLP(8, 1), optimizers=(Adam(300, 0.02, batch=4),)).history
+    history = train(data, network=MLP(8, 1), optimizers=(Adam(300, 0.02, batch=4),)).history
     assert history.train[-1] < 0.3 * history.train[0]
 
 
 def test_held_out_samples_do_not_touch_the_scaling(data):
     """Responses of the held-out samples change nothing but the score."""
-    held = fit(data, validation=0.25, optimizers=(Adam(1),)).scaling
+    held = train(data, validation=0.25, optimizers=(Adam(1),)).scaling
     order = torch.Generator().manual_seed(0)
     MLP().build(6, 5, order)
     out = torch.randperm(16, generator=order)[:4].numpy()
     y = data.y.copy()
     y[out] += 1e3
-    moved = fit(replace(data, y=y), validation=0.25, optimizers=(Adam(1),)).scaling
+    moved = train(replace(data, y=y), validation=0.25, optimizers=(Adam(1),)).scaling
     assert np.array_equal(held.y_center, moved.y_center) and np.array_equal(held.y_scale, moved.y_scale)
     rest = np.delete(data.y, out, axis=0)
     assert np.allclose(held.y_center, rest.mean(axis=0)) and np.allclose(held.y_scale, rest.std(axis=0))
@@ -223,7 +223,7 @@ class Broken:
 
 def test_a_failure_before_training_begins_is_not_masked(data):
     with pytest.raises(RuntimeError, match="the cause"):
-        fit(data, optimizers=(Broken(),))
+        train(data, optimizers=(Broken(),))
 
 
 def test_a_surrogate_knows_how_many_samples_of_what_it_was_trained_on(data):
@@ -232,5 +232,5 @@ def test_a_surrogate_knows_how_many_samples_of_what_it_was_trained_on(data):
         provenance={"design": "sobol", "seed": 3},
         description=SimpleNamespace(digest="five-1"),
     )
-    provenance = fit(described, optimizers=(Adam(1),)).provenance
+    provenance = train(described, optimizers=(Adam(1),)).provenance
     assert provenance == {"design": "sobol", "seed": 3, "digest": "five-1", "samples": 16}

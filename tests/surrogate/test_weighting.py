@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from surrogate import Adam, Fixed, InverseDirichlet, PerChannel, ValuesOnly, fit
+from surrogate import Adam, Fixed, InverseDirichlet, PerChannel, ValuesOnly, train
 from surrogate.loss import Targets
 from surrogate.objective import Objective
 from surrogate.weighting import Terms, Weights
@@ -100,7 +100,7 @@ def test_objective_hands_each_term_its_own_gradient():
 
 
 def test_adaptive_weights_change_during_training_and_are_recorded():
-    surrogate = fit(five_samples(16, seed=0), weighting=InverseDirichlet(interval=5), optimizers=(Adam(20),))
+    surrogate = train(five_samples(16, seed=0), weighting=InverseDirichlet(interval=5), optimizers=(Adam(20),))
     weights = surrogate.history.weights
     assert weights.shape == (4, 5, 7)
     assert (weights[-1] != weights[0]).any()
@@ -112,11 +112,11 @@ def test_a_weighting_gone_wrong_is_named():
             return Weights(-weights.values)
 
     with pytest.raises(ArithmeticError, match=r"Negative.* not finite at step 5"):
-        fit(five_samples(8, seed=0), weighting=Negative(), optimizers=(Adam(10),))
+        train(five_samples(8, seed=0), weighting=Negative(), optimizers=(Adam(10),))
 
 
 def test_per_channel_is_exported_as_the_default():
-    surrogate = fit(five_samples(8, seed=0), optimizers=(Adam(5),))
+    surrogate = train(five_samples(8, seed=0), optimizers=(Adam(5),))
     assert (surrogate.history.weights[0][:, 1:] > 0.0).all()
     assert PerChannel().uses_jacobian
 
@@ -128,5 +128,5 @@ def test_per_channel_measures_a_response_without_any_slope_by_the_response_itsel
     data = five_samples(16, seed=0)
     jacobian = data.jacobian.copy()
     jacobian[:, 1] = 0.0
-    history = fit(replace(data, jacobian=jacobian), optimizers=(Adam(5),)).history
+    history = train(replace(data, jacobian=jacobian), optimizers=(Adam(5),)).history
     assert np.isfinite(history.train).all()
