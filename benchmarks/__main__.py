@@ -21,6 +21,7 @@ NAMES = (
     "generate_overhead",
     "written_samples",
     "scheduler_simulation",
+    "protocol",
 )
 LONG = ("forward_solve", "ensemble_efficiency", "ensemble_memory", "online_training", "active_sampling")
 """Minutes each: run by name alone."""

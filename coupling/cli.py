@@ -14,6 +14,7 @@ import typer
 
 from coupling.abort import install_abort_hook, last_words, ranks, settle
 from coupling.commands.check import check
+from coupling.commands.export_model import export_model
 from coupling.commands.generate import generate
 from coupling.commands.infill import infill
 from coupling.commands.info import info
@@ -31,6 +32,7 @@ from coupling.world import RootFailed, launched_rank
 
 _DEBUG = "SOBOFEM_DEBUG"
 _WITHOUT_MPI = (
+    "export-model",
     "infill",
     "info",
     "merge",
@@ -53,7 +55,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Finite-element models, their exact sensitivities, and the neural surrogates trained on both.",
 )
-for _command in (check, generate, stream, slurm, status, info, verify, merge, infill, train, report, optimize):
+_COMMANDS = (check, generate, stream, slurm, status, info, verify, merge, infill, train, report, export_model, optimize)
+for _command in _COMMANDS:
     app.command()(_command)
 
 

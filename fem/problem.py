@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpi4py import MPI
 import dolfinx
@@ -23,7 +23,7 @@ from fem.geometry import Orientation
 from fem.history import History, LocalUnknown, in_order
 from fem.linear_solver import DIRECT, SYMMETRIC, Options
 from fem.load_path import LoadPath
-from fem.parameters import Parameter, Shape
+from fem.parameters import Binding, Parameter, Shape
 from fem.recursion import Recursion
 from fem.responses import Combination, Response
 from fem.sensitivity import METHODS, Method, Sensitivity, by_parameters
@@ -31,6 +31,24 @@ from fem.simulation import Simulation, Step
 
 BOUNDS_TOLERANCE = 1e-9
 """Part of an interval by which a value may miss it: round-off of scaling there and back."""
+
+
+class Parts(NamedTuple):
+    """What a problem is differentiated with, for what is differentiated beside its responses: `fem.fields`.
+
+    Attributes:
+        solve: Brings the problem to equilibrium at x (n,), unless it is there. Collective.
+        equilibrium: Solves with the tangent there.
+        sensitivity: Derivatives of the residual.
+        bindings: The parameters.
+        coordinates: Of the mesh before any shape changes.
+    """
+
+    solve: Callable[[ArrayLike], None]
+    equilibrium: Equilibrium
+    sensitivity: Sensitivity
+    bindings: Sequence[Binding]
+    coordinates: np.ndarray
 
 
 class Problem:
@@ -151,6 +169,11 @@ class Problem:
     def bounds(self) -> np.ndarray:
         """The box that the inputs live in, (n, 2)."""
         return self._bounds.copy()
+
+    @property
+    def parts(self) -> Parts:
+        """What the state at the end of the load path is differentiated with."""
+        return Parts(self._solve, self._equilibrium, self._sensitivity, self._bindings, self._coordinates)
 
     def close(self) -> None:
         """Free the solver's memory; the problem can't be evaluated any more. Collective.

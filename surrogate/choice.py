@@ -1,17 +1,140 @@
-"""From samples to the surrogate that suits them."""
+"""From samples to the surrogate that suits them, with no settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from typing import Any
 
+import numpy as np
+import torch
+
+from surrogate.cross_validation import Unseen, cross_validate
+from surrogate.families import FAMILIES, Family, Learned, Watch
+from surrogate.loss import Targets
+from surrogate.mixture import Mixture, MixtureModule, spread
 from surrogate.model import Surrogate
-from surrogate.monitor import Progress
-from surrogate.samples import Data
-from surrogate.training import train
+from surrogate.monitor import History, Progress
+from surrogate.samples import Data, Samples
+from surrogate.scaling import Scaling
+from surrogate.stacking import calibrated
+from surrogate.training import scaled_targets
 
 
 def fit(
-    data: Data, *, seed: int = 0, device: str = "cpu", progress: Callable[[Progress], None] | None = None
+    data: Data,
+    *,
+    families: Sequence[Family] = FAMILIES,
+    seed: int = 0,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Surrogate:
-    """Learn responses and, where the data holds them, their Jacobians."""
-    return train(data, seed=seed, device=device, progress=progress)
+    """Learn responses and, where the data holds them, their Jacobians, by whatever suits the samples best.
+
+    Each family is trained without one part of the samples after the other and judged by that part, values and slopes.
+    The surrogate is the weighted mean of those that help (stacking), trained on all samples; the weights of a response
+    are its own. The same held-out predictions calibrate its standard deviations: `Surrogate.uncertainty`.
+
+    Args:
+        data: Samples in physical units, as for `train`.
+        families: What to choose from.
+        seed: Decides everything that is drawn; the same seed gives the same surrogate on the same machine.
+        progress: Called every few steps with a `Progress`.
+
+    Returns:
+        The surrogate. Its `provenance` tells under `choice` the weights of the families, their errors on samples not
+        seen, and why others were left out.
+
+    Raises:
+        TypeError: If `data` lacks an attribute.
+        ValueError: If the data can't be learned from, or no family is given.
+        ArithmeticError: If all families fail.
+    """
+    samples = Samples.of(data)
+    if not families:
+        raise ValueError("families is empty; expected at least one")
+    if len({family.name for family in families}) < len(families):
+        raise ValueError(f"families of one name can't be told apart: {[family.name for family in families]}")
+    if not isinstance(seed, Integral):
+        raise ValueError(f"seed is {seed!r}; expected a whole number")
+    scaling = Scaling.from_data(samples.bounds, samples.y, samples.responses)
+    targets = scaled_targets(scaling, samples.x, samples.y, samples.jacobian, device="cpu")
+    watch = _watch(progress)
+    refused = {family.name: family.refuses(targets) for family in families}
+    able = [family for family in families if not refused[family.name]]
+    if not able:
+        raise ValueError("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
+    unseen = cross_validate(able, targets, seed=int(seed), watch=watch)
+    network, module, main = _mix(unseen, targets, seed=int(seed), watch=watch)
+    dropped = {name: reason for name, reason in refused.items() if reason} | unseen.dropped
+    return Surrogate(
+        module=module,
+        network=network,
+        scaling=scaling,
+        parameters=samples.parameters,
+        responses=samples.responses,
+        bounds=samples.bounds,
+        units=samples.units,
+        provenance={
+            **samples.provenance,
+            "samples": len(samples.x),
+            "choice": _reasons(unseen, samples.responses, dropped),
+        },
+        history=_history(main),
+    )
+
+
+def _mix(unseen: Unseen, targets: Targets, *, seed: int, watch: Watch) -> tuple[Mixture, MixtureModule, Learned]:
+    """Weights from what was not seen, then all that have a share trained on all samples; the weightiest comes last."""
+    m, n = targets.y.shape[1], targets.x.shape[1]
+    weights = unseen.weights
+    used = torch.nonzero(weights.sum(0) > 0.0).flatten().tolist()
+    learned = [unseen.families[f].learn(targets, seed=seed, watch=watch) for f in used]
+    network = Mixture(tuple(part.network for part in learned))
+    module = MixtureModule([part.module for part in learned], n, m)
+    module.weights.copy_(weights[:, used])
+    variances = spread(unseen.means, unseen.variances, weights)
+    mixed = (unseen.means * weights.unsqueeze(1)).sum(-1) - unseen.labels
+    for r in range(m):
+        for k in range(1 + n):
+            there = unseen.known[:, r, k]
+            if there.any():
+                module.gain[r, k], module.floor[r, k] = calibrated(mixed[there, r, k], variances[there, r, k])
+    return network, module.eval(), learned[int(weights[:, used].sum(0).argmax())]
+
+
+def _reasons(unseen: Unseen, responses: tuple[str, ...], dropped: dict[str, str]) -> dict[str, Any]:
+    """What was chosen and why, as plain values."""
+    errors = unseen.relative_errors()
+    names = [family.name for family in unseen.families]
+    weights = unseen.weights
+    return {
+        "errors": {
+            name: {"values": float(errors[0, f]), "slopes": float(errors[1, f])} for f, name in enumerate(names)
+        },
+        "shares": dict(zip(names, weights.mean(0).tolist(), strict=True)),
+        "weights": {
+            name: dict(zip(names, row, strict=True)) for name, row in zip(responses, weights.tolist(), strict=True)
+        },
+        "dropped": dropped,
+    }
+
+
+def _history(learned: Learned) -> History:
+    """The course of the family with the greatest weight."""
+    steps = learned.steps.numpy()
+    return History(
+        step=steps,
+        train=learned.losses.numpy(),
+        validation=np.full(len(steps), np.nan),
+        weights=np.repeat(learned.weights.numpy()[None], len(steps), axis=0),
+        stages=(("L-BFGS", int(steps[-1])),),
+        best=int(steps[-1]),
+    )
+
+
+def _watch(progress: Callable[[Progress], None] | None) -> Watch:
+    def watch(what: str, step: int, of: int, loss: float) -> None:
+        if progress is not None:
+            progress(Progress(what, step, of, loss, float("nan")))
+
+    return watch

@@ -42,17 +42,30 @@ def write(path: str | PathLike[str], tensors: dict[str, Tensor], record: dict[st
         "record": json.dumps(record, default=str),
     }
     content = to_bytes({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=metadata)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    replace(target, content)
+
+
+def replace(path: str | PathLike[str], content: bytes) -> None:
+    """Write bytes to a file in one move: what was there before stays until all of them are on disk.
+
+    Raises:
+        OSError: If the file can't be written; its `filename` is the path given, and nothing is left beside it.
+    """
+    target = Path(path)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise OSError(error.errno, f"can't be written: {error.strerror}", str(path)) from error
 
 
 def read(path: str | PathLike[str], kind: str = FORMAT) -> tuple[dict[str, Tensor], dict[str, Any]]:

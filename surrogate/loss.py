@@ -1,4 +1,4 @@
-"""Loss terms: one per response, and one per entry (response, parameter) of the Jacobian."""
+"""Loss terms: one per response, one per entry of its Jacobian, and one per entry of its Hessian's action."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from surrogate.curvature import value_jacobian_and_action
 from surrogate.jacobian import value_and_jacobian
 
 
@@ -15,15 +16,47 @@ from surrogate.jacobian import value_and_jacobian
 class Targets:
     """Scaled samples as tensors.
 
+    With n inputs and m responses there are m × T loss terms, in this order of columns: the response, its n slopes,
+    and, where actions are given, their n entries; T is 1 + n or 1 + 2n.
+
     Attributes:
         x: Inputs (N, n).
         y: Responses (N, m).
-        jacobian: Jacobians (N, m, n), or None.
+        jacobian: Jacobians (N, m, n), or None; zero where a label is missing.
+        directions: Directions (N, n) that the Hessians act on, or None.
+        actions: Hessian of each response times the direction (N, m, n), or None; zero where a label is missing.
+        presence: What the squared errors of slopes and actions count, (N, m, T − 1); None where each counts once.
+            `of_labels` has missing labels count nothing, and the others more than once, so that a mean over samples
+            is one over labels.
     """
 
     x: Tensor
     y: Tensor
     jacobian: Tensor | None
+    directions: Tensor | None = None
+    actions: Tensor | None = None
+    presence: Tensor | None = None
+
+    @classmethod
+    def of_labels(
+        cls,
+        x: Tensor,
+        y: Tensor,
+        jacobian: Tensor | None,
+        directions: Tensor | None = None,
+        actions: Tensor | None = None,
+    ) -> Self:
+        """Targets from labels that are NaN where they are missing.
+
+        The labels that are there count N over their number: their mean squares are exact over all of these samples,
+        and without bias over batches.
+        """
+        derivatives = _joined(jacobian, actions)
+        if derivatives is None or not derivatives.isnan().any():
+            return cls(x, y, jacobian, directions, actions)
+        known = (~derivatives.isnan()).to(x.dtype)
+        presence = known / known.mean(0).clamp(min=1.0 / len(x))
+        return cls(x, y, _zeroed(jacobian), _zeroed(directions), _zeroed(actions), presence)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -31,53 +64,73 @@ class Targets:
 
     def select(self, rows: Tensor) -> Self:
         """The samples of these row numbers."""
-        jacobian = None if self.jacobian is None else self.jacobian[rows]
-        return type(self)(self.x[rows], self.y[rows], jacobian)
+        parts = (self.x, self.y, self.jacobian, self.directions, self.actions, self.presence)
+        return type(self)(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
 
     def mean_squares(self) -> Tensor:
-        """Mean square of each target (m, 1 + n): the losses of a network that predicts zero."""
-        return squared_errors(
-            self, torch.zeros_like(self.y), None if self.jacobian is None else torch.zeros_like(self.jacobian)
-        )
+        """Mean square of each target (m, T): the losses of a network that predicts zero."""
+        zeros = (None if labels is None else torch.zeros_like(labels) for labels in (self.jacobian, self.actions))
+        return squared_errors(self, torch.zeros_like(self.y), *zeros)
 
 
-def squared_errors(targets: Targets, y: Tensor, jacobian: Tensor | None) -> Tensor:
-    """Mean squared residual of each term.
+def squared_errors(targets: Targets, y: Tensor, jacobian: Tensor | None, actions: Tensor | None = None) -> Tensor:
+    """Mean squared residual of each term, over the labels that are there.
 
     Args:
         targets: N samples of m responses in n inputs.
         y: Predicted responses (N, m).
         jacobian: Predicted Jacobians (N, m, n), or None.
+        actions: Predicted actions of the Hessians (N, m, n), or None.
 
     Returns:
-        (m, 1 + n): responses in column 0, their derivative by input j in column 1 + j. Without Jacobians,
-        in the targets or in the prediction, those columns are zero.
+        (m, T): responses in column 0, their derivative by input j in column 1 + j, and entry j of the Hessian's
+        action in column 1 + n + j. What is neither in the targets nor in the prediction is zero.
     """
     values = (y - targets.y).square().mean(0).unsqueeze(1)
-    if jacobian is None or targets.jacobian is None:
-        slopes = values.new_zeros(y.shape[1], targets.x.shape[1])
-    else:
-        slopes = (jacobian - targets.jacobian).square().mean(0)
-    return torch.cat((values, slopes), dim=1)
+    errors = [_squares(jacobian, targets.jacobian, targets)]
+    if targets.actions is not None:
+        errors.append(_squares(actions, targets.actions, targets))
+    squares = torch.cat(errors, dim=2)
+    if targets.presence is not None:
+        squares = squares * targets.presence
+    return torch.cat((values, squares.mean(0)), dim=1)
 
 
 def term_losses(module: nn.Module, targets: Targets, *, jacobian: bool = True) -> Tensor:
-    """Mean squared residual of each term (m, 1 + n), differentiable by the parameters of the module.
+    """Mean squared residual of each term (m, T), differentiable by the parameters of the module.
 
     Args:
         module: Maps (N, n) to (N, m).
         targets: What it should give.
-        jacobian: Whether to differentiate the module; derivative terms are zero otherwise.
+        jacobian: Whether to differentiate the module; all terms but those of the responses are zero otherwise.
     """
-    if jacobian and targets.jacobian is not None:
+    if not jacobian or targets.jacobian is None:
+        return squared_errors(targets, module(targets.x), None)
+    if targets.directions is None:
         return squared_errors(targets, *value_and_jacobian(module, targets.x))
-    return squared_errors(targets, module(targets.x), None)
+    return squared_errors(targets, *value_jacobian_and_action(module, targets.x, targets.directions))
 
 
 def weighted(losses: Tensor, weights: Tensor, mean_squares: Tensor) -> Tensor:
-    """Weighted sum of losses over the weighted sum of the targets' mean squares, all (m, 1 + n).
+    """Weighted sum of losses over the weighted sum of the targets' mean squares, all (m, T).
 
     It is 1 for a network that predicts zero, whatever the weights, the number of terms and their scales:
     learning rates and decay keep their meaning as weights change.
     """
     return (weights * losses).sum() / (weights * mean_squares).sum()
+
+
+def _squares(predicted: Tensor | None, wanted: Tensor | None, targets: Targets) -> Tensor:
+    """Squared errors (N, m, n); zero where one of the two is None."""
+    if predicted is None or wanted is None:
+        return targets.y.new_zeros(*targets.y.shape, targets.x.shape[1])
+    return (predicted - wanted).square()
+
+
+def _joined(jacobian: Tensor | None, actions: Tensor | None) -> Tensor | None:
+    parts = [part for part in (jacobian, actions) if part is not None]
+    return torch.cat(parts, dim=2) if parts else None
+
+
+def _zeroed(labels: Tensor | None) -> Tensor | None:
+    return None if labels is None else labels.nan_to_num(nan=0.0)

@@ -63,7 +63,7 @@ class Surrogate:
         return y[0], None if dy is None else dy[0]
 
     def predict(
-        self, x: ArrayLike, *, jacobian: bool = True, extrapolate: bool = False, chunk: int = 4096
+        self, x: ArrayLike, *, jacobian: bool = True, extrapolate: bool = False, chunk: int = 512
     ) -> tuple[Array, Array | None]:
         """Responses (N, m) and, unless declined, dy/dx (N, m, n), in physical units at points x (N, n).
 
@@ -86,6 +86,39 @@ class Surrogate:
             y[rows] = self.scaling.unscale_y(values)
             if dy is not None:
                 dy[rows] = self.scaling.unscale_jacobian(slopes)
+        return y, dy
+
+    def uncertainty(self, x: ArrayLike, *, extrapolate: bool = False, chunk: int = 1024) -> tuple[Array, Array]:
+        """Standard deviations of responses (N, m) and of dy/dx (N, m, n), in physical units at points x (N, n).
+
+        Intervals of 1.96 standard deviations are to cover 95 % of the true values.
+
+        Args:
+            x: Points, one a row.
+            extrapolate: Whether points outside the bounds are welcome: nothing was learned there.
+            chunk: Points that go through the network at once.
+
+        Raises:
+            TypeError: If the network doesn't offer any: `train` gives none, `fit` and `train_ensemble` do.
+            ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
+        """
+        offered = getattr(self.module, "standard_deviation", None)
+        if offered is None:
+            raise TypeError(
+                f"{type(self.network).__name__} offers no standard deviation; use surrogate.fit or train_ensemble"
+            )
+        points = as_points(x, self.parameters)
+        if not extrapolate:
+            check_inside(points, self.bounds, self.parameters)
+        y = np.empty((len(points), len(self.responses)))
+        dy = np.empty((*y.shape, len(self.parameters)))
+        scaled = torch.from_numpy(self.scaling.scale_x(points))
+        for start in range(0, len(points), chunk):
+            rows = slice(start, start + chunk)
+            with torch.no_grad():
+                deviation, slopes = offered(scaled[rows])
+            y[rows] = deviation.numpy() * self.scaling.y_scale
+            dy[rows] = self.scaling.unscale_jacobian(slopes.numpy())
         return y, dy
 
     def _chunks(self, x: Array, jacobian: bool, size: int) -> Iterator[tuple[slice, Array, Array]]:

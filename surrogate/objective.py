@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
-from surrogate.loss import Targets, term_losses, weighted
-from surrogate.weighting import Terms, Weighting
+from surrogate.loss import Targets, term_losses
+from surrogate.weighting import Terms, Weighting, Weights
+from surrogate.weighting.residuals import residuals
+
+SAME = 1e-3
 
 
 class Objective:
@@ -19,7 +25,7 @@ class Objective:
         targets: Scaled training samples.
         weights: Current weights of the terms, a `surrogate.weighting.Weights`.
         parameters: What an optimizer may change.
-        mean_squares: Of the targets (m, 1 + n): what the losses are relative to.
+        mean_squares: Of the targets (m, T): what the losses are relative to.
         decay: What multiplies the sum of squared weights, N considered.
         updated: Step of the last update of the weights.
     """
@@ -41,18 +47,24 @@ class Objective:
         self.decay, self.updated = decay / len(targets), updated
         self._matrices = [p for p in self.parameters if p.ndim > 1]
         self._generator = generator
+        self._combine: tuple[Tensor, Callable[[Tensor], Tensor]] | None = None
 
     def __call__(self, rows: Tensor | None = None) -> Tensor:
         """The objective on all samples, or on those of the given row numbers; differentiable."""
-        return self.of(self.targets if rows is None else self.targets.select(rows))
+        samples = self.weights.samples
+        if rows is None:
+            return self._sum(self.targets, samples)
+        return self._sum(self.targets.select(rows), None if samples is None else samples[rows])
 
     def of(self, targets: Targets) -> Tensor:
-        """The objective on samples that needn't be its own, measured as its own are; differentiable."""
-        losses = term_losses(self.module, targets, jacobian=self.weighting.uses_jacobian)
-        loss = weighted(losses, self.weights.values, self.mean_squares)
-        if self.decay:
-            loss = loss + self.decay * torch.stack([W.square().sum() for W in self._matrices]).sum()
-        return loss
+        """The objective on samples that needn't be its own, measured as its own are; differentiable.
+
+        Raises:
+            ValueError: If its own samples have weights of their own, which others have not.
+        """
+        if self.weights.samples is not None and targets is not self.targets:
+            raise ValueError(f"{self.weighting} weighs the single samples that it knows; give it weights per term")
+        return self._sum(targets, self.weights.samples)
 
     def batches(self, size: int | None) -> list[Tensor | None]:
         """Row numbers of each batch of one pass in random order; `[None]`, all at once, unless N > size."""
@@ -63,32 +75,101 @@ class Objective:
         return list(order.to(self.targets.x.device).split(size))
 
     def reweigh(self, step: int, targets: Targets | None = None) -> bool:
-        """Let the weighting update its weights if that is due after `step` steps; True if it did.
+        """Let the weighting update its weights if that is due after `step` steps.
+
+        Weights whose ratios have changed by less than a thousandth since they last changed stay what they are: what an
+        optimizer has learned of the objective still holds.
 
         Args:
             step: Steps done so far.
             targets: Samples to judge the terms by; its own where None.
 
+        Returns:
+            True if the weights have changed.
+
         Raises:
-            ArithmeticError: If a weight is negative, NaN or infinite.
+            ArithmeticError: If a weight is NaN or infinite, or negative without a reference, or if all are zero.
         """
         interval = self.weighting.interval
         if not interval or step - self.updated < interval:
             return False
         self.updated = step
-        losses = term_losses(self.module, self.targets if targets is None else targets)
-        terms = Terms(losses.detach(), step, lambda: self._gradients(losses), self._generator)
-        self.weights = self.weighting.update(self.weights, terms)
-        values = self.weights.values
-        if not (torch.isfinite(values).all() and (values >= 0.0).all()):
+        terms = self._terms(step, self.targets if targets is None else targets)
+        old, new = self.weights, self.weighting.update(self.weights, terms)
+        values = new.values
+        if not torch.isfinite(values).all() or (new.reference is None and bool((values < 0.0).any())):
             raise ArithmeticError(f"{self.weighting} gave a weight that is negative or not finite at step {step}")
-        return True
+        if not (values != 0.0).any():
+            raise ArithmeticError(f"{self.weighting} gave no term any weight at step {step}")
+        if new is old:
+            return False
+        changed = new.samples is not None or new.reference is not None or not _alike(old.values, values)
+        self.weights = new if changed else replace(new, values=old.values)
+        return changed
 
-    def _gradients(self, losses: Tensor) -> Tensor:
+    def _sum(self, targets: Targets, samples: Tensor | None) -> Tensor:
+        """Weighted relative loss and decay; weights of the samples (N, m, T) multiply their squared residuals."""
+        jacobian = self.weighting.uses_jacobian
+        if samples is None:
+            losses = term_losses(self.module, targets, jacobian=jacobian)
+        else:
+            losses = (samples * residuals(self.module, targets, jacobian=jacobian).square()).mean(0)
+        loss = self._combined(losses)
+        if self.decay:
+            loss = loss + self.decay * torch.stack([W.square().sum() for W in self._matrices]).sum()
+        return loss
+
+    def _combined(self, losses: Tensor) -> Tensor:
+        prepare = getattr(self.weighting, "combined", None)
+        if prepare is None:
+            return combined(losses, self.weights, self.mean_squares)
+        if self._combine is None or self._combine[0] is not self.mean_squares:
+            self._combine = self.mean_squares, prepare(self.mean_squares, self.targets.x.shape[1])
+        return self._combine[1](losses)
+
+    def _terms(self, step: int, targets: Targets) -> Terms:
+        losses = term_losses(self.module, targets)
+        return Terms(
+            losses=losses.detach(),
+            mean_squares=self.mean_squares,
+            inputs=targets.x.shape[1],
+            step=step,
+            gradients=lambda combinations: self._gradients(losses, combinations),
+            residuals=lambda: residuals(self.module, targets),
+            parameters=self.parameters,
+            generator=self._generator,
+        )
+
+    def _gradients(self, losses: Tensor, combinations: Tensor) -> Tensor:
         rows = []
-        for term in losses.flatten():
+        for combination in combinations:
             pieces = torch.autograd.grad(
-                term, self.parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+                losses,
+                self.parameters,
+                combination.reshape(losses.shape),
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
             )
             rows.append(torch.cat([piece.flatten() for piece in pieces]))
         return torch.stack(rows)
+
+
+def combined(losses: Tensor, weights: Weights, mean_squares: Tensor) -> Tensor:
+    """Sum of weighted losses, over that of the targets' mean squares by the magnitudes of the weights, all (m, T).
+
+    It is 1 for a network that predicts zero, whatever the weights, the number of terms and their scales: learning
+    rates and decay keep their meaning as weights change. A term of negative weight is counted as |w| L₀² / L, with L₀
+    its loss in `weights.reference`: where the weights were found its gradient is that of w L, but it is bounded below.
+    """
+    values, reference = weights.values, weights.reference
+    scale = (values.abs() * mean_squares).sum()
+    if reference is not None:
+        away = -reference.square() / losses.clamp(min=torch.finfo(losses.dtype).tiny)
+        losses = torch.where(values < 0.0, away, losses)
+    return (values * losses).sum() / torch.where(scale > 0.0, scale, values.abs().sum())
+
+
+def _alike(old: Tensor, new: Tensor) -> bool:
+    """Whether two sets of weights have the same ratios, but for a thousandth."""
+    return bool(((old / old.sum() - new / new.sum()).abs() <= SAME * (old / old.sum()).abs()).all())

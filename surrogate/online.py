@@ -20,6 +20,7 @@ from surrogate.loss import Targets
 from surrogate.member import Member
 from surrogate.model import Surrogate
 from surrogate.monitor import History, Monitor, Progress
+from surrogate.networks.hooks import set_scaling
 from surrogate.online_settings import OnlineSettings
 from surrogate.optimizers import LBFGS, Adam, Optimizer
 from surrogate.reservoir import Batch, Reservoir
@@ -377,6 +378,8 @@ class OnlineTraining:
         scaling = self._next_scaling()
         targets = self._targets(self.reservoir.held(), scaling)
         for member in self._members:
+            if self._scaling is None:
+                set_scaling(member.module, scaling)
             member.measure(targets, self._scaling, scaling)
         self._scaling, self._scaled_at = scaling, self.received
         self._yardstick = Yardstick.of(targets)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import cos, pi
 from numbers import Integral
 
-from surrogate.network import MLP
+from surrogate.networks import MLP
 from surrogate.registry import Network
 from surrogate.samples import FEWEST
 from surrogate.weighting import PerChannel, Weighting

@@ -1,4 +1,4 @@
-"""The one place where values and Jacobians are scaled."""
+"""The one place where values, Jacobians and products with Hessians are scaled."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ CONSTANT = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """One affine map for inputs and one for responses; the Jacobian follows by the chain rule.
+    """One affine map for inputs and one for responses; derivatives follow by the chain rule.
 
-    x̃ = (x − x_center) / x_scale, ỹ = (y − y_center) / y_scale, so ∂ỹ/∂x̃ = (x_scale / y_scale) ∂y/∂x.
+    x̃ = (x − x_center) / x_scale, ỹ = (y − y_center) / y_scale, so ∂ỹ/∂x̃ = (x_scale / y_scale) ∂y/∂x. The Hessian takes
+    a factor x_scale on both sides, a direction v = x_scale ṽ takes one away: H̃ṽ = (x_scale / y_scale) H v.
 
     Attributes:
         x_center: (n,), in the units of the parameters.
@@ -65,6 +66,17 @@ class Scaling:
     def scale_jacobian(self, jacobian: Array) -> Array:
         """Jacobian (..., m, n) between scaled inputs and scaled responses."""
         return jacobian * (self.x_scale / self.y_scale[:, None])
+
+    def scale_action(self, directions: Array, actions: Array) -> tuple[Array, Array]:
+        """Directions (N, n) without units, of length one, and the actions (N, m, n) of scaled Hessians on them.
+
+        An action is as long as its direction, and means no more for it: at length one all samples count alike.
+        Directions of no length stay as they are.
+        """
+        scaled = directions / self.x_scale
+        length = np.linalg.norm(scaled, axis=1, keepdims=True)
+        length = np.where(length == 0.0, 1.0, length)
+        return scaled / length, self.scale_jacobian(actions) / length[:, :, None]
 
     def unscale_x(self, x: Array) -> Array:
         """Inputs (..., n) in physical units."""

@@ -15,7 +15,8 @@ from surrogate.device import check_device
 from surrogate.loss import Targets, term_losses, weighted
 from surrogate.model import Surrogate
 from surrogate.monitor import Monitor, Progress
-from surrogate.network import MLP
+from surrogate.networks import MLP
+from surrogate.networks.hooks import set_scaling
 from surrogate.objective import Objective
 from surrogate.optimizers import LBFGS, Adam, Optimizer
 from surrogate.registry import Network
@@ -44,7 +45,9 @@ def train(
 
     Args:
         data: Samples in physical units: `x` (N, n), `y` (N, m), `jacobian` (N, m, n) or None, `parameters`,
-            `responses`, `bounds` (n, 2), and if it likes `units` and `provenance`.
+            `responses`, `bounds` (n, 2), and if it likes `units` and `provenance`. Derivatives that are missing for
+            some samples are NaN in `Samples.of(data, missing=True)`; loss terms are means over the labels that are
+            there. With `directions` (N, n) and `hessian_actions` (N, m, n) curvature is trained on, too.
         network: What to train; `MLP()` by default.
         weighting: How the terms of the loss weigh; by default `PerChannel()` with Jacobians, `ValuesOnly()`
             without.
@@ -77,9 +80,10 @@ def train(
     module = network.build(len(samples.parameters), len(samples.responses), generator).to(device)
     trained_on, held = _split(len(samples.x), validation, generator)
     scaling = Scaling.from_data(samples.bounds, samples.y[trained_on], samples.responses)
-    jacobian = samples.jacobian if weighting.uses_jacobian else None
-    targets = scaled_targets(scaling, samples.x, samples.y, jacobian, device=device)
-    training, held_out = targets.select(trained_on), targets.select(held) if len(held) else None
+    set_scaling(module, scaling)
+    derivatives = weighting.uses_jacobian
+    training = _targets(scaling, samples, trained_on, derivatives=derivatives, device=device)
+    held_out = _targets(scaling, samples, held, derivatives=derivatives, device=device) if len(held) else None
     objective = Objective(module, training, weighting, decay=decay, generator=generator)
     monitor = Monitor(objective, _score(module, training, held_out, objective.weights.values), progress)
     interrupted = run_stages(optimizers, objective, monitor)
@@ -131,16 +135,53 @@ def _check(
         raise ValueError(f"validation is {validation:g}; expected a share of the samples from 0 to 0.5")
 
 
-def scaled_targets(scaling: Scaling, x: Array, y: Array, jacobian: Array | None, *, device: str) -> Targets:
-    """Samples scaled, as tensors: inputs (N, n), responses (N, m), Jacobians (N, m, n) or None."""
+def scaled_targets(
+    scaling: Scaling,
+    x: Array,
+    y: Array,
+    jacobian: Array | None,
+    *,
+    directions: Array | None = None,
+    actions: Array | None = None,
+    device: str,
+) -> Targets:
+    """Samples scaled, as tensors.
 
-    def tensor(array: Array) -> torch.Tensor:
-        return torch.as_tensor(array, dtype=torch.float64, device=device)
+    Args:
+        scaling: How.
+        x: Inputs (N, n).
+        y: Responses (N, m).
+        jacobian: Jacobians (N, m, n), NaN where a label is missing, or None.
+        directions: Directions (N, n), or None.
+        actions: Hessians of the responses times the directions (N, m, n), NaN where a label is missing, or None.
+        device: Where to.
+    """
+    if directions is not None and actions is not None:
+        directions, actions = scaling.scale_action(directions, actions)
+    slopes = None if jacobian is None else scaling.scale_jacobian(jacobian)
 
-    return Targets(
-        tensor(scaling.scale_x(x)),
-        tensor(scaling.scale_y(y)),
-        None if jacobian is None else tensor(scaling.scale_jacobian(jacobian)),
+    def tensor(array: Array | None) -> torch.Tensor | None:
+        return None if array is None else torch.as_tensor(array, dtype=torch.float64, device=device)
+
+    parts = (scaling.scale_x(x), scaling.scale_y(y), slopes, directions, actions)
+    return Targets.of_labels(*map(tensor, parts))  # type: ignore[arg-type]
+
+
+def _targets(scaling: Scaling, samples: Samples, chosen: torch.Tensor, *, derivatives: bool, device: str) -> Targets:
+    """The chosen samples, scaled, with or without their derivatives."""
+    rows = chosen.numpy()
+
+    def part(labels: Array | None) -> Array | None:
+        return labels[rows] if derivatives and labels is not None else None
+
+    return scaled_targets(
+        scaling,
+        samples.x[rows],
+        samples.y[rows],
+        part(samples.jacobian),
+        directions=part(samples.directions),
+        actions=part(samples.hessian_actions),
+        device=device,
     )
 
 

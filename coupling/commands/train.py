@@ -6,7 +6,7 @@ from enum import StrEnum
 import math
 from pathlib import Path
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from coupling.display import display, duration
 if TYPE_CHECKING:
     import surrogate
     from surrogate.weighting import Weighting
+
+
+DESCENT = "With --descent"
 
 
 class WeightingName(StrEnum):
@@ -31,28 +34,53 @@ def train(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Dataset (HDF5).", show_default=False)],
     out: Annotated[Path, typer.Option(help="Surrogate to write (safetensors).", show_default=False)],
     samples: Annotated[int | None, typer.Option(help="Use the first so many design rows; all by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.", min=0)] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads; one is fastest up to some 10,000 samples.", min=1)] = 1,
+    descent: Annotated[
+        bool, typer.Option("--descent", help="Train one perceptron by descent, as the options below say.")
+    ] = False,
     weighting: Annotated[
         WeightingName | None,
         typer.Option(
             help="Weights of values and sensitivities; per-channel by default where the data holds Jacobians.",
             show_default=False,
+            rich_help_panel=DESCENT,
         ),
     ] = None,
-    width: Annotated[int, typer.Option(help="Units of a hidden layer.", min=1)] = 48,
-    depth: Annotated[int, typer.Option(help="Number of hidden layers.", min=1)] = 3,
-    activation: Annotated[str, typer.Option(help="tanh, softplus or sine.")] = "softplus",
+    width: Annotated[
+        int | None, typer.Option(help="Units of a hidden layer; 48 by default.", min=1, rich_help_panel=DESCENT)
+    ] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="Number of hidden layers; 3 by default.", min=1, rich_help_panel=DESCENT)
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="tanh, softplus (the default) or sine.", rich_help_panel=DESCENT)
+    ] = None,
     validation: Annotated[
-        float, typer.Option(help="Share of the samples held out to stop early by; few samples train better on all.")
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the network's start and the held-out samples.", min=0)] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="CPU threads; one is fastest up to some 10,000 samples.", min=1)] = 1,
+        float | None,
+        typer.Option(
+            help="Share of the samples held out to stop early by; few samples train better on all.",
+            rich_help_panel=DESCENT,
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu (the default), cuda or cuda:1.", rich_help_panel=DESCENT)
+    ] = None,
 ) -> None:
-    """Train a network on a dataset's responses and sensitivities. Ctrl-C keeps the best so far.
+    """Learn a dataset's responses and sensitivities.
+
+    Families of surrogates are compared by cross-validation, and the best are combined; the standard deviations of the
+    result are calibrated. With --descent one network is trained, and Ctrl-C keeps the best so far.
 
     Example: sobofem train plate.h5 --out plate.safetensors --samples 128
     """
     check_writable(out)
+    layers = {"width": width, "depth": depth, "activation": activation}
+    settings = {"weighting": weighting, "validation": validation, "device": device}
+    if not descent:
+        given = [f"--{name}" for name, value in (layers | settings).items() if value is not None]
+        if given:
+            raise typer.BadParameter(f"{', '.join(given)} belongs to training by descent; add --descent")
     import torch
 
     import surrogate
@@ -63,18 +91,42 @@ def train(
         dataset = dataset.head(samples)
     start = time.monotonic()
     with display() as update:
-        trained = surrogate.train(
-            dataset,
-            network=surrogate.MLP(width=width, depth=depth, activation=activation),
-            weighting=_weighting(weighting),
-            validation=validation,
-            seed=seed,
-            device=device,
-            progress=lambda progress: update(progress.step, progress.of, _words(progress)),
-        )
+
+        def show(progress: surrogate.Progress) -> None:
+            update(progress.step, progress.of, _words(progress))
+
+        if descent:
+            trained = surrogate.train(
+                dataset,
+                network=surrogate.MLP(**_given(layers)),
+                weighting=_weighting(weighting),
+                seed=seed,
+                progress=show,
+                **_given({"validation": validation, "device": device}),
+            )
+        else:
+            trained = surrogate.fit(dataset, seed=seed, progress=show)
     trained.save(out)
     took, ended = duration(time.monotonic() - start), "stopped by Ctrl-C" if trained.history.interrupted else "trained"
     typer.echo(f"{out}: {ended} on {len(dataset)} samples in {took}")
+    for line in _reasons(trained.provenance.get("choice")):
+        typer.echo(line)
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _reasons(choice: dict[str, Any] | None) -> list[str]:
+    """What was chosen and why, a line for each family."""
+    if choice is None:
+        return []
+    lines = [
+        f"  {name}: error on unseen folds {error['values']:.2g} in values, {error['slopes']:.2g} in slopes; "
+        f"share {100 * choice['shares'][name]:.0f} %"
+        for name, error in choice["errors"].items()
+    ]
+    return lines + [f"  {name}: left out, {reason}" for name, reason in choice["dropped"].items()]
 
 
 def _weighting(name: WeightingName | None) -> Weighting | None:
@@ -91,5 +143,7 @@ def _weighting(name: WeightingName | None) -> Weighting | None:
 
 
 def _words(progress: surrogate.Progress) -> str:
-    words = f"{progress.stage} step {progress.step} of at most {progress.of}: loss {progress.train:.2e}"
+    words = f"{progress.stage} step {progress.step} of at most {progress.of}"
+    if not math.isnan(progress.train):
+        words += f": loss {progress.train:.2e}"
     return words if math.isnan(progress.validation) else f"{words}, on held-out samples {progress.validation:.2e}"

@@ -3,5 +3,6 @@
 from surrogate.optimizers.adam import Adam
 from surrogate.optimizers.base import Optimizer
 from surrogate.optimizers.lbfgs import LBFGS
+from surrogate.optimizers.levenberg_marquardt import LevenbergMarquardt
 
-__all__ = ["LBFGS", "Adam", "Optimizer"]
+__all__ = ["LBFGS", "Adam", "LevenbergMarquardt", "Optimizer"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,38 +17,76 @@ class Weights:
     """The weights of all terms, and what their strategy remembers.
 
     Attributes:
-        values: (m, 1 + n): responses in column 0, Jacobian entries in the others; not negative.
+        values: (m, T): responses in column 0, what is known of their derivatives in the others. Negative only
+            where `reference` is given.
         memory: Whatever the strategy needs at its next update: running means, first losses, an optimizer.
+            None, numbers, strings, tensors, and lists, tuples and dicts of those: a checkpoint must hold it.
+        samples: Weights of the samples within each term (N, m, T), one in the mean over the samples; None where
+            all count alike.
+        reference: Losses (m, T) for which the values were found, where some of those may be negative.
     """
 
     values: Tensor
     memory: Any = None
+    samples: Tensor | None = None
+    reference: Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Terms:
-    """The state of all loss terms at one moment of training.
+    """The state of all loss terms at one moment of training; what costs something is computed when asked for.
+
+    There are m × T terms, K = m·T, in the order of `losses.flatten()`.
 
     Attributes:
-        losses: Mean squared residuals (m, 1 + n), detached.
+        losses: Mean squared residuals (m, T), detached.
+        mean_squares: Of the targets (m, T). Zero, with a loss of zero, where a term has no labels.
+        inputs: Number n of inputs: columns 1 to n are slopes, those after them actions of the Hessian.
         step: Optimizer steps done so far, over all stages.
-        gradients: Computes the gradient of each term by all parameters, (m·(1 + n), P), rows in the order
-            of `losses.flatten()`. A rule that combines gradients (PCGrad, ConFIG, MGDA) is a weighting too:
-            its combination is Σ w_k g_k.
+        gradients: Given combinations of terms (G, K), computes the gradient of each by all parameters (G, P). A
+            rule that combines gradients (PCGrad, ConFIG, MGDA) is a weighting too: its combination is Σ w_k g_k.
+        residuals: Computes the residuals (N, m, T) whose mean squares the losses are, differentiable.
+        parameters: What is trained, in the order of the gradients.
         generator: For strategies that draw.
     """
 
     losses: Tensor
+    mean_squares: Tensor
+    inputs: int
     step: int
-    gradients: Callable[[], Tensor]
+    gradients: Callable[[Tensor], Tensor]
+    residuals: Callable[[], Tensor]
+    parameters: Sequence[Tensor]
     generator: torch.Generator
+
+    def traces(self) -> Tensor:
+        """Mean over the samples of each residual's squared gradient (m, T).
+
+        Times N it is the trace of the term's block of the neural tangent kernel.
+        """
+        residuals = self.residuals()
+        columns = residuals.flatten(1).unbind(1)
+        return torch.stack([self._trace(column) for column in columns]).reshape(self.losses.shape)
+
+    def _trace(self, column: Tensor) -> Tensor:
+        pieces = torch.autograd.grad(
+            column,
+            self.parameters,
+            torch.eye(len(column), dtype=column.dtype, device=column.device),
+            retain_graph=True,
+            is_grads_batched=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        return torch.stack([piece.square().sum() for piece in pieces]).sum() / len(column)
 
 
 class Weighting(Protocol):
     """A strategy: a frozen dataclass that holds its settings, its state travelling in `Weights.memory`.
 
-    The total loss is the weighted sum of the terms over the weighted sum of the targets' mean squares
-    (`surrogate.loss.weighted`), so that only ratios of weights matter.
+    The total loss is the weighted sum of the terms over the weighted sum of the targets' mean squares, so that only
+    ratios of weights matter. A strategy that offers `combined(mean_squares, inputs)` says itself how one number is
+    made of the losses: it returns a function that takes them (m, T) and gives 1 for the mean squares, as `PowerMean`.
     """
 
     @property

@@ -16,7 +16,7 @@ class Fixed:
 
     Attributes:
         values: Weight of each response.
-        sensitivities: Weight of each entry of the scaled Jacobian.
+        sensitivities: Weight of each entry of the scaled Jacobian, and of each action of the scaled Hessian.
     """
 
     values: float = 1.0

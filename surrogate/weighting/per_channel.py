@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from surrogate.loss import Targets
 from surrogate.weighting.base import Terms, Weights
+from surrogate.weighting.scale import FLOOR, per_channel
 
 
 @dataclass(frozen=True)
@@ -18,16 +17,16 @@ class PerChannel:
     its parameter, which is worth knowing, but its relative accuracy is not: measured by itself it would
     drown all others. Its yardstick is a share of the response's root mean square slope. Where a response has no
     slope at all, that share is nothing either: its entries are measured by the response itself, whose scaled
-    variance is one.
+    variance is one. Actions of the Hessian are measured in the same way, among themselves.
 
     Attributes:
-        sensitivities: Weight of each Jacobian term against its response's weight of one.
+        sensitivities: Weight of each derivative term against its response's weight of one.
         floor: Smallest yardstick of an entry, as a share of its response's root mean square slope over all
             parameters.
     """
 
     sensitivities: float = 1.0
-    floor: float = 0.3
+    floor: float = FLOOR
     interval = 0
     uses_jacobian = True
 
@@ -40,11 +39,9 @@ class PerChannel:
 
     def start(self, targets: Targets) -> Weights:
         """The inverse mean squares, and one in column 0."""
-        channels = targets.mean_squares()[:, 1:]
-        slope = channels.mean(dim=1, keepdim=True)
-        scale = torch.maximum(channels, self.floor**2 * slope)
-        scale = torch.where(scale > 0.0, scale, 1.0)
-        return Weights(torch.cat((torch.ones_like(slope), self.sensitivities / scale), dim=1))
+        weights = per_channel(targets.mean_squares(), targets.x.shape[1], self.floor)
+        weights[:, 1:] *= self.sensitivities
+        return Weights(weights)
 
     def update(self, weights: Weights, terms: Terms) -> Weights:
         """The same weights."""

@@ -1,4 +1,5 @@
 import errno
+import re
 import sys
 import tempfile
 
@@ -14,7 +15,7 @@ from coupling.progress import Progress
 
 COMMANDS = (
     *("generate", "stream", "slurm", "check", "status", "info", "verify", "merge", "infill", "train", "report"),
-    "optimize",
+    *("optimize", "export-model"),
 )
 
 
@@ -130,7 +131,7 @@ def test_train_and_report_make_their_files(here, tmp_path):
     pytest.importorskip("torch")
     generate(toys.smooth, Design("sobol", 24, 3), tmp_path / "a.h5")
     model = tmp_path / "a.safetensors"
-    options = ("--samples", 16, "--width", 8, "--depth", 1, "--weighting", "fixed")
+    options = ("--samples", 16, "--descent", "--width", 8, "--depth", 1, "--weighting", "fixed")
     code, text, said = here("train", tmp_path / "a.h5", "--out", model, *options)
     assert code == 0 and "trained on 16 samples" in text and "step" in said
     about = here("info", model)[1]
@@ -143,6 +144,21 @@ def test_train_and_report_make_their_files(here, tmp_path):
     generate(toys.smooth, Design("sobol", 8, 4), tmp_path / "b.h5")
     assert "warning" not in here("report", model, tmp_path / "b.h5", "--out", tmp_path / "other")[2]
     assert "warning" not in (tmp_path / "other" / "errors.md").read_text()
+
+
+def test_training_tells_what_was_chosen_and_why(here, tmp_path):
+    pytest.importorskip("torch")
+    generate(toys.smooth, Design("sobol", 8, 3), tmp_path / "a.h5")
+    model = tmp_path / "a.safetensors"
+    code, text, said = here("train", tmp_path / "a.h5", "--out", model, "--seed", 1)
+    assert code == 0 and "trained on 8 samples" in text and "fold 1 of 8" in said
+    assert re.search(r"shallow network: error on unseen folds \S+ in values, \S+ in slopes; share \d+ %", text)
+    assert here("report", model, tmp_path / "a.h5", "--out", tmp_path / "report")[0] == 0
+
+
+def test_options_of_descent_are_not_ignored_without_it(here, tmp_path):
+    code, _, said = here("train", "none.h5", "--out", tmp_path / "a", "--width", 8, "--weighting", "fixed")
+    assert code == 2 and "--width, --weighting belongs to training by descent; add --descent" in said
 
 
 def test_words_for_durations_and_progress():

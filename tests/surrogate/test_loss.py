@@ -62,3 +62,87 @@ def test_selecting_rows_keeps_samples_together(targets):
         [[3.0, 4.0]],
         [[[2.0], [6.0]]],
     )
+
+
+NAN = float("nan")
+
+
+def test_missing_labels_do_not_count_and_the_others_are_averaged():
+    targets = Targets.of_labels(
+        x=tensor([[0.0], [1.0], [2.0]]),
+        y=tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]),
+        jacobian=tensor([[[1.0], [NAN]], [[NAN], [NAN]], [[3.0], [NAN]]]),
+    )
+    # response 0 has two slopes, 1 and 3; response 1 has none
+    assert targets.mean_squares().tolist() == [[35.0 / 3.0, 5.0], [56.0 / 3.0, 0.0]]
+    errors = squared_errors(targets, targets.y, torch.full((3, 2, 1), 2.0, dtype=torch.float64))
+    assert errors.tolist() == [[0.0, 1.0], [0.0, 0.0]]
+
+
+def test_a_missing_label_has_no_gradient():
+    generator = torch.Generator().manual_seed(0)
+    jacobian = torch.randn(5, 2, 3, dtype=torch.float64, generator=generator)
+    jacobian[2, 1, 0] = NAN
+    targets = Targets.of_labels(torch.zeros(5, 3), torch.zeros(5, 2), jacobian)
+    predicted = torch.zeros(5, 2, 3, dtype=torch.float64, requires_grad=True)
+    squared_errors(targets, targets.y, predicted).sum().backward()
+    known = ~jacobian.isnan()
+    assert torch.equal(predicted.grad != 0.0, known)
+    assert torch.allclose(predicted.grad[known], (-2.0 * jacobian / known.sum(0))[known])
+
+
+def test_batches_of_a_pass_average_to_the_mean_over_all_labels():
+    generator = torch.Generator().manual_seed(1)
+    jacobian = torch.randn(12, 2, 3, dtype=torch.float64, generator=generator)
+    jacobian[torch.rand(12, 2, 3, generator=generator) < 0.6] = NAN
+    y = torch.randn(12, 2, dtype=torch.float64, generator=generator)
+    targets = Targets.of_labels(torch.zeros(12, 3), y, jacobian)
+    batches = torch.randperm(12, generator=generator).split(3)
+    mean = torch.stack([targets.select(rows).mean_squares() for rows in batches]).mean(0)
+    assert torch.allclose(mean, targets.mean_squares())
+    assert torch.allclose(mean[:, 1:], torch.nanmean(jacobian.square(), dim=0))
+
+
+def test_all_labels_present_is_the_ordinary_mean(targets):
+    same = Targets.of_labels(targets.x, targets.y, targets.jacobian)
+    assert same.presence is None
+    assert torch.equal(same.mean_squares(), targets.mean_squares())
+
+
+def test_actions_of_hessians_have_columns_of_their_own():
+    targets = Targets.of_labels(
+        x=torch.zeros(2, 2, dtype=torch.float64),
+        y=tensor([[1.0], [3.0]]),
+        jacobian=tensor([[[1.0, 2.0]], [[3.0, NAN]]]),
+        directions=tensor([[1.0, 0.0], [NAN, 0.0]]),
+        actions=tensor([[[4.0, -1.0]], [[NAN, NAN]]]),
+    )
+    assert targets.mean_squares().tolist() == [[5.0, 5.0, 4.0, 16.0, 1.0]]
+    ones = torch.ones(2, 1, 2, dtype=torch.float64)
+    assert squared_errors(targets, targets.y, ones, ones).tolist() == [[0.0, 2.0, 1.0, 9.0, 4.0]]
+    assert squared_errors(targets, targets.y, ones).tolist() == [[0.0, 2.0, 1.0, 0.0, 0.0]]
+    assert targets.select(torch.tensor([1])).actions.tolist() == [[[0.0, 0.0]]]
+
+
+def test_term_losses_of_a_quadratic_module_with_actions():
+    """y = a x₀² + b x₀ x₁: slopes (2 a x₀ + b x₁, b x₀), Hessian (2 a, b; b, 0)."""
+
+    class Quadratic(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c = torch.nn.Parameter(tensor([2.0, 3.0]))
+
+        def forward(self, x):
+            return (self.c[0] * x[:, 0] ** 2 + self.c[1] * x[:, 0] * x[:, 1]).unsqueeze(1)
+
+    x, v = tensor([[1.0, 2.0], [-1.0, 0.5]]), tensor([[1.0, -1.0], [0.0, 2.0]])
+    zero = torch.zeros(2, 1, 2, dtype=torch.float64)
+    targets = Targets(x, torch.zeros(2, 1, dtype=torch.float64), zero, v, zero)
+    module = Quadratic()
+    losses = term_losses(module, targets)
+    # values 8, 0.5; slopes (10, 3), (-2.5, -3); actions (4 - 3, 3), (6, 0)
+    assert losses.tolist() == [[(64 + 0.25) / 2, (100 + 6.25) / 2, 9.0, 18.5, 4.5]]
+    losses[0, 3:].sum().backward()
+    # d/da of ½ ((2a v₀ + b v₁)² + …): (1·2·1 + 6·0); d/db: 1·(−1) + 6·2 + 3·1 + 0
+    assert module.c.grad.tolist() == [2.0, 14.0]
+    assert term_losses(module, targets, jacobian=False).tolist() == [[(64 + 0.25) / 2, 0.0, 0.0, 0.0, 0.0]]

@@ -5,6 +5,7 @@ from torch import nn
 from torch.func import jacrev, vmap
 
 from surrogate import MLP
+from surrogate.activations import activation
 from surrogate.jacobian import value_and_jacobian
 
 
@@ -82,3 +83,25 @@ def test_refuses_what_cannot_be_built():
         MLP(activation="relu")
     with pytest.raises(ValueError, match="width 0 and depth 3"):
         MLP(width=0)
+
+
+@pytest.mark.parametrize("name", ["tanh", "softplus", "sine"])
+def test_slopes_of_activations_are_exact_far_out_too(name):
+    act, z = activation(name), torch.linspace(-60.0, 60.0, 241, dtype=torch.float64, requires_grad=True)
+    value, slope = act.value_and_slope(z)
+    torch.testing.assert_close(value, act.value(z), rtol=0.0, atol=0.0)
+    (automatic,) = torch.autograd.grad(value.sum(), z)
+    torch.testing.assert_close(slope, automatic, rtol=0.0, atol=4e-16)
+
+
+def test_softplus_is_the_logarithm_of_one_plus_the_exponential_to_the_last_digit():
+    z = np.linspace(-60.0, 60.0, 997)
+    ours = activation("softplus").value(torch.from_numpy(z)).numpy()
+    assert np.allclose(ours, np.logaddexp(0.0, z), rtol=1e-15, atol=0.0)
+
+
+@pytest.mark.parametrize("name", ["tanh", "softplus", "sine"])
+def test_activations_that_say_so_are_monotone(name):
+    act = activation(name)
+    _, slope = act.value_and_slope(torch.linspace(-10.0, 10.0, 2001, dtype=torch.float64))
+    assert act.monotone == bool((slope > 0.0).all())

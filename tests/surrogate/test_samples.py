@@ -59,3 +59,83 @@ def test_any_object_with_the_attributes_will_do(data):
     assert samples.jacobian is None
     assert samples.units == {}
     assert np.array_equal(samples.x, data.x)
+
+
+def labelled(data, **changes):
+    """The samples with directions and actions, which needn't be true here."""
+    full = {"directions": data.x + 2.0, "hessian_actions": 2.0 * data.jacobian}
+    return replace(data, **(full | changes))
+
+
+def test_nan_means_missing_only_where_that_is_said(data):
+    jacobian = changed(changed(data.jacobian, 3, np.nan), (5, 1, 2), np.nan)
+    with pytest.raises(ValueError, match=r"jacobian holds NaN or infinity in 2 rows \(3, 5\).*say missing=True"):
+        replace(data, jacobian=jacobian)
+    samples = replace(data, jacobian=jacobian, missing=True)
+    assert not samples.complete and data.complete
+    assert np.argwhere(~samples.known)[:, 0].tolist() == [3] * 30 + [5]
+    assert Samples.of(samples).missing
+    record = SimpleNamespace(
+        **{name: getattr(samples, name) for name in ("x", "y", "jacobian", "parameters", "responses")}
+    )
+    record.bounds = data.bounds
+    with pytest.raises(ValueError, match="say missing=True"):
+        Samples.of(record)
+    assert not Samples.of(record, missing=True).complete
+    record.missing = True
+    assert not Samples.of(record).complete
+    with pytest.raises(ValueError, match="say missing=True"):
+        Samples.of(record, missing=False)
+
+
+def test_there_is_nothing_to_be_known_without_jacobians(data):
+    bare = replace(data, jacobian=None)
+    assert bare.known is None and bare.complete
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: {"jacobian": np.full_like(d.jacobian, np.nan)}, "jacobian holds no label, NaN only; give None"),
+        (lambda d: {"jacobian": changed(d.jacobian, (2, 0, 1), np.inf)}, "jacobian holds infinity in row 2"),
+        (lambda d: {"y": changed(d.y, (3, 1), np.nan)}, "y holds NaN or infinity in row 3"),
+        (lambda d: {"x": changed(d.x, (3, 1), np.nan)}, "x holds NaN or infinity in row 3"),
+    ],
+)
+def test_only_derivatives_may_be_missing(data, change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(data, missing=True, **change(data))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda d: {"directions": None},
+            "directions is None; expected jacobian, directions and hessian_actions together",
+        ),
+        (lambda d: {"hessian_actions": None}, "hessian_actions is None"),
+        (lambda d: {"jacobian": None}, "jacobian is None"),
+        (lambda d: {"directions": d.x[:, :4]}, r"directions has shape \(12, 4\), expected \(12, 6\)"),
+        (
+            lambda d: {"hessian_actions": d.jacobian[:, :2]},
+            r"hessian_actions has shape \(12, 2, 6\), expected \(12, 5, 6\)",
+        ),
+        (lambda d: {"directions": changed(d.x + 2.0, 4, 0.0)}, "directions are zero, NaN or infinite in row 4"),
+        (lambda d: {"directions": changed(d.x + 2.0, (4, 1), np.nan)}, "directions are zero, NaN or infinite in row 4"),
+        (
+            lambda d: {"hessian_actions": changed(d.jacobian, (7, 0, 0), np.nan)},
+            "hessian_actions holds NaN .* in row 7",
+        ),
+    ],
+)
+def test_unusable_actions_of_hessians_are_refused_with_the_reason(data, change, message):
+    with pytest.raises(ValueError, match=message):
+        labelled(data, **change(data))
+
+
+def test_a_direction_may_be_nothing_where_its_action_is_missing(data):
+    directions, actions = changed(data.x + 2.0, 4, np.nan), changed(data.jacobian, 4, np.nan)
+    samples = labelled(data, directions=directions, hessian_actions=actions, missing=True)
+    assert not samples.complete
+    assert Samples.of(samples).directions.shape == (12, 6)

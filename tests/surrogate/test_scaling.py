@@ -61,3 +61,45 @@ def test_a_constant_response_is_refused_by_name(value):
     y = np.column_stack([np.arange(5.0), np.full(5, value)])
     with pytest.raises(ValueError, match="constant over all 5 samples: 'mass'"):
         Scaling.from_data(BOUNDS, y, ("force", "mass"))
+
+
+def cubic(x):
+    """A quadratic and a cubic of very unlike size with their Hessians (2, 3, 3), at one point."""
+    a, b, c = x
+    y = np.array([3.0 * a * b + 1e6 * c**2 - a**2, 1e-4 * a**2 * b + 2.0 * b * c])
+    first = np.array([[-2.0, 3.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 2e6]])
+    second = np.array([[2e-4 * b, 2e-4 * a, 0.0], [2e-4 * a, 0.0, 2.0], [0.0, 2.0, 0.0]])
+    return y, np.stack([first, second])
+
+
+def test_scaled_action_is_the_second_difference_of_the_scaled_map_along_a_unit_direction():
+    rng = np.random.default_rng(5)
+    x, directions = rng.uniform(*BOUNDS.T, size=(6, 3)), rng.normal(size=(6, 3)) * np.ptp(BOUNDS, axis=1) * 7.0
+    y, hessians = (np.stack(part) for part in zip(*map(cubic, x), strict=True))
+    scaling = Scaling.from_data(BOUNDS, y, ("q", "r"))
+    scaled, actions = scaling.scale_action(directions, np.einsum("Nijk,Nk->Nij", hessians, directions))
+    assert np.allclose(np.linalg.norm(scaled, axis=1), 1.0)
+    assert np.allclose(
+        scaled * np.linalg.norm(directions / scaling.x_scale, axis=1)[:, None] * scaling.x_scale, directions
+    )
+
+    def scaled_map(point):
+        return scaling.scale_y(cubic(scaling.unscale_x(point))[0])
+
+    step = 1e-3
+    for point, v, action in zip(scaling.scale_x(x), scaled, actions, strict=True):
+        for j, e in enumerate(step * np.eye(3)):
+            h = step * v
+            corners = scaled_map(point + h + e) - scaled_map(point + h - e) - scaled_map(point - h + e)
+            difference = (corners + scaled_map(point - h - e)) / (4 * step**2)
+            assert np.allclose(action[:, j], difference, rtol=1e-6, atol=1e-7)
+
+
+def test_the_length_of_a_direction_does_not_matter(sampled):
+    scaling, _, _, jacobian = sampled
+    v, length = np.random.default_rng(1).normal(size=(40, 3)), np.linspace(0.1, 90.0, 40)
+    once, longer = (
+        scaling.scale_action(v, jacobian),
+        scaling.scale_action(v * length[:, None], jacobian * length[:, None, None]),
+    )
+    assert np.allclose(once[0], longer[0]) and np.allclose(once[1], longer[1])

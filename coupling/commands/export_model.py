@@ -1,0 +1,90 @@
+"""`sobofem export-model`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coupling.commands.outfile import check_writable
+from coupling.dataset import Dataset
+
+if TYPE_CHECKING:
+    from surrogate import Surrogate
+    from surrogate.card import Quality
+
+
+class Precision(StrEnum):
+    """Of the numbers in a program."""
+
+    DOUBLE = "float64"
+    SINGLE = "float32"
+
+
+def export_model(
+    surrogate: Annotated[
+        Path, typer.Argument(metavar="SURROGATE", help="Surrogate (safetensors).", show_default=False)
+    ],
+    out: Annotated[
+        list[Path],
+        typer.Option(help="Program to write: .onnx or .pt2 (torch.export); may be repeated.", show_default=False),
+    ],
+    precision: Annotated[Precision, typer.Option(help="Of inputs, outputs and everything between.")] = Precision.DOUBLE,
+    hessian: Annotated[
+        bool, typer.Option("--hessian", help="Take directions, too, and give the Hessians' products with them.")
+    ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Dataset (HDF5) of unseen samples: the card tells the errors on it.", show_default=False),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="Largest relative difference from the surrogate; 1e-10, or 1e-5 in float32, by default."),
+    ] = None,
+) -> None:
+    """Write a surrogate as a program that returns responses and derivatives without sobofem, and a card about it.
+
+    Example: sobofem export-model plate.safetensors --out plate.onnx --data unseen.h5
+    """
+    cards = out[0].with_suffix(".card.md")
+    for file in (*out, cards):
+        check_writable(file)
+    from surrogate import load
+    from surrogate.card import card
+    from surrogate.export import export_model as write
+    from surrogate.exporting.snippets import ProgramFile
+    from surrogate.files import replace
+
+    model = load(surrogate)
+    quality = None if data is None else _quality(model, data)
+    files = [ProgramFile(surrogate.name)]
+    for file in out:
+        differences = write(model, file, precision=precision.value, hessian=hessian, tolerance=tolerance)
+        files.append(ProgramFile(file.name, precision.value, hessian, differences))
+        typer.echo(f"{file}: written, off by {max(differences.values()):.1e} at most")
+    text = card(model, name=surrogate.stem, files=files, quality=quality)
+    replace(cards, text.encode())
+    typer.echo(f"{cards}: what it is and how to call it")
+
+
+def _quality(model: Surrogate, path: Path) -> Quality:
+    """Errors and coverage on a dataset."""
+    from coupling.accuracy import errors
+    from coupling.report import overlap
+    from surrogate.card import Quality
+    from surrogate.exporting.coverage import coverage
+
+    data = Dataset.open(path)
+    table = errors(model, data)
+    covered = coverage(model, data) or (None, None)
+    return Quality(
+        samples=table.samples,
+        values=table.values,
+        derivatives=table.derivatives,
+        coverage=covered[0],
+        derivative_coverage=covered[1],
+        data=overlap(model, data).removeprefix("warning: ")
+        or f"{path.name}, unseen in training as far as its provenance tells",
+    )

@@ -1,0 +1,143 @@
+"""What every field of a solution is: a model whose responses are its values, the same on any number of ranks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+import hashlib
+
+from mpi4py import MPI
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fem.errors import NotConverged, agree
+from fem.gathering import Gathering
+from fem.problem import Problem
+
+
+class ProblemField(ABC):
+    """A field of a problem's solution as a model. Collective on `comm`, as is every method that computes.
+
+    Args:
+        problem: A problem without internal variables.
+        name: Stem of the values' names.
+        places: Where this rank's own items are (owned, gdim).
+        block: Values of an item.
+        definition: What else decides the field, for the digest.
+
+    Attributes:
+        name: Stem of the values' names.
+        points: Places of all items (items, gdim); the values of an item follow one another in the field.
+        size: Number of values, M.
+    """
+
+    def __init__(self, problem: Problem, name: str, places: np.ndarray, block: int, definition: str) -> None:
+        self.name, self.comm = name, problem.comm
+        self._problem = problem
+        self._gathering = Gathering(problem.comm, places, block)
+        self.points, self.size = self._gathering.points, self._gathering.size
+        self.digest = hashlib.sha256(f"{problem.digest} {definition}".encode()).hexdigest()[:16]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the n inputs."""
+        return self._problem.parameters
+
+    @cached_property
+    def responses(self) -> tuple[str, ...]:
+        """Names of the M values, in order: `displacement_1` and so on."""
+        return tuple(f"{self.name}_{k}" for k in range(1, self.size + 1))
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """The box that the inputs live in, (n, 2)."""
+        return self._problem.bounds
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of each parameter that has one, by name."""
+        return {name: unit for name, unit in self._problem.units.items() if name in self.parameters}
+
+    def evaluate(
+        self, x: ArrayLike, *, jacobian: bool = True, directions: ArrayLike | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The field (M,) at parameters x (n,), and its derivatives by them (M, n), or along directions: (M, k).
+
+        Args:
+            x: Parameter values; where they are those of the problem's last evaluation, nothing is solved again.
+            jacobian: Whether to differentiate.
+            directions: Columns (n, k) in parameter space; by default the parameters. One back-substitution each.
+
+        Raises:
+            NotConverged: If there is no equilibrium, or the field is not finite there.
+            ValueError: If x or directions have the wrong shape, or x lies outside the bounds.
+        """
+        n = len(self.parameters)
+        along = None if directions is None else self._checked(directions, (n, None), "directions")
+        self._problem.parts.solve(x)
+        value = self._finite(self._gathering.gather(self._value()))[:, 0]
+        if not jacobian:
+            return value, None
+        change = self._change(np.eye(n) if along is None else along)
+        return value, self._finite(self._gathering.gather(change))
+
+    def jvp(self, x: ArrayLike, directions: ArrayLike) -> np.ndarray:
+        """Derivatives (k, M) along directions (k, n), or one (M,) along one (n,); raises as `evaluate`."""
+        n, single = len(self.parameters), np.ndim(directions) == 1
+        rows = self._checked(np.atleast_2d(directions), (None, n), "directions")
+        self._problem.parts.solve(x)
+        found = self._finite(self._gathering.gather(self._change(rows.T))).T
+        return found[0] if single else found
+
+    def vjp(self, x: ArrayLike, weights: ArrayLike) -> np.ndarray:
+        """Gradients (r, n) of the field's sums with weights (r, M), or one (n,) for one (M,).
+
+        One back-substitution each, however many n are: with the dual of a reduced basis for weights, the Jacobian of
+        its coefficients. Raises as `evaluate`.
+        """
+        rows, single = self._checked(np.atleast_2d(weights), (None, self.size), "weights"), np.ndim(weights) == 1
+        self._problem.parts.solve(x)
+        local = self._gradients(self._gathering.own(rows.T))
+        found = self._finite(self.comm.allreduce(local, op=MPI.SUM) if self.comm.size > 1 else local)
+        return found[0] if single else found
+
+    @abstractmethod
+    def _value(self) -> np.ndarray:
+        """This rank's own values (owned, 1) in the present state."""
+
+    @abstractmethod
+    def _change(self, directions: np.ndarray) -> np.ndarray:
+        """Their derivatives (owned, k) along directions (n, k)."""
+
+    @abstractmethod
+    def _gradients(self, weights: np.ndarray) -> np.ndarray:
+        """This rank's share of the gradients (r, n) of sums with its own weights (owned, r)."""
+
+    def _moved(self, directions: np.ndarray) -> np.ndarray:
+        """Change (owned, k) of the unknown along directions (n, k) where no value is prescribed. Collective."""
+        parts = self._problem.parts
+        return -parts.equilibrium.solve_tangent(parts.sensitivity.loads.assemble().times(directions))
+
+    def _pulled(self, seeds: np.ndarray) -> np.ndarray:
+        """This rank's share of the gradients (r, n) of the unknown's sums with seeds (owned, r)."""
+        parts = self._problem.parts
+        states = parts.equilibrium.solve_tangent(seeds, transposed=True)
+        return -parts.sensitivity.loads.assemble().transposed_times(states)
+
+    def _checked(self, values: ArrayLike, shape: tuple[int | None, int | None], name: str) -> np.ndarray:
+        """An array of that shape, None standing for any number but zero, checked on all ranks together. Collective."""
+        array = np.array(values, dtype=np.float64)
+        fits = array.ndim == 2 and all(
+            found == wanted or (wanted is None and found) for found, wanted in zip(array.shape, shape, strict=True)
+        )
+        wanted = ", ".join("k" if size is None else str(size) for size in shape)
+        sound = fits and np.isfinite(array).all()
+        trouble = None if sound else f"{name} have shape {array.shape}, expected ({wanted}), of finite numbers"
+        if trouble := agree(self.comm, trouble):
+            raise ValueError(trouble)
+        return array
+
+    def _finite(self, values: np.ndarray) -> np.ndarray:
+        if not np.isfinite(values).all():
+            raise NotConverged(f"the field {self.name!r} or its derivative is not finite", reason="undefined response")
+        return values

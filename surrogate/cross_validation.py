@@ -1,0 +1,137 @@
+"""What families make of samples that they have not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from surrogate.families.base import Family, Watch
+from surrogate.loss import Targets
+from surrogate.mixture import part_outputs
+from surrogate.stacking import stacked_weights
+
+HELD_AT_MOST = 1000
+LAGGING = 3.0
+
+
+@dataclass(frozen=True, eq=False)
+class Unseen:
+    """Predictions of samples by modules that were trained without them.
+
+    Attributes:
+        labels: True values and slopes (L, m, 1 + n), zero where missing.
+        known: Which of them are there (L, m, 1 + n).
+        means: Predictions of each family that went through all folds (L, m, 1 + n, F).
+        variances: What each said of its own error (L, m, 1 + n, F).
+        families: Those F families.
+        dropped: Why others are not among them, by name.
+    """
+
+    labels: Tensor
+    known: Tensor
+    means: Tensor
+    variances: Tensor
+    families: tuple[Family, ...]
+    dropped: dict[str, str]
+
+    @property
+    def scale(self) -> Tensor:
+        """Mean squares of the labels (m, 1 + n), slopes' at least a tenth of their response's mean over all inputs."""
+        squares = self.labels.square().sum(0) / self.known.sum(0).clamp(min=1)
+        floor = 0.1 * squares[:, 1:].mean(1, keepdim=True)
+        slopes = torch.maximum(squares[:, 1:], floor)
+        return torch.cat((squares[:, :1], torch.where(slopes > 0.0, slopes, 1.0)), 1)
+
+    @property
+    def weights(self) -> Tensor:
+        """Weights of the families in the mixture that errs least on these samples (m, F)."""
+        errors = self.means - self.labels.unsqueeze(-1)
+        rows = range(errors.shape[1])
+        return torch.stack([stacked_weights(errors[:, r], self.scale[r], self.known[:, r]) for r in rows])
+
+    def relative_errors(self) -> Tensor:
+        """Root mean square error of values and of slopes, over all responses, by family (2, F)."""
+        errors = (self.means - self.labels.unsqueeze(-1)).square() / self.scale.unsqueeze(-1)
+        errors = torch.where(self.known.unsqueeze(-1), errors, 0.0)
+        counts = self.known[..., 0].sum(), self.known[..., 1:].sum().clamp(min=1)
+        return torch.stack(
+            (errors[..., 0, :].sum((0, 1)) / counts[0], errors[..., 1:, :].sum((0, 1, 2)) / counts[1])
+        ).sqrt()
+
+
+def fold_count(N: int) -> int:
+    """Parts that N samples are split into: many of few samples, so that what is learned from is hardly fewer."""
+    return 8 if N <= 32 else 5 if N <= 100 else 4 if N < 1000 else 1
+
+
+def cross_validate(families: Sequence[Family], targets: Targets, *, seed: int, watch: Watch) -> Unseen:
+    """Train each family without each fold, and have it predict that fold.
+
+    From 1,000 samples on, one fifth, or 1,000 at most, is held out once. A family that fails is dropped, and so is one
+    that errs three times as much as the best after two folds: it will not matter.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(targets), generator=generator)
+    count = fold_count(len(targets))
+    folds = order.tensor_split(count) if count > 1 else (order[: min(len(order) // 5, HELD_AT_MOST)],)
+    alive, dropped = list(families), dict[str, str]()
+    pieces: list[dict[str, tuple[Tensor, Tensor]]] = []
+    for number, held in enumerate(folds):
+        rest = torch.ones(len(targets), dtype=torch.bool)
+        rest[held] = False
+        training, unseen = targets.select(torch.nonzero(rest).flatten()), targets.select(held)
+        pieces.append({})
+        for family in list(alive):
+            try:
+                learned = family.learn(training, seed=seed, watch=_saying(watch, number, len(folds)), trial=True)
+                with torch.no_grad():
+                    outputs = part_outputs([learned.module], unseen.x)
+                if not all(bool(torch.isfinite(part).all()) for part in outputs):
+                    raise ArithmeticError("it predicts NaN or infinity")
+                pieces[-1][family.name] = (outputs[0][..., 0], outputs[1][..., 0])
+            except ArithmeticError as error:
+                alive.remove(family)
+                dropped[family.name] = f"it failed: {error}"
+        if not alive:
+            raise ArithmeticError(
+                "no family could learn these samples: " + "; ".join(f"{k}: {v}" for k, v in dropped.items())
+            )
+        if number == 1 and len(alive) > 1:
+            sofar = _collect(targets, folds[:2], pieces, alive, dropped)
+            errors = sofar.relative_errors().square().mean(0).sqrt()
+            for family, lag in zip(tuple(alive), (errors / errors.min()).tolist(), strict=True):
+                if lag > LAGGING:
+                    alive.remove(family)
+                    dropped[family.name] = f"{lag:.1f} times the error of the best after two folds"
+    return _collect(targets, folds, pieces, alive, dropped)
+
+
+def _collect(
+    targets: Targets,
+    folds: Sequence[Tensor],
+    pieces: list[dict[str, tuple[Tensor, Tensor]]],
+    alive: list[Family],
+    dropped: dict[str, str],
+) -> Unseen:
+    held = targets.select(torch.cat(list(folds)))
+    n = targets.x.shape[1]
+    slopes = held.y.new_zeros(*held.y.shape, n) if held.jacobian is None else held.jacobian
+    labels = torch.cat((held.y.unsqueeze(-1), slopes), -1)
+    known = torch.ones_like(labels, dtype=torch.bool)
+    known[..., 1:] = held.jacobian is not None
+    if held.presence is not None:
+        known[..., 1:] &= held.presence[..., :n] > 0.0
+    means, variances = (
+        torch.stack([torch.cat([piece[family.name][k] for piece in pieces]) for family in alive], -1) for k in (0, 1)
+    )
+    return Unseen(labels, known, means, variances, tuple(alive), dict(dropped))
+
+
+def _saying(watch: Watch, number: int, count: int) -> Watch:
+    def tell(what: str, step: int, of: int, loss: float) -> None:
+        watch(f"{what}, fold {number + 1} of {count}", step, of, loss)
+
+    return tell

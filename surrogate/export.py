@@ -1,0 +1,184 @@
+"""Surrogates as files that run without sobofem: ONNX, or `torch.export`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+import errno
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+import torch
+from torch.export import ExportedProgram
+
+from surrogate import files
+from surrogate.checks import check_inside
+from surrogate.exporting import onnx_file, torch_file
+from surrogate.exporting.about import describe, understand
+from surrogate.exporting.agreement import Run, disagreement
+from surrogate.exporting.onnx_file import OnnxRuntime
+from surrogate.exporting.program import Program
+from surrogate.exporting.torch_file import TorchRuntime
+from surrogate.exporting.tracing import trace
+from surrogate.model import Surrogate
+from surrogate.samples import as_points
+
+Array = NDArray[np.float64]
+Precision = Literal["float64", "float32"]
+
+TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
+_WRITERS: dict[str, Callable[[ExportedProgram, Program, str], bytes]] = {
+    ".onnx": onnx_file.to_bytes,
+    ".pt2": torch_file.to_bytes,
+}
+_RUNTIMES: dict[str, type[OnnxRuntime] | type[TorchRuntime]] = {".onnx": OnnxRuntime, ".pt2": TorchRuntime}
+
+
+def export_model(
+    surrogate: Surrogate,
+    path: str | PathLike[str],
+    *,
+    precision: Precision = "float64",
+    hessian: bool = False,
+    tolerance: float | None = None,
+) -> dict[str, float]:
+    """Write a surrogate as one program: points in, responses and Jacobians out, all in physical units.
+
+    Inputs: `x` (N, n), any N from 1 on; with `hessian` also `direction` (N, n). Outputs: `y` (N, m), `jacobian`
+    (N, m, n), `inside` (N,), which is false outside the bounds, where nothing was learned; `y_std` and `jacobian_std`
+    if the module offers `standard_deviation`; with `hessian` also `hessian_action` (N, m, n), entry (i, j) being
+    Σ_k ∂²y_i/∂x_j∂x_k direction_k.
+
+    Before it is written, the program is run as a reader would run it and compared with the surrogate.
+
+    Args:
+        surrogate: What to write.
+        path: Where to; `.onnx` or `.pt2` decides the kind.
+        precision: Of inputs, outputs and everything between.
+        hessian: Whether the program multiplies Hessians with directions.
+        tolerance: Largest difference from the surrogate, relative to the largest value of each response; by default
+            1e-10 in float64 and 1e-5 in float32.
+
+    Returns:
+        The largest relative difference from the surrogate found, by output.
+
+    Raises:
+        ModuleNotFoundError: If ONNX is wanted and not installed.
+        ValueError: If the path has another ending, or the module can't be exported; the message has the reason.
+        ArithmeticError: If the program differs from the surrogate by more than the tolerance.
+        OSError: If the file can't be written.
+    """
+    kind = _kind(path, _WRITERS)
+    if kind == ".onnx":
+        onnx_file.require("onnx", "onnxscript", "onnxruntime")
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "can't be written: there is no such folder", str(path))
+    if precision not in TOLERANCE:
+        raise ValueError(f"precision is {precision!r}; expected one of {', '.join(TOLERANCE)}")
+    program = Program(surrogate, getattr(torch, precision), hessian=hessian)
+    content = _WRITERS[kind](trace(program), program, describe(surrogate, program))
+    differences = disagreement(surrogate, program, _RUNTIMES[kind](content, Path(path).name))
+    worst, limit = max(differences, key=lambda name: differences[name]), tolerance or TOLERANCE[precision]
+    if not differences[worst] <= limit:
+        other = "export in float64" if precision == "float32" else "export the other kind of file"
+        raise ArithmeticError(
+            f"{worst} of the exported program is off by {differences[worst]:.1e}, more than {limit:g}; "
+            f"{other}, or allow a larger tolerance"
+        )
+    files.replace(path, content)
+    return differences
+
+
+@dataclass(frozen=True, eq=False)
+class ExportedModel:
+    """A program file, opened: again a model.
+
+    Attributes:
+        parameters: Names of the n inputs.
+        responses: Names of the m outputs.
+        bounds: The box that the training data lived in, (n, 2).
+        units: Unit of each parameter and response that has one, by name.
+        provenance: Where the training data came from.
+        about: All that the file says of itself.
+    """
+
+    parameters: tuple[str, ...]
+    responses: tuple[str, ...]
+    bounds: Array
+    units: dict[str, str]
+    provenance: dict[str, Any]
+    about: dict[str, Any]
+    _run: Run
+
+    def run(self, x: ArrayLike, direction: ArrayLike | None = None) -> dict[str, np.ndarray]:
+        """All outputs by name, as arrays of the file's precision, at points x (N, n), inside the bounds or not.
+
+        Raises:
+            ValueError: If a shape is wrong, or the program takes a direction and there is none, or the reverse.
+        """
+        wants = "direction" in self.about["inputs"]
+        if wants != (direction is not None):
+            raise ValueError(f"the program takes {'a' if wants else 'no'} direction (N, n) at each point")
+        inputs = {"x": as_points(x, self.parameters)}
+        if direction is not None:
+            inputs["direction"] = as_points(direction, self.parameters)
+        return self._run({name: array.astype(self.about["precision"]) for name, array in inputs.items()})
+
+    def predict(self, x: ArrayLike, *, jacobian: bool = True, extrapolate: bool = False) -> tuple[Array, Array | None]:
+        """Responses (N, m) and, unless declined, dy/dx (N, m, n) at points x (N, n), as `Surrogate.predict`.
+
+        Raises:
+            ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
+        """
+        points = as_points(x, self.parameters)
+        if not extrapolate:
+            check_inside(points, self.bounds, self.parameters)
+        direction = np.zeros_like(points) if "direction" in self.about["inputs"] else None
+        found = self.run(points, direction)
+        return found["y"].astype(np.float64), found["jacobian"].astype(np.float64) if jacobian else None
+
+    def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
+        """Responses (m,) and, unless declined, dy/dx (m, n) at x (n,).
+
+        Raises:
+            ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
+        """
+        point = np.asarray(x, dtype=np.float64)
+        if point.shape != (len(self.parameters),):
+            raise ValueError(f"x has shape {point.shape}, expected {(len(self.parameters),)}: {self.parameters}")
+        y, dy = self.predict(point[None], jacobian=jacobian)
+        return y[0], None if dy is None else dy[0]
+
+
+def open_exported(path: str | PathLike[str]) -> ExportedModel:
+    """Open a file that `export_model` wrote.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ModuleNotFoundError: If it is ONNX and ONNX Runtime is not installed.
+        ValueError: If it has another ending, is damaged, was made by others, or is newer than this sobofem.
+    """
+    kind = _kind(path, _RUNTIMES)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no program file {path}")
+    runtime = _RUNTIMES[kind](Path(path).read_bytes(), path)
+    about = understand(path, runtime.about)
+    return ExportedModel(
+        parameters=tuple(about["parameters"]),
+        responses=tuple(about["responses"]),
+        bounds=np.array(about["bounds"], dtype=np.float64),
+        units=about["units"],
+        provenance=about["provenance"],
+        about=about,
+        _run=runtime,
+    )
+
+
+def _kind(path: str | PathLike[str], kinds: dict[str, Any]) -> str:
+    suffix = Path(path).suffix
+    if suffix not in kinds:
+        raise ValueError(f"{path} ends in {suffix!r}; expected one of {', '.join(kinds)}")
+    return suffix

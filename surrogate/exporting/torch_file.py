@@ -1,0 +1,46 @@
+"""Programs as `torch.export` archives, and PyTorch to run them."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+
+from surrogate.exporting.about import KEY
+from surrogate.exporting.program import Program
+from surrogate.exporting.tracing import first_line, quietly
+
+_RECORD = f"{KEY}.json"
+
+
+def to_bytes(traced: ExportedProgram, program: Program, about: str) -> bytes:
+    """The content of a `.pt2` file."""
+    archive = BytesIO()
+    with quietly():
+        torch.export.save(traced, archive, extra_files={_RECORD: about})
+    return archive.getvalue()
+
+
+class TorchRuntime:
+    """A `.pt2` file, ready to run on the CPU.
+
+    Raises:
+        ValueError: If the content is no such archive.
+    """
+
+    def __init__(self, content: bytes, name: object) -> None:
+        extra = {_RECORD: ""}
+        try:
+            with quietly():
+                self._module = torch.export.load(BytesIO(content), extra_files=extra).module()
+        except Exception as error:  # an archive cut short fails in PyTorch's reader, in many ways
+            raise ValueError(f"{name} is no whole .pt2 file ({first_line(error)}); export it again") from error
+        self.about = extra[_RECORD]
+
+    def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs by name."""
+        with torch.no_grad():
+            outputs = self._module(*(torch.from_numpy(array) for array in inputs.values()))
+        return {name: tensor.numpy() for name, tensor in outputs.items()}

@@ -1,0 +1,9 @@
+"""Families of surrogates that `fit` chooses from: each a frozen dataclass in its own file, behind `Family`."""
+
+from surrogate.families.base import Family, Learned, Watch
+from surrogate.families.kriging import Kriging
+from surrogate.families.solved import Solved
+
+FAMILIES: tuple[Family, ...] = (Solved(), Kriging())
+
+__all__ = ["FAMILIES", "Family", "Kriging", "Learned", "Solved", "Watch"]

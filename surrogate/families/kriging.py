@@ -1,0 +1,87 @@
+"""Gaussian processes with gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+
+import torch
+
+from surrogate.families.base import Learned, Watch
+from surrogate.gaussian_process import GaussianProcesses, Posterior
+from surrogate.labels import Labels
+from surrogate.loss import Targets
+from surrogate.marginal_likelihood import MarginalLikelihood
+from surrogate.quasi_newton import Minimum, minimize
+
+NOISE = log(1e-8)
+
+
+@dataclass(frozen=True)
+class Kriging:
+    """A Gaussian process on values and slopes for each response (gradient-enhanced kriging; Morris et al. 1993).
+
+    Squared exponential kernel, a length scale for each input and the noise by the marginal likelihood. Its cost grows
+    as the cube of the number of labels: length scales are learned from the first samples only where there are many.
+
+    Attributes:
+        starts: Length scales to start from, over the root of the number of inputs.
+        iterations: Most steps of L-BFGS a start.
+        learned_from: Most labels of a response that length scales are learned from.
+        most: Most labels of a response that it takes.
+        kept: Most labels whose covariance is kept for standard deviations.
+    """
+
+    starts: tuple[float, ...] = (0.5, 2.0)
+    iterations: int = 60
+    learned_from: int = 600
+    most: int = 3000
+    kept: int = 1200
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return "Gaussian process"
+
+    def refuses(self, targets: Targets) -> str:
+        """Too many labels."""
+        rows = max(Labels.of(targets, r).rows for r in range(targets.y.shape[1]))
+        return f"{rows} labels a response, more than {self.most}" if rows > self.most else ""
+
+    def learn(self, targets: Targets, *, seed: int, watch: Watch, trial: bool = False) -> Learned:
+        """Length scales by the marginal likelihood, then the process given all labels.
+
+        Raises:
+            ArithmeticError: If a covariance can't be factorized.
+        """
+        (N, n), m = targets.x.shape, targets.y.shape[1]
+        rows = N * (1 + n)
+        network = GaussianProcesses(N, rows if rows <= self.kept else 0)
+        module = Posterior(n, m, network)
+        module.x.copy_(targets.x)
+        for r in range(m):
+            labels = Labels.of(targets, r)
+            few = labels.some(max(4, N * self.learned_from // labels.rows), seed)
+            theta = self._scales(few, lambda step, of, r=r: watch(self.name, r * of + step, m * of, float("nan")))
+            likelihood = MarginalLikelihood(labels)
+            process = likelihood.condition(theta)
+            module.lengths[r] = torch.exp(theta[:-1])
+            module.alpha[r], module.mean[r], module.variance[r] = process.alpha, process.mean, process.variance
+            if network.rows:
+                module.whitening[r] = likelihood.scattered(process.whitening)
+        zeros = torch.zeros(1, dtype=torch.float64)
+        return Learned(module.eval(), network, zeros + 1.0, zeros, targets.x.new_ones(m, 1 + n))
+
+    def _scales(self, labels: Labels, tell: object) -> torch.Tensor:
+        """θ of the best start."""
+        likelihood, n = MarginalLikelihood(labels), labels.x.shape[1]
+        best: Minimum | None = None
+        for k, start in enumerate(self.starts):
+            theta = torch.full((n + 1,), log(start * n**0.5), dtype=torch.float64)
+            theta[-1] = NOISE
+            found = minimize(likelihood, theta, iterations=self.iterations, tolerance=1e-6)
+            tell((k + 1) * self.iterations, len(self.starts) * self.iterations)  # type: ignore[operator]
+            if best is None or found.value < best.value:
+                best = found
+        assert best is not None
+        return best.point

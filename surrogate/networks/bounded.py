@@ -1,0 +1,182 @@
+"""Responses that keep within limits everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import e, log, nan
+
+import torch
+from torch import Tensor, nn
+
+from surrogate.activations import softplus
+from surrogate.jacobian import value_and_jacobian
+from surrogate.networks.hooks import set_scaling
+from surrogate.networks.perceptron import MLP
+from surrogate.registry import Network, register
+from surrogate.scaling import Scaling
+
+Limit = float | None | tuple[float | None, ...]
+
+START, RATE = log(e - 1.0), 1.0 - 1.0 / e
+"""Where softplus is one, and its slope there."""
+
+
+@register
+@dataclass(frozen=True)
+class Bounded:
+    """A network whose responses lie between limits, in the units of the responses.
+
+    An increasing smooth function of its limits bends each response of the network inside: a logistic one between two
+    limits, softplus above or below one. In the mean of the training data it is the identity to first order, so that
+    limits far away change nothing. What the network inside is monotone in, the result is.
+
+    Attributes:
+        network: What is bounded.
+        low: Lower limit of all responses, or one each; None for no limit.
+        high: Upper limit of all responses, or one each; None for no limit.
+    """
+
+    network: Network = field(default_factory=MLP)
+    low: Limit = None
+    high: Limit = None
+
+    def __post_init__(self) -> None:
+        """Refuse limits that leave no room, where they are written."""
+        sizes = {len(limit) for limit in (self.low, self.high) if isinstance(limit, tuple | list)} or {1}
+        if len(sizes) > 1:
+            raise ValueError(f"low is {self.low} and high {self.high}; expected as many limits in both")
+        low, high = (_tensor(limit, max(sizes), "limits") for limit in (self.low, self.high))
+        if (low >= high).any() or torch.isinf(low).any() or torch.isinf(high).any():
+            raise ValueError(
+                f"low is {self.low} and high {self.high}; expected finite limits, low before high, or None"
+            )
+
+    def build(self, n: int, m: int, generator: torch.Generator) -> BoundedModule:
+        """A bounded network from n inputs to m outputs, in float64; `set_scaling` then scales the limits.
+
+        Raises:
+            ValueError: If there are other than m limits.
+        """
+        low, high = _tensor(self.low, m, "low"), _tensor(self.high, m, "high")
+        return BoundedModule(self.network.build(n, m, generator), low, high)
+
+
+@register
+@dataclass(frozen=True)
+class Positive:
+    """A network whose responses are positive: `Bounded` by zero from below, to the round-off of their scaling.
+
+    Where only some are, write `Bounded(network, low=(0.0, None))`.
+
+    Attributes:
+        network: What is made positive.
+    """
+
+    network: Network = field(default_factory=MLP)
+
+    def build(self, n: int, m: int, generator: torch.Generator) -> BoundedModule:
+        """A positive network from n inputs to m outputs, in float64."""
+        return Bounded(self.network, low=0.0).build(n, m, generator)
+
+
+class BoundedModule(nn.Module):
+    """What `Bounded` builds: center + slope · g near g = 0, where g comes from the network inside.
+
+    All it gives is NaN until `set_scaling`, or a stored state, has told it what the limits are in scaled units.
+
+    Args:
+        inner: The network.
+        low: Lower limits (m,), NaN for none, in the units of the responses.
+        high: Upper limits (m,), NaN for none.
+    """
+
+    low: Tensor
+    high: Tensor
+    center: Tensor
+    slope: Tensor
+
+    def __init__(self, inner: nn.Module, low: Tensor, high: Tensor) -> None:
+        super().__init__()
+        self.inner, self.limits = inner, (low, high)
+        self.register_buffer("low", low.clone())
+        self.register_buffer("high", high.clone())
+        self.register_buffer("center", torch.full_like(low, nan))
+        self.register_buffer("slope", torch.ones_like(low))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (N, m) at inputs (N, n)."""
+        return self._bend(self.inner(x))[0]
+
+    def value_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs (N, m) and their Jacobian (N, m, n) at inputs (N, n), both differentiable."""
+        g, dg = value_and_jacobian(self.inner, x)
+        y, slope = self._bend(g)
+        return y, slope.unsqueeze(2) * dg
+
+    def rescale(self, factor: Tensor, shift: Tensor) -> None:
+        """Make the outputs factor times what they were, plus shift, both (m,), the factor positive."""
+        for tensor in (self.low, self.high, self.center):
+            tensor.mul_(factor).add_(shift)
+        self.slope.mul_(factor)
+
+    @property
+    def penalty(self) -> Callable[[], Tensor]:
+        """That of the network inside, if it has one."""
+        return self.inner.penalty  # type: ignore[return-value]
+
+    def set_scaling(self, scaling: Scaling) -> None:
+        """Scale the limits, and make the bend the identity at the mean of the data.
+
+        Raises:
+            ValueError: If that mean is not within the limits.
+        """
+        low, high = (scaling.scale_y(limit.numpy()) for limit in self.limits)
+        outside = (low >= 0.0) | (high <= 0.0)
+        if outside.any():
+            k = int(outside.argmax())
+            raise ValueError(
+                f"response {k} has mean {scaling.y_center[k]:g} in the data, outside its limits "
+                f"[{float(self.limits[0][k]):g}, {float(self.limits[1][k]):g}]; expected limits that the data keep"
+            )
+        self.low.copy_(torch.as_tensor(low))
+        self.high.copy_(torch.as_tensor(high))
+        self.center.zero_()
+        self.slope.fill_(1.0)
+        set_scaling(self.inner, scaling)
+
+    def _bend(self, g: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounded responses (N, m) and their slopes (N, m) by those of the network inside (N, m)."""
+        below, above = ~self.low.isnan(), ~self.high.isnan()
+        z = self.slope * g
+        down = torch.where(below, self.center - self.low, 1.0)
+        up = torch.where(above, self.high - self.center, 1.0)
+        y, dy = self.center + z, torch.ones_like(z)
+        for chosen, (bent, by_z) in (
+            (below & ~above, _softly(z / down, down, self.low.nan_to_num())),
+            (above & ~below, _softly(z / up, -up, self.high.nan_to_num(), -1.0)),
+            (below & above, _logistic(z, down, up, self.low.nan_to_num())),
+        ):
+            y, dy = torch.where(chosen, bent, y), torch.where(chosen, by_z, dy)
+        return y, self.slope * dy
+
+
+def _softly(t: Tensor, room: Tensor, limit: Tensor, sign: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Responses limit + room · s(sign · t), s positive, s(0) = s'(0) = 1, and their slopes by sign · room · t."""
+    z = sign * t / RATE + START
+    return limit + room * softplus(z), torch.sigmoid(z) / RATE
+
+
+def _logistic(z: Tensor, down: Tensor, up: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+    """A logistic function from low to low + down + up that is low + down at zero, its slope 1 there."""
+    width = down + up
+    p = torch.sigmoid(z * width / (down * up) + (down / up).log())
+    return low + width * p, p * (1.0 - p) * width.square() / (down * up)
+
+
+def _tensor(limit: Limit, m: int, name: str) -> Tensor:
+    """Limits as (m,), NaN for none."""
+    each = limit if isinstance(limit, tuple | list) else (limit,) * m
+    if len(each) != m:
+        raise ValueError(f"{name} has {len(each)} limits for {m} responses; expected one each, or one for all")
+    return torch.tensor([nan if one is None else one for one in each], dtype=torch.float64)

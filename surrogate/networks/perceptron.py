@@ -1,0 +1,103 @@
+"""The multilayer perceptron."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from surrogate.activations import Activation, activation
+from surrogate.networks import layers
+from surrogate.networks.layers import Mode
+from surrogate.registry import register
+
+
+@register
+@dataclass(frozen=True)
+class MLP:
+    """A perceptron of equal hidden layers.
+
+    Attributes:
+        width: Units of a hidden layer.
+        depth: Number of hidden layers.
+        activation: `tanh`, `softplus` or `sine`.
+    """
+
+    width: int = 48
+    depth: int = 3
+    activation: str = "softplus"
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be built, where it is written."""
+        activation(self.activation)
+        check_counts(self, "width", "depth")
+
+    def build(self, n: int, m: int, generator: torch.Generator) -> Perceptron:
+        """A perceptron from n inputs to m outputs, in float64."""
+        act = activation(self.activation)
+        weights = gaussian([n, *[self.width] * self.depth, m], act.gain, generator)
+        return Perceptron(act, weights, [torch.zeros(len(W), dtype=torch.float64) for W in weights])
+
+
+class Perceptron(nn.Module):
+    """Affine maps with an activation between each two.
+
+    Args:
+        act: The activation.
+        weights: Initial matrices (out, in), two or more.
+        biases: Initial biases (out,), one for each matrix.
+    """
+
+    def __init__(self, act: Activation, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.act = act
+        self.weights, self.biases = nn.ParameterList(weights), nn.ParameterList(biases)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (N, m) at inputs (N, n)."""
+        return layers.value(list(self.weights), list(self.biases), self.act, x)
+
+    def value_and_jacobian(self, x: Tensor, *, mode: Mode | None = None) -> tuple[Tensor, Tensor]:
+        """Outputs (N, m) and their Jacobian (N, m, n) at inputs (N, n), both differentiable.
+
+        Args:
+            x: Inputs (N, n).
+            mode: `reverse` carries m adjoints from the output back, `forward` n tangents from the input on;
+                by default the fewer.
+        """
+        return layers.value_and_jacobian(list(self.weights), list(self.biases), self.act, x, mode=mode)
+
+    def rescale(self, factor: Tensor, shift: Tensor) -> None:
+        """Change the last layer so that the outputs become factor times what they were, plus shift, both (m,)."""
+        rescale(self.weights[-1], self.biases[-1], factor, shift)
+
+
+def gaussian(sizes: Sequence[int], gain: float, generator: torch.Generator) -> list[Tensor]:
+    """Matrices between layers of these sizes, entries of deviation gain / √fan_in, and 1 / √fan_in in the last."""
+    gains = [gain] * (len(sizes) - 2) + [1.0]
+    return [
+        g / fan_in**0.5 * torch.randn(fan_out, fan_in, dtype=torch.float64, generator=generator)
+        for g, (fan_in, fan_out) in zip(gains, pairwise(sizes), strict=True)
+    ]
+
+
+def rescale(weight: Tensor, bias: Tensor, factor: Tensor, shift: Tensor) -> None:
+    """Change a last layer (m, in), (m,) in place so that its outputs become factor times themselves, plus shift."""
+    with torch.no_grad():
+        weight.mul_(factor.unsqueeze(1))
+        bias.mul_(factor).add_(shift)
+
+
+def check_counts(owner: object, *names: str) -> None:
+    """Check that these attributes are whole numbers of at least one.
+
+    Raises:
+        ValueError: If one isn't.
+    """
+    counts = {name: getattr(owner, name) for name in names}
+    if not all(isinstance(count, int) and count >= 1 for count in counts.values()):
+        shown = " and ".join(f"{name} {count}" for name, count in counts.items())
+        raise ValueError(f"{type(owner).__name__} has {shown}; expected whole numbers of at least 1")

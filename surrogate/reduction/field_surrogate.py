@@ -1,0 +1,196 @@
+"""A surrogate whose answer is a field: one of the modes' coefficients, expanded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+import torch
+
+from surrogate import files
+from surrogate.reduction.basis import ReducedBasis
+from surrogate.reduction.nesting import disclosed, enclosed
+
+Array = NDArray[np.float64]
+
+KIND = "sobofem-field-surrogate"
+
+_ARRAYS = ("mean", "modes", "dual", "values", "residual")
+
+
+class Predicting(Protocol):
+    """A trained surrogate of a few responses: `Surrogate`, `ProjectedSurrogate` or anything with these members.
+
+    It may offer `uncertainty(x, *, extrapolate=False)`: standard deviations of responses (N, r) and of their Jacobians
+    (N, r, n).
+    """
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the n inputs."""
+
+    @property
+    def responses(self) -> tuple[str, ...]:
+        """Names of the r outputs."""
+
+    @property
+    def bounds(self) -> Array:
+        """The box that the inputs live in, (n, 2)."""
+
+    def predict(self, x: ArrayLike, *, jacobian: bool = True, extrapolate: bool = False) -> tuple[Array, Array | None]:
+        """Responses (N, r) and, unless declined, their Jacobians (N, r, n) at points (N, n)."""
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write to a file that `surrogate.reduction.load` reads."""
+
+
+@dataclass(frozen=True, eq=False)
+class FieldSurrogate:
+    """A `Model` whose responses are the values of a field.
+
+    Attributes:
+        basis: From coefficients to the field.
+        surrogate: From parameters to the coefficients, trained on `basis.reduce(data)`.
+
+    Raises:
+        ValueError: If the surrogate's responses aren't the basis' coefficients.
+    """
+
+    basis: ReducedBasis
+    surrogate: Predicting
+
+    def __post_init__(self) -> None:
+        """Refuse a surrogate of something else."""
+        if (found := tuple(self.surrogate.responses)) != self.basis.coefficients:
+            raise ValueError(f"the surrogate predicts {found}, expected the coefficients {self.basis.coefficients}")
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the n inputs."""
+        return tuple(self.surrogate.parameters)
+
+    @cached_property
+    def responses(self) -> tuple[str, ...]:
+        """Names of the M values: `field_1` and so on."""
+        return tuple(f"{self.basis.name}_{k}" for k in range(1, self.basis.size + 1))
+
+    @property
+    def bounds(self) -> Array:
+        """The box that the inputs live in, (n, 2)."""
+        return self.surrogate.bounds
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of each parameter that has one, by name, and of the field."""
+        units = dict(getattr(self.surrogate, "units", {}))
+        return units | ({self.basis.name: self.basis.unit} if self.basis.unit else {})
+
+    def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
+        """The field (M,) and, unless declined, its Jacobian (M, n), in physical units at x (n,).
+
+        Raises:
+            ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
+        """
+        u, du = self.predict(self._point(x), jacobian=jacobian)
+        return u[0], None if du is None else du[0]
+
+    def predict(self, x: ArrayLike, *, jacobian: bool = False, extrapolate: bool = False) -> tuple[Array, Array | None]:
+        """Fields (N, M) at points x (N, n) and, if asked for, Jacobians (N, M, n), which may be large.
+
+        Args:
+            x: Points, one a row.
+            jacobian: Whether to differentiate; `jvp` and `vjp` do so without the whole Jacobian.
+            extrapolate: Whether points outside the bounds are welcome: nothing was learned there.
+
+        Raises:
+            ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
+        """
+        c, dc = self.surrogate.predict(x, jacobian=jacobian, extrapolate=extrapolate)
+        return self.basis.expand(c), None if dc is None else self.basis.modes @ dc
+
+    def jvp(self, x: ArrayLike, directions: ArrayLike) -> Array:
+        """Derivatives (k, M) of the field at x (n,) along directions (k, n), or one (M,) along one (n,).
+
+        Raises:
+            ValueError: If a shape is wrong, or x outside the bounds.
+        """
+        along = _sized(directions, len(self.parameters), "directions")
+        return along @ self._slopes(x).T @ self.basis.modes.T
+
+    def vjp(self, x: ArrayLike, weights: ArrayLike) -> Array:
+        """Gradients (k, n) of sums of the field's values with weights (k, M) at x (n,), or one (n,) for one (M,).
+
+        Raises:
+            ValueError: If a shape is wrong, or x outside the bounds.
+        """
+        return _sized(weights, self.basis.size, "weights") @ self.basis.modes @ self._slopes(x)
+
+    def standard_deviation(self, x: ArrayLike, *, extrapolate: bool = False) -> Array:
+        """Standard deviation (N, M) of the field's values at points x (N, n).
+
+        It is that of the coefficients, taken as independent, and of what the modes left out of the training fields.
+
+        Args:
+            x: Points, one a row.
+            extrapolate: Whether points outside the bounds are welcome.
+
+        Raises:
+            ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
+            TypeError: If the surrogate knows no uncertainty of its own.
+        """
+        uncertainty = getattr(self.surrogate, "uncertainty", None)
+        if uncertainty is None:
+            raise TypeError(f"{type(self.surrogate).__name__} has no uncertainty(x); choose a surrogate that has")
+        deviation = np.asarray(uncertainty(x, extrapolate=extrapolate)[0])
+        return np.sqrt(deviation**2 @ (self.basis.modes**2).T + self.basis.residual**2)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write basis and surrogate to one safetensors file; `surrogate.reduction.load` reads it.
+
+        The inner product isn't written: what is read predicts and reduces, but doesn't measure truncation.
+
+        Raises:
+            ValueError: If the surrogate can't be saved.
+            OSError: If the file can't be written.
+        """
+        tensors = {name: torch.tensor(getattr(self.basis, name)) for name in _ARRAYS}
+        record = {"name": self.basis.name, "unit": self.basis.unit}
+        files.write(path, tensors | {"surrogate": enclosed(self.surrogate)}, record, kind=KIND)
+
+    def _point(self, x: ArrayLike) -> Array:
+        point = np.asarray(x, dtype=np.float64)
+        if point.shape != (len(self.parameters),):
+            raise ValueError(f"x has shape {point.shape}, expected {(len(self.parameters),)}: {self.parameters}")
+        return point[None]
+
+    def _slopes(self, x: ArrayLike) -> Array:
+        """Jacobian (r, n) of the coefficients at x (n,)."""
+        slopes = self.surrogate.predict(self._point(x), jacobian=True)[1]
+        assert slopes is not None  # it was asked for
+        return slopes[0]
+
+
+def read(path: str | PathLike[str]) -> FieldSurrogate:
+    """Read what `FieldSurrogate.save` wrote.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, of another kind or of a newer version.
+    """
+    tensors, record = files.read(path, kind=KIND)
+    try:
+        arrays: dict[str, Any] = {name: tensors[name].numpy() for name in _ARRAYS}
+        return FieldSurrogate(ReducedBasis(**arrays, **record), disclosed(tensors["surrogate"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} can't be loaded: {error}") from error
+
+
+def _sized(values: ArrayLike, size: int, name: str) -> Array:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim not in (1, 2) or array.shape[-1] != size or not np.isfinite(array).all():
+        raise ValueError(f"{name} have shape {array.shape}, expected (k, {size}) or ({size},), of finite numbers")
+    return array

@@ -1,0 +1,183 @@
+"""A surrogate in a few coordinates as one of many inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+import torch
+
+from surrogate import files
+from surrogate.reduction.field_surrogate import Predicting
+from surrogate.reduction.nesting import disclosed, enclosed
+from surrogate.reduction.subspace import Subspace
+from surrogate.samples import as_points, check_inside
+
+Array = NDArray[np.float64]
+
+KIND = "sobofem-projected-surrogate"
+
+_ARRAYS = ("bounds", "center", "lift", "project", "scale", "spectrum")
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectedSurrogate:
+    """A `Model` of all inputs: project, evaluate, and differentiate by the chain rule, dy/dx = dy/dz project.
+
+    It answers everywhere in the inputs' box. In the corners of a box of many inputs the reduced coordinates lie beyond
+    those of any sample: `beyond` tells how far.
+
+    Attributes:
+        subspace: From n inputs to k coordinates.
+        surrogate: From the coordinates to the responses, trained on `subspace.reduce(data)`.
+
+    Raises:
+        ValueError: If the surrogate's parameters aren't the subspace's coordinates.
+    """
+
+    subspace: Subspace
+    surrogate: Predicting
+
+    def __post_init__(self) -> None:
+        """Refuse a surrogate of other coordinates."""
+        if (found := tuple(self.surrogate.parameters)) != self.subspace.coordinates:
+            raise ValueError(f"the surrogate has parameters {found}, expected {self.subspace.coordinates}")
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the n inputs."""
+        return self.subspace.parameters
+
+    @property
+    def responses(self) -> tuple[str, ...]:
+        """Names of the m outputs."""
+        return tuple(self.surrogate.responses)
+
+    @property
+    def bounds(self) -> Array:
+        """The box that the inputs live in, (n, 2)."""
+        return self.subspace.bounds
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of each response that has one, by name."""
+        return dict(getattr(self.surrogate, "units", {}))
+
+    def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
+        """Responses (m,) and, unless declined, dy/dx (m, n), in physical units at x (n,).
+
+        Raises:
+            ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
+        """
+        y, dy = self.predict(self._point(x), jacobian=jacobian)
+        return y[0], None if dy is None else dy[0]
+
+    def predict(self, x: ArrayLike, *, jacobian: bool = True, extrapolate: bool = False) -> tuple[Array, Array | None]:
+        """Responses (N, m) and, unless declined, dy/dx (N, m, n), in physical units at points x (N, n).
+
+        Args:
+            x: Points, one a row.
+            jacobian: Whether to differentiate.
+            extrapolate: Whether points outside the bounds are welcome.
+
+        Raises:
+            ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
+        """
+        y, dy = self.surrogate.predict(self._reduced(x, extrapolate), jacobian=jacobian, extrapolate=True)
+        return y, None if dy is None else dy @ self.subspace.project
+
+    def uncertainty(self, x: ArrayLike, *, extrapolate: bool = False) -> tuple[Array, Array]:
+        """Standard deviations of responses (N, m) and of dy/dx (N, m, n) at x (N, n).
+
+        They are those of the reduced surrogate, its slopes along the coordinates taken as independent. What the
+        coordinates leave out isn't part of them: see `Subspace.unresolved`.
+
+        Args:
+            x: Points, one a row.
+            extrapolate: Whether points outside the bounds are welcome.
+
+        Raises:
+            TypeError: If the surrogate knows no uncertainty.
+            ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
+        """
+        known = getattr(self.surrogate, "uncertainty", None)
+        if known is None:
+            raise TypeError(f"{type(self.surrogate).__name__} has no uncertainty(x); choose a surrogate that has")
+        values, slopes = known(self._reduced(x, extrapolate), extrapolate=True)
+        return np.asarray(values), np.sqrt(np.asarray(slopes) ** 2 @ self.subspace.project**2)
+
+    def jvp(self, x: ArrayLike, directions: ArrayLike) -> Array:
+        """Derivatives (k, m) of the responses at x (n,) along directions (k, n), or one (m,) along one (n,).
+
+        Raises:
+            ValueError: If a shape is wrong, or x outside the bounds.
+        """
+        along = np.asarray(directions, dtype=np.float64)
+        if along.ndim not in (1, 2) or along.shape[-1] != len(self.parameters):
+            raise ValueError(f"directions have shape {along.shape}, expected (k, {len(self.parameters)})")
+        return along @ self.subspace.project.T @ self._slopes(x).T
+
+    def vjp(self, x: ArrayLike, weights: ArrayLike) -> Array:
+        """Gradients (k, n) of the responses' sums with weights (k, m) at x (n,), or one (n,) for one (m,).
+
+        Raises:
+            ValueError: If a shape is wrong, or x outside the bounds.
+        """
+        rows = np.asarray(weights, dtype=np.float64)
+        if rows.ndim not in (1, 2) or rows.shape[-1] != len(self.responses):
+            raise ValueError(f"weights have shape {rows.shape}, expected (k, {len(self.responses)})")
+        return rows @ self._slopes(x) @ self.subspace.project
+
+    def beyond(self, x: ArrayLike) -> Array:
+        """How far the coordinates of points x (N, n) lie outside those learned from, in widths of these: (N,), or 0."""
+        z = self.subspace.reduced(x)
+        low, high = np.asarray(self.surrogate.bounds).T
+        return np.maximum(np.maximum(low - z, z - high) / (high - low), 0.0).max(axis=1)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write subspace and surrogate to one safetensors file; `surrogate.reduction.load` reads it.
+
+        Raises:
+            ValueError: If the surrogate can't be saved.
+            OSError: If the file can't be written.
+        """
+        tensors = {name: torch.tensor(getattr(self.subspace, name)) for name in _ARRAYS}
+        record = {"parameters": self.parameters, "name": self.subspace.name}
+        files.write(path, tensors | {"surrogate": enclosed(self.surrogate)}, record, kind=KIND)
+
+    def _reduced(self, x: ArrayLike, extrapolate: bool) -> Array:
+        points = as_points(x, self.parameters)
+        if not extrapolate:
+            check_inside(points, self.bounds, self.parameters)
+        return self.subspace.reduced(points)
+
+    def _point(self, x: ArrayLike) -> Array:
+        point = np.asarray(x, dtype=np.float64)
+        if point.shape != (len(self.parameters),):
+            raise ValueError(f"x has shape {point.shape}, expected {(len(self.parameters),)}")
+        return point[None]
+
+    def _slopes(self, x: ArrayLike) -> Array:
+        """Jacobian (m, k) by the coordinates at x (n,)."""
+        slopes = self.surrogate.predict(self._reduced(self._point(x), False), jacobian=True, extrapolate=True)[1]
+        assert slopes is not None  # it was asked for
+        return slopes[0]
+
+
+def read(path: str | PathLike[str]) -> ProjectedSurrogate:
+    """Read what `ProjectedSurrogate.save` wrote.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, of another kind or of a newer version.
+    """
+    tensors, record = files.read(path, kind=KIND)
+    try:
+        arrays: dict[str, Any] = {name: tensors[name].numpy() for name in _ARRAYS}
+        subspace = Subspace(tuple(record["parameters"]), name=record["name"], **arrays)
+        return ProjectedSurrogate(subspace, disclosed(tensors["surrogate"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} can't be loaded: {error}") from error

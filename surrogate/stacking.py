@@ -1,0 +1,86 @@
+"""Weights of a mixture, and the calibration of its standard deviation, from predictions of samples not seen."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import ceil
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+LEVEL = 0.95
+SMALL = 0.05
+SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+
+
+def stacked_weights(errors: Tensor, scale: Tensor, known: Tensor) -> Tensor:
+    """Weights of a mixture whose squared error on samples not seen is least (stacking; Wolpert 1992, Breiman 1996).
+
+    Values and slopes count alike: each kind's mean squared error is measured by the best part's.
+
+    Args:
+        errors: Of each part for one response, values then slopes (N, 1 + n, F).
+        scale: Mean squares of the labels (1 + n,), slopes' with a floor: what errors are relative to.
+        known: Which labels are there (N, 1 + n).
+
+    Returns:
+        (F,), not negative, with a sum of one; parts of less than a twentieth are left out.
+    """
+    F = errors.shape[-1]
+    relative = torch.where(known.unsqueeze(-1), errors, 0.0) / scale.sqrt().unsqueeze(-1)
+    kinds = [torch.einsum("nkf,nkg->fg", part, part) for part in (relative[:, :1], relative[:, 1:])]
+    matrix = torch.zeros(F, F, dtype=errors.dtype)
+    for kind in kinds:
+        best = kind.diagonal().min()
+        if best > 0.0:
+            matrix += kind / best
+    weights = _least(matrix)
+    weights = torch.where(weights < SMALL, 0.0, weights)
+    return weights / weights.sum()
+
+
+def _least(matrix: Tensor) -> Tensor:
+    """The point of the simplex at which w·Aw is least: the best of its faces' stationary points that lie inside."""
+    F = len(matrix)
+    best, found = torch.inf, torch.eye(F, dtype=matrix.dtype)[0]
+    for size in range(1, F + 1):
+        for chosen in combinations(range(F), size):
+            rows = torch.tensor(chosen)
+            block = matrix[rows][:, rows]
+            ridge = 1e-12 * block.diagonal().mean() * torch.eye(size, dtype=matrix.dtype)
+            w = torch.linalg.solve(block + ridge + torch.finfo(matrix.dtype).tiny, torch.ones(size, dtype=matrix.dtype))
+            w = w / w.sum()
+            value = float(w @ block @ w)
+            if bool(torch.isfinite(w).all()) and bool((w >= 0.0).all()) and value < best:
+                best, found = value, torch.zeros(F, dtype=matrix.dtype).index_put((rows,), w)
+    return found
+
+
+def calibrated(errors: Tensor, variances: Tensor) -> tuple[float, float]:
+    """Gain and floor that make gain · variance + floor the variance of these errors.
+
+    Their ratio is that of the greatest likelihood; their size lets intervals of 95 % cover as many of the errors, and
+    one further (split conformal prediction; Papadopoulos et al. 2002).
+
+    Args:
+        errors: On samples not seen (L,).
+        variances: What the mixture says there (L,).
+    """
+    if not len(errors) or not float(errors.abs().max()) > 0.0:
+        return 1.0, 0.0
+    mean = variances.mean()
+    relative = variances / mean if mean > 0.0 else torch.ones_like(variances)
+    best, chosen = torch.inf, 0.0
+    for share in SHARES:
+        shape = share * relative + (1.0 - share)
+        if float(shape.min()) <= 0.0:
+            continue
+        value = float(torch.log((errors.square() / shape).mean()) + torch.log(shape).mean())
+        if value < best:
+            best, chosen = value, share
+    shape = chosen * relative + (1.0 - chosen)
+    ratios = (errors.square() / shape).sort().values
+    rank = min(ceil((len(ratios) + 1) * LEVEL), len(ratios))
+    size = float(ratios[rank - 1]) / NormalDist().inv_cdf(0.5 + 0.5 * LEVEL) ** 2
+    return (chosen * size / float(mean) if mean > 0.0 else 0.0), (1.0 - chosen) * size

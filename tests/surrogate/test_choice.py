@@ -1,0 +1,200 @@
+from dataclasses import dataclass, replace
+
+from analytic import borehole_samples, derivative_error, five_samples, sample, value_error
+import numpy as np
+import pytest
+import torch
+
+from surrogate import fit, load, train
+from surrogate.cross_validation import cross_validate, fold_count
+from surrogate.families import Kriging, Solved
+from surrogate.loss import Targets
+
+QUICK = (Solved(units=32, members=2, iterations=60), Kriging(starts=(2.0,), iterations=20))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return five_samples(16, seed=0)
+
+
+@pytest.fixture(scope="module")
+def chosen(data):
+    return fit(data, families=QUICK, seed=3)
+
+
+def test_what_is_chosen_predicts_values_and_slopes(chosen):
+    unseen = five_samples(300, seed=1)
+    assert value_error(chosen, unseen) < 0.1
+    assert derivative_error(chosen, unseen) < 0.3
+    x = unseen.x[7]
+    _, jacobian = chosen.evaluate(x)
+    steps = 1e-5 * np.ptp(chosen.bounds, axis=1)
+    for j, h in enumerate(steps):
+        e = np.eye(len(x))[j] * h
+        difference = (chosen.evaluate(x + e)[0] - chosen.evaluate(x - e)[0]) / (2.0 * h)
+        assert np.allclose(jacobian[:, j], difference, rtol=1e-5, atol=1e-6 * np.abs(jacobian).max())
+
+
+def test_the_choice_is_told_with_its_reasons(chosen, data):
+    choice = chosen.provenance["choice"]
+    assert set(choice["errors"]) | set(choice["dropped"]) == {"shallow network", "Gaussian process"}
+    assert set(choice["weights"]) == set(data.responses)
+    for weights in choice["weights"].values():
+        assert set(weights) == set(choice["errors"])
+        assert sum(weights.values()) == pytest.approx(1.0)
+    assert sum(choice["shares"].values()) == pytest.approx(1.0)
+    assert all(0.0 < error["values"] < 1.0 for error in choice["errors"].values())
+
+
+def test_intervals_cover_what_was_not_seen(chosen):
+    unseen = five_samples(500, seed=1)
+    (y, jacobian), (deviation, slopes) = chosen.predict(unseen.x), chosen.uncertainty(unseen.x)
+    assert 0.85 < (np.abs(y - unseen.y) < 1.96 * deviation).mean() < 1.0
+    assert 0.85 < (np.abs(jacobian - unseen.jacobian) < 1.96 * slopes).mean() < 1.0
+
+
+def test_a_mixture_is_read_back_as_it_was_written(chosen, data, tmp_path):
+    chosen.save(tmp_path / "five.safetensors")
+    again = load(tmp_path / "five.safetensors")
+    for ours, theirs in zip(chosen.predict(data.x), again.predict(data.x), strict=True):
+        assert np.array_equal(ours, theirs)
+    for ours, theirs in zip(chosen.uncertainty(data.x), again.uncertainty(data.x), strict=True):
+        assert np.array_equal(ours, theirs)
+    assert again.provenance["choice"] == chosen.provenance["choice"]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(data):
+    first, again, other = (fit(data, families=QUICK[:1], seed=seed) for seed in (1, 1, 2))
+    for ours, theirs in zip(first.predict(data.x), again.predict(data.x), strict=True):
+        assert np.array_equal(ours, theirs)
+    assert not np.array_equal(first.predict(data.x)[0], other.predict(data.x)[0])
+
+
+def test_values_alone_can_be_learned(data):
+    surrogate = fit(replace(data, jacobian=None), families=QUICK)
+    assert value_error(surrogate, five_samples(300, seed=1)) < 0.6
+    assert np.isfinite(surrogate.uncertainty(data.x)[1]).all()
+
+
+def test_missing_slopes_are_learned_around(data):
+    jacobian = data.jacobian.copy()
+    jacobian[::2, 1] = np.nan
+    jacobian[3, 0, 2] = np.nan
+    lacking = replace(data, jacobian=jacobian, missing=True)
+    assert value_error(fit(lacking, families=QUICK), five_samples(300, seed=1)) < 0.2
+
+
+@dataclass(frozen=True)
+class Broken:
+    name: str = "broken"
+
+    def refuses(self, targets):
+        return ""
+
+    def learn(self, targets, *, seed, watch, trial=False):
+        raise ArithmeticError("division by nothing")
+
+
+@dataclass(frozen=True)
+class Hopeless(Broken):
+    """Predicts zero."""
+
+    name: str = "hopeless"
+
+    def learn(self, targets, *, seed, watch, trial=False):
+        learned = QUICK[0].learn(targets, seed=seed, watch=watch, trial=True)
+        learned.module.v.zero_()
+        learned.module.c.zero_()
+        return learned
+
+
+def test_a_family_that_fails_or_lags_is_left_out_and_named(data):
+    surrogate = fit(data, families=(Broken(), Hopeless(), QUICK[0]))
+    dropped = surrogate.provenance["choice"]["dropped"]
+    assert dropped["broken"] == "it failed: division by nothing"
+    assert "times the error of the best after two folds" in dropped["hopeless"]
+    assert len(surrogate.network.parts) == 1
+
+
+def test_a_family_that_refuses_is_left_out_and_named(data):
+    surrogate = fit(data, families=(QUICK[0], Kriging(most=50)))
+    assert surrogate.provenance["choice"]["dropped"] == {"Gaussian process": "112 labels a response, more than 50"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"families": ()}, ValueError, "families is empty"),
+        ({"families": (Broken(),)}, ArithmeticError, "no family could learn these samples: broken: it failed"),
+        ({"families": (Kriging(most=10),)}, ValueError, "Gaussian process: 112 labels a response, more than 10"),
+        ({"families": (Solved(), Solved())}, ValueError, "families of one name can't be told apart"),
+        ({"seed": 0.5}, ValueError, r"seed is 0.5; expected a whole number"),
+    ],
+)
+def test_what_can_not_be_chosen_from_is_refused(data, settings, error, message):
+    with pytest.raises(error, match=message):
+        fit(data, **settings)
+
+
+def test_surrogates_of_training_by_descent_say_that_they_know_no_uncertainty(data):
+    from surrogate import Adam
+
+    with pytest.raises(TypeError, match=r"offers no standard deviation; use surrogate\.fit"):
+        train(data, optimizers=(Adam(1),)).uncertainty(data.x)
+
+
+def test_held_out_samples_are_not_learned_from():
+    """What a family says of a fold does not depend on the labels there."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(20, 3, generator=rng, dtype=torch.float64)
+    targets = Targets(x, x[:, :1] * x[:, 1:2], torch.stack((x[:, 1], x[:, 0], 0.0 * x[:, 0]), 1)[:, None])
+    spoilt = Targets(x, targets.y.clone(), targets.jacobian.clone())
+    family = Solved(units=8, members=1, iterations=20)
+    first = cross_validate((family,), targets, seed=0, watch=lambda *_: None)
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    held = order.tensor_split(fold_count(20))[0]
+    spoilt.y[held] += 100.0
+    spoilt.jacobian[held] -= 100.0
+    second = cross_validate((family,), spoilt, seed=0, watch=lambda *_: None)
+    assert torch.equal(first.means[: len(held)], second.means[: len(held)])
+    assert not torch.allclose(first.means[len(held) :], second.means[len(held) :])
+
+
+def test_progress_tells_the_family_and_the_fold(data):
+    seen = []
+    fit(data, families=QUICK, progress=seen.append)
+    stages = [record.stage for record in seen]
+    assert stages[0].startswith("shallow network, fold 1 of 8")
+    assert all(1 <= record.step <= record.of for record in seen)
+
+
+@pytest.mark.slow
+def test_the_default_beats_each_of_its_parts_and_training_by_descent_on_the_borehole_function():
+    errors = {"fit": [], "Gaussian process": [], "descent": []}
+    for seed in range(3):
+        known, unseen = borehole_samples(32, seed=seed), borehole_samples(500, seed=99)
+        for name, model in {
+            "fit": fit(known, seed=seed),
+            "Gaussian process": fit(known, families=(Kriging(),), seed=seed),
+            "descent": train(known, seed=seed),
+        }.items():
+            errors[name].append((value_error(model, unseen), derivative_error(model, unseen)))
+    ours, process, descent = (np.median(rows, axis=0) for rows in errors.values())
+    assert (ours <= 1.05 * process).all()
+    assert (ours < descent).all()
+
+
+def test_many_samples_are_learned_from_in_a_subset_of_them(monkeypatch):
+    """Beyond some thousand samples the hidden layer sees a part of them, the last layer all."""
+    from surrogate.families import solved
+
+    monkeypatch.setattr(solved, "SUBSET", 32)
+    bounds = [[-1.0, 2.0], [0.0, 5.0]]
+
+    def wave(x):
+        return torch.sin(x[:1]) * x[1:]
+
+    known = sample(wave, bounds, 128, seed=0)
+    surrogate = fit(known, families=(Solved(units=32, members=1, iterations=100),))
+    assert value_error(surrogate, sample(wave, bounds, 200, seed=1)) < 1e-3
