@@ -54,18 +54,49 @@ def errors(results: Sequence[Result], task: str, what: str) -> Table:
 
 
 def ratios(results: Sequence[Result], what: str) -> Table:
-    """This project's arms over the best opponent of each task and number of samples, by medians."""
-    middle = medians(results, what)
-    own = [arm for arm in _arms(middle) if ARMS[arm].own]
-    table = Table("task", "n", "best opponent", *own, title=f"error of {QUANTITIES[what]} / best opponent's")
-    for task, n in dict.fromkeys((task, n) for task, n, _ in middle):
-        against = {arm: error for (t, k, arm), error in middle.items() if (t, k) == (task, n) and not ARMS[arm].own}
-        if against:
-            best = min(against, key=lambda arm: against[arm])
-            shown = (middle.get((task, n, arm)) for arm in own)
-            cells = ["" if error is None else f"{error / against[best]:.2f}" for error in shown]
-            table.add_row(task, str(n), best, *cells)
+    """This project's arms over the best opponent of each task and number of samples, medians of the same designs."""
+    found = by_design(results, what)
+    own = [arm for arm in _arms(found) if ARMS[arm].own]
+    table = Table("task", "n", *own, title=f"error of {QUANTITIES[what]} / that of the best opponent, which is named")
+    summary: dict[int, list[list[float]]] = {}
+    for task, n in sorted(
+        {(task, n) for task, n, _ in found}, key=lambda key: (tasks_of(results).index(key[0]), key[1])
+    ):
+        opponents = {arm: found[task, n, arm] for arm in ARMS if (task, n, arm) in found and not ARMS[arm].own}
+        best = [_against_best(found.get((task, n, arm), {}), opponents) for arm in own]
+        if any(best):
+            table.add_row(task, str(n), *(f"{pair[0]:.2f} {pair[1]}" if pair else "" for pair in best))
+            summary.setdefault(n, []).append([pair[0] if pair else np.nan for pair in best])
+    table.add_section()
+    for n, rows in sorted(summary.items()):
+        for name, over in (("median over tasks", np.nanmedian), ("worst", np.nanmax)):
+            columns = [column[~np.isnan(column)] for column in np.array(rows).T]
+            table.add_row(name, str(n), *(f"{over(column):.2f}" if len(column) else "" for column in columns))
     return table
+
+
+def by_design(results: Iterable[Result], what: str) -> dict[tuple[str, int, str], dict[int, float]]:
+    """Median of a quantity over seeds, of each task, number of samples and arm by design."""
+    every: dict[tuple[str, int, str], dict[int, list[float]]] = {}
+    for result in results:
+        number = getattr(result, what)
+        if number is not None and result.failure is None:
+            case = result.case
+            every.setdefault((case.task, case.n, case.arm), {}).setdefault(case.design, []).append(number)
+    return {
+        key: {design: float(np.median(numbers)) for design, numbers in designs.items()}
+        for key, designs in every.items()
+    }
+
+
+def _against_best(own: dict[int, float], opponents: dict[str, dict[int, float]]) -> tuple[float, str] | None:
+    """Largest ratio of medians to an opponent over the designs that both have, and whose it is."""
+    pairs = []
+    for arm, theirs in opponents.items():
+        common = own.keys() & theirs.keys()
+        if common:
+            pairs.append((float(np.median([own[d] for d in common]) / np.median([theirs[d] for d in common])), arm))
+    return max(pairs, default=None)
 
 
 def seconds(results: Sequence[Result]) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf, isfinite, log
 
 import torch
 from torch import Tensor
@@ -12,8 +12,9 @@ from surrogate.kernel import covariances
 from surrogate.labels import Labels
 
 JITTER = 1e-12
-LENGTH, WIDTH = 1.5, 1.5
-"""Normal prior of a length scale's logarithm, √n of them more: wide, and with many inputs in favour of smooth ones."""
+LENGTH, NOISE = (1.5, 1.5), (-18.0, 6.0)
+"""Mean and standard deviation of the normal priors of the logarithms of length scales, √n times as long with n inputs,
+and of noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +35,11 @@ class Conditioned:
 
 
 class MarginalLikelihood:
-    """Negative logarithm of the marginal likelihood by the length scales' logarithms and that of the noise.
+    """Negative logarithm of the marginal likelihood by logarithms of length scales and noise, priors included.
 
-    Mean and variance of the process are profiled. Noise is relative to the process: its variance for values, its
-    slopes' variance for slopes.
+    Mean and variance of the process are profiled. Values have a noise of their own, and so have the slopes by each
+    input, relative to the process's variance of them: what a smooth kernel can't follow is learned as noise, and so
+    the likelihood weighs values against slopes.
 
     Attributes:
         labels: What it is conditioned on.
@@ -54,17 +56,18 @@ class MarginalLikelihood:
         self._all = len(self._rows) == N * (1 + n)
         self._ones = (self._rows % (1 + n) == 0).to(labels.x.dtype)
         self._slopes = self._per_input(torch.ones_like(self._ones))
-        self._prior = LENGTH + 0.5 * torch.log(torch.tensor(float(n)))
+        priors = [(LENGTH[0] + 0.5 * log(n), LENGTH[1])] * n + [NOISE] * (1 + n)
+        self._mean, self._width = torch.tensor(priors, dtype=torch.float64).T
 
     def __call__(self, theta: Tensor) -> tuple[float, Tensor]:
-        """Value and gradient at θ (n + 1,); infinity and zeros where the factorization fails."""
+        """Value and gradient at θ (2 n + 1,); infinity and zeros where the factorization fails."""
         theta = theta.detach().requires_grad_()
         K = self._covariance(theta)
         with torch.no_grad():
             L, failed = torch.linalg.cholesky_ex(K)
             if failed:
                 return inf, torch.zeros_like(theta)
-            z, N = self._targets(theta.detach()), len(K)
+            z, N, n = self._targets(theta.detach()), len(K), self.labels.x.shape[1]
             inverse = torch.cholesky_inverse(L)
             alpha, _, q = self._solve(L, z)
             pull = 0.5 * (inverse - torch.outer(alpha, alpha) * (N / q))
@@ -73,10 +76,10 @@ class MarginalLikelihood:
         assert theta.grad is not None
         gradient, theta = theta.grad, theta.detach()
         # Slopes are taken by inputs over length scales: labels and volume move with these.
-        gradient[:-1] += (N / q) * self._per_input(alpha * z) - self._slopes
-        value -= float(self._slopes @ theta[:-1])
-        gap = (theta[:-1] - self._prior) / WIDTH
-        gradient[:-1] += gap / WIDTH
+        gradient[:n] += (N / q) * self._per_input(alpha * z) - self._slopes
+        value -= float(self._slopes @ theta[:n])
+        gap = (theta - self._mean) / self._width
+        gradient += gap / self._width
         value += 0.5 * float(gap.square().sum())
         return (value, gradient) if isfinite(value) else (inf, torch.zeros_like(gradient))
 
@@ -106,19 +109,25 @@ class MarginalLikelihood:
         full[self._rows[:, None], self._rows] = whitening
         return full
 
+    def start(self, noise: float) -> Tensor:
+        """θ with length scales of √n and the logarithm of the noise as given (2 n + 1,)."""
+        n = self.labels.x.shape[1]
+        return torch.tensor([0.5 * log(n)] * n + [noise] * (1 + n), dtype=torch.float64)
+
     def _covariance(self, theta: Tensor) -> Tensor:
         """Of values, and of slopes times their length scale: a unit process in unit inputs, noise on the diagonal."""
-        points = self.labels.x / torch.exp(theta[:-1])
+        points = self.labels.x / torch.exp(theta[: self.labels.x.shape[1]])
         K = covariances(points, points).flatten(2).flatten(0, 1)
         if not self._all:
             K = K[self._rows][:, self._rows]
-        return K + torch.eye(len(K), dtype=K.dtype, device=K.device) * (torch.exp(theta[-1]) + JITTER)
+        noise = (torch.exp(theta[self.labels.x.shape[1] :]) + JITTER).repeat(len(self.labels.x))[self._rows]
+        return K + torch.diag(noise)
 
     def _targets(self, theta: Tensor) -> Tensor:
         y, slopes = self.labels.y[:, None], self.labels.slopes
         if slopes is None:
             return self.labels.y
-        return torch.cat((y, slopes * torch.exp(theta[:-1])), 1).flatten()[self._rows]
+        return torch.cat((y, slopes * torch.exp(theta[: self.labels.x.shape[1]])), 1).flatten()[self._rows]
 
     def _solve(self, L: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         both = torch.cholesky_solve(torch.stack((z, self._ones), 1), L)

@@ -270,14 +270,19 @@ def test_results_survive_a_cut_off_line_and_old_versions_do_not_count(place):
         results.read(path)
 
 
-def test_ratios_are_of_medians_and_to_the_best_opponent():
-    def result(arm, design, value):
-        return Result(Case("otl", 16, design, arm, 0, 1), 1.0, value, 2.0 * value)
+def test_ratios_are_of_medians_over_common_designs_and_to_the_best_opponent():
+    def result(arm, design, value, seed=0, n=16, task="otl"):
+        return Result(Case(task, n, design, arm, seed, 1), 1.0, value, 2.0 * value)
 
-    found = [result("GP", d, v) for d, v in enumerate((0.2, 0.4, 9.0))]
-    found += [result("KRG", 0, 0.5), result("fit", 0, 0.1), result("fit", 1, 0.1)]
+    found = [result("GP", d, v) for d, v in enumerate((0.2, 0.4, 9.0, 1e-9))]
+    found += [result("KRG", 0, 0.5), result("fit", 1, 0.05, seed=0), result("fit", 1, 0.15, seed=1)]
+    found += [result("fit", 0, 0.3), result("fit", 2, 0.2), result("Sobolev", 0, 0.4)]
+    found += [result("KRG", 0, 0.1, task="wing"), result("fit", 0, 0.3, task="wing")]
     table = protocol_tables.ratios(found, "value")
-    assert [list(column.cells) for column in table.columns] == [["otl"], ["16"], ["GP"], ["0.25"]]
+    names, counts, taught, chosen = (list(column.cells) for column in table.columns)
+    assert names == ["otl", "wing", "median over tasks", "worst"] and set(counts) == {"16"}
+    assert taught == ["2.00 GP", "", "2.00", "2.00"]
+    assert chosen == ["0.60 KRG", "3.00 KRG", "1.80", "3.00"]
 
 
 def test_samples_needed_are_read_off_between_counts_by_powers():

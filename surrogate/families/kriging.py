@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import log
 
 import torch
 
@@ -14,26 +14,25 @@ from surrogate.loss import Targets
 from surrogate.marginal_likelihood import MarginalLikelihood
 from surrogate.quasi_newton import Minimum, minimize
 
-NOISE = log(1e-8)
-
 
 @dataclass(frozen=True)
 class Kriging:
     """A Gaussian process on values and slopes for each response (gradient-enhanced kriging; Morris et al. 1993).
 
-    Squared exponential kernel, a length scale for each input and the noise by the marginal likelihood. Its cost grows
-    as the cube of the number of labels: length scales are learned from the first samples only where there are many.
+    Squared exponential kernel; length scales of each input, and a noise of values and of each input's slopes, by the
+    marginal likelihood. Its cost grows as the cube of the number of labels: where there are many, length scales and
+    noise are learned from a part of the samples.
 
     Attributes:
-        starts: Length scales to start from, over the root of the number of inputs.
+        starts: Logarithms of the noise to start from, relative to the process's variance.
         iterations: Most steps of L-BFGS a start.
         learned_from: Most labels of a response that length scales are learned from.
         most: Most labels of a response that it takes.
         kept: Most labels whose covariance is kept for standard deviations.
     """
 
-    starts: tuple[float, ...] = (0.5, 2.0)
-    iterations: int = 60
+    starts: tuple[float, ...] = (-7.0, -13.0)
+    iterations: int = 100
     learned_from: int = 600
     most: int = 3000
     kept: int = 1200
@@ -65,22 +64,20 @@ class Kriging:
             theta = self._scales(few, lambda step, of, r=r: watch(self.name, r * of + step, m * of, float("nan")))
             likelihood = MarginalLikelihood(labels)
             process = likelihood.condition(theta)
-            module.lengths[r] = torch.exp(theta[:-1])
+            module.lengths[r] = torch.exp(theta[:n])
             module.alpha[r], module.mean[r], module.variance[r] = process.alpha, process.mean, process.variance
             if network.rows:
                 module.whitening[r] = likelihood.scattered(process.whitening)
         zeros = torch.zeros(1, dtype=torch.float64)
         return Learned(module.eval(), network, zeros + 1.0, zeros, targets.x.new_ones(m, 1 + n))
 
-    def _scales(self, labels: Labels, tell: object) -> torch.Tensor:
+    def _scales(self, labels: Labels, tell: Callable[[int, int], None]) -> torch.Tensor:
         """θ of the best start."""
-        likelihood, n = MarginalLikelihood(labels), labels.x.shape[1]
+        likelihood = MarginalLikelihood(labels)
         best: Minimum | None = None
         for k, start in enumerate(self.starts):
-            theta = torch.full((n + 1,), log(start * n**0.5), dtype=torch.float64)
-            theta[-1] = NOISE
-            found = minimize(likelihood, theta, iterations=self.iterations, tolerance=1e-6)
-            tell((k + 1) * self.iterations, len(self.starts) * self.iterations)  # type: ignore[operator]
+            found = minimize(likelihood, likelihood.start(start), iterations=self.iterations, tolerance=1e-6)
+            tell((k + 1) * self.iterations, len(self.starts) * self.iterations)
             if best is None or found.value < best.value:
                 best = found
         assert best is not None

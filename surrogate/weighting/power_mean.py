@@ -34,7 +34,7 @@ class PowerMean:
         scaled: Whether terms are measured per channel first.
     """
 
-    p: float = 0.7
+    p: float = 0.5
     groups: str = "two"
     scaled: bool = True
     interval = 0

@@ -7,13 +7,14 @@ from surrogate import Samples
 from surrogate.families import Kriging
 from surrogate.kernel import covariances
 from surrogate.loss import Targets
-from surrogate.marginal_likelihood import JITTER, LENGTH, WIDTH, MarginalLikelihood
+from surrogate.marginal_likelihood import JITTER, LENGTH, NOISE, MarginalLikelihood
 
 LENGTHS = torch.tensor([0.7, 1.3, 0.4, 2.0, 1.1, 0.9], dtype=torch.float64)
 
 
 def theta(noise=-4.0):
-    return torch.cat((torch.log(LENGTHS), torch.tensor([noise], dtype=torch.float64)))
+    """Logarithms of length scales and of the noise of each channel, no two alike."""
+    return torch.cat((torch.log(LENGTHS), noise + 0.3 * torch.arange(7.0, dtype=torch.float64)))
 
 
 def brute_force(a, b):
@@ -58,7 +59,7 @@ def test_the_likelihood_is_the_density_of_a_normal_distribution(kind):
     if kind != "values":
         there[:, 1:] = True if known.known is None else known.known > 0.0
     keep = there.flatten()
-    noise = (torch.exp(point[-1]) + JITTER) / stretch(N).square()
+    noise = (torch.exp(point[n:]) + JITTER).repeat(N) / stretch(N).square()
     K = (brute_force(known.x, known.x) + torch.diag(noise))[keep][:, keep]
     slopes = torch.zeros(N, n, dtype=torch.float64) if known.slopes is None else known.slopes
     z = torch.cat((known.y[:, None], slopes), 1).flatten()[keep]
@@ -66,8 +67,13 @@ def test_the_likelihood_is_the_density_of_a_normal_distribution(kind):
     mean = (ones @ torch.linalg.solve(K, z)) / (ones @ torch.linalg.solve(K, ones))
     q = (z - mean * ones) @ torch.linalg.solve(K, z - mean * ones)
     normal = torch.distributions.MultivariateNormal(mean * ones, K * q / len(z))
-    gap = (point[:-1] - LENGTH - 0.5 * np.log(n)) / WIDTH
-    expected = -normal.log_prob(z) - 0.5 * len(z) * (1.0 + np.log(2.0 * np.pi)) + 0.5 * gap.square().sum()
+    gap = (point[:n] - LENGTH[0] - 0.5 * np.log(n)) / LENGTH[1]
+    loud = (point[n:] - NOISE[0]) / NOISE[1]
+    expected = (
+        -normal.log_prob(z)
+        - 0.5 * len(z) * (1.0 + np.log(2.0 * np.pi))
+        + 0.5 * (gap.square().sum() + loud.square().sum())
+    )
     assert value == pytest.approx(float(expected), rel=1e-8)
 
 
@@ -75,7 +81,7 @@ def test_the_likelihood_is_the_density_of_a_normal_distribution(kind):
 def test_its_gradient_passes_a_taylor_test(kind):
     likelihood, point = MarginalLikelihood(labels(kind)), theta()
     value, gradient = likelihood(point)
-    direction = torch.randn(7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    direction = torch.randn(13, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     steps = 1e-2 * 0.5 ** np.arange(4)
     remainders = [abs(likelihood(point + h * direction)[0] - value - h * float(gradient @ direction)) for h in steps]
     assert np.log2(np.divide(remainders[:-1], remainders[1:])).min() > 1.9

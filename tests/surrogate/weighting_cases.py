@@ -1,8 +1,11 @@
 """Small states of training that weightings are tried on."""
 
+import numpy as np
 import torch
 
+from surrogate import MLP
 from surrogate.loss import Targets
+from surrogate.objective import Objective
 from surrogate.weighting import Terms
 
 
@@ -44,3 +47,31 @@ def begun(weighting, shape, **memory):
     weights = weighting.start(ones)
     weights.memory.update({name: tensor(value) if isinstance(value, list) else value for name, value in memory.items()})
     return weights
+
+
+def labelled_in_part(N=12):
+    """Two responses in three inputs with curvature; no slope of response 1 by input 2, other labels missing here and
+    there."""
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(*shape):
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    jacobian, actions = 3.0 * draw(N, 2, 3), 0.5 * draw(N, 2, 3)
+    jacobian[:, 1, 2] = float("nan")
+    jacobian[4:, 0, 1] = float("nan")
+    actions[::2, 0] = float("nan")
+    return Targets.of_labels(draw(N, 3), draw(N, 2), jacobian, draw(N, 3), actions)
+
+
+def objective(weighting, targets=None, *, decay=0.0, seed=3):
+    targets = targets or random_targets([[1.0, 2.0, 0.5], [0.1, 3.0, 1.0]], N=9)
+    generator = torch.Generator().manual_seed(seed)
+    module = MLP(5, 2).build(3, 2, generator)
+    return Objective(module, targets, weighting, decay=decay, generator=generator)
+
+
+def random_gradients(count, P=7, *, seed=0, common=0.0):
+    """Gradients (count, P); the larger `common`, the less they conflict."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(count, P)) * rng.uniform(0.1, 10.0, size=(count, 1)) + common * rng.normal(size=P)
