@@ -21,9 +21,21 @@ NAMES = (
     "generate_overhead",
     "written_samples",
     "scheduler_simulation",
+    "reduction_cost",
     "protocol",
 )
-LONG = ("forward_solve", "ensemble_efficiency", "ensemble_memory", "online_training", "active_sampling")
+LONG = (
+    "forward_solve",
+    "ensemble_efficiency",
+    "ensemble_memory",
+    "online_training",
+    "active_sampling",
+    "ensemble_training",
+    "optimizers",
+    "field_weights",
+    "many_inputs",
+    "weighting_study",
+)
 """Minutes each: run by name alone."""
 
 

@@ -27,7 +27,7 @@ LIMIT = 300.0
 
 
 def cases(names: Sequence[str], counts: Sequence[int], designs: int, seeds: int, arms: Sequence[str]) -> Iterator[Case]:
-    """All trainings, small ones first; those that an arm can't bear are left out, and repetitions that change nothing.
+    """All trainings, small ones first, without repetitions that change nothing.
 
     Args:
         names: Tasks.
@@ -47,7 +47,8 @@ def cases(names: Sequence[str], counts: Sequence[int], designs: int, seeds: int,
 def run(wanted: Sequence[Case], path: Path, *, limit: float = LIMIT, console: Console | None = None) -> None:
     """Train and judge whatever is not in the file yet, and append it there.
 
-    A training that takes longer than the limit is recorded as failed, and larger ones of its task and arm are left out.
+    What an arm can't bear is left out. A training that takes longer than the limit is recorded as failed, and larger
+    ones of its task and arm are left out, too.
 
     Args:
         wanted: What to train.

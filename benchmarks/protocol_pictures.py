@@ -38,7 +38,7 @@ def learning_curves(results: Sequence[Result], path: Path) -> Path:
 
 def _curves(axes: Axes, results: Sequence[Result], task: str, what: str) -> None:
     cells = {(n, arm): numbers for (t, n, arm), numbers in gathered(results, what).items() if t == task}
-    counts = sorted({n for n, _ in cells})
+    counts = sorted({result.case.n for result in results})
     for arm, colour in COLOURS.items():
         own = [n for n in counts if (n, arm) in cells]
         if not own:
@@ -47,5 +47,5 @@ def _curves(axes: Axes, results: Sequence[Result], task: str, what: str) -> None
         axes.loglog(own, middle, "o-", color=colour, markersize=3, linewidth=2 if ARMS[arm].own else 1, label=arm)
         axes.fill_between(own, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set_xticks(counts, [str(n) for n in counts])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
+    axes.xaxis.minorticks_off()
+    axes.grid(which="both", alpha=0.3)

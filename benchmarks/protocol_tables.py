@@ -43,10 +43,10 @@ def medians(results: Iterable[Result], what: str) -> dict[tuple[str, int, str], 
 
 
 def errors(results: Sequence[Result], task: str, what: str) -> Table:
-    """Errors of one task: a row an arm, a column a number of samples; medians, and quartiles in brackets."""
+    """Errors of one task: a row an arm, a column a number of samples; medians, and quartiles in parentheses."""
     cells = {key: numbers for key, numbers in gathered(results, what).items() if key[0] == task}
     counts = sorted({n for _, n, _ in cells})
-    title = f"{task}: normalized RMSE of {QUANTITIES[what]}, median [quartiles]"
+    title = f"{task}: normalized RMSE of {QUANTITIES[what]}, median (quartiles)"
     table = Table("arm", *(f"n = {n}" for n in counts), title=title)
     for arm in _arms(cells):
         table.add_row(arm, *(_spread(cells.get((task, n, arm))) for n in counts))
@@ -59,9 +59,7 @@ def ratios(results: Sequence[Result], what: str) -> Table:
     own = [arm for arm in _arms(found) if ARMS[arm].own]
     table = Table("task", "n", *own, title=f"error of {QUANTITIES[what]} / that of the best opponent, which is named")
     summary: dict[int, list[list[float]]] = {}
-    for task, n in sorted(
-        {(task, n) for task, n, _ in found}, key=lambda key: (tasks_of(results).index(key[0]), key[1])
-    ):
+    for task, n in _in_order(found, results):
         opponents = {arm: found[task, n, arm] for arm in ARMS if (task, n, arm) in found and not ARMS[arm].own}
         best = [_against_best(found.get((task, n, arm), {}), opponents) for arm in own]
         if any(best):
@@ -105,7 +103,7 @@ def seconds(results: Sequence[Result]) -> Table:
     for (_, n, arm), middle in medians(results, "seconds").items():
         times.setdefault((arm, n), []).append(middle)
     counts = sorted({n for _, n in times})
-    table = Table("arm", *(f"n = {n}" for n in counts), title="training [s], median over tasks")
+    table = Table("arm", *(f"n = {n}" for n in counts), title="seconds of training, median over tasks")
     for arm in (arm for arm in ARMS if any(arm == other for other, _ in times)):
         table.add_row(arm, *(f"{np.median(times[arm, n]):.1f}" if (arm, n) in times else "" for n in counts))
     return table
@@ -117,7 +115,7 @@ def coverage(results: Sequence[Result]) -> Table:
     title = "share inside 95 % intervals: values, derivatives"
     arms = _arms(values)
     table = Table("task", "n", *arms, title=title)
-    for task, n in dict.fromkeys((task, n) for task, n, _ in values):
+    for task, n in _in_order(values, results):
         keys = [(task, n, arm) for arm in arms]
         cells = [f"{values[key]:.2f}, {derivatives[key]:.2f}" if key in values else "" for key in keys]
         table.add_row(task, str(n), *cells)
@@ -168,8 +166,14 @@ def _arms(keys: Iterable[tuple[str, int, str]]) -> list[str]:
     return [arm for arm in ARMS if arm in present]
 
 
+def _in_order(keys: Iterable[tuple[str, int, str]], results: Sequence[Result]) -> list[tuple[str, int]]:
+    """Tasks and numbers of samples that occur, tasks as they first come and numbers rising."""
+    order = tasks_of(results)
+    return sorted({(task, n) for task, n, _ in keys}, key=lambda pair: (order.index(pair[0]), pair[1]))
+
+
 def _spread(numbers: np.ndarray | None) -> str:
     if numbers is None:
         return ""
     low, middle, high = np.quantile(numbers, (0.25, 0.5, 0.75))
-    return f"{middle:.2e} [{low:.1e}, {high:.1e}]"
+    return f"{middle:.2e} ({low:.1e}, {high:.1e})"

@@ -11,8 +11,8 @@ from torch import Tensor
 from surrogate.kernel import covariances
 from surrogate.labels import Labels
 
-JITTER = 1e-12
-LENGTH, NOISE = (1.5, 1.5), (-18.0, 6.0)
+JITTER = 1e-10
+LENGTH, NOISE = (1.0, 1.5), (-18.0, 6.0)
 """Mean and standard deviation of the normal priors of the logarithms of length scales, √n times as long with n inputs,
 and of noise."""
 
@@ -23,23 +23,21 @@ class Conditioned:
 
     Attributes:
         alpha: Weights of the covariances (N, 1 + n), slopes' times length scale; zero where a label is missing.
-        mean: Of the process, by generalized least squares.
+        trend: Value at the origin and slopes by the inputs over length scales (1 + n,), by generalized least squares.
         variance: Of the process, profiled.
-        whitening: Inverse Cholesky factor of the covariance of the labels that are there, of a unit process (R, R).
     """
 
     alpha: Tensor
-    mean: Tensor
+    trend: Tensor
     variance: Tensor
-    whitening: Tensor
 
 
 class MarginalLikelihood:
     """Negative logarithm of the marginal likelihood by logarithms of length scales and noise, priors included.
 
-    Mean and variance of the process are profiled. Values have a noise of their own, and so have the slopes by each
-    input, relative to the process's variance of them: what a smooth kernel can't follow is learned as noise, and so
-    the likelihood weighs values against slopes.
+    Its mean is linear, or constant where there are no slopes; that and the variance are profiled. Values have a noise
+    of their own, and so have the slopes by each input, relative to the process's variance of them: what a smooth
+    kernel can't follow is learned as noise, and so the likelihood weighs values against slopes.
 
     Attributes:
         labels: What it is conditioned on.
@@ -56,6 +54,9 @@ class MarginalLikelihood:
         self._all = len(self._rows) == N * (1 + n)
         self._ones = (self._rows % (1 + n) == 0).to(labels.x.dtype)
         self._slopes = self._per_input(torch.ones_like(self._ones))
+        self._terms = torch.ones(1 + n, dtype=labels.x.dtype)
+        if len(self._rows) < 2 * (1 + n) or not bool((self._slopes > 0.0).all()):
+            self._terms[1:] = 0.0
         priors = [(LENGTH[0] + 0.5 * log(n), LENGTH[1])] * n + [NOISE] * (1 + n)
         self._mean, self._width = torch.tensor(priors, dtype=torch.float64).T
 
@@ -69,14 +70,15 @@ class MarginalLikelihood:
                 return inf, torch.zeros_like(theta)
             z, N, n = self._targets(theta.detach()), len(K), self.labels.x.shape[1]
             inverse = torch.cholesky_inverse(L)
-            alpha, _, q = self._solve(L, z)
+            alpha, trend, q = self._solve(theta.detach(), L, z)
+            rest = z - self._basis(theta.detach()) @ trend
             pull = 0.5 * (inverse - torch.outer(alpha, alpha) * (N / q))
             value = float(0.5 * N * torch.log(q / N) + L.diagonal().log().sum())
         K.backward(pull)
         assert theta.grad is not None
         gradient, theta = theta.grad, theta.detach()
         # Slopes are taken by inputs over length scales: labels and volume move with these.
-        gradient[:n] += (N / q) * self._per_input(alpha * z) - self._slopes
+        gradient[:n] += (N / q) * self._per_input(alpha * rest) - self._slopes
         value -= float(self._slopes @ theta[:n])
         gap = (theta - self._mean) / self._width
         gradient += gap / self._width
@@ -94,20 +96,10 @@ class MarginalLikelihood:
             L, failed = torch.linalg.cholesky_ex(self._covariance(theta))
             if failed:
                 raise ArithmeticError("the covariance of a Gaussian process can't be factorized: samples coincide?")
-            alpha, mean, q = self._solve(L, self._targets(theta))
+            alpha, trend, q = self._solve(theta, L, self._targets(theta))
             full = alpha.new_zeros(N * (1 + n))
             full[self._rows] = alpha
-            whitening = torch.linalg.solve_triangular(L, torch.eye(len(L), dtype=L.dtype), upper=False)
-            return Conditioned(full.view(N, 1 + n), mean, q / len(L), whitening)
-
-    def scattered(self, whitening: Tensor) -> Tensor:
-        """A factor (R, R) of the labels that are there among all N (1 + n)."""
-        if self._all:
-            return whitening
-        N, n = self.labels.x.shape
-        full = whitening.new_zeros(N * (1 + n), N * (1 + n))
-        full[self._rows[:, None], self._rows] = whitening
-        return full
+            return Conditioned(full.view(N, 1 + n), trend, q / len(L))
 
     def start(self, noise: float) -> Tensor:
         """θ with length scales of √n and the logarithm of the noise as given (2 n + 1,)."""
@@ -129,11 +121,21 @@ class MarginalLikelihood:
             return self.labels.y
         return torch.cat((y, slopes * torch.exp(theta[: self.labels.x.shape[1]])), 1).flatten()[self._rows]
 
-    def _solve(self, L: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        both = torch.cholesky_solve(torch.stack((z, self._ones), 1), L)
-        mean = (self._ones @ both[:, 0]) / (self._ones @ both[:, 1])
-        alpha = both[:, 0] - mean * both[:, 1]
-        return alpha, mean, (z - mean * self._ones) @ alpha
+    def _basis(self, theta: Tensor) -> Tensor:
+        """Values and slopes of a constant and, unless it is the mean, of inputs over length scales (R, 1 + n)."""
+        N, n = self.labels.x.shape
+        rows = torch.eye(1 + n, dtype=theta.dtype, device=theta.device).repeat(N, 1, 1)
+        rows[:, 0, 1:] = self.labels.x / torch.exp(theta[:n])
+        return rows.flatten(0, 1)[self._rows] * self._terms
+
+    def _solve(self, theta: Tensor, L: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        B = self._basis(theta)
+        white, rest = (torch.linalg.solve_triangular(L, part, upper=False) for part in (B, z[:, None]))
+        ridge = 1e-10 * white.square().sum(0).mean() * torch.eye(B.shape[1], dtype=B.dtype, device=B.device)
+        trend = torch.linalg.solve(white.T @ white + ridge, white.T @ rest)
+        rest = rest - white @ trend
+        alpha = torch.linalg.solve_triangular(L.T, rest, upper=True)
+        return alpha[:, 0], trend[:, 0], rest.square().sum()
 
     def _per_input(self, rows: Tensor) -> Tensor:
         """Sums (n,) over the rows of each input's slopes."""

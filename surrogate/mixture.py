@@ -35,8 +35,8 @@ class Mixture:
 class MixtureModule(nn.Module):
     """Σ over parts of weight · part.
 
-    The variance at a point is `gain` times what the parts say, their own variances and their disagreement, plus
-    `floor`: two numbers for each value and each slope, found on samples that the parts had not seen.
+    The variance at a point is `gain` times what the parts say, each of itself and by their disagreement, plus `floor`:
+    two numbers for each value and each slope, found on samples that the parts had not seen.
 
     Attributes:
         parts: Modules from (N, n) to (N, m).
@@ -73,12 +73,15 @@ class MixtureModule(nn.Module):
 
 
 def part_outputs(parts: list[nn.Module], x: Tensor) -> tuple[Tensor, Tensor]:
-    """What each part predicts, values then slopes (N, m, 1 + n, F), and its variances thereof, zero without any."""
+    """What each part predicts, values then slopes (N, m, 1 + n, F), and how far it may be off, squared; zero without.
+
+    A part may offer `disagreement(x)`, (N, m) and (N, m, n), right up to a factor, or `standard_deviation(x)`.
+    """
     means, variances = [], []
     for part in parts:
         y, slopes = value_and_jacobian(part, x)
         means.append(torch.cat((y.unsqueeze(-1), slopes), -1))
-        own = getattr(part, "standard_deviation", None)
+        own = getattr(part, "disagreement", None) or getattr(part, "standard_deviation", None)
         if own is None:
             variances.append(torch.zeros_like(means[-1]))
         else:

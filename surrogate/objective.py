@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from surrogate.loss import Targets, term_losses
+from surrogate.networks.hooks import penalty
 from surrogate.weighting import Terms, Weighting, Weights
 from surrogate.weighting.residuals import residuals
 
@@ -45,7 +46,6 @@ class Objective:
         self.weights = weighting.start(targets)
         self.mean_squares = targets.mean_squares()
         self.decay, self.updated = decay / len(targets), updated
-        self._matrices = [p for p in self.parameters if p.ndim > 1]
         self._generator = generator
         self._combine: tuple[Tensor, Callable[[Tensor], Tensor]] | None = None
 
@@ -116,7 +116,7 @@ class Objective:
             losses = (samples * residuals(self.module, targets, jacobian=jacobian).square()).mean(0)
         loss = self._combined(losses)
         if self.decay:
-            loss = loss + self.decay * torch.stack([W.square().sum() for W in self._matrices]).sum()
+            loss = loss + self.decay * penalty(self.module)
         return loss
 
     def _combined(self, losses: Tensor) -> Tensor:

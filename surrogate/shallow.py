@@ -66,7 +66,7 @@ class Shallow(nn.Module):
         a, p = self.act.value_and_slope(self._arguments(x))
         return self._values(a), torch.einsum("nru,rui->nri", p * self._pulls(), self.W.flatten(1, 2))
 
-    def standard_deviation(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def disagreement(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Spread of the members' outputs (N, m) and of their Jacobians (N, m, n)."""
         K = self.share.shape[1]
         a, p = (part.unflatten(2, (K, -1)) for part in self.act.value_and_slope(self._arguments(x)))

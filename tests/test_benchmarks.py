@@ -244,7 +244,7 @@ def test_the_protocol_runs_once_and_draws_its_results(place, monkeypatch):
     assert all(result.value > 0.0 and result.derivative > 0.0 for result in found)
     monkeypatch.setattr(protocol, "cases", lambda *arguments, **settings: wanted)
     titles = [table.title for table in protocol.table().renderables]
-    assert titles[0] == "otl: normalized RMSE of values, median [quartiles]"
+    assert titles[0] == "otl: normalized RMSE of values, median (quartiles)"
     assert "share inside 95 % intervals: values, derivatives" in titles and "failures" not in titles
     assert learning_curves(found, place / "curves.png").stat().st_size > 1000
 

@@ -23,6 +23,8 @@ _BY_PARAMETER = ("jacobian", "jacobian_std", "hessian_action")
 def disagreement(surrogate: Surrogate, program: Program, run: Run) -> dict[str, float]:
     """Largest difference of each output, over the largest entry of its response; derivatives times the ranges.
 
+    A standard deviation is measured by what it is a deviation of: one of nearly nothing needs no digits of its own.
+
     It is taken over random points of the box, in batches of several sizes, at the inputs as the program sees them:
     rounded to its precision.
     """
@@ -35,9 +37,11 @@ def disagreement(surrogate: Surrogate, program: Program, run: Run) -> dict[str, 
         if program.hessian:
             inputs["direction"] = (width * rng.standard_normal(x.shape)).astype(dtype)
         given = run(inputs)
-        for name, truth in expected(surrogate, program, inputs).items():
+        truths = expected(surrogate, program, inputs)
+        for name, truth in truths.items():
             ranges = width if name in _BY_PARAMETER else 1.0
-            difference = _relative(given[name] * ranges, truth * ranges)
+            measure = truths[name.removesuffix("_std")]
+            difference = _relative(given[name] * ranges, truth * ranges, measure * ranges)
             worst[name] = max(worst.get(name, 0.0), difference)
     return worst
 
@@ -61,9 +65,9 @@ def expected(surrogate: Surrogate, program: Program, inputs: Mapping[str, np.nda
     return found
 
 
-def _relative(given: Array, truth: Array) -> float:
-    """Largest difference over the largest entry of its response, the second axis; NaN counts as infinite."""
+def _relative(given: Array, truth: Array, measure: Array) -> float:
+    """Largest difference over the largest entry of `measure` by response, the second axis; NaN counts as infinite."""
     axes = (0, *range(2, truth.ndim))
-    size = np.abs(truth).max(axis=axes, keepdims=True)
+    size = np.abs(measure).max(axis=axes, keepdims=True)
     difference = np.abs(given - truth) / np.where(size > 0.0, size, 1.0)
     return float(np.where(np.isnan(difference), np.inf, difference).max())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -28,14 +29,12 @@ class Kriging:
         iterations: Most steps of L-BFGS a start.
         learned_from: Most labels of a response that length scales are learned from.
         most: Most labels of a response that it takes.
-        kept: Most labels whose covariance is kept for standard deviations.
     """
 
     starts: tuple[float, ...] = (-7.0, -13.0)
     iterations: int = 100
     learned_from: int = 600
     most: int = 3000
-    kept: int = 1200
 
     @property
     def name(self) -> str:
@@ -54,20 +53,16 @@ class Kriging:
             ArithmeticError: If a covariance can't be factorized.
         """
         (N, n), m = targets.x.shape, targets.y.shape[1]
-        rows = N * (1 + n)
-        network = GaussianProcesses(N, rows if rows <= self.kept else 0)
+        network = GaussianProcesses(N)
         module = Posterior(n, m, network)
         module.x.copy_(targets.x)
         for r in range(m):
             labels = Labels.of(targets, r)
             few = labels.some(max(4, N * self.learned_from // labels.rows), seed)
-            theta = self._scales(few, lambda step, of, r=r: watch(self.name, r * of + step, m * of, float("nan")))
-            likelihood = MarginalLikelihood(labels)
-            process = likelihood.condition(theta)
+            theta = self._scales(few, partial(_tell, watch, self.name, r, m))
+            process = MarginalLikelihood(labels).condition(theta)
             module.lengths[r] = torch.exp(theta[:n])
-            module.alpha[r], module.mean[r], module.variance[r] = process.alpha, process.mean, process.variance
-            if network.rows:
-                module.whitening[r] = likelihood.scattered(process.whitening)
+            module.alpha[r], module.trend[r], module.variance[r] = process.alpha, process.trend, process.variance
         zeros = torch.zeros(1, dtype=torch.float64)
         return Learned(module.eval(), network, zeros + 1.0, zeros, targets.x.new_ones(m, 1 + n))
 
@@ -82,3 +77,7 @@ class Kriging:
                 best = found
         assert best is not None
         return best.point
+
+
+def _tell(watch: Watch, name: str, response: int, responses: int, step: int, of: int) -> None:
+    watch(name, response * of + step, responses * of, float("nan"))

@@ -50,10 +50,12 @@ class LBFGS:
             optimizer.step(closure)
             ran = iterations_of(optimizer) - before
             done = min(done + self.round, self.iterations)
-            if monitor.stop(done) or ran < self.round:
+            if monitor.stop(done):
                 return
             if objective.reweigh(monitor.total):
-                optimizer = self.fresh(objective.parameters)
+                _forget_last_step(optimizer)
+            elif ran < self.round:
+                return
 
     def fresh(self, parameters: Iterable[Tensor]) -> torch.optim.LBFGS:
         """PyTorch's optimizer with these settings, a round per step, and no memory yet."""
@@ -66,6 +68,14 @@ class LBFGS:
             tolerance_change=1e-14,
             line_search_fn="strong_wolfe",
         )
+
+
+def _forget_last_step(optimizer: torch.optim.LBFGS) -> None:
+    """Keep the curvature, though the objective has changed a little, but not across the change."""
+    first = optimizer.param_groups[0]["params"][0]
+    memory = optimizer.state[first]
+    if "d" in memory:
+        memory["d"] = torch.zeros_like(memory["d"])  # a step of no length is not remembered
 
 
 def iterations_of(optimizer: torch.optim.LBFGS) -> int:

@@ -63,10 +63,12 @@ def test_the_likelihood_is_the_density_of_a_normal_distribution(kind):
     K = (brute_force(known.x, known.x) + torch.diag(noise))[keep][:, keep]
     slopes = torch.zeros(N, n, dtype=torch.float64) if known.slopes is None else known.slopes
     z = torch.cat((known.y[:, None], slopes), 1).flatten()[keep]
-    ones = torch.eye(1 + n, dtype=torch.float64)[0].repeat(N)[keep]
-    mean = (ones @ torch.linalg.solve(K, z)) / (ones @ torch.linalg.solve(K, ones))
-    q = (z - mean * ones) @ torch.linalg.solve(K, z - mean * ones)
-    normal = torch.distributions.MultivariateNormal(mean * ones, K * q / len(z))
+    B = torch.eye(1 + n, dtype=torch.float64).repeat(N, 1, 1)
+    B[:, 0, 1:] = known.x
+    B = B.flatten(0, 1)[keep][:, : 1 if kind == "values" else 1 + n]
+    trend = torch.linalg.solve(B.T @ torch.linalg.solve(K, B), B.T @ torch.linalg.solve(K, z))
+    q = (z - B @ trend) @ torch.linalg.solve(K, z - B @ trend)
+    normal = torch.distributions.MultivariateNormal(B @ trend, K * q / len(z))
     gap = (point[:n] - LENGTH[0] - 0.5 * np.log(n)) / LENGTH[1]
     loud = (point[n:] - NOISE[0]) / NOISE[1]
     expected = (
@@ -108,8 +110,8 @@ def test_a_smooth_function_is_learned_with_its_slopes_and_interpolated(learned):
     assert (y - unseen.y).abs().max() < 1e-2
     assert (slopes - unseen.jacobian).abs().max() < 3e-2
     there, slopes_there = learned.value_and_jacobian(known.x)
-    assert torch.allclose(there, known.y, atol=1e-4)
-    assert torch.allclose(slopes_there, known.jacobian, atol=1e-3)
+    assert torch.allclose(there, known.y, atol=1e-3)
+    assert torch.allclose(slopes_there, known.jacobian, atol=5e-3)
 
 
 def test_its_jacobian_is_that_of_its_values(learned):
@@ -119,17 +121,15 @@ def test_its_jacobian_is_that_of_its_values(learned):
     assert torch.allclose(learned.value_and_jacobian(x)[0], learned(x))
 
 
-def test_its_standard_deviation_vanishes_at_samples_and_grows_away_from_them():
-    few = Kriging().learn(smooth_targets(8, 0), seed=0, watch=lambda *_: None).module
-    unseen = smooth_targets(200, 1)
-    at, slopes_at = few.standard_deviation(smooth_targets(8, 0).x)
-    between, slopes = few.standard_deviation(unseen.x)
-    far, _ = few.standard_deviation(smooth_targets(20, 2).x * 5.0)
-    assert at.median() < 0.1 * between.median()
-    assert slopes_at.median() < 0.1 * slopes.median()
-    assert between.median() < 0.1 * far.median()
-    covered = ((few(unseen.x) - unseen.y).abs() < 1.96 * between).double().mean()
-    assert 0.7 < covered
+def test_its_disagreement_is_the_distance_to_the_next_sample_in_length_scales(learned):
+    known, unseen = smooth_targets(25, 0).x, smooth_targets(40, 1).x
+    values, slopes = learned.disagreement(unseen)
+    for r in range(2):
+        scaled, centers = unseen / learned.lengths[r], known / learned.lengths[r]
+        expected = torch.cdist(scaled, centers).min(1).values * learned.variance[r].sqrt()
+        assert torch.allclose(values[:, r], expected, atol=1e-6)
+        assert torch.allclose(slopes[:, r], expected[:, None] / learned.lengths[r], atol=1e-6)
+    assert learned.disagreement(known)[0].max() < 1e-3 * values.max()
 
 
 def test_missing_slopes_cost_no_sample():
@@ -161,7 +161,8 @@ def test_it_agrees_with_another_library():
     with torch.no_grad():
         K = kernel(unseen, known.x).to_dense().view(20, 4, 12, 4)
         expected = torch.einsum("akbl,bl->ak", K * stretched, posterior.alpha[0])
-    expected[:, 0] += posterior.mean[0]
+    expected[:, 0] += posterior.trend[0, 0] + (unseen / posterior.lengths[0]) @ posterior.trend[0, 1:]
+    expected[:, 1:] += posterior.trend[0, 1:] / posterior.lengths[0]
     y, slopes = posterior.value_and_jacobian(unseen)
     assert torch.allclose(torch.cat((y, slopes[:, 0]), 1), expected, atol=1e-8)
 
