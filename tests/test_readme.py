@@ -33,7 +33,7 @@ def test_excerpts_are_some(page):
         assert all(line.strip() in lines for line in block["text"].splitlines())
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/cluster.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/cluster.md", "docs/surrogates.md"])
 def test_linked_files_exist(page):
     file = ROOT / page
     for target in re.findall(r"\]\(([^)#]+)\)", file.read_text()):

@@ -41,7 +41,7 @@ def export_model(
     ] = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(help="Largest relative difference from the surrogate; 1e-10, or 1e-5 in float32, by default."),
+        typer.Option(help="Largest relative difference from the surrogate; 1e-9, or 1e-5 in float32, by default."),
     ] = None,
 ) -> None:
     """Write a surrogate as a program that returns responses and derivatives without sobofem, and a card about it.

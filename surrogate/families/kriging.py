@@ -25,7 +25,7 @@ class Kriging:
     noise are learned from a part of the samples.
 
     Attributes:
-        starts: Logarithms of the noise to start from, relative to the process's variance.
+        starts: Logarithms of the noise to start from, relative to the process's variance; trials take the first.
         iterations: Most steps of L-BFGS a start.
         learned_from: Most labels of a response that length scales are learned from.
         most: Most labels of a response that it takes.
@@ -33,7 +33,7 @@ class Kriging:
 
     starts: tuple[float, ...] = (-7.0, -13.0)
     iterations: int = 100
-    learned_from: int = 600
+    learned_from: int = 400
     most: int = 3000
 
     @property
@@ -59,20 +59,21 @@ class Kriging:
         for r in range(m):
             labels = Labels.of(targets, r)
             few = labels.some(max(4, N * self.learned_from // labels.rows), seed)
-            theta = self._scales(few, partial(_tell, watch, self.name, r, m))
+            starts = self.starts[:1] if trial else self.starts
+            theta = self._scales(few, starts, partial(_tell, watch, self.name, r, m))
             process = MarginalLikelihood(labels).condition(theta)
             module.lengths[r] = torch.exp(theta[:n])
             module.alpha[r], module.trend[r], module.variance[r] = process.alpha, process.trend, process.variance
         zeros = torch.zeros(1, dtype=torch.float64)
         return Learned(module.eval(), network, zeros + 1.0, zeros, targets.x.new_ones(m, 1 + n))
 
-    def _scales(self, labels: Labels, tell: Callable[[int, int], None]) -> torch.Tensor:
+    def _scales(self, labels: Labels, starts: tuple[float, ...], tell: Callable[[int, int], None]) -> torch.Tensor:
         """θ of the best start."""
         likelihood = MarginalLikelihood(labels)
         best: Minimum | None = None
-        for k, start in enumerate(self.starts):
+        for k, start in enumerate(starts):
             found = minimize(likelihood, likelihood.start(start), iterations=self.iterations, tolerance=1e-6)
-            tell((k + 1) * self.iterations, len(self.starts) * self.iterations)
+            tell((k + 1) * self.iterations, len(starts) * self.iterations)
             if best is None or found.value < best.value:
                 best = found
         assert best is not None

@@ -20,7 +20,7 @@ LENGTHS = (3.0, 1.0, 3.0, 0.7)
 WARM_UP = 60
 HOPELESS = 0.5
 SUBSET = 4096
-MANY = 100
+MANY = 50
 
 
 @dataclass(frozen=True)
