@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from torch import Tensor
@@ -55,9 +55,18 @@ def unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
 
 def weighting_record(weighting: Weighting) -> dict[str, Any]:
     """A weighting as plain values: the name of its class, its fields, and how it prints."""
-    name = type(weighting).__name__
-    ours = getattr(surrogate.weighting, name, None) is type(weighting) and is_dataclass(weighting)
-    return {"name": name, "fields": asdict(weighting) if ours else None, "prints": repr(weighting)}  # type: ignore[call-overload]
+    ours = _is_ours(weighting)
+    settings = {f.name: _field(getattr(weighting, f.name)) for f in fields(weighting)} if ours else None  # type: ignore[arg-type]
+    return {"name": type(weighting).__name__, "fields": settings, "prints": repr(weighting)}
+
+
+def _is_ours(value: Any) -> bool:
+    return is_dataclass(value) and getattr(surrogate.weighting, type(value).__name__, None) is type(value)
+
+
+def _field(value: Any) -> Any:
+    """A setting as it is, a weighting in it as its record."""
+    return {"weighting": weighting_record(value)} if _is_ours(value) else value
 
 
 def weighting_from(record: dict[str, Any], given: Weighting | None) -> Weighting:
@@ -73,7 +82,11 @@ def weighting_from(record: dict[str, Any], given: Weighting | None) -> Weighting
     if record["fields"] is None:
         raise ValueError(f"the weighting {record['prints']} is none of surrogate.weighting; pass it as `weighting`")
     try:
-        built: Weighting = getattr(surrogate.weighting, record["name"])(**record["fields"])
+        settings = {
+            name: weighting_from(value["weighting"], None) if isinstance(value, dict) else value
+            for name, value in record["fields"].items()
+        }
+        built: Weighting = getattr(surrogate.weighting, record["name"])(**settings)
     except (AttributeError, TypeError) as error:
         raise ValueError(f"the weighting {record['prints']} is unknown here: {error}") from error
     return built

@@ -1,6 +1,7 @@
 """Weights that don't adapt, and groups of terms."""
 
 from dataclasses import replace
+import json
 
 from analytic import five_samples
 import numpy as np
@@ -9,7 +10,19 @@ import torch
 from weighting_cases import begun, labelled_in_part, random_targets, tensor, terms
 
 from surrogate import Adam, Fixed, InverseDirichlet, PerChannel, ValuesOnly, train
-from surrogate.weighting import Balanced, ConFIG, EpsilonOptimal, Grouping, Schedule
+from surrogate.plain import weighting_from, weighting_record
+from surrogate.weighting import (
+    Balanced,
+    ConFIG,
+    EpsilonOptimal,
+    GradNorm,
+    Grouping,
+    Guarded,
+    PowerMean,
+    Schedule,
+    SelfAdaptive,
+    Until,
+)
 from surrogate.weighting.groups import Groups
 
 
@@ -154,3 +167,19 @@ def test_groups_without_labels_are_left_out_and_keep_their_weights():
     given = groups.give(tensor([5.0, 6.0]), seen=tensor([8.0, 9.0]))
     assert given.values.tolist() == [[5.0, 7.0, 6.0]]
     assert given.memory["seen"].tolist() == [8.0, 0.0, 9.0]
+
+
+@pytest.mark.parametrize(
+    "weighting",
+    [
+        Guarded(InverseDirichlet(interval=7), fallback=Fixed(1.0, 0.5)),
+        Until(Guarded(GradNorm()), 50),
+        PowerMean(0.5, groups="inputs"),
+        SelfAdaptive(per_sample=True),
+    ],
+)
+def test_a_weighting_is_built_again_from_its_record(weighting):
+    record = json.loads(json.dumps(weighting_record(weighting)))
+    assert weighting_from(record, None) == weighting
+    with pytest.raises(ValueError, match="but PerChannel"):
+        weighting_from(record, PerChannel())
