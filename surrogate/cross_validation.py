@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from surrogate.stacking import stacked_weights
 
 HELD_AT_MOST = 1000
 LAGGING = 3.0
+TINY = 1e-10
+"""Relative errors below this are as good as none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,20 @@ class Unseen:
     families: tuple[Family, ...]
     dropped: dict[str, str]
 
+    def without(self, family: Family, reason: str) -> Unseen:
+        """The same without a family.
+
+        Raises:
+            ArithmeticError: If it was the last.
+        """
+        keep = [f for f, other in enumerate(self.families) if other is not family]
+        dropped = self.dropped | {family.name: reason}
+        if not keep:
+            raise ArithmeticError(_nobody(dropped))
+        families = tuple(self.families[f] for f in keep)
+        means, variances = self.means[..., keep], self.variances[..., keep]
+        return replace(self, means=means, variances=variances, families=families, dropped=dropped)
+
     @property
     def scale(self) -> Tensor:
         """Mean squares of the labels (m, 1 + n), slopes' at least a tenth of their response's mean over all inputs."""
@@ -53,13 +69,28 @@ class Unseen:
         return torch.stack([stacked_weights(errors[:, r], self.scale[r], self.known[:, r]) for r in rows])
 
     def relative_errors(self) -> Tensor:
-        """Root mean square error of values and of slopes, over all responses, by family (2, F)."""
+        """Root mean square error of values and of slopes, over all responses, by family (2, F); NaN without labels."""
+        errors, known = self._squares(), self.known.to(self.labels.dtype)
+        kinds = ((errors[..., :1, :], known[..., :1]), (errors[..., 1:, :], known[..., 1:]))
+        return torch.stack([error.sum((0, 1, 2)) / there.sum() for error, there in kinds]).sqrt()
+
+    def lags(self) -> list[float]:
+        """By family, how many times the error of the best it has for the response that suits it best."""
+        counts = self.known.sum((0, 2)).unsqueeze(-1)
+        errors = (self._squares().sum((0, 2)) / counts).sqrt()
+        best = errors.min(1, keepdim=True).values.clamp(min=TINY)
+        lags: list[float] = (errors / best).min(0).values.tolist()
+        return lags
+
+    def _squares(self) -> Tensor:
+        """Squared errors relative to the scale (L, m, 1 + n, F), zero where there is no label."""
         errors = (self.means - self.labels.unsqueeze(-1)).square() / self.scale.unsqueeze(-1)
-        errors = torch.where(self.known.unsqueeze(-1), errors, 0.0)
-        counts = self.known[..., 0].sum(), self.known[..., 1:].sum().clamp(min=1)
-        return torch.stack(
-            (errors[..., 0, :].sum((0, 1)) / counts[0], errors[..., 1:, :].sum((0, 1, 2)) / counts[1])
-        ).sqrt()
+        return torch.where(self.known.unsqueeze(-1), errors, 0.0)
+
+
+def _nobody(dropped: dict[str, str]) -> str:
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in dropped.items())
+    return f"no family could learn these samples: {reasons}"
 
 
 def fold_count(N: int) -> int:
@@ -70,13 +101,16 @@ def fold_count(N: int) -> int:
 def cross_validate(families: Sequence[Family], targets: Targets, *, seed: int, watch: Watch) -> Unseen:
     """Train each family without each fold, and have it predict that fold.
 
-    From 1,000 samples on, one fifth, or 1,000 at most, is held out once. A family that fails is dropped, and so is one
-    that errs three times as much as the best after two folds: it will not matter.
+    Samples at one place are held out together. From 1,000 places on, one fifth, or 1,000 at most, is held out once. A
+    family that fails is dropped, and so is one that after two folds errs three times as much as the best, for every
+    response: it will not matter.
+
+    Raises:
+        ValueError: If all samples lie at one place.
+        ArithmeticError: If all families fail.
     """
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(targets), generator=generator)
-    count = fold_count(len(targets))
-    folds = order.tensor_split(count) if count > 1 else (order[: min(len(order) // 5, HELD_AT_MOST)],)
+    folds = _folds(targets.x, generator)
     alive, dropped = list(families), dict[str, str]()
     pieces: list[dict[str, tuple[Tensor, Tensor]]] = []
     for number, held in enumerate(folds):
@@ -96,17 +130,25 @@ def cross_validate(families: Sequence[Family], targets: Targets, *, seed: int, w
                 alive.remove(family)
                 dropped[family.name] = f"it failed: {error}"
         if not alive:
-            raise ArithmeticError(
-                "no family could learn these samples: " + "; ".join(f"{k}: {v}" for k, v in dropped.items())
-            )
+            raise ArithmeticError(_nobody(dropped))
         if number == 1 and len(alive) > 1:
             sofar = _collect(targets, folds[:2], pieces, alive, dropped)
-            errors = sofar.relative_errors().square().mean(0).sqrt()
-            for family, lag in zip(tuple(alive), (errors / errors.min()).tolist(), strict=True):
+            for family, lag in zip(tuple(alive), sofar.lags(), strict=True):
                 if lag > LAGGING:
                     alive.remove(family)
                     dropped[family.name] = f"{lag:.1f} times the error of the best after two folds"
     return _collect(targets, folds, pieces, alive, dropped)
+
+
+def _folds(x: Tensor, generator: torch.Generator) -> list[Tensor]:
+    """Row numbers of the samples (N, n) in each fold."""
+    place = torch.unique(x, dim=0, return_inverse=True)[1]
+    order = torch.randperm(int(place.max()) + 1, generator=generator)
+    if len(order) == 1:
+        raise ValueError(f"all {len(x)} samples lie at one point; expected several")
+    count = min(fold_count(len(order)), len(order))
+    parts = order.tensor_split(count) if count > 1 else (order[: min(len(order) // 5, HELD_AT_MOST)],)
+    return [torch.nonzero(torch.isin(place, part)).flatten() for part in parts]
 
 
 def _collect(

@@ -77,14 +77,19 @@ def export_model(
         onnx_file.require("onnx", "onnxscript", "onnxruntime")
     if not Path(path).parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "can't be written: there is no such folder", str(path))
+    if tolerance is not None and not tolerance >= 0.0:
+        raise ValueError(f"tolerance is {tolerance:g}; expected zero or more")
     if precision not in TOLERANCE:
         raise ValueError(f"precision is {precision!r}; expected one of {', '.join(TOLERANCE)}")
     program = Program(surrogate, getattr(torch, precision), hessian=hessian)
     content = _WRITERS[kind](trace(program), program, describe(surrogate, program))
     differences = disagreement(surrogate, program, _RUNTIMES[kind](content, Path(path).name))
-    worst, limit = max(differences, key=lambda name: differences[name]), tolerance or TOLERANCE[precision]
+    worst = max(differences, key=lambda name: differences[name])
+    limit = TOLERANCE[precision] if tolerance is None else tolerance
     if not differences[worst] <= limit:
         other = "export in float64" if precision == "float32" else "export the other kind of file"
+        if "GaussianProcesses" in repr(surrogate.network):
+            other += ", fit without Gaussian processes (`families=(Solved(),)`)"
         raise ArithmeticError(
             f"{worst} of the exported program is off by {differences[worst]:.1e}, more than {limit:g}; "
             f"{other}, or allow a larger tolerance"

@@ -87,7 +87,12 @@ class Member:
             updated=0 if old is None else old.updated,
         )
         if old is not None and self._weighting.interval:
-            self.objective.weights = replace(old.weights, values=old.weights.values / factor.square().unsqueeze(1))
+            square, reference = factor.square().unsqueeze(1), old.weights.reference
+            self.objective.weights = replace(
+                old.weights,
+                values=old.weights.values / square,
+                reference=None if reference is None else reference * square,
+            )
         self._quasi = None
         return self.objective
 
@@ -165,6 +170,7 @@ class Member:
             else {
                 "values": objective.weights.values,
                 "memory": objective.weights.memory,
+                "reference": objective.weights.reference,
                 "mean_squares": objective.mean_squares,
                 "decay": objective.decay,
                 "updated": objective.updated,
@@ -178,7 +184,8 @@ class Member:
             loss = state["loss"]
             self.measure(targets)
             objective, device = self._measured(), targets.x.device
-            objective.weights = Weights(loss["values"].to(device), _to(loss["memory"], device))
+            kept = {name: _to(loss[name], device) for name in ("values", "memory", "reference")}
+            objective.weights = Weights(**kept)
             objective.mean_squares, objective.decay = loss["mean_squares"].to(device), loss["decay"]
             objective.updated = loss["updated"]
         parameters = [p for p in self.module.parameters() if p.requires_grad]

@@ -91,7 +91,8 @@ class Surrogate:
     def uncertainty(self, x: ArrayLike, *, extrapolate: bool = False, chunk: int = 1024) -> tuple[Array, Array]:
         """Standard deviations of responses (N, m) and of dy/dx (N, m, n), in physical units at points x (N, n).
 
-        Intervals of 1.96 standard deviations are to cover 95 % of the true values.
+        Intervals of 1.96 standard deviations are to cover 95 % of the true values. NaN for derivatives of which the
+        training data held no label to judge by.
 
         Args:
             x: Points, one a row.

@@ -126,7 +126,7 @@ class Monitor:
                     "lower its learning rate, or look for outliers in the samples"
                 )
             return True
-        if self.score is None and self.objective.weights is not self._weights:
+        if self.score is None and self.objective.weights.values is not self._weights.values:
             self.best = float("inf")
         self._weights = self.objective.weights
         self._rows.append((self.total, train, validation, self._weights.values.cpu().numpy().copy()))

@@ -103,7 +103,8 @@ class Objective:
             raise ArithmeticError(f"{self.weighting} gave no term any weight at step {step}")
         if new is old:
             return False
-        changed = new.samples is not None or new.reference is not None or not _alike(old.values, values)
+        special = any(part is not None for w in (old, new) for part in (w.samples, w.reference))
+        changed = special or not _alike(old.values, values)
         self.weights = new if changed else replace(new, values=old.values)
         return changed
 

@@ -48,7 +48,8 @@ class Scaling:
         Raises:
             ValueError: If a response does not vary.
         """
-        center, scale = y.mean(axis=0), y.std(axis=0)
+        size = np.abs(y).max(axis=0)
+        center, scale = y.mean(axis=0), size * (y / np.where(size > 0.0, size, 1.0)).std(axis=0)
         constant = scale <= CONSTANT * np.abs(y).max(axis=0)
         if constant.any():
             names = ", ".join(repr(name) for name, flat in zip(responses, constant, strict=True) if flat)

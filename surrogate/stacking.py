@@ -11,6 +11,8 @@ from torch import Tensor
 
 LEVEL = 0.95
 SMALL = 0.05
+EXACT = 1e-20
+"""Squared relative errors below this are as good as none: they are made of round-off."""
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
@@ -32,10 +34,8 @@ def stacked_weights(errors: Tensor, scale: Tensor, known: Tensor) -> Tensor:
     kinds = [torch.einsum("nkf,nkg->fg", part, part) for part in (relative[:, :1], relative[:, 1:])]
     matrix = torch.zeros(F, F, dtype=errors.dtype)
     for kind in kinds:
-        best = kind.diagonal().min()
-        if best > 0.0:
-            matrix += kind / best
-    weights = _least(matrix)
+        matrix += kind / kind.diagonal().min().clamp(min=EXACT * len(relative))
+    weights = _least(matrix) if bool(matrix.any()) else torch.full((F,), 1.0 / F, dtype=errors.dtype)
     weights = torch.where(weights < SMALL, 0.0, weights)
     return weights / weights.sum()
 
@@ -67,8 +67,8 @@ def calibrated(errors: Tensor, variances: Tensor) -> tuple[float, float]:
         errors: On samples not seen (L,).
         variances: What the mixture says there (L,).
     """
-    if not len(errors) or not float(errors.abs().max()) > 0.0:
-        return 1.0, 0.0
+    if not float(errors.abs().max()) > 0.0:
+        return 0.0, EXACT
     mean = variances.mean()
     relative = variances / mean if mean > 0.0 else torch.ones_like(variances)
     best, chosen = torch.inf, 0.0
@@ -83,4 +83,4 @@ def calibrated(errors: Tensor, variances: Tensor) -> tuple[float, float]:
     ratios = (errors.square() / shape).sort().values
     rank = min(ceil((len(ratios) + 1) * LEVEL), len(ratios))
     size = float(ratios[rank - 1]) / NormalDist().inv_cdf(0.5 + 0.5 * LEVEL) ** 2
-    return (chosen * size / float(mean) if mean > 0.0 else 0.0), (1.0 - chosen) * size
+    return (chosen * size / float(mean) if mean > 0.0 else 0.0), max((1.0 - chosen) * size, EXACT)

@@ -61,7 +61,10 @@ def export_model(
     quality = None if data is None else _quality(model, data)
     files = [ProgramFile(surrogate.name)]
     for file in out:
-        differences = write(model, file, precision=precision.value, hessian=hessian, tolerance=tolerance)
+        try:
+            differences = write(model, file, precision=precision.value, hessian=hessian, tolerance=tolerance)
+        except ArithmeticError as error:
+            raise ValueError(str(error)) from error
         files.append(ProgramFile(file.name, precision.value, hessian, differences))
         typer.echo(f"{file}: written, off by {max(differences.values()):.1e} at most")
     text = card(model, name=surrogate.stem, files=files, quality=quality)

@@ -105,7 +105,10 @@ def train(
                 **_given({"validation": validation, "device": device}),
             )
         else:
-            trained = surrogate.fit(dataset, seed=seed, progress=show)
+            try:
+                trained = surrogate.fit(dataset, seed=seed, progress=show)
+            except ArithmeticError as error:
+                raise ValueError(str(error)) from error
     trained.save(out)
     took, ended = duration(time.monotonic() - start), "stopped by Ctrl-C" if trained.history.interrupted else "trained"
     typer.echo(f"{out}: {ended} on {len(dataset)} samples in {took}")
@@ -122,8 +125,9 @@ def _reasons(choice: dict[str, Any] | None) -> list[str]:
     if choice is None:
         return []
     lines = [
-        f"  {name}: error on unseen folds {error['values']:.2g} in values, {error['slopes']:.2g} in slopes; "
-        f"share {100 * choice['shares'][name]:.0f} %"
+        f"  {name}: error on unseen folds {error['values']:.2g} in values"
+        + (f", {error['slopes']:.2g} in slopes" if error["slopes"] is not None else "")
+        + f"; share {100 * choice['shares'][name]:.0f} %"
         for name, error in choice["errors"].items()
     ]
     return lines + [f"  {name}: left out, {reason}" for name, reason in choice["dropped"].items()]

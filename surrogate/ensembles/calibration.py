@@ -43,10 +43,13 @@ class Ratios:
 
         The interval of the level then covers that share of the held-out labels of each response, and of a label that
         is exchangeable with them (split conformal prediction: Papadopoulos et al. 2002; Lei et al. 2018). Without
-        Jacobians the slopes take the factors of the values.
+        Jacobians, or without any of a response, the slopes take the factors of the values.
         """
         values = _factors(torch.cat(self._values).T)
-        return values, _factors(torch.cat(self._slopes).transpose(0, 1).flatten(1)) if self._slopes else values.clone()
+        if not self._slopes:
+            return values, values.clone()
+        slopes = _factors(torch.cat(self._slopes).transpose(0, 1).flatten(1))
+        return values, torch.where(slopes.isnan(), values, slopes)
 
 
 def folds(N: int, count: int, generator: torch.Generator) -> Sequence[Tensor]:
@@ -61,5 +64,7 @@ def _factors(ratios: Tensor) -> Tensor:
 
 def _quantile(ratios: Tensor) -> Tensor:
     """The ratio that a further one exceeds with probability 1 − LEVEL; the largest if there are too few."""
+    if not len(ratios):
+        return ratios.new_tensor(torch.nan)
     rank = min(ceil((len(ratios) + 1) * LEVEL), len(ratios))
     return ratios.sort().values[rank - 1]

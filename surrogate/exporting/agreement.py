@@ -66,8 +66,9 @@ def expected(surrogate: Surrogate, program: Program, inputs: Mapping[str, np.nda
 
 
 def _relative(given: Array, truth: Array, measure: Array) -> float:
-    """Largest difference over the largest entry of `measure` by response, the second axis; NaN counts as infinite."""
+    """Largest difference over the largest entry of `measure` by response, the second axis; NaN in one is infinite."""
     axes = (0, *range(2, truth.ndim))
     size = np.abs(measure).max(axis=axes, keepdims=True)
     difference = np.abs(given - truth) / np.where(size > 0.0, size, 1.0)
+    difference = np.where(np.isnan(given) & np.isnan(truth), 0.0, difference)
     return float(np.where(np.isnan(difference), np.inf, difference).max())

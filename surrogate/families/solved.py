@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import isfinite
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,7 +78,7 @@ class Solved:
             for k in range(members):
                 told = _telling(watch, self.name, r * members + k, m * members)
                 results.append(
-                    self._start(labels, layer, LENGTHS[k % len(LENGTHS)], iterations, 1000 * seed + 10 * k + r, told)
+                    self._start(labels, layer, LENGTHS[k % len(LENGTHS)], iterations, _own(seed, k, r), told)
                 )
             self._fill(module, r, layer, results)
             courses.append(results[0].course)
@@ -125,6 +126,11 @@ class _Result:
     v: Tensor
     value: float
     course: list[float]
+
+
+def _own(seed: int, member: int, response: int) -> int:
+    """A seed for each start of each response."""
+    return int(np.random.SeedSequence([seed % 2**64, member, response]).generate_state(1)[0])
 
 
 def _solvable(evidence: Evidence, theta: Tensor) -> Tensor:

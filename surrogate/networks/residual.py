@@ -68,7 +68,7 @@ class ResidualModule(nn.Module):
         """Outputs (N, m) at inputs (N, n)."""
         h = linear(x, self.first)
         for U, c, V in zip(self.inner, self.biases, self.outer, strict=True):
-            h = torch.addmm(h, self.act.value(linear(h, U, c)), V.T, alpha=self.share)
+            h = torch.addmm(h, self.act.value(linear(h, U, c)), (self.share * V).T)
         return linear(h, self.last, self.bias)
 
     def value_and_jacobian(self, x: Tensor, *, mode: layers.Mode | None = None) -> tuple[Tensor, Tensor]:
@@ -82,7 +82,7 @@ class ResidualModule(nn.Module):
         h, slopes = linear(x, self.first), []
         for U, c, V in zip(self.inner, self.biases, self.outer, strict=True):
             a, slope = self.act.value_and_slope(linear(h, U, c))
-            h = torch.addmm(h, a, V.T, alpha=self.share)
+            h = torch.addmm(h, a, (self.share * V).T)
             slopes.append(self.share * slope.unsqueeze(1))
         (m, _), (_, n) = self.last.shape, self.first.shape
         mode = mode or ("reverse" if m <= n else "forward")

@@ -52,9 +52,11 @@ class LBFGS:
             done = min(done + self.round, self.iterations)
             if monitor.stop(done):
                 return
-            if objective.reweigh(monitor.total):
+            converged = ran < self.round
+            due = objective.updated + objective.weighting.interval if converged else 0
+            if objective.reweigh(max(monitor.total, due)):
                 _forget_last_step(optimizer)
-            elif ran < self.round:
+            elif converged:
                 return
 
     def fresh(self, parameters: Iterable[Tensor]) -> torch.optim.LBFGS:

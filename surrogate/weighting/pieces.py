@@ -74,12 +74,18 @@ def check_settings(owner: object, *, positive: tuple[str, ...] = (), shares: tup
 
 
 def check_weighting(owner: object, *fields: str) -> None:
-    """Check that these attributes are weightings.
+    """Check that these attributes are weightings, and that they sum the losses.
 
     Raises:
         TypeError: If one isn't; the message names it.
+        ValueError: If one makes one number of the losses its own way.
     """
     for field in fields:
         value = getattr(owner, field)
         if not (callable(getattr(value, "start", None)) and callable(getattr(value, "update", None))):
             raise TypeError(f"{field} of {type(owner).__name__} is {value!r}; expected a weighting, as PerChannel()")
+        if hasattr(value, "combined"):
+            raise ValueError(
+                f"{value!r} makes one number of the losses its own way; "
+                f"{type(owner).__name__} takes weightings that sum them"
+            )

@@ -13,7 +13,7 @@ from surrogate.weighting.pieces import check_weighting
 class Until:
     """An adaptive weighting up to a step, and the weights that it has found by then from there on.
 
-    L-BFGS starts its model of the curvature anew at every change of the weights: a weighting that changes them every
+    The curvature that L-BFGS has learned holds less and less while weights change: a weighting that changes them every
     few steps belongs to Adam, and L-BFGS afterwards to what it has found.
 
     Attributes:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from surrogate import fit, load, train
-from surrogate.cross_validation import cross_validate, fold_count
+from surrogate.cross_validation import Unseen, _folds, cross_validate
 from surrogate.families import Kriging, Solved
 from surrogate.loss import Targets
 
@@ -74,7 +74,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(data):
 def test_values_alone_can_be_learned(data):
     surrogate = fit(replace(data, jacobian=None), families=QUICK)
     assert value_error(surrogate, five_samples(300, seed=1)) < 0.6
-    assert np.isfinite(surrogate.uncertainty(data.x)[1]).all()
+    assert np.isfinite(surrogate.uncertainty(data.x)[0]).all()
 
 
 def test_missing_slopes_are_learned_around(data):
@@ -110,7 +110,8 @@ class Hopeless(Broken):
 
 
 def test_a_family_that_fails_or_lags_is_left_out_and_named(data):
-    surrogate = fit(data, families=(Broken(), Hopeless(), QUICK[0]))
+    easy = replace(data, y=data.y[:, 4:], jacobian=data.jacobian[:, 4:], responses=data.responses[4:])
+    surrogate = fit(easy, families=(Broken(), Hopeless(), QUICK[0]))
     dropped = surrogate.provenance["choice"]["dropped"]
     assert dropped["broken"] == "it failed: division by nothing"
     assert "times the error of the best after two folds" in dropped["hopeless"]
@@ -152,8 +153,7 @@ def test_held_out_samples_are_not_learned_from():
     spoilt = Targets(x, targets.y.clone(), targets.jacobian.clone())
     family = Solved(units=8, members=1, iterations=20)
     first = cross_validate((family,), targets, seed=0, watch=lambda *_: None)
-    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
-    held = order.tensor_split(fold_count(20))[0]
+    held = _folds(x, torch.Generator().manual_seed(0))[0]
     spoilt.y[held] += 100.0
     spoilt.jacobian[held] -= 100.0
     second = cross_validate((family,), spoilt, seed=0, watch=lambda *_: None)
@@ -198,3 +198,54 @@ def test_many_samples_are_learned_from_in_a_subset_of_them(monkeypatch):
     known = sample(wave, bounds, 128, seed=0)
     surrogate = fit(known, families=(Solved(units=32, members=1, iterations=100),))
     assert value_error(surrogate, sample(wave, bounds, 200, seed=1)) < 1e-3
+
+
+def test_samples_at_one_place_are_held_out_together(data):
+    """Else one of a pair would tell the other, and the intervals would be of no width."""
+    rows = np.repeat(np.arange(8), 2)
+    twice = replace(data, x=data.x[rows], y=data.y[rows], jacobian=data.jacobian[rows])
+    surrogate = fit(twice, families=QUICK[1:])
+    unseen = five_samples(200, seed=1)
+    inside = np.abs(surrogate.predict(unseen.x)[0] - unseen.y) <= 1.96 * surrogate.uncertainty(unseen.x)[0]
+    assert inside.mean() > 0.8
+    once = replace(data, x=data.x[[0] * 8], y=data.y[:8], jacobian=data.jacobian[:8])
+    with pytest.raises(ValueError, match="all 8 samples lie at one point"):
+        fit(once, families=QUICK[1:])
+
+
+@dataclass(frozen=True)
+class Partial(Broken):
+    """Learns in trials alone."""
+
+    name: str = "partial"
+
+    def learn(self, targets, *, seed, watch, trial=False):
+        if not trial:
+            raise ArithmeticError("too many")
+        return QUICK[1].learn(targets, seed=seed, watch=watch, trial=True)
+
+
+def test_a_family_that_fails_in_the_end_is_left_out_and_named(data):
+    surrogate = fit(data, families=(Partial(), QUICK[0]))
+    assert surrogate.provenance["choice"]["dropped"]["partial"] == "it failed on all samples: too many"
+    with pytest.raises(ArithmeticError, match="no family could learn these samples: partial: it failed on all"):
+        fit(data, families=(Partial(),))
+
+
+def test_slopes_that_no_label_judges_have_no_standard_deviation(data):
+    surrogate = fit(replace(data, jacobian=None), families=QUICK[1:])
+    deviation, slopes = surrogate.uncertainty(data.x)
+    assert np.isfinite(deviation).all() and np.isnan(slopes).all()
+    assert surrogate.provenance["choice"]["errors"]["Gaussian process"]["slopes"] is None
+
+
+def test_a_family_that_is_best_for_one_response_is_kept():
+    """However far it lags in the other."""
+    rng = np.random.default_rng(0)
+    labels = torch.from_numpy(rng.normal(size=(12, 2, 3)))
+    off = torch.tensor([[[0.1, 0.5]], [[0.1, 0.001]]], dtype=torch.float64)
+    means = labels.unsqueeze(-1) * (1.0 + off)
+    unseen = Unseen(labels, torch.ones(12, 2, 3, dtype=torch.bool), means, torch.zeros_like(means), QUICK, {})
+    assert unseen.lags()[0] == pytest.approx(1.0)
+    assert unseen.lags()[1] == pytest.approx(1.0)
+    assert unseen.weights[0].tolist() == [1.0, 0.0] and unseen.weights[1].tolist() == [0.0, 1.0]

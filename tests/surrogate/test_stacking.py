@@ -77,3 +77,13 @@ def test_parts_that_agree_by_construction_leave_a_constant():
     gain, floor = calibrated(3.0 * drawn, torch.zeros(200, dtype=torch.float64))
     assert gain == 0.0
     assert floor == pytest.approx(9.0, rel=0.3)
+
+
+def test_exact_parts_are_no_trouble():
+    known, scale = torch.ones(3, 2, dtype=torch.bool), torch.ones(2, dtype=torch.float64)
+    nothing = torch.zeros(3, 2, 2, dtype=torch.float64)
+    assert stacked_weights(nothing, scale, known).tolist() == [0.5, 0.5]
+    one = nothing.clone()
+    one[..., 0] = 0.3
+    assert stacked_weights(one, scale, known).tolist() == pytest.approx([0.0, 1.0])
+    assert calibrated(nothing[:, 0, 0], nothing[:, 0, 0])[1] > 0.0

@@ -9,7 +9,7 @@ import pytest
 import torch
 from weighting_cases import begun, labelled_in_part, random_targets, tensor, terms
 
-from surrogate import Adam, Fixed, InverseDirichlet, PerChannel, ValuesOnly, train
+from surrogate import LBFGS, MLP, Adam, Fixed, InverseDirichlet, PerChannel, ValuesOnly, train
 from surrogate.plain import weighting_from, weighting_record
 from surrogate.weighting import (
     Balanced,
@@ -183,3 +183,27 @@ def test_a_weighting_is_built_again_from_its_record(weighting):
     assert weighting_from(record, None) == weighting
     with pytest.raises(ValueError, match="but PerChannel"):
         weighting_from(record, PerChannel())
+
+
+@pytest.mark.parametrize("wrapper", [Guarded, lambda inner: Until(inner, 10)])
+def test_wrappers_refuse_a_weighting_that_makes_one_number_of_the_losses(wrapper):
+    with pytest.raises(ValueError, match=r"PowerMean.* makes one number of the losses its own way"):
+        wrapper(PowerMean())
+
+
+def test_descent_that_has_converged_waits_for_the_next_weights():
+    """Sensitivities are phased in after it has converged on values."""
+    schedule = Schedule(first=0.0, last=1.0, steps=2000, interval=500)
+    surrogate = train(
+        five_samples(12, seed=0), network=MLP(2, 1), decay=1e-2, optimizers=(LBFGS(),), weighting=schedule
+    )
+    assert surrogate.history.weights[:, :, 1:].any()
+
+
+def test_weights_that_stay_what_they_are_do_not_make_the_next_network_the_best():
+    stages = (Adam(steps=300, learning_rate=0.3, final=1.0, patience=20),)
+    moving = Schedule(first=0.5, steps=10, interval=5)
+    history = train(five_samples(12, seed=0), network=MLP(8, 2), weighting=moving, optimizers=stages).history
+    assert history.stages[0][1] < 300
+    settled = history.step > 15
+    assert history.best == history.step[settled][np.argmin(history.train[settled])]
