@@ -11,7 +11,7 @@ from torch import Tensor
 from surrogate.kernel import covariances
 from surrogate.labels import Labels
 
-JITTER = 1e-8
+JITTER = 1e-9
 LENGTH, NOISE = (1.0, 1.5), (-18.0, 6.0)
 """Mean and standard deviation of the normal priors of the logarithms of length scales, √n times as long with n inputs,
 and of noise."""
