@@ -106,6 +106,10 @@ def history_figure(surrogate: Surrogate) -> Figure:
     adaptive = bool((history.weights != history.weights[:1]).any())
     figure = Figure(figsize=(10.5 if adaptive else 6.4, 4.0), layout="constrained")
     ax = figure.add_subplot(1, 2 if adaptive else 1, 1)
+    if not (history.train > 0.0).any():
+        ax.set(title="Loss", xlabel="step", xticks=[], yticks=[])
+        ax.text(0.5, 0.5, "solved at once: no course to show", ha="center", va="center", transform=ax.transAxes)
+        return figure
     ax.semilogy(history.step, history.train, color=COLORS[0], label="training")
     if np.isfinite(history.validation).any():
         ax.semilogy(history.step, history.validation, color=COLORS[1], label="held out")

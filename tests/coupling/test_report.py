@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coupling.report import errors, history_figure, parity_figure, write_report
-from surrogate import LBFGS, Adam, InverseDirichlet, Samples, train
+from surrogate import LBFGS, Adam, InverseDirichlet, Kriging, Samples, fit, train
 
 BOUNDS = np.array([[0.0, 2.0], [10.0, 50.0]])
 UNITS = {"load": "N", "deflection": "mm", "width": "mm"}
@@ -106,3 +106,8 @@ def test_report_writes_pictures_and_tables(trained, tmp_path):
         if path.suffix == ".png":
             assert image.imread(path)[..., :3].std() > 0.02
     assert "| deflection |" in (tmp_path / "report" / "errors.md").read_text(encoding="utf-8")
+
+
+def test_a_surrogate_that_was_solved_at_once_has_no_course():
+    solved = fit(samples(8, seed=1), families=(Kriging(starts=(-7.0,), iterations=10),))
+    assert "solved at once" in history_figure(solved).axes[0].texts[0].get_text()
