@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from surrogate import fit, load, train
+from surrogate import ValuesOnly, fit, load, train
 from surrogate.cross_validation import Unseen, _folds, cross_validate
 from surrogate.families import Kriging, Solved
 from surrogate.loss import Targets
@@ -170,20 +170,20 @@ def test_progress_tells_the_family_and_the_fold(data):
 
 
 @pytest.mark.slow
-def test_the_default_comes_near_the_best_of_its_parts_and_beats_training_by_descent_on_the_borehole_function():
+def test_the_default_comes_near_the_best_of_its_parts_on_the_borehole_function():
     """Weights that were found on unseen folds can't know which part is best on other points."""
-    errors = {"fit": [], "Gaussian process": [], "descent": []}
+    errors = {"fit": [], "Gaussian process": [], "values only": []}
     for seed in range(3):
         known, unseen = borehole_samples(32, seed=seed), borehole_samples(500, seed=99)
         for name, model in {
             "fit": fit(known, seed=seed),
             "Gaussian process": fit(known, families=(Kriging(),), seed=seed),
-            "descent": train(known, seed=seed),
+            "values only": train(known, weighting=ValuesOnly(), seed=seed),
         }.items():
             errors[name].append((value_error(model, unseen), derivative_error(model, unseen)))
-    ours, process, descent = (np.median(rows, axis=0) for rows in errors.values())
+    ours, process, values = (np.median(rows, axis=0) for rows in errors.values())
     assert (ours <= 1.25 * process).all()
-    assert (ours < descent).all()
+    assert (ours < values / 4.0).all()
 
 
 def test_many_samples_are_learned_from_in_a_subset_of_them(monkeypatch):
