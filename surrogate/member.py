@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from surrogate.loss import Targets
 from surrogate.objective import Objective
 from surrogate.optimizers import LBFGS
-from surrogate.optimizers.lbfgs import iterations_of
+from surrogate.optimizers.lbfgs import forget_last_step, iterations_of
 from surrogate.scaling import Scaling
 from surrogate.weighting import Weighting, Weights
 
@@ -201,9 +201,8 @@ class Member:
         self._adam = None
         if self._quasi is None:
             self._quasi = settings.fresh(self._measured().parameters)
-        memory = self._quasi.state[self._measured().parameters[0]]
-        if changed and "d" in memory:
-            memory["d"] = torch.zeros_like(memory["d"])  # a step of no length is not remembered
+        if changed:
+            forget_last_step(self._quasi)
         return self._quasi
 
     def _measured(self) -> Objective:

@@ -55,7 +55,7 @@ class LBFGS:
             converged = ran < self.round
             due = objective.updated + objective.weighting.interval if converged else 0
             if objective.reweigh(max(monitor.total, due)):
-                _forget_last_step(optimizer)
+                forget_last_step(optimizer)
             elif converged:
                 return
 
@@ -72,7 +72,7 @@ class LBFGS:
         )
 
 
-def _forget_last_step(optimizer: torch.optim.LBFGS) -> None:
+def forget_last_step(optimizer: torch.optim.LBFGS) -> None:
     """Keep the curvature, though the objective has changed a little, but not across the change."""
     first = optimizer.param_groups[0]["params"][0]
     memory = optimizer.state[first]
