@@ -13,6 +13,9 @@ from surrogate.loss import Targets
 from surrogate.mixture import part_outputs
 from surrogate.stacking import stacked_weights
 
+Outputs = tuple[Tensor, Tensor]
+"""Means and variances (L, m, 1 + n) of a fold's samples."""
+
 HELD_AT_MOST = 1000
 LAGGING = 3.0
 TINY = 1e-10
@@ -109,35 +112,62 @@ def cross_validate(families: Sequence[Family], targets: Targets, *, seed: int, w
         ValueError: If all samples lie at one place.
         ArithmeticError: If all families fail.
     """
-    generator = torch.Generator().manual_seed(seed)
-    folds = _folds(targets.x, generator)
+    folds = _folds(targets.x, torch.Generator().manual_seed(seed))
     alive, dropped = list(families), dict[str, str]()
-    pieces: list[dict[str, tuple[Tensor, Tensor]]] = []
-    for number, held in enumerate(folds):
-        rest = torch.ones(len(targets), dtype=torch.bool)
-        rest[held] = False
-        training, unseen = targets.select(torch.nonzero(rest).flatten()), targets.select(held)
-        pieces.append({})
+    pieces: dict[str, list[Outputs]] = {family.name: [] for family in families}
+    for part in (range(len(folds))[:2], range(len(folds))[2:]):
         for family in list(alive):
             try:
-                learned = family.learn(training, seed=seed, watch=_saying(watch, number, len(folds)), trial=True)
-                with torch.no_grad():
-                    outputs = part_outputs([learned.module], unseen.x)
-                if not all(bool(torch.isfinite(part).all()) for part in outputs):
-                    raise ArithmeticError("it predicts NaN or infinity")
-                pieces[-1][family.name] = (outputs[0][..., 0], outputs[1][..., 0])
+                pieces[family.name] += _held_out(family, targets, folds, part, seed=seed, watch=watch)
             except ArithmeticError as error:
                 alive.remove(family)
                 dropped[family.name] = f"it failed: {error}"
         if not alive:
             raise ArithmeticError(_nobody(dropped))
-        if number == 1 and len(alive) > 1:
+        if len(part) == 2 and part[0] == 0 and len(alive) > 1:
             sofar = _collect(targets, folds[:2], pieces, alive, dropped)
             for family, lag in zip(tuple(alive), sofar.lags(), strict=True):
                 if lag > LAGGING:
                     alive.remove(family)
                     dropped[family.name] = f"{lag:.1f} times the error of the best after two folds"
     return _collect(targets, folds, pieces, alive, dropped)
+
+
+def _held_out(
+    family: Family, targets: Targets, folds: Sequence[Tensor], part: Sequence[int], *, seed: int, watch: Watch
+) -> list[Outputs]:
+    """What a family makes of these folds when trained without each of them: `part_outputs` of its modules.
+
+    Raises:
+        ArithmeticError: If it fails on one, or predicts NaN or infinity.
+    """
+    if not part:
+        return []
+    rest = [_without(folds[k], len(targets)) for k in part]
+    together = getattr(family, "learn_each", None)
+    if together is not None:
+        what = f"{part[0] + 1} to {part[-1] + 1}" if len(part) > 1 else f"{part[0] + 1}"
+        learned = together(targets, rest, seed=seed, watch=_saying(watch, what, len(folds)))
+    else:
+        learned = [
+            family.learn(targets.select(rows), seed=seed, watch=_saying(watch, f"{k + 1}", len(folds)), trial=True)
+            for k, rows in zip(part, rest, strict=True)
+        ]
+    outputs = []
+    for k, found in zip(part, learned, strict=True):
+        with torch.no_grad():
+            means, variances = part_outputs([found.module], targets.x[folds[k]])
+        if not bool(torch.isfinite(means).all() and torch.isfinite(variances).all()):
+            raise ArithmeticError("it predicts NaN or infinity")
+        outputs.append((means[..., 0], variances[..., 0]))
+    return outputs
+
+
+def _without(held: Tensor, N: int) -> Tensor:
+    """Row numbers of the N samples that are not held out."""
+    rest = torch.ones(N, dtype=torch.bool)
+    rest[held] = False
+    return torch.nonzero(rest).flatten()
 
 
 def _folds(x: Tensor, generator: torch.Generator) -> list[Tensor]:
@@ -154,7 +184,7 @@ def _folds(x: Tensor, generator: torch.Generator) -> list[Tensor]:
 def _collect(
     targets: Targets,
     folds: Sequence[Tensor],
-    pieces: list[dict[str, tuple[Tensor, Tensor]]],
+    pieces: dict[str, list[Outputs]],
     alive: list[Family],
     dropped: dict[str, str],
 ) -> Unseen:
@@ -167,13 +197,13 @@ def _collect(
     if held.presence is not None:
         known[..., 1:] &= held.presence[..., :n] > 0.0
     means, variances = (
-        torch.stack([torch.cat([piece[family.name][k] for piece in pieces]) for family in alive], -1) for k in (0, 1)
+        torch.stack([torch.cat([piece[k] for piece in pieces[family.name]]) for family in alive], -1) for k in (0, 1)
     )
     return Unseen(labels, known, means, variances, tuple(alive), dict(dropped))
 
 
-def _saying(watch: Watch, number: int, count: int) -> Watch:
+def _saying(watch: Watch, fold: str, count: int) -> Watch:
     def tell(what: str, step: int, of: int, loss: float) -> None:
-        watch(f"{what}, fold {number + 1} of {count}", step, of, loss)
+        watch(f"{what}, fold {fold} of {count}", step, of, loss)
 
     return tell

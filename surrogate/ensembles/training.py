@@ -7,7 +7,7 @@ from numbers import Integral
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from surrogate.device import check_device
 from surrogate.ensembles.calibration import Ratios, folds
@@ -91,7 +91,8 @@ def train_ensemble(
         set_scaling(module, scaling)
     held_out = [torch.arange(0), *(folds(len(targets), calibration, generator) if calibration else ())]
     rows = [row.to(device) for out in held_out for row in _rows(len(targets), out, members, bootstrap, generator)]
-    losses = _losses(modules, rows, targets, weighting, decay, generator)
+    networks = [member for module in modules for member in module.members]
+    losses = joint_losses(networks, rows, targets, weighting, decay, generator)
     course = Course(members, lambda: losses.objectives[0].weights.values, progress)
     interrupted = run_stages(optimizers, losses, course)
     if calibration:
@@ -107,6 +108,34 @@ def train_ensemble(
         provenance={**samples.provenance, "samples": len(samples.x)},
         history=course.history(interrupted=interrupted),
     )
+
+
+def joint_losses(
+    networks: Sequence[nn.Module],
+    rows: Sequence[Tensor],
+    targets: Targets,
+    weighting: Weighting,
+    decay: float,
+    generator: torch.Generator,
+) -> Losses:
+    """Objectives of networks of one kind, evaluated together where that can be done.
+
+    Args:
+        networks: The networks.
+        rows: Row numbers of the samples that each trains on.
+        targets: All samples, scaled.
+        weighting: How the terms of each loss weigh.
+        decay: Regularization of each network.
+        generator: Draws what objectives draw.
+    """
+    objectives = [
+        Objective(network, targets.select(chosen), weighting, decay=decay, generator=generator)
+        for network, chosen in zip(networks, rows, strict=True)
+    ]
+    stack = Stack(networks)
+    if all(fits(objective) for objective in objectives):
+        return Perceptrons(stack, objectives, rows, targets)
+    return OneByOne(stack, objectives)
 
 
 def _check(
@@ -153,25 +182,6 @@ def _rows(N: int, held_out: Tensor, members: int, bootstrap: bool, generator: to
     if not bootstrap:
         return [rows] * members
     return [rows[torch.randint(len(rows), (len(rows),), generator=generator)] for _ in range(members)]
-
-
-def _losses(
-    modules: Sequence[EnsembleModule],
-    rows: Sequence[Tensor],
-    targets: Targets,
-    weighting: Weighting,
-    decay: float,
-    generator: torch.Generator,
-) -> Losses:
-    networks = [member for module in modules for member in module.members]
-    objectives = [
-        Objective(network, targets.select(chosen), weighting, decay=decay, generator=generator)
-        for network, chosen in zip(networks, rows, strict=True)
-    ]
-    stack = Stack(networks)
-    if all(fits(objective) for objective in objectives):
-        return Perceptrons(stack, objectives, rows, targets)
-    return OneByOne(stack, objectives)
 
 
 def _calibrate(modules: Sequence[EnsembleModule], held_out: Sequence[Tensor], targets: Targets) -> None:

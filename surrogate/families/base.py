@@ -35,7 +35,11 @@ class Learned:
 
 
 class Family(Protocol):
-    """A way to learn: a frozen dataclass that holds its settings."""
+    """A way to learn: a frozen dataclass that holds its settings.
+
+    It may offer `learn_each(targets, rows, *, seed, watch)`, too: what `learn` with `trial=True` makes of each of
+    several choices of samples, of these row numbers, as one computation.
+    """
 
     @property
     def name(self) -> str:

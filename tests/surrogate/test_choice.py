@@ -173,7 +173,7 @@ def test_progress_tells_the_family_and_the_fold(data):
 def test_the_default_comes_near_the_best_of_its_parts_on_the_borehole_function():
     """Weights that were found on unseen folds can't know which part is best on other points."""
     errors = {"fit": [], "Gaussian process": [], "values only": []}
-    for seed in range(3):
+    for seed in range(2):
         known, unseen = borehole_samples(32, seed=seed), borehole_samples(500, seed=99)
         for name, model in {
             "fit": fit(known, seed=seed),
@@ -181,7 +181,7 @@ def test_the_default_comes_near_the_best_of_its_parts_on_the_borehole_function()
             "values only": train(known, weighting=ValuesOnly(), seed=seed),
         }.items():
             errors[name].append((value_error(model, unseen), derivative_error(model, unseen)))
-    ours, process, values = (np.median(rows, axis=0) for rows in errors.values())
+    ours, process, values = (np.mean(rows, axis=0) for rows in errors.values())
     assert (ours <= 1.25 * process).all()
     assert (ours < values / 4.0).all()
 

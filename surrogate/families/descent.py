@@ -1,0 +1,127 @@
+"""Perceptrons trained by descent, one trunk for all responses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from surrogate.ensembles.course import Course
+from surrogate.ensembles.module import Ensemble, EnsembleModule
+from surrogate.ensembles.stages import run_stages
+from surrogate.ensembles.training import joint_losses
+from surrogate.families.base import Learned, Watch
+from surrogate.loss import Targets
+from surrogate.monitor import Progress
+from surrogate.networks import MLP
+from surrogate.optimizers import LBFGS
+from surrogate.weighting import PerChannel, ValuesOnly
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Perceptrons whose every layer is trained, by L-BFGS on values and slopes, each label on its own scale; averaged.
+
+    Responses share the hidden layers: what one teaches about the inputs serves the others, of which the families that
+    take responses one by one know nothing. The networks of all folds are trained as one computation.
+
+    Attributes:
+        network: What each of them is.
+        members: Starts that are averaged; trials have one.
+        decay: Regularization, as in `train`.
+        iterations: Most steps of L-BFGS.
+        history: Pairs of steps and gradient changes that each start remembers; trials remember 20.
+        most: Most labels, those of all responses together, that it takes.
+    """
+
+    network: MLP = field(default_factory=MLP)
+    members: int = 4
+    decay: float = 1e-4
+    iterations: int = 1500
+    history: int = 50
+    most: int = 50_000
+
+    def __post_init__(self) -> None:
+        """Refuse settings that train nothing."""
+        if min(self.members, self.iterations, self.history) < 1 or not self.decay >= 0.0:
+            raise ValueError(
+                f"{self} trains nothing; expected at least one member, iteration and pair, and no negative decay"
+            )
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return "perceptron"
+
+    def refuses(self, targets: Targets) -> str:
+        """Too many labels."""
+        N, m = targets.y.shape
+        labels = N * m * (1 if targets.jacobian is None else 1 + targets.x.shape[1])
+        return f"{labels} labels, more than {self.most}" if labels > self.most else ""
+
+    def learn(self, targets: Targets, *, seed: int, watch: Watch, trial: bool = False) -> Learned:
+        """Train all members together.
+
+        Raises:
+            ArithmeticError: If a loss is not finite from the start.
+        """
+        rows = torch.arange(len(targets))
+        if trial:
+            return self.learn_each(targets, [rows], seed=seed, watch=watch)[0]
+        return self._train(targets, [rows], self.members, self.history, seed, watch)[0]
+
+    def learn_each(self, targets: Targets, rows: Sequence[Tensor], *, seed: int, watch: Watch) -> list[Learned]:
+        """What `learn` makes of each of several choices of samples, as a trial; trained as one computation.
+
+        Args:
+            targets: Scaled samples.
+            rows: Row numbers of each choice.
+            seed: Decides all that is drawn.
+            watch: Told about progress.
+
+        Raises:
+            ArithmeticError: If a loss is not finite from the start.
+        """
+        return self._train(targets, rows, 1, min(self.history, 20), seed, watch)
+
+    def _train(
+        self, targets: Targets, rows: Sequence[Tensor], members: int, history: int, seed: int, watch: Watch
+    ) -> list[Learned]:
+        n, m = targets.x.shape[1], targets.y.shape[1]
+        generator = torch.Generator().manual_seed(seed % 2**63)
+        bare = Targets(targets.x, targets.y, targets.jacobian, presence=_slopes_only(targets))
+        networks = [self.network.build(n, m, generator) for _ in range(members * len(rows))]
+        owned = [chosen for chosen in rows for _ in range(members)]
+        weighting = ValuesOnly() if targets.jacobian is None else PerChannel()
+        losses = joint_losses(networks, owned, bare, weighting, self.decay, generator)
+        course = Course(members, lambda: losses.objectives[0].weights.values, _telling(watch, self.name))
+        if run_stages((LBFGS(iterations=self.iterations, history=history),), losses, course):
+            raise KeyboardInterrupt
+        record = course.history(interrupted=False)
+        steps, means = torch.as_tensor(np.maximum(record.step, 1.0)), torch.as_tensor(record.train)
+        learned = []
+        for k in range(len(rows)):
+            own = networks[k * members : (k + 1) * members]
+            module = EnsembleModule(own, m) if members > 1 else own[0]
+            network = Ensemble(self.network, members) if members > 1 else self.network
+            weights = losses.objectives[k * members].weights.values
+            learned.append(Learned(module.eval(), network, steps, means, weights))
+        return learned
+
+
+def _slopes_only(targets: Targets) -> Tensor | None:
+    """Which slopes are there (N, m, n), or None if all are: actions of Hessians are not looked at."""
+    if targets.presence is None or targets.jacobian is None:
+        return None
+    return targets.presence[..., : targets.x.shape[1]]
+
+
+def _telling(watch: Watch, name: str) -> Callable[[Progress], None]:
+    def tell(progress: Progress) -> None:
+        if progress.step % 50 == 0:
+            watch(name, progress.step, progress.of, progress.train)
+
+    return tell
