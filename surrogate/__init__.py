@@ -10,8 +10,8 @@ from surrogate.choice import fit
 from surrogate.consistency import DerivativeReport, Finding, check_derivatives
 from surrogate.ensembles import Ensemble, train_ensemble
 from surrogate.export import ExportedModel, export_model, open_exported
-from surrogate.families import Family, Kriging, Solved
-from surrogate.model import Surrogate, load
+from surrogate.families import Descent, Family, Kriging, Solved
+from surrogate.model import Surrogate
 from surrogate.monitor import History, Progress
 from surrogate.networks import (
     MLP,
@@ -40,6 +40,7 @@ from surrogate.reduction import (
     principal_inputs,
     reduced_basis,
 )
+from surrogate.reduction.loading import load
 from surrogate.registry import register
 from surrogate.reservoir import Reservoir
 from surrogate.samples import Samples
@@ -54,6 +55,7 @@ __all__ = [
     "Adam",
     "Bounded",
     "DerivativeReport",
+    "Descent",
     "Ensemble",
     "ExportedModel",
     "Factorized",

@@ -17,7 +17,7 @@ Outputs = tuple[Tensor, Tensor]
 """Means and variances (L, m, 1 + n) of a fold's samples."""
 
 HELD_AT_MOST = 1000
-LAGGING = 3.0
+LAGGING = 6.0
 TINY = 1e-10
 """Relative errors below this are as good as none."""
 
@@ -105,7 +105,7 @@ def cross_validate(families: Sequence[Family], targets: Targets, *, seed: int, w
     """Train each family without each fold, and have it predict that fold.
 
     Samples at one place are held out together. From 1,000 places on, one fifth, or 1,000 at most, is held out once. A
-    family that fails is dropped, and so is one that after two folds errs three times as much as the best, for every
+    family that fails is dropped, and so is one that after two folds errs six times as much as the best, for every
     response: it will not matter.
 
     Raises:

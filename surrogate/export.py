@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 import torch
 from torch.export import ExportedProgram
 
-from surrogate import files
+from surrogate import files, pointwise
 from surrogate.checks import check_inside
 from surrogate.exporting import onnx_file, torch_file
 from surrogate.exporting.about import describe, understand
@@ -68,20 +68,19 @@ def export_model(
 
     Raises:
         ModuleNotFoundError: If ONNX is wanted and not installed.
+        TypeError: If it is a surrogate of a field or of many inputs: the one inside it can be exported.
         ValueError: If the path has another ending, or the module can't be exported; the message has the reason.
         ArithmeticError: If the program differs from the surrogate by more than the tolerance.
         OSError: If the file can't be written.
     """
-    kind = _kind(path, _WRITERS)
-    if kind == ".onnx":
-        onnx_file.require("onnx", "onnxscript", "onnxruntime")
+    kind = check_kind(path)
     if not Path(path).parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "can't be written: there is no such folder", str(path))
     if tolerance is not None and not tolerance >= 0.0:
         raise ValueError(f"tolerance is {tolerance:g}; expected zero or more")
     if precision not in TOLERANCE:
         raise ValueError(f"precision is {precision!r}; expected one of {', '.join(TOLERANCE)}")
-    program = Program(surrogate, getattr(torch, precision), hessian=hessian)
+    program = Program(exportable(surrogate), getattr(torch, precision), hessian=hessian)
     content = _WRITERS[kind](trace(program), program, describe(surrogate, program))
     differences = disagreement(surrogate, program, _RUNTIMES[kind](content, Path(path).name))
     worst = max(differences, key=lambda name: differences[name])
@@ -152,11 +151,7 @@ class ExportedModel:
         Raises:
             ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
         """
-        point = np.asarray(x, dtype=np.float64)
-        if point.shape != (len(self.parameters),):
-            raise ValueError(f"x has shape {point.shape}, expected {(len(self.parameters),)}: {self.parameters}")
-        y, dy = self.predict(point[None], jacobian=jacobian)
-        return y[0], None if dy is None else dy[0]
+        return pointwise.evaluate(self, x, jacobian=jacobian)
 
 
 def open_exported(path: str | PathLike[str]) -> ExportedModel:
@@ -167,7 +162,7 @@ def open_exported(path: str | PathLike[str]) -> ExportedModel:
         ModuleNotFoundError: If it is ONNX and ONNX Runtime is not installed.
         ValueError: If it has another ending, is damaged, was made by others, or is newer than this sobofem.
     """
-    kind = _kind(path, _RUNTIMES)
+    kind = _suffix(path)
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no program file {path}")
     runtime = _RUNTIMES[kind](Path(path).read_bytes(), path)
@@ -183,8 +178,33 @@ def open_exported(path: str | PathLike[str]) -> ExportedModel:
     )
 
 
-def _kind(path: str | PathLike[str], kinds: dict[str, Any]) -> str:
+def exportable(surrogate: object) -> Surrogate:
+    """A surrogate that there is a program to write of: the one given.
+
+    Raises:
+        TypeError: If there is none; the message says what can be written instead.
+    """
+    if not isinstance(surrogate, Surrogate):
+        inside = "; export the `surrogate` inside it" if hasattr(surrogate, "surrogate") else ""
+        raise TypeError(f"a {type(surrogate).__name__} can't be exported, only a Surrogate{inside}")
+    return surrogate
+
+
+def check_kind(path: str | PathLike[str]) -> str:
+    """The kind of program that a path wants, `.onnx` or `.pt2`, if it can be written here.
+
+    Raises:
+        ModuleNotFoundError: If it is ONNX, and that is not installed.
+        ValueError: If the path has another ending.
+    """
+    kind = _suffix(path)
+    if kind == ".onnx":
+        onnx_file.require("onnx", "onnxscript", "onnxruntime")
+    return kind
+
+
+def _suffix(path: str | PathLike[str]) -> str:
     suffix = Path(path).suffix
-    if suffix not in kinds:
-        raise ValueError(f"{path} ends in {suffix!r}; expected one of {', '.join(kinds)}")
+    if suffix not in _WRITERS:
+        raise ValueError(f"{path} ends in {suffix!r}; expected one of {', '.join(_WRITERS)}")
     return suffix

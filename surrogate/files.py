@@ -95,8 +95,11 @@ def _noun(kind: str) -> str:
 
 
 def _check_kind(path: str | PathLike[str], metadata: dict[str, str], kind: str) -> None:
-    version = metadata.get("version", "")
-    if metadata.get("format") != kind or not version.isdigit() or "record" not in metadata:
+    version, found = metadata.get("version", ""), metadata.get("format", "")
+    if found != kind and found.startswith("sobofem-"):
+        reader = "OnlineTraining.load_checkpoint" if found == "sobofem-checkpoint" else "surrogate.load"
+        raise ValueError(f"{path} is a {_noun(found)} of sobofem, expected a {_noun(kind)}; {reader} reads it")
+    if found != kind or not version.isdigit() or "record" not in metadata:
         raise ValueError(f"{path} is a safetensors file, but no {_noun(kind)} of sobofem; name one that it saved")
     if int(version) > VERSION:
         raise ValueError(

@@ -16,6 +16,7 @@ from surrogate.optimizers import LBFGS
 from surrogate.optimizers.lbfgs import forget_last_step, iterations_of
 from surrogate.scaling import Scaling
 from surrogate.weighting import Weighting, Weights
+from surrogate.weighting.base import remeasured
 
 
 class Member:
@@ -63,7 +64,8 @@ class Member:
         """Take the measures of the loss (mean squares, weights, decay) from these samples from now on.
 
         Where the scale of the responses has changed, the network changes with it: its outputs in physical units stay
-        what they were. Weights that adapt are kept and change so that the weighted losses don't.
+        what they were. Weights that adapt are kept and change so that the weighted losses don't, and losses that they
+        remember change with the scale.
 
         Args:
             targets: All samples held, scaled.
@@ -87,14 +89,19 @@ class Member:
             updated=0 if old is None else old.updated,
         )
         if old is not None and self._weighting.interval:
-            square, reference = factor.square().unsqueeze(1), old.weights.reference
-            self.objective.weights = replace(
-                old.weights,
-                values=old.weights.values / square,
-                reference=None if reference is None else reference * square,
-            )
+            self.objective.weights = self._kept(old, self.objective, factor.square().unsqueeze(1))
         self._quasi = None
         return self.objective
+
+    def _kept(self, old: Objective, new: Objective, square: Tensor) -> Weights:
+        """The weights of the old objective for the new one, whose losses are `square` (m, 1) times what they were."""
+        weights, reference = old.weights, old.weights.reference
+        weights = replace(
+            weights, values=weights.values / square, reference=None if reference is None else reference * square
+        )
+        after = new.terms(old.updated, new.targets)
+        before = replace(after, losses=after.losses / square, mean_squares=old.mean_squares)
+        return remeasured(self._weighting, weights, before, after)
 
     def shrink(self, share: float, fresh: nn.Module) -> None:
         """Keep this share of all weights and take the rest from a fresh start of the same network."""

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 import torch
 from torch import nn
 
-from surrogate import files
+from surrogate import files, pointwise
 from surrogate.jacobian import value_and_jacobian
 from surrogate.monitor import History
 from surrogate.registry import Network, from_record, to_record
@@ -56,11 +56,7 @@ class Surrogate:
         Raises:
             ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
         """
-        point = np.asarray(x, dtype=np.float64)
-        if point.shape != (len(self.parameters),):
-            raise ValueError(f"x has shape {point.shape}, expected {(len(self.parameters),)}: {self.parameters}")
-        y, dy = self.predict(point[None], jacobian=jacobian)
-        return y[0], None if dy is None else dy[0]
+        return pointwise.evaluate(self, x, jacobian=jacobian)
 
     def predict(
         self, x: ArrayLike, *, jacobian: bool = True, extrapolate: bool = False, chunk: int = 512
@@ -158,8 +154,8 @@ class Surrogate:
         files.write(path, tensors | parameters, record)
 
 
-def load(path: str | PathLike[str]) -> Surrogate:
-    """Read a surrogate that `Surrogate.save` wrote.
+def read(path: str | PathLike[str]) -> Surrogate:
+    """Read what `Surrogate.save` wrote; `surrogate.load` reads surrogates of fields and of many inputs, too.
 
     Raises:
         FileNotFoundError: If there is no such file.

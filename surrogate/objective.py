@@ -94,7 +94,7 @@ class Objective:
         if not interval or step - self.updated < interval:
             return False
         self.updated = step
-        terms = self._terms(step, self.targets if targets is None else targets)
+        terms = self.terms(step, self.targets if targets is None else targets)
         old, new = self.weights, self.weighting.update(self.weights, terms)
         values = new.values
         if not torch.isfinite(values).all() or (new.reference is None and bool((values < 0.0).any())):
@@ -107,6 +107,20 @@ class Objective:
         changed = special or not _alike(old.values, values)
         self.weights = new if changed else replace(new, values=old.values)
         return changed
+
+    def terms(self, step: int, targets: Targets) -> Terms:
+        """What a weighting sees of these samples after so many steps."""
+        losses = term_losses(self.module, targets)
+        return Terms(
+            losses=losses.detach(),
+            mean_squares=self.mean_squares,
+            inputs=targets.x.shape[1],
+            step=step,
+            gradients=lambda combinations: self._gradients(losses, combinations),
+            residuals=lambda: residuals(self.module, targets),
+            parameters=self.parameters,
+            generator=self._generator,
+        )
 
     def _sum(self, targets: Targets, samples: Tensor | None) -> Tensor:
         """Weighted relative loss and decay; weights of the samples (N, m, T) multiply their squared residuals."""
@@ -127,19 +141,6 @@ class Objective:
         if self._combine is None or self._combine[0] is not self.mean_squares:
             self._combine = self.mean_squares, prepare(self.mean_squares, self.targets.x.shape[1])
         return self._combine[1](losses)
-
-    def _terms(self, step: int, targets: Targets) -> Terms:
-        losses = term_losses(self.module, targets)
-        return Terms(
-            losses=losses.detach(),
-            mean_squares=self.mean_squares,
-            inputs=targets.x.shape[1],
-            step=step,
-            gradients=lambda combinations: self._gradients(losses, combinations),
-            residuals=lambda: residuals(self.module, targets),
-            parameters=self.parameters,
-            generator=self._generator,
-        )
 
     def _gradients(self, losses: Tensor, combinations: Tensor) -> Tensor:
         rows = []

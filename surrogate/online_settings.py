@@ -10,6 +10,7 @@ from surrogate.networks import MLP
 from surrogate.registry import Network
 from surrogate.samples import FEWEST
 from surrogate.weighting import PerChannel, Weighting
+from surrogate.weighting.base import weighs_samples
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class OnlineSettings:
             if not isinstance(count, Integral) or (low is not None and count < low):
                 expected = "a whole number" + ("" if low is None else f" of at least {low}")
                 raise ValueError(f"{name} is {count!r}; expected {expected}")
+        if weighs_samples(self.weighting):
+            raise ValueError(
+                f"{self.weighting} gives single samples weights of their own, and here samples come and go; "
+                "take one that weighs terms, such as SelfAdaptive()"
+            )
         if self.watermark > self.capacity:
             raise ValueError(f"watermark is {self.watermark}; expected at most the capacity {self.capacity}")
         if not 0.0 <= self.decay < float("inf"):

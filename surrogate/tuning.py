@@ -67,7 +67,7 @@ def tuned(
     samples = Samples.of(data)
     _check_values(learning_rates=learning_rates, decays=decays)
     _check_count("splits", splits)
-    parts = [_split(len(samples.x), held_out, seed + k) for k in range(splits)]
+    parts = [_split(samples, held_out, seed + k) for k in range(splits)]
     settings: dict[str, Any] = {"network": network, "weighting": weighting, "seed": seed, "device": device}
     pairs = [_Pair(*pair) for pair in product(learning_rates, decays)]
     rounds, trials = (len(pairs) - 1).bit_length(), list[dict[str, float]]()
@@ -125,7 +125,7 @@ def restarted(
             f"objectives of {weighting} don't compare, for its weights adapt; hold out samples: held_out=0.2"
         )
     settings: dict[str, Any] = {"network": network, "weighting": weighting, "device": device}
-    parts = [_split(len(samples.x), held_out, seed)] if held_out else []
+    parts = [_split(samples, held_out, seed)] if held_out else []
     seeds = [seed + k for k in range(starts)]
     best, scores = None, list[float]()
     for start in seeds:
@@ -196,16 +196,21 @@ def _select(samples: Samples, rows: Rows) -> Samples:
     return replace(samples, **parts)
 
 
-def _split(N: int, share: float, seed: int) -> tuple[Rows, Rows]:
-    """Row numbers to train on and to hold out, at least one of these."""
+def _split(samples: Samples, share: float, seed: int) -> tuple[Rows, Rows]:
+    """Row numbers to train on and to hold out, at least one of these; a label of each kind stays to train on."""
     if not isinstance(seed, Integral):
         raise ValueError(f"seed is {seed!r}; expected a whole number")
     if not 0.0 < share <= 0.5:
         raise ValueError(f"held_out is {share:g}; expected a share of the samples, more than 0 and up to 0.5")
+    N = len(samples.x)
     held = max(1, floor(share * N + 0.5))
     if N - held < FEWEST:
         raise ValueError(f"of {N} samples {held} are held out; expected at least {FEWEST} left to train on")
     order = np.random.default_rng(seed).permutation(N)
+    for labels in (samples.jacobian, samples.hessian_actions):
+        if labels is not None:
+            labelled = order[~np.isnan(labels[order]).all(axis=(1, 2))]
+            order = np.append(order[order != labelled[-1]], labelled[-1]) if labelled[-1] in order[:held] else order
     return order[held:], order[:held]
 
 

@@ -1,12 +1,16 @@
 """Every command and snippet of the README runs, in order, in one folder, but for those that a comment excuses."""
 
+from ast import literal_eval
 import os
 from pathlib import Path
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from surrogate import load
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(?P<excuse><!--[^\n]*-->\n)?```(?P<language>bash|python)\n(?P<text>.*?)```", re.DOTALL)
@@ -57,15 +61,73 @@ def test_job_scripts_of_the_walkthrough_are_written(tmp_path):
     assert {file.name for file in tmp_path.glob("*.sh")} == {"plate.sh", "array.sh", "groups.sh"}
 
 
+WAVE = """
+import numpy as np
+
+
+class Wave:
+    parameters, responses, bounds = ("a", "b"), ("q",), np.array([[-1.0, 1.0], [0.0, 2.0]])
+
+    def evaluate(self, x, *, jacobian=True):
+        return np.array([np.sin(x[0]) * x[1]]), np.array([[np.cos(x[0]) * x[1], np.sin(x[0])]])
+"""
+
+
+def run(text, language, folder, *, ranks=1):
+    """Run a command or a snippet in a folder, and return what it prints."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    shell = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
+    spread = ["mpiexec", "-n", str(ranks)] if ranks > 1 else []
+    done = subprocess.run([*spread, *shell, text], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def cheaper(text, changes):
+    """A snippet with smaller numbers in the places of its own."""
+    for old, new in changes.items():
+        assert text.count(old) == 1, f"{old!r} in\n{text}"
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.mark.slow
+def test_a_surrogate_with_no_settings_is_made_as_its_page_says(tmp_path):
+    (tmp_path / "ripple.py").write_text(WAVE)
+    run("sobofem generate ripple.py:Wave --samples 8 --seed 1 --out train.h5", "bash", tmp_path)
+    (block,) = blocks("docs/surrogates.md")
+    shares = literal_eval(run(block["text"], block["language"], tmp_path))
+    assert np.sum([*shares.values()]) == pytest.approx(1.0)
+
+
+@pytest.mark.slow
+def test_streaming_by_command_is_taken_up_by_the_script_on_the_same_page(tmp_path):
+    """With a closed form in the place of the plate, whose solves the README's commands do."""
+    (tmp_path / "ripple.py").write_text(WAVE)
+    command, script = blocks("docs/streaming.md")
+    plate = "fem.library.plate_with_hole"
+    small = {
+        f"{plate}:plate_with_hole": "ripple.py:Wave",
+        "-n 3": "-n 2",
+        "--samples 64": "--samples 12 --width 3 --depth 1",
+    }
+    run(cheaper(command["text"], small), "bash", tmp_path)
+    assert load(tmp_path / "plate.safetensors").provenance["samples"] == 12
+    small = {
+        f"from {plate} import": "from ripple import Wave as",
+        '"sobol", 64': '"sobol", 14',
+        "MLP(48, 3)": "MLP(3, 1)",
+    }
+    run(cheaper(script["text"], small), "python", tmp_path, ranks=2)
+    assert load(tmp_path / "plate.safetensors").provenance["samples"] == 14
+
+
 @pytest.mark.slow
 def test_commands_and_snippets_run_in_order(tmp_path):
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     told = [block for block in blocks() if not block["excuse"]]
     assert len(told) >= 5
     for block in told:
-        shell = ["bash", "-euo", "pipefail", "-c"] if block["language"] == "bash" else [sys.executable, "-c"]
-        run = subprocess.run([*shell, block["text"]], cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert run.returncode == 0, f"{block['text']}\n{run.stdout}\n{run.stderr}"
+        run(block["text"], block["language"], tmp_path)
     for made in ("plate.h5", "train.h5", "plate.safetensors", "report/values.png"):
         assert (tmp_path / made).is_file(), made

@@ -49,15 +49,18 @@ def export_model(
     Example: sobofem export-model plate.safetensors --out plate.onnx --data unseen.h5
     """
     cards = out[0].with_suffix(".card.md")
-    for file in (*out, cards):
-        check_writable(file)
     from surrogate import load
     from surrogate.card import card
+    from surrogate.export import check_kind, exportable
     from surrogate.export import export_model as write
     from surrogate.exporting.snippets import ProgramFile
     from surrogate.files import replace
 
-    model = load(surrogate)
+    for file in out:
+        check_kind(file)
+    for file in (*out, cards):
+        check_writable(file)
+    model = exportable(load(surrogate))
     quality = None if data is None else _quality(model, data)
     files = [ProgramFile(surrogate.name)]
     for file in out:

@@ -32,16 +32,23 @@ def _surrogate(file: Path) -> str:
     import surrogate
 
     model = surrogate.load(file)
+    bounds = zip(model.parameters, model.bounds, strict=True)
+    parameters = "parameters: " + ", ".join(f"{name} in [{low:g}, {high:g}]" for name, (low, high) in bounds)
+    if isinstance(model, surrogate.FieldSurrogate):
+        basis = model.basis
+        return f"surrogate: of {basis.name}, {basis.size} values by {basis.rank} modes\n{parameters}"
+    if isinstance(model, surrogate.ProjectedSurrogate):
+        coordinates = f"surrogate: in {len(model.subspace.coordinates)} coordinates of {len(model.parameters)} inputs"
+        return "\n".join([coordinates, parameters, "responses: " + ", ".join(model.responses)])
     history = model.history
     best = int(abs(history.step - history.best).argmin())
     loss = history.validation[best]
     held_out = "" if math.isnan(loss) else f", on held-out samples {loss:.3e}"
-    bounds = zip(model.parameters, model.bounds, strict=True)
     return "\n".join(
         [
             f"surrogate: {model.network}",
             f"trained {int(history.step[-1])} steps, best at {history.best}: loss {history.train[best]:.3e}{held_out}",
-            "parameters: " + ", ".join(f"{name} in [{low:g}, {high:g}]" for name, (low, high) in bounds),
+            parameters,
             "responses: " + ", ".join(model.responses),
             *_training_data(model.provenance),
         ]

@@ -24,9 +24,9 @@ def report(
     Example: sobofem report plate.safetensors unseen.h5 --out report
     """
     from coupling.report import overlap, write_report
-    from surrogate import load
+    from surrogate.model import read
 
-    model, samples = load(surrogate), Dataset.open(data)
+    model, samples = read(surrogate), Dataset.open(data)
     write_report(model, samples, out)
     if warning := overlap(model, samples):
         typer.echo(warning, err=True)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from copy import copy
+
 import torch
 from torch import Tensor
+
+_ARRAYS = ("_S", "_Y", "_SY", "_YY", "_gamma", "count")
 
 FLATTEST = 1e-14
 """A pair is kept if its curvature, relative to the lengths of step and gradient change, is more than this."""
@@ -36,10 +41,14 @@ class CurvaturePairs:
         self.count = torch.zeros(K, dtype=torch.long, device=like.device)
         self._slots = torch.arange(length, device=like.device)
 
-    def select(self, members: Tensor) -> None:
-        """Go on with these members only."""
-        for name in ("_S", "_Y", "_SY", "_YY", "_gamma", "count"):
-            setattr(self, name, getattr(self, name)[members])
+    def select(self, members: Tensor) -> CurvaturePairs:
+        """Copies of those of these members (k,)."""
+        return self._of(getattr(self, name)[members] for name in _ARRAYS)
+
+    def joined(self, others: Iterable[CurvaturePairs]) -> CurvaturePairs:
+        """Copies of these, and of others after them."""
+        every = (self, *others)
+        return self._of(torch.cat([getattr(one, name) for one in every]) for name in _ARRAYS)
 
     def clear(self, members: Tensor) -> None:
         """Forget all pairs of these members (k,)."""
@@ -65,6 +74,13 @@ class CurvaturePairs:
         self._SY[members, :, slot] = with_s
         self._YY[members, :, slot] = with_y
         self._YY[members, slot, :] = with_y
+
+    def _of(self, arrays: Iterable[Tensor]) -> CurvaturePairs:
+        """Others that are made of these arrays."""
+        new = copy(self)
+        for name, array in zip(_ARRAYS, arrays, strict=True):
+            setattr(new, name, array)
+        return new
 
     def times(self, g: Tensor) -> Tensor:
         """H g (K, P) of all members."""

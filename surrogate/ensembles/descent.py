@@ -30,19 +30,29 @@ class Descent:
         start: Points (K, P).
         iterations: Most iterations of each member.
         history: Pairs of steps and gradient changes that each remembers.
+        curvature: Pairs to begin with, as a descent on much the same functions has left them.
 
     Attributes:
         iterations: Done by each member (K,).
     """
 
-    def __init__(self, losses: Losses, start: Tensor, *, iterations: int, history: int) -> None:
+    def __init__(
+        self,
+        losses: Losses,
+        start: Tensor,
+        *,
+        iterations: int,
+        history: int,
+        curvature: CurvaturePairs | None = None,
+    ) -> None:
         self._losses, self._most = losses, iterations
         self._members = torch.arange(len(start), device=start.device)
         value, gradient = losses(start, self._members)
         self._x, self._g, self._d = start.clone(), gradient.clone(), torch.zeros_like(start)
         self._points, self._values = start.clone(), value.clone()
         self.iterations = torch.zeros_like(self._members)
-        self._pairs = CurvaturePairs(start, history)
+        self._pairs = CurvaturePairs(start, history) if curvature is None else curvature
+        self._frozen: list[tuple[Tensor, CurvaturePairs]] = []
         self._working = value.isfinite() & (gradient.abs().amax(1) > FLAT)
         self._search = self._aim(value, torch.ones_like(self._working))
 
@@ -56,6 +66,11 @@ class Descent:
         points, values = self._points.clone(), self._values.clone()
         points[self._members], values[self._members] = self._x, self._search.value
         return points, values
+
+    def curvature(self) -> CurvaturePairs:
+        """What all members have learned of the curvature, those that are frozen included."""
+        numbers = torch.cat([self._members, *(members for members, _ in self._frozen)])
+        return self._pairs.joined(pairs for _, pairs in self._frozen).select(numbers.argsort())
 
     def step(self) -> None:
         """One evaluation of each member that is still computed, and what follows from it."""
@@ -97,9 +112,10 @@ class Descent:
 
     def _drop(self) -> None:
         """Leave out the members that are frozen."""
-        kept = self._working.nonzero().squeeze(1)
+        kept, frozen = (where.nonzero().squeeze(1) for where in (self._working, ~self._working))
         self._points, self._values = self.result()
-        self._pairs.select(kept)
+        self._frozen.append((self._members[frozen], self._pairs.select(frozen)))
+        self._pairs = self._pairs.select(kept)
         self._search = self._search.select(kept)
         for name in ("_members", "_x", "_g", "_d", "_working"):
             setattr(self, name, getattr(self, name)[kept])

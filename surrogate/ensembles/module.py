@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -72,6 +72,23 @@ class EnsembleModule(nn.Module):
         """Calibrated standard deviations of outputs (N, m) and of their Jacobian (N, m, n) at inputs (N, n)."""
         y, slopes = self._all(x)
         return y.std(0) * self.value_factors, slopes.std(0) * self.slope_factors.unsqueeze(1)
+
+    @property
+    def rescale(self) -> Callable[[Tensor, Tensor], None]:
+        """Rescales all members, if they can be."""
+        each = [member.rescale for member in self.members]
+
+        def rescale(factor: Tensor, shift: Tensor) -> None:
+            for one in each:
+                one(factor, shift)  # type: ignore[operator]
+
+        return rescale
+
+    @property
+    def penalty(self) -> Callable[[], Tensor]:
+        """The sum of all members', if they have one."""
+        each = [member.penalty for member in self.members]
+        return lambda: torch.stack([one() for one in each]).sum()  # type: ignore[operator]
 
     def set_scaling(self, scaling: Scaling) -> None:
         """Tell the members that want to know it the scaling around them."""

@@ -74,22 +74,21 @@ def _adam(settings: Adam, losses: Losses, course: Course, flat: Tensor) -> None:
 
 
 def _lbfgs(settings: LBFGS, losses: Losses, course: Course, flat: Tensor) -> None:
-    """Quasi-Newton steps until all members have converged; in rounds where weights adapt."""
+    """Quasi-Newton steps until all members have converged; in rounds where weights adapt, which keep the curvature."""
     course.begin("L-BFGS", settings.iterations)
     adaptive = any(objective.weighting.interval for objective in losses.objectives)
-    done = 0
+    done, curvature = 0, None
     while done < settings.iterations:
         left = settings.iterations - done
-        descent = Descent(
-            losses, flat, iterations=min(settings.round, left) if adaptive else left, history=settings.history
-        )
+        iterations = min(settings.round, left) if adaptive else left
+        descent = Descent(losses, flat, iterations=iterations, history=settings.history, curvature=curvature)
         evaluations = 0
         while not descent.done:
             descent.step()
             evaluations += 1
             if evaluations % EVERY == 0:
                 course.note(done + int(descent.iterations.max()), *reversed(descent.result()))
-        flat, values = descent.result()
+        (flat, values), curvature = descent.result(), descent.curvature()
         ran = int(descent.iterations.max())
         done += ran
         course.note(done, values, flat)

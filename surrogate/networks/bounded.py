@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import e, log, nan
+from math import e, isfinite, log, nan
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -46,8 +47,10 @@ class Bounded:
         sizes = {len(limit) for limit in (self.low, self.high) if isinstance(limit, tuple | list)} or {1}
         if len(sizes) > 1:
             raise ValueError(f"low is {self.low} and high {self.high}; expected as many limits in both")
-        low, high = (_tensor(limit, max(sizes), "limits") for limit in (self.low, self.high))
-        if (low >= high).any() or torch.isinf(low).any() or torch.isinf(high).any():
+        each = [_each(limit, max(sizes), "limits") for limit in (self.low, self.high)]
+        limits = [limit for one in each for limit in one if limit is not None]
+        numbers = all(isinstance(limit, Real) and isfinite(limit) for limit in limits)
+        if not numbers or any(None not in pair and pair[0] >= pair[1] for pair in zip(*each, strict=True)):
             raise ValueError(
                 f"low is {self.low} and high {self.high}; expected finite limits, low before high, or None"
             )
@@ -176,7 +179,12 @@ def _logistic(z: Tensor, down: Tensor, up: Tensor, low: Tensor) -> tuple[Tensor,
 
 def _tensor(limit: Limit, m: int, name: str) -> Tensor:
     """Limits as (m,), NaN for none."""
+    return torch.tensor([nan if one is None else one for one in _each(limit, m, name)], dtype=torch.float64)
+
+
+def _each(limit: Limit, m: int, name: str) -> tuple[float | None, ...]:
+    """One limit for each of m responses."""
     each = limit if isinstance(limit, tuple | list) else (limit,) * m
     if len(each) != m:
         raise ValueError(f"{name} has {len(each)} limits for {m} responses; expected one each, or one for all")
-    return torch.tensor([nan if one is None else one for one in each], dtype=torch.float64)
+    return tuple(each)

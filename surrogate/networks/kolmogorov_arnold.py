@@ -39,7 +39,21 @@ def chebyshev(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return torch.stack(T[1 : size + 1], dim=-1), slopes * (0.5 * (1.0 - u * u)).unsqueeze(-1)
 
 
-BASES: dict[str, Basis] = {"gaussian": gaussians, "chebyshev": chebyshev}
+def splines(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Cubic B-splines on equal knots, and their slopes, at x (...): both (..., size).
+
+    They are twice continuously differentiable and sum to one on [-2, 2]; three intervals beyond, all are zero. They
+    are summed of powers truncated on one side, which automatic differentiation gets right on the knots, too.
+    """
+    h = 2.0 * REACH / (size - 3)
+    centers = torch.linspace(-REACH - h, REACH + h, size, dtype=x.dtype, device=x.device)
+    t = ((x.unsqueeze(-1) - centers) / h).clamp(-2.0, 2.0)
+    parts = [(factor, torch.relu(t - knot)) for knot, factor in zip(range(-2, 2), (1.0, -4.0, 6.0, -4.0), strict=True)]
+    value = torch.stack([factor * part**3 for factor, part in parts]).sum(dim=0) / 6.0
+    return value, torch.stack([factor * part.square() for factor, part in parts]).sum(dim=0) / (2.0 * h)
+
+
+BASES: dict[str, Basis] = {"gaussian": gaussians, "chebyshev": chebyshev, "splines": splines}
 
 
 @register
@@ -53,7 +67,8 @@ class KolmogorovArnold:
     Attributes:
         width: Units of a hidden layer.
         depth: Number of hidden layers; 0 is a sum of functions of one input each.
-        basis: `gaussian` (local bells) or `chebyshev` (polynomials of a hyperbolic tangent).
+        basis: `gaussian` (local bells), `chebyshev` (polynomials of a hyperbolic tangent) or `splines` (cubic
+            B-splines, of `size` 4 at least).
         size: Basis functions an edge, beside the linear one.
     """
 
@@ -69,6 +84,8 @@ class KolmogorovArnold:
             raise ValueError(f"depth of KolmogorovArnold is {self.depth!r}; expected a whole number, not negative")
         if self.basis not in BASES:
             raise ValueError(f"no basis is called {self.basis!r}; expected one of {', '.join(sorted(BASES))}")
+        if self.basis == "splines" and self.size < 4:
+            raise ValueError(f"size of KolmogorovArnold is {self.size}; expected at least 4 for cubic splines")
 
     def build(self, n: int, m: int, generator: torch.Generator) -> KolmogorovArnoldModule:
         """A network from n inputs to m outputs, in float64."""

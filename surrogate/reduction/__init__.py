@@ -15,7 +15,6 @@ from surrogate.reduction.directions import active_subspace, principal_inputs
 from surrogate.reduction.field_samples import FieldSamples
 from surrogate.reduction.field_surrogate import FieldSurrogate
 from surrogate.reduction.importance import Important, by_variance
-from surrogate.reduction.loading import load
 from surrogate.reduction.projected import ProjectedSurrogate
 from surrogate.reduction.subspace import Subspace, linear_subspace
 
@@ -30,7 +29,6 @@ __all__ = [
     "active_subspace",
     "by_variance",
     "linear_subspace",
-    "load",
     "principal_inputs",
     "reduced_basis",
 ]

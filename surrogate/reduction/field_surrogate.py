@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 import torch
 
-from surrogate import files
+from surrogate import files, pointwise
 from surrogate.reduction.basis import ReducedBasis
 from surrogate.reduction.nesting import disclosed, enclosed
 
@@ -45,7 +45,7 @@ class Predicting(Protocol):
         """Responses (N, r) and, unless declined, their Jacobians (N, r, n) at points (N, n)."""
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write to a file that `surrogate.reduction.load` reads."""
+        """Write to a file that `surrogate.load` reads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +95,7 @@ class FieldSurrogate:
         Raises:
             ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
         """
-        u, du = self.predict(self._point(x), jacobian=jacobian)
-        return u[0], None if du is None else du[0]
+        return pointwise.evaluate(self, x, jacobian=jacobian)
 
     def predict(self, x: ArrayLike, *, jacobian: bool = False, extrapolate: bool = False) -> tuple[Array, Array | None]:
         """Fields (N, M) at points x (N, n) and, if asked for, Jacobians (N, M, n), which may be large.
@@ -149,7 +148,7 @@ class FieldSurrogate:
         return np.sqrt(deviation**2 @ (self.basis.modes**2).T + self.basis.residual**2)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write basis and surrogate to one safetensors file; `surrogate.reduction.load` reads it.
+        """Write basis and surrogate to one safetensors file; `surrogate.load` reads it.
 
         The inner product isn't written: what is read predicts and reduces, but doesn't measure truncation.
 
@@ -161,17 +160,11 @@ class FieldSurrogate:
         record = {"name": self.basis.name, "unit": self.basis.unit}
         files.write(path, tensors | {"surrogate": enclosed(self.surrogate)}, record, kind=KIND)
 
-    def _point(self, x: ArrayLike) -> Array:
-        point = np.asarray(x, dtype=np.float64)
-        if point.shape != (len(self.parameters),):
-            raise ValueError(f"x has shape {point.shape}, expected {(len(self.parameters),)}: {self.parameters}")
-        return point[None]
-
     def _slopes(self, x: ArrayLike) -> Array:
         """Jacobian (r, n) of the coefficients at x (n,)."""
-        slopes = self.surrogate.predict(self._point(x), jacobian=True)[1]
+        slopes = pointwise.evaluate(self.surrogate, x)[1]
         assert slopes is not None  # it was asked for
-        return slopes[0]
+        return slopes
 
 
 def read(path: str | PathLike[str]) -> FieldSurrogate:

@@ -9,13 +9,14 @@ from typing import Any
 
 import safetensors
 
-from surrogate import model
+from surrogate import files, model
 from surrogate.model import Surrogate
 from surrogate.reduction import field_surrogate, projected
 from surrogate.reduction.field_surrogate import FieldSurrogate
 from surrogate.reduction.projected import ProjectedSurrogate
 
 READERS: dict[str, Callable[[str | PathLike[str]], Any]] = {
+    files.FORMAT: model.read,
     field_surrogate.KIND: field_surrogate.read,
     projected.KIND: projected.read,
 }
@@ -28,7 +29,7 @@ def load(path: str | PathLike[str]) -> Surrogate | FieldSurrogate | ProjectedSur
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, of another kind or of a newer version.
     """
-    found: Surrogate | FieldSurrogate | ProjectedSurrogate = READERS.get(_kind(path), model.load)(path)
+    found: Surrogate | FieldSurrogate | ProjectedSurrogate = READERS.get(_kind(path), model.read)(path)
     return found
 
 

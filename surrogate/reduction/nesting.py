@@ -31,7 +31,7 @@ def enclosed(model: Saved) -> Tensor:
 
 
 def disclosed(content: Tensor) -> Any:
-    """The model that `enclosed` made a tensor of: any that `surrogate.reduction.load` reads."""
+    """The model that `enclosed` made a tensor of: any that `surrogate.load` reads."""
     from surrogate.reduction.loading import load  # which reads files of models that hold models
 
     with TemporaryDirectory() as folder:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 import torch
 
-from surrogate import files
+from surrogate import files, pointwise
 from surrogate.reduction.field_surrogate import Predicting
 from surrogate.reduction.nesting import disclosed, enclosed
 from surrogate.reduction.subspace import Subspace
@@ -72,8 +72,7 @@ class ProjectedSurrogate:
         Raises:
             ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
         """
-        y, dy = self.predict(self._point(x), jacobian=jacobian)
-        return y[0], None if dy is None else dy[0]
+        return pointwise.evaluate(self, x, jacobian=jacobian)
 
     def predict(self, x: ArrayLike, *, jacobian: bool = True, extrapolate: bool = False) -> tuple[Array, Array | None]:
         """Responses (N, m) and, unless declined, dy/dx (N, m, n), in physical units at points x (N, n).
@@ -138,7 +137,7 @@ class ProjectedSurrogate:
         return np.maximum(np.maximum(low - z, z - high) / (high - low), 0.0).max(axis=1)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write subspace and surrogate to one safetensors file; `surrogate.reduction.load` reads it.
+        """Write subspace and surrogate to one safetensors file; `surrogate.load` reads it.
 
         Raises:
             ValueError: If the surrogate can't be saved.
@@ -154,15 +153,10 @@ class ProjectedSurrogate:
             check_inside(points, self.bounds, self.parameters)
         return self.subspace.reduced(points)
 
-    def _point(self, x: ArrayLike) -> Array:
-        point = np.asarray(x, dtype=np.float64)
-        if point.shape != (len(self.parameters),):
-            raise ValueError(f"x has shape {point.shape}, expected {(len(self.parameters),)}")
-        return point[None]
-
     def _slopes(self, x: ArrayLike) -> Array:
         """Jacobian (m, k) by the coordinates at x (n,)."""
-        slopes = self.surrogate.predict(self._reduced(self._point(x), False), jacobian=True, extrapolate=True)[1]
+        z = self._reduced(pointwise.as_batch(x, self.parameters), False)
+        slopes = self.surrogate.predict(z, jacobian=True, extrapolate=True)[1]
         assert slopes is not None  # it was asked for
         return slopes[0]
 

@@ -87,6 +87,11 @@ class Weighting(Protocol):
     The total loss is the weighted sum of the terms over the weighted sum of the targets' mean squares, so that only
     ratios of weights matter. A strategy that offers `combined(mean_squares, inputs)` says itself how one number is
     made of the losses: it returns a function that takes them (m, T) and gives 1 for the mean squares, as `PowerMean`.
+
+    A strategy that remembers losses offers `remeasured(weights, before, after)`: its weights with the memory that it
+    would have, had the scale of the responses always been another. `before` and `after` are the same moment in the
+    `Terms` of both scales; `values` and `reference` are in the new one already. One that may weigh single samples has
+    a true `weighs_samples`: samples that come and go have no weights of their own.
     """
 
     @property
@@ -102,3 +107,17 @@ class Weighting(Protocol):
 
     def update(self, weights: Weights, terms: Terms) -> Weights:
         """Weights from the present ones and the state of the terms; called every `interval` steps."""
+
+
+def remeasured(strategy: Weighting, weights: Weights, before: Terms, after: Terms) -> Weights:
+    """Weights whose memory is in the scale of `after`; the same ones of a strategy that remembers no losses."""
+    own = getattr(strategy, "remeasured", None)
+    if own is None:
+        return weights
+    changed: Weights = own(weights, before, after)
+    return changed
+
+
+def weighs_samples(strategy: Weighting) -> bool:
+    """Whether a strategy may give single samples weights of their own."""
+    return bool(getattr(strategy, "weighs_samples", False))

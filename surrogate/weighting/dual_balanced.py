@@ -9,7 +9,7 @@ from torch import Tensor
 
 from surrogate.loss import Targets
 from surrogate.weighting.base import Terms, Weights
-from surrogate.weighting.groups import Groups, begin
+from surrogate.weighting.groups import Groups, begin, remeasured
 from surrogate.weighting.pieces import TINY, check_settings
 
 
@@ -64,6 +64,10 @@ class DualBalanced:
         average[others] += (wanted - average[others]) / count
         new = torch.where(others, average, groups.weights)
         return groups.give(new, means=means, average=average, count=count)
+
+    def remeasured(self, weights: Weights, before: Terms, after: Terms) -> Weights:
+        """The losses remembered, in another scale of the responses."""
+        return remeasured(self, weights, before, after, "means")
 
     def _ratios(self, reference: Tensor, gradients: Tensor) -> Tensor:
         """Statistic of the reference (P,) over that of each gradient (G, P); one where there is no gradient."""

@@ -25,9 +25,11 @@ class Fixed:
 
     def __post_init__(self) -> None:
         """Refuse weights that have no minimum."""
-        if min(self.values, self.sensitivities) < 0.0 or self.values + self.sensitivities <= 0.0:
+        low, high = sorted((self.values, self.sensitivities))
+        if not (low >= 0.0 and 0.0 < low + high < float("inf")):
             raise ValueError(
-                f"weights are {self.values:g} and {self.sensitivities:g}; expected none negative, one positive"
+                f"weights are {self.values:g} and {self.sensitivities:g}; "
+                "expected finite numbers, none negative, one positive"
             )
 
     @property

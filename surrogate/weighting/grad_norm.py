@@ -10,7 +10,7 @@ from torch import Tensor
 
 from surrogate.loss import Targets
 from surrogate.weighting.base import Terms, Weights
-from surrogate.weighting.groups import Groups, begin
+from surrogate.weighting.groups import Groups, begin, remeasured
 from surrogate.weighting.pieces import TINY, adam, check_settings, sum_to
 
 
@@ -25,7 +25,7 @@ class GradNorm:
         alpha: α: how much harder a slow group shall pull.
         rate: Learning rate of the weights, by Adam.
         layer: W: `shared` for the weight matrix of the last layer that all responses share, the last but one of the
-            network, or `all` for every parameter.
+            network, or `all` for every parameter, as where each response has a network of its own.
         smallest: Weight below which none is moved.
         groups: Which terms share a weight (`Grouping`).
         scaled: Whether terms are measured per channel first.
@@ -43,7 +43,7 @@ class GradNorm:
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
-        check_settings(self, positive=("rate", "smallest"))
+        check_settings(self, positive=("rate", "smallest"), finite=("alpha",))
         if self.layer not in ("shared", "all"):
             raise ValueError(f"layer is {self.layer!r}; expected 'shared' or 'all'")
 
@@ -52,11 +52,18 @@ class GradNorm:
         return begin(self, targets, adam=None, count=0)
 
     def update(self, weights: Weights, terms: Terms) -> Weights:
-        """One step of Adam on the weights."""
+        """One step of Adam on the weights.
+
+        Raises:
+            ValueError: If the layer that is to be shared doesn't move all responses.
+        """
         groups = Groups(self, weights, terms)
+        columns = self._columns(terms.parameters)
+        if not groups.recall("count"):
+            _check_shared(terms, columns)
         first = groups.recall("first")
         first = groups.losses if first is None else first
-        norms = groups.gradients()[:, self._columns(terms.parameters)].norm(dim=1)
+        norms = groups.gradients()[:, columns].norm(dim=1)
         ratios = groups.losses / first.clamp(min=TINY)
         ratios = ratios / ratios.mean().clamp(min=TINY)
         pulls = groups.weights * norms
@@ -66,6 +73,10 @@ class GradNorm:
         new = sum_to((groups.weights + step).clamp(min=self.smallest), len(groups))
         return groups.give(new, first=first, adam=state, count=count)
 
+    def remeasured(self, weights: Weights, before: Terms, after: Terms) -> Weights:
+        """The losses remembered, in another scale of the responses."""
+        return remeasured(self, weights, before, after, "first")
+
     def _columns(self, parameters: Sequence[Tensor]) -> slice:
         matrices = [k for k, p in enumerate(parameters) if p.ndim > 1]
         if self.layer == "all" or not matrices:
@@ -73,3 +84,20 @@ class GradNorm:
         shared = matrices[-2] if len(matrices) > 1 else matrices[-1]
         start = sum(p.numel() for p in parameters[:shared])
         return slice(start, start + parameters[shared].numel())
+
+
+def _check_shared(terms: Terms, columns: slice) -> None:
+    """Check that each response whose gradient isn't zero has one by the parameters in these columns, too.
+
+    Raises:
+        ValueError: If one hasn't.
+    """
+    m, T = terms.losses.shape
+    each = torch.eye(m).to(terms.losses).repeat_interleave(T, dim=1)
+    gradients = terms.gradients(each).abs()
+    apart = (gradients.amax(dim=1) > 0.0) & ~(gradients[:, columns].amax(dim=1) > 0.0)
+    if apart.any():
+        raise ValueError(
+            f"the last weight matrix but one doesn't move response {int(apart.nonzero()[0])}, so that it is no layer "
+            "that all share; take GradNorm(layer='all')"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -38,6 +39,21 @@ def begin(strategy: Grouped, targets: Targets, **memory: Any) -> Weights:
 
 def _base(strategy: Grouped, mean_squares: Tensor, inputs: int) -> Tensor:
     return per_channel(mean_squares, inputs) if strategy.scaled else torch.ones_like(mean_squares)
+
+
+def remeasured(strategy: Grouped, weights: Weights, before: Terms, after: Terms, *names: str) -> Weights:
+    """Weights whose memory of losses (G,) under these names is changed as the groups' losses are from before to after.
+
+    A group without a loss has nothing to be measured by, and keeps what it has.
+    """
+    membership = Grouping(strategy.groups).membership(after.losses)
+    old, new = (
+        membership @ (_base(strategy, terms.mean_squares, terms.inputs) * terms.losses).flatten()
+        for terms in (before, after)
+    )
+    ratios = torch.where((old > 0.0) & (new > 0.0), new / old, 1.0)
+    memory = {name: ratios * kept if name in names else kept for name, kept in weights.memory.items()}
+    return replace(weights, memory=memory)
 
 
 class Groups:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
 import warnings
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from surrogate.loss import Targets, weighted
-from surrogate.weighting.base import Terms, Weighting, Weights
+from surrogate.weighting.base import Terms, Weighting, Weights, remeasured, weighs_samples
 from surrogate.weighting.per_channel import PerChannel
 from surrogate.weighting.pieces import check_weighting
 
@@ -53,6 +53,11 @@ class Guarded:
         return self.adaptive.interval
 
     @property
+    def weighs_samples(self) -> bool:
+        """Whether the adaptive weighting does."""
+        return weighs_samples(self.adaptive)
+
+    @property
     def uses_jacobian(self) -> bool:
         """Whether either does."""
         return self.adaptive.uses_jacobian or self.fallback.uses_jacobian
@@ -91,6 +96,19 @@ class Guarded:
             return Weights(trusted, {**memory, "astray": reason})
         kept = {**memory, "inner": new.memory, "best": best, "high": high}
         return Weights(new.values, kept, new.samples, new.reference)
+
+    def remeasured(self, weights: Weights, before: Terms, after: Terms) -> Weights:
+        """Yardstick, best loss and the adaptive weighting's memory, in another scale of the responses."""
+        memory = weights.memory
+        inner = remeasured(self.adaptive, replace(weights, memory=memory["inner"]), before, after)
+        change = torch.where(after.losses > 0.0, before.losses / after.losses, 1.0)
+        trusted = memory["fallback"] * change
+        old, new = (
+            float(weighted(terms.losses, yardstick, terms.mean_squares))
+            for terms, yardstick in ((before, memory["fallback"]), (after, trusted))
+        )
+        best = memory["best"] * (new / old if old > 0.0 else 1.0)
+        return replace(weights, memory={**memory, "inner": inner.memory, "fallback": trusted, "best": best})
 
     def _astray(self, values: Tensor, trusted: Tensor, terms: Terms, ratio: float, high: int) -> str:
         """What is wrong with these weights; empty where nothing is."""

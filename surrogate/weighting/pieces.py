@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from numbers import Integral
 
 import torch
@@ -51,12 +52,15 @@ def adam(gradient: Tensor, state: Tensor | None, rate: float, count: int) -> tup
     return step, torch.stack((first, second))
 
 
-def check_settings(owner: object, *, positive: tuple[str, ...] = (), shares: tuple[str, ...] = ()) -> None:
+def check_settings(
+    owner: object, *, positive: tuple[str, ...] = (), shares: tuple[str, ...] = (), finite: tuple[str, ...] = ()
+) -> None:
     """Check the numbers that a strategy was given, its `interval` and its `groups` among them.
 
     Raises:
         ValueError: If `interval` is no whole number of at least one, `groups` is unknown, one of `positive` is not
-            positive and finite, or one of `shares` is not from 0 to 1; the message names it.
+            positive and finite, one of `shares` is not from 0 to 1, or one of `finite` is NaN or infinite; the message
+            names it.
     """
     name = type(owner).__name__
     Grouping(getattr(owner, "groups", "all"))
@@ -71,6 +75,10 @@ def check_settings(owner: object, *, positive: tuple[str, ...] = (), shares: tup
         value = getattr(owner, field)
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"{field} of {name} is {value:g}; expected a share from 0 to 1")
+    for field in finite:
+        value = getattr(owner, field)
+        if not isfinite(value):
+            raise ValueError(f"{field} of {name} is {value:g}; expected a finite number")
 
 
 def check_weighting(owner: object, *fields: str) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from surrogate.loss import Targets
 from surrogate.weighting.base import Terms, Weights
-from surrogate.weighting.groups import Groups, begin
+from surrogate.weighting.groups import Groups, begin, remeasured
 from surrogate.weighting.pieces import TINY, check_settings, smooth
 
 
@@ -55,6 +55,10 @@ class ReLoBRaLo:
         past = groups.weights if keep else self._relative(groups.losses, first)
         new = smooth(past, self._relative(groups.losses, before), self.alpha)
         return groups.give(new, first=first, before=groups.losses)
+
+    def remeasured(self, weights: Weights, before: Terms, after: Terms) -> Weights:
+        """The losses remembered, in another scale of the responses."""
+        return remeasured(self, weights, before, after, "first", "before")
 
     def _relative(self, losses: Tensor, past: Tensor) -> Tensor:
         ratios = losses / (self.temperature * past).clamp(min=TINY)

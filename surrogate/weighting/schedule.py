@@ -37,7 +37,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
-        check_settings(self, positive=("steps",))
+        check_settings(self, positive=("steps",), finite=("first", "last"))
         if min(self.first, self.last) < 0.0 or self.first + self.last <= 0.0:
             raise ValueError(
                 f"Schedule goes from {self.first:g} to {self.last:g}; expected none negative, not both zero"

@@ -38,6 +38,11 @@ class SelfAdaptive:
         """Refuse settings out of range."""
         check_settings(self, positive=("rate",))
 
+    @property
+    def weighs_samples(self) -> bool:
+        """Whether each has its own weight."""
+        return self.per_sample
+
     def start(self, targets: Targets) -> Weights:
         """One for every group, and every sample."""
         return begin(self, targets)

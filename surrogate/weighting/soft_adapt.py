@@ -8,7 +8,7 @@ import torch
 
 from surrogate.loss import Targets
 from surrogate.weighting.base import Terms, Weights
-from surrogate.weighting.groups import Groups, begin
+from surrogate.weighting.groups import Groups, begin, remeasured
 from surrogate.weighting.pieces import TINY, check_settings, sum_to
 
 
@@ -38,7 +38,7 @@ class SoftAdapt:
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
-        check_settings(self)
+        check_settings(self, finite=("beta",))
 
     def start(self, targets: Targets) -> Weights:
         """One for every group."""
@@ -57,3 +57,7 @@ class SoftAdapt:
         if self.loss_weighted and bool(groups.losses.sum() > 0.0):
             parts = sum_to(parts * groups.losses, 1.0)
         return groups.give(parts, losses=groups.losses)
+
+    def remeasured(self, weights: Weights, before: Terms, after: Terms) -> Weights:
+        """The losses remembered, in another scale of the responses."""
+        return remeasured(self, weights, before, after, "losses")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from surrogate.loss import Targets
-from surrogate.weighting.base import Terms, Weighting, Weights
+from surrogate.weighting.base import Terms, Weighting, Weights, remeasured, weighs_samples
 from surrogate.weighting.pieces import check_weighting
 
 
@@ -27,13 +27,18 @@ class Until:
     def __post_init__(self) -> None:
         """Refuse what is no weighting, and an end before the start."""
         check_weighting(self, "adaptive")
-        if self.steps < 1:
+        if not self.steps >= 1:
             raise ValueError(f"steps of Until is {self.steps}; expected at least 1")
 
     @property
     def interval(self) -> int:
         """Of the adaptive weighting."""
         return self.adaptive.interval
+
+    @property
+    def weighs_samples(self) -> bool:
+        """Whether the adaptive weighting does."""
+        return weighs_samples(self.adaptive)
 
     @property
     def uses_jacobian(self) -> bool:
@@ -51,3 +56,7 @@ class Until:
         if weights.reference is None:
             return weights
         return replace(weights, values=weights.values.clamp(min=0.0), reference=None)
+
+    def remeasured(self, weights: Weights, before: Terms, after: Terms) -> Weights:
+        """As the adaptive weighting does."""
+        return remeasured(self.adaptive, weights, before, after)

@@ -1,6 +1,7 @@
 from pathlib import Path
 import re
 import shlex
+import sys
 
 import numpy as np
 import pytest
@@ -61,6 +62,7 @@ def test_the_page_and_the_card_that_it_makes_hold_what_they_say(here, folder, mo
     ("arguments", "message"),
     [
         (("--out", "a.h5"), "ends in '.h5'; expected one of .onnx, .pt2"),
+        (("--out", "a.pt2", "--out", "b.h5"), "b.h5 ends in '.h5'; expected one of .onnx, .pt2"),
         (("--out", "none/a.onnx"), "there is no folder none to write a.onnx to"),
         (("--out", "a.pt2", "--data", "absent.h5"), "absent.h5"),
         (("--out", "a.pt2", "--precision", "half"), "--precision"),
@@ -73,6 +75,27 @@ def test_mistakes_end_in_one_line_and_leave_nothing(here, folder, monkeypatch, a
     code, _, said = here("export-model", "plate.safetensors", *arguments)
     assert code == 2 and message in said and "Traceback" not in said
     assert set(folder.iterdir()) == before
+
+
+def test_a_missing_package_leaves_no_half_of_the_files(here, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    before = set(folder.iterdir())
+    code, _, said = here("export-model", "plate.safetensors", "--out", "a.pt2", "--out", "a.onnx")
+    assert code == 2 and "take a .pt2 file" in said
+    assert set(folder.iterdir()) == before
+
+
+def test_a_surrogate_of_many_inputs_is_refused_in_words(here, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = surrogate.Samples.of(Dataset.open(folder / "plate.h5"))
+    subspace = surrogate.linear_subspace(np.eye(3)[:, :2], data.parameters, data.bounds)
+    inside = surrogate.train(subspace.reduce(data), network=surrogate.MLP(4, 1), optimizers=(surrogate.Adam(1),))
+    surrogate.ProjectedSurrogate(subspace, inside).save("many.safetensors")
+    assert "in 2 coordinates of 3 inputs\nparameters: E in [" in here("info", "many.safetensors")[1]
+    code, _, said = here("export-model", "many.safetensors", "--out", "a.pt2")
+    assert code == 2 and "a ProjectedSurrogate can't be exported" in said and "export the `surrogate` inside it" in said
+    assert {file.name for file in tmp_path.iterdir()} == {"many.safetensors"}
 
 
 def test_samples_of_the_same_design_are_called_so(here, folder, tmp_path, monkeypatch):

@@ -1,16 +1,32 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from analytic import borehole_samples, derivative_error, five_samples, sample, value_error
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from surrogate import LBFGS, MLP, Adam, InverseDirichlet, PerChannel, Samples, ValuesOnly, load, train
+from surrogate import (
+    LBFGS,
+    MLP,
+    Adam,
+    Bounded,
+    Factorized,
+    Fixed,
+    InverseDirichlet,
+    PerChannel,
+    Samples,
+    ValuesOnly,
+    load,
+    train,
+)
 from surrogate.ensembles import Ensemble, EnsembleModule, train_ensemble
 from surrogate.ensembles.calibration import Ratios, folds
 from surrogate.loss import Targets
 from surrogate.networks import Residual
+from surrogate.networks.hooks import penalty, set_scaling
 from surrogate.optimizers import LevenbergMarquardt
+from surrogate.scaling import Scaling
 
 SMALL = MLP(8, 2)
 SHORT = (Adam(20), LBFGS(20))
@@ -49,6 +65,22 @@ def coverage(surrogate, data):
 # Members
 
 
+def test_an_ensemble_that_trains_as_one_network_passes_on_what_its_members_offer():
+    """Changed in scale it is the same map in physical units; and its penalty is the members', or the default."""
+    generator, x = torch.Generator().manual_seed(0), torch.randn(5, 3, dtype=torch.float64)
+    factor, shift = torch.tensor([2.0, 0.5], dtype=torch.float64), torch.tensor([-1.0, 3.0], dtype=torch.float64)
+    for network in (MLP(4, 1), Bounded(MLP(4, 1), low=-9.0), Factorized(4, 1)):
+        module = Ensemble(network, 3).build(3, 2, generator)
+        set_scaling(module, Scaling(np.zeros(3), np.ones(3), np.zeros(2), np.ones(2)))
+        before = module(x).detach()
+        module.rescale(factor, shift)
+        torch.testing.assert_close(module(x), factor * before + shift)
+        torch.testing.assert_close(penalty(module), sum(penalty(member) for member in module.members))
+    bare = EnsembleModule([nn.Sequential(nn.Linear(3, 2, dtype=torch.float64)) for _ in range(2)], 2)
+    assert not hasattr(bare, "rescale") and not hasattr(bare, "penalty")
+    torch.testing.assert_close(penalty(bare), sum(penalty(member) for member in bare.members))
+
+
 def test_the_first_member_is_the_network_of_train(data):
     """By Adam step for step; L-BFGS's line searches differ, its minima don't."""
     single = train(data, network=SMALL, optimizers=(Adam(40, 0.01),), seed=5)
@@ -84,6 +116,25 @@ def test_networks_that_are_no_perceptrons_train_one_by_one(network):
     known = sample(lambda x: torch.stack((x[0] ** 2, x[0] * x[1], torch.sin(x[1]))), bounds, 24, seed=0)
     surrogate = train_ensemble(known, members=2, network=network, optimizers=(Adam(20), LBFGS(150)), calibration=0)
     assert surrogate.history.train.min() < 0.1 * surrogate.history.train[0]
+
+
+@dataclass(frozen=True)
+class Restless(Fixed):
+    """Looks at the weights at every step, and leaves them as they are."""
+
+    interval = 1
+
+
+def test_rounds_between_weights_that_stay_are_one_descent(data):
+    """Which goes as far as the descent without rounds; from no curvature each time, it would come half as far."""
+
+    def trained_with(weighting):
+        settings = {"members": 2, "network": Residual(6, 2), "optimizers": (LBFGS(60, round=5),), "calibration": 0}
+        return train_ensemble(data, weighting=weighting, **settings)
+
+    whole, rounds = trained_with(Fixed(1.0, 0.1)), trained_with(Restless(1.0, 0.1))
+    assert rounds.history.train[-1] == pytest.approx(whole.history.train[-1], rel=1e-6)
+    assert np.allclose(rounds.predict(data.x)[0], whole.predict(data.x)[0], rtol=1e-5)
 
 
 def test_adaptive_weights_and_other_optimizers_are_taken_member_by_member(data):

@@ -144,8 +144,10 @@ def test_curvature_pairs_equal_the_two_loop_recursion_at_each_members_own_pace()
         expected = torch.stack([two_loops(kept[k], g[k]) for k in range(K)])
         torch.testing.assert_close(pairs.times(g), expected, rtol=1e-9, atol=1e-9)
     assert pairs.count.tolist() == [6, 0, 4]
-    pairs.select(torch.tensor([2, 0]))
-    torch.testing.assert_close(pairs.times(g[[2, 0]]), expected[[2, 0]], rtol=1e-9, atol=1e-9)
+    some = pairs.select(torch.tensor([2, 0]))
+    torch.testing.assert_close(some.times(g[[2, 0]]), expected[[2, 0]], rtol=1e-9, atol=1e-9)
+    every = some.joined([pairs.select(torch.tensor([1]))])
+    torch.testing.assert_close(every.times(g[[2, 0, 1]]), expected[[2, 0, 1]], rtol=1e-9, atol=1e-9)
 
 
 def test_pairs_along_which_the_function_does_not_curve_upwards_are_left_out():
@@ -202,6 +204,22 @@ def test_iterations_are_counted_and_limited_member_by_member():
     descend(descent)
     assert descent.iterations.tolist() == [0, 7, 7, 7]
     assert torch.equal(descent.result()[0][0], start[0])
+
+
+def test_a_descent_in_rounds_that_keep_the_curvature_is_one_descent():
+    """Members that are frozen early, some of them for good, bring theirs along."""
+    start = torch.full((4, 10), -0.5, dtype=torch.float64)
+    start[2] = 1.0
+    whole = Descent(valleys, start, iterations=21, history=5)
+    descend(whole)
+    points, curvature = start, None
+    for _ in range(3):
+        part = Descent(valleys, points, iterations=7, history=5, curvature=curvature)
+        descend(part)
+        (points, values), curvature = part.result(), part.curvature()
+    assert whole.iterations.tolist() == [21, 21, 0, 21]
+    torch.testing.assert_close(points, whole.result()[0], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(values, whole.result()[1], rtol=1e-9, atol=1e-12)
 
 
 def test_a_line_search_turns_back_from_where_the_function_is_not_defined():

@@ -16,6 +16,7 @@ from surrogate.export import export_model, open_exported
 from surrogate.exporting.folding import fold, lift_numbers
 from surrogate.exporting.operators import invert_lower, softplus
 from surrogate.exporting.program import Program
+from surrogate.reduction import FieldSurrogate, ReducedBasis
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -377,6 +378,15 @@ def test_units_beyond_single_precision_are_refused(trained, tmp_path):
     tiny = replace(trained.scaling, x_scale=trained.scaling.x_scale * [1.0, 1.0, 1e-42])
     with pytest.raises(ValueError, match=r"slopes of the scaling doesn't fit into torch\.float32: export in float64"):
         export_model(replace(trained, scaling=tiny), tmp_path / "a.pt2", precision="float32")
+
+
+def test_only_surrogates_of_responses_are_exported(trained, tmp_path):
+    basis = ReducedBasis(np.zeros(5), np.eye(5)[:, :2], np.eye(5)[:, :2], np.ones(2), np.zeros(5))
+    with pytest.raises(TypeError, match=r"a FieldSurrogate can't be exported.*export the `surrogate` inside it"):
+        export_model(FieldSurrogate(basis, replace(trained, responses=basis.coefficients)), tmp_path / "a.pt2")
+    with pytest.raises(TypeError, match=r"a str can't be exported, only a Surrogate$"):
+        export_model("plate.safetensors", tmp_path / "a.pt2")
+    assert not list(tmp_path.iterdir())
 
 
 def test_mistakes_are_told_before_any_work(trained, tmp_path):

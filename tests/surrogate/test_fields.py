@@ -12,14 +12,13 @@ import scipy.sparse
 import torch
 
 from coupling.contract import Model, Products, checked_evaluation
-from surrogate import LBFGS, MLP, Adam, Fixed, InverseDirichlet, ValuesOnly, train
+from surrogate import LBFGS, MLP, Adam, Fixed, InverseDirichlet, ValuesOnly, load, train
 from surrogate.loss import Targets
 from surrogate.reduction import (
     FieldSamples,
     FieldSurrogate,
     Important,
     by_variance,
-    load,
     reduced_basis,
 )
 

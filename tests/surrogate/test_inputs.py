@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from coupling.contract import Model, Products, checked_evaluation
-from surrogate import LBFGS, MLP, Samples, train
+from surrogate import LBFGS, MLP, Samples, load, train
 from surrogate.reduction import (
     FieldSamples,
     FieldSurrogate,
     ProjectedSurrogate,
     active_subspace,
     linear_subspace,
-    load,
     principal_inputs,
     reduced_basis,
 )

@@ -121,6 +121,13 @@ def test_limits_that_leave_no_room_or_do_not_fit_are_refused():
         Bounded(low=(1.0, None, 2.0)).build(3, 2, torch.Generator())
 
 
+@pytest.mark.parametrize("limit", [float("nan"), (None, float("nan")), (float("inf"), 0.0), "zero", ("zero", None)])
+@pytest.mark.parametrize("side", ["low", "high"])
+def test_what_is_no_limit_is_refused(side, limit):
+    with pytest.raises(ValueError, match=r"expected finite limits, low before high, or None"):
+        Bounded(**{side: limit})
+
+
 @pytest.mark.parametrize("size", [0.3, 3.0, 300.0])
 @pytest.mark.parametrize("inner", [MLP(9, 1), MLP(9, 3), MLP(8, 2, "tanh")], ids=["shallow", "deep", "tanh"])
 @pytest.mark.parametrize("wrap", [lambda k: k, lambda k: Bounded(k, low=-4.0, high=90.0), Separate])

@@ -36,6 +36,7 @@ KINDS = {
     "gaussian edges": KolmogorovArnold(5, 2, "gaussian", 4),
     "one bell an edge": KolmogorovArnold(5, 1, "gaussian", 1),
     "chebyshev edges": KolmogorovArnold(5, 2, "chebyshev", 4),
+    "spline edges": KolmogorovArnold(5, 2, "splines", 5),
     "additive": KolmogorovArnold(depth=0),
     "separate": Separate(MLP(7, 2, "tanh")),
     "separate shallow sines": Separate(Siren(7, 1)),
@@ -193,6 +194,7 @@ SMOOTH = {
     "fourier": Fourier(8, 3.0, MLP(16, 1)),
     "gaussian edges": KolmogorovArnold(4, 1, "gaussian", 5),
     "chebyshev edges": KolmogorovArnold(4, 1, "chebyshev", 5),
+    "spline edges": KolmogorovArnold(4, 1, "splines", 6),
     "separate": Separate(MLP(12, 2)),
     "bounded": Bounded(MLP(16, 2), low=(-1.5, None), high=(1.5, 6.0)),
     "positive": Bounded(MLP(16, 2), low=(None, 0.0)),
@@ -337,8 +339,9 @@ def test_networks_refuse_what_cannot_be_built():
         (lambda: Fourier(length=-1.0), "length of Fourier is -1"),
         (
             lambda: KolmogorovArnold(basis="wavelet"),
-            "no basis is called 'wavelet'; expected one of chebyshev, gaussian",
+            "no basis is called 'wavelet'; expected one of chebyshev, gaussian, splines",
         ),
+        (lambda: KolmogorovArnold(basis="splines", size=3), "size of KolmogorovArnold is 3; expected at least 4"),
         (lambda: KolmogorovArnold(depth=-1), "depth of KolmogorovArnold is -1"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -150,7 +150,7 @@ def test_a_new_scale_leaves_the_physical_map_unchanged_to_round_off(data):
         training.step()
     before = training.surrogate()
     add(training, other, range(8, 40))
-    training._rescale()
+    training._team.rescale(training.reservoir.held())
     after = training.surrogate()
     assert not np.allclose(before.scaling.y_scale, after.scaling.y_scale, rtol=1e-3)
     assert np.allclose(after.scaling.y_scale, y[:40].std(axis=0))
@@ -165,15 +165,15 @@ def test_a_part_of_the_weights_is_renewed_when_half_as_many_samples_again_have_c
         stream(training, data, last=12, steps=8)
         add(training, data, range(12, 24))
     same(renewed.surrogate().predict(data.x), plain.surrogate().predict(data.x))
-    old = plain._members[0].module.weights[0].detach().clone()
+    old = plain._team.members[0].module.weights[0].detach().clone()
     fresh = SMALL.build(6, 5, torch.Generator().manual_seed(0)).weights[0].detach()
-    renewed._rescale()
-    before = renewed.steps
-    renewed._refresh()
-    assert renewed._fresh_at == before
-    new = renewed._members[0].module.weights[0].detach()
+    renewed._team.rescale(renewed.reservoir.held())
+    renewed._team.refresh()
+    new = renewed._team.members[0].module.weights[0].detach()
     assert torch.linalg.norm(new - 0.25 * old) == pytest.approx(float(0.75 * torch.linalg.norm(fresh)), rel=0.3)
+    before = renewed.steps
     assert plain.step() != renewed.step()
+    assert (renewed._fresh_at, plain._fresh_at) == (before, 0)
 
 
 def test_the_end_gets_the_iterations_that_are_missing(data):
@@ -189,15 +189,15 @@ def test_weights_that_adapt_follow_a_new_scale(data):
     add(training, data, range(8))
     for _ in range(20):
         training.step()
-    member, scale = training._members[0], training._scaling.y_scale
-    held = training._targets(training.reservoir.held())
+    member, scale = training._team.members[0], training._team.scaling.y_scale
+    held = training._team.targets(training.reservoir.held())
     before = member.weights.values[:, :1] * (member.module(held.x) - held.y).square().mean(0)[:, None]
-    training._scaling, add_more = training._scaling, add(training, data, range(8, 40))
-    training._rescale()
+    add_more = add(training, data, range(8, 40))
+    training._team.rescale(training.reservoir.held())
     first = {name: column[:8] for name, column in training.reservoir.held().items()}
-    held = training._targets(first)
+    held = training._team.targets(first)
     after = member.weights.values[:, :1] * (member.module(held.x) - held.y).square().mean(0)[:, None]
-    assert add_more == 32 and not np.allclose(scale, training._scaling.y_scale)
+    assert add_more == 32 and not np.allclose(scale, training._team.scaling.y_scale)
     assert torch.allclose(before, after, rtol=1e-9)
 
 
@@ -326,10 +326,10 @@ def test_damaged_and_foreign_checkpoints_are_refused_by_name(data, tmp_path):
     training.save_checkpoint(path)
     with pytest.raises(FileNotFoundError, match="there is no checkpoint file"):
         OnlineTraining.load_checkpoint(tmp_path / "none")
-    with pytest.raises(ValueError, match="no surrogate of sobofem"):
+    with pytest.raises(ValueError, match="is a checkpoint of sobofem"):
         load(path)
     training.surrogate().save(tmp_path / "model")
-    with pytest.raises(ValueError, match="no checkpoint of sobofem"):
+    with pytest.raises(ValueError, match="is a surrogate of sobofem, expected a checkpoint"):
         OnlineTraining.load_checkpoint(tmp_path / "model")
     whole = path.read_bytes()
     for length in (0, 5, 200, len(whole) // 2, len(whole) - 1):

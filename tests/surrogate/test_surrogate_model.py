@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from coupling.contract import Model, checked_evaluation, describe
-from surrogate import LBFGS, MLP, Adam, load, register, train
+from surrogate import LBFGS, MLP, Adam, OnlineTraining, load, register, train
 from surrogate.files import FORMAT, VERSION
 
 SHORT = (Adam(20), LBFGS(20))
@@ -146,6 +146,12 @@ def test_files_that_are_no_surrogate_are_refused(trained, tmp_path):
     save_file({"weight": torch.zeros(3)}, path)
     with pytest.raises(ValueError, match="but no surrogate of sobofem"):
         load(path)
+    OnlineTraining(("a",), ("q",), [[0.0, 1.0]]).save_checkpoint(path)
+    with pytest.raises(ValueError, match=r"is a checkpoint of sobofem, expected a surrogate; OnlineTraining\.load"):
+        load(path)
+    trained.save(path)
+    with pytest.raises(ValueError, match=r"is a surrogate of sobofem, expected a checkpoint; surrogate\.load reads it"):
+        OnlineTraining.load_checkpoint(path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])

@@ -55,6 +55,18 @@ def test_the_error_is_that_of_responses_on_samples_held_out(data):
     assert trials[1.0]["error"] == pytest.approx(np.sqrt(left).mean(), rel=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_only_samples_with_derivative_labels_are_trained_on_in_every_split(data, seed):
+    jacobian, actions = np.full_like(data.jacobian, np.nan), np.full_like(data.jacobian, np.nan)
+    jacobian[3], actions[17] = data.jacobian[3], data.jacobian[17]
+    labels = {"jacobian": jacobian, "directions": np.ones_like(data.x), "hessian_actions": actions}
+    few = replace(data, **labels, missing=True)
+    settings = {"network": SMALL, "optimizers": (Adam(2),), "held_out": 0.5, "seed": seed}
+    assert restarted(few, starts=2, **settings).provenance["restarts"]["by"] == "held-out value error"
+    trials = tuned(few, learning_rates=(1e-2,), decays=(1e-4, 1e-3), **settings).provenance["tuning"]["trials"]
+    assert np.isfinite([trial["error"] for trial in trials]).all()
+
+
 def test_the_same_seed_tunes_to_the_same_bits(data):
     settings = {"decays": (1e-5, 1e-3), "splits": 1, "network": SMALL, "optimizers": (Adam(10, batch=8),)}
     first, again, other = (tuned(data, **settings, seed=seed) for seed in (1, 1, 2))

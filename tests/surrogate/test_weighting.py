@@ -21,6 +21,7 @@ from surrogate.weighting import (
     PowerMean,
     Schedule,
     SelfAdaptive,
+    SoftAdapt,
     Until,
 )
 from surrogate.weighting.groups import Groups
@@ -207,3 +208,20 @@ def test_weights_that_stay_what_they_are_do_not_make_the_next_network_the_best()
     assert history.stages[0][1] < 300
     settled = history.step > 15
     assert history.best == history.step[settled][np.argmin(history.train[settled])]
+
+
+@pytest.mark.parametrize(
+    ("rule", "field"),
+    [
+        (Fixed, "values"),
+        (Fixed, "sensitivities"),
+        (GradNorm, "alpha"),
+        (SoftAdapt, "beta"),
+        (Schedule, "first"),
+        (Schedule, "last"),
+    ],
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_settings_that_are_no_numbers_are_refused(rule, field, value):
+    with pytest.raises(ValueError, match="finite number"):
+        rule(**{field: value})

@@ -68,7 +68,7 @@ def test_config_with_negative_weights_gives_the_objective_that_gradient():
     values = trained.weights.values
     assert values.min() < 0.0
     found = torch.cat([piece.flatten() for piece in torch.autograd.grad(trained(), trained.parameters)])
-    terms_ = trained._terms(1, targets)
+    terms_ = trained.terms(1, targets)
     scale = (values.abs() * trained.mean_squares).sum()
     wanted = terms_.gradients(values.flatten()[None])[0] / scale
     assert torch.allclose(found, wanted, rtol=1e-8, atol=1e-12)

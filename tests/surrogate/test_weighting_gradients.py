@@ -128,6 +128,22 @@ def test_grad_norm_brings_gradient_norms_together():
     assert weights.memory["weights"].sum().item() == pytest.approx(3.0)
 
 
+@pytest.mark.parametrize("network", [surrogate.Separate(surrogate.MLP(4, 2)), surrogate.MLP(4, 2)])
+def test_grad_norm_refuses_a_layer_that_not_all_responses_share(network):
+    targets, generator = random_targets([[1.0, 2.0, 0.5], [0.1, 3.0, 1.0]], N=5), torch.Generator().manual_seed(0)
+
+    def trained(layer):
+        module = network.build(3, 2, generator)
+        return Objective(module, targets, GradNorm(layer=layer), decay=0.0, generator=generator)
+
+    assert trained("all").reweigh(5)
+    if isinstance(network, surrogate.MLP):
+        assert trained("shared").reweigh(5)
+    else:
+        with pytest.raises(ValueError, match=r"doesn't move response 0, so .* take GradNorm\(layer='all'\)"):
+            trained("shared").reweigh(5)
+
+
 def test_neural_tangent_weighs_by_traces_of_the_kernel_blocks():
     targets = random_targets([[1.0, 2.0, 0.5], [0.1, 3.0, 1.0]], N=5)
     rule = NeuralTangent(memory=0.5, groups="inputs", scaled=False, interval=1)

@@ -138,6 +138,7 @@ def test_until_leaves_out_weights_that_were_negative():
             "spread is 0.5, worse 2 and patience 3; expected more than 1",
         ),
         (lambda: Until("GradNorm", 10), TypeError, "adaptive of Until is 'GradNorm'; expected a weighting"),
+        (lambda: Until(InverseDirichlet(), float("nan")), ValueError, "steps of Until is nan; expected at least 1"),
         (lambda: Until(InverseDirichlet(), 0), ValueError, "steps of Until is 0; expected at least 1"),
     ],
 )
