@@ -35,6 +35,9 @@ LONG = (
     "field_weights",
     "many_inputs",
     "weighting_study",
+    "optimization",
+    "calibration",
+    "uncertainty_check",
 )
 """Minutes each: run by name alone."""
 

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from coupling.abort import install_abort_hook, last_words, ranks, settle
+from coupling.commands.calibrate import calibrate
 from coupling.commands.check import check
 from coupling.commands.export_model import export_model
 from coupling.commands.generate import generate
@@ -21,17 +22,19 @@ from coupling.commands.info import info
 from coupling.commands.merge import merge
 from coupling.commands.optimize import optimize
 from coupling.commands.report import report
+from coupling.commands.run import run
 from coupling.commands.slurm import slurm
 from coupling.commands.status import status
 from coupling.commands.stream import stream
 from coupling.commands.train import train
+from coupling.commands.uq import uq
 from coupling.commands.verify import verify
 from coupling.diagnosis import TooManyFailures
 from coupling.interruption import Interrupted
 from coupling.world import RootFailed, launched_rank
 
 _DEBUG = "SOBOFEM_DEBUG"
-_WITHOUT_MPI = (
+WITHOUT_MPI = (
     "export-model",
     "infill",
     "info",
@@ -43,8 +46,10 @@ _WITHOUT_MPI = (
     "verify",
 )  # under a launcher, rank 0 does them and the others have nothing to do
 _MISTAKES = (ValueError, TypeError, OSError, ModuleNotFoundError)
-_EXTRAS = dict.fromkeys(("dolfinx", "petsc4py", "mpi4py", "ufl", "basix"), "fem") | dict.fromkeys(
-    ("torch", "safetensors"), "surrogate"
+_EXTRAS = (
+    dict.fromkeys(("dolfinx", "petsc4py", "mpi4py", "ufl", "basix"), "fem")
+    | dict.fromkeys(("torch", "safetensors"), "surrogate")
+    | dict.fromkeys(("nutpie", "arviz"), "studies")
 )
 
 app = typer.Typer(
@@ -55,7 +60,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Finite-element models, their exact sensitivities, and the neural surrogates trained on both.",
 )
-_COMMANDS = (check, generate, stream, slurm, status, info, verify, merge, infill, train, report, export_model, optimize)
+_COMMANDS = (
+    check,
+    generate,
+    stream,
+    slurm,
+    status,
+    info,
+    verify,
+    merge,
+    infill,
+    train,
+    report,
+    export_model,
+    optimize,
+    calibrate,
+    uq,
+    run,
+)
 for _command in _COMMANDS:
     app.command()(_command)
 
@@ -68,7 +90,7 @@ def options(
     """Options of every command."""
     if debug:
         os.environ[_DEBUG] = "1"
-    if context.invoked_subcommand in _WITHOUT_MPI and launched_rank():
+    if context.invoked_subcommand in WITHOUT_MPI and launched_rank():
         raise typer.Exit
 
 

@@ -69,7 +69,7 @@ def source_of(found: Model | Callable[..., Model], spec: object) -> Path | None:
         name = found.__module__
     elif isinstance(spec, str):
         source = spec.rpartition(":")[0]
-        name = _module_name(Path(source)) if source.endswith(".py") else source
+        name = module_name(Path(source)) if source.endswith(".py") else source
     else:
         return None
     file = getattr(sys.modules.get(name), "__file__", None)
@@ -84,7 +84,7 @@ def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     path = path.resolve()
-    name = _module_name(path)
+    name = module_name(path)
     _append_to_path(path.parent)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # a .py file always has a loader
@@ -94,7 +94,8 @@ def _from_file(path: Path) -> ModuleType:
     return module
 
 
-def _module_name(path: Path) -> str:
+def module_name(path: Path) -> str:
+    """Name that the module of a model's file has."""
     return f"sobofem_model_{path.stem}"
 
 

@@ -25,15 +25,15 @@ from rich.console import Console
 from rich.table import Table
 
 from coupling import Dataset
-from coupling.commands.optimize import show
-from coupling.optimize import Certificate, certify, improve, minimize
+from coupling.optimize import Solution, Task, minimize
+from coupling.optimize.report import show
 from coupling.report import errors, write_report
 
 MODEL = "fem.library.plate_with_hole:plate_with_hole"
 SPECIMEN = "fem.library.notched_specimen:notched_specimen"
 WEIGHTINGS = ("values only", "Sobolev")
 LOAD = {"young": 70e3, "poisson": 0.33, "traction_x": 100.0, "traction_y": 60.0}  # MPa, -, MPa, MPa
-LIMIT = {"stress_concentration": 1.95}
+TASK = Task("mass", at_most={"stress_concentration": 1.95}, fixed=LOAD)
 CIRCLE = [70e3, 0.33, 100.0, 60.0, 20.0, 20.0]  # where the design starts: the same load, a round hole
 
 console = Console(width=None if sys.stdout.isatty() else 100)
@@ -108,8 +108,8 @@ def show_errors(rows: list[dict[str, object]]) -> None:
     console.print(table)
 
 
-def optimize(out: Path, samples: int) -> tuple[list[Certificate], dict[str, str]]:
-    """The lightest plate by the surrogate, certified; pictures and ParaView files of both ends."""
+def optimize(out: Path, samples: int) -> Solution:
+    """The lightest plate, guided by the surrogate; pictures and ParaView files of both ends."""
     from fem.library.plate_with_hole import plate_with_hole
     from fem.output import picture, write_vtk
     import surrogate
@@ -118,18 +118,17 @@ def optimize(out: Path, samples: int) -> tuple[list[Certificate], dict[str, str]
     before = plate.evaluate(CIRCLE, jacobian=False)[0]
     round_hole = picture(plate, "von_mises")
     network = surrogate.load(out / f"plate_{samples}_sobolev.safetensors")
-    predicted = minimize(network, "mass", at_most=LIMIT, fixed=LOAD, starts=16, seed=1)
-    path = improve(certify(predicted, plate), network, plate)
-    plate.evaluate(path[-1].confirmed.x, jacobian=False)
-    fields, values = [round_hole, picture(plate, "von_mises")], [before, path[-1].confirmed.y]
+    solution = minimize(plate, TASK, start=CIRCLE, surrogate=network)
+    plate.evaluate(solution.x, jacobian=False)
+    fields, values = [round_hole, picture(plate, "von_mises")], [before, solution.optimum.y]
     demo_pictures.before_after(fields, values, plate.responses, out)
     write_vtk(plate, out / "optimum.pvd")
-    return path, plate.units
+    return solution
 
 
-def show_theory(certificate: Certificate) -> None:
+def show_theory(solution: Solution) -> None:
     """What the optimum should look like: Cherepanov's hole of even stress in an infinite plate."""
-    x = dict(zip(certificate.confirmed.parameters, certificate.confirmed.x, strict=True))
+    x = dict(zip(solution.optimum.parameters, solution.x, strict=True))
     console.print(
         "In an infinite plate the hole of even stress has radius_x / radius_y = traction_x / traction_y = "
         f"{LOAD['traction_x'] / LOAD['traction_y']:.3f}; here {x['radius_x'] / x['radius_y']:.3f}."
@@ -160,9 +159,9 @@ def main() -> None:
 
     write_report(surrogate.load(out / f"plate_{largest}_sobolev.safetensors"), unseen, out / "report")
     console.rule("3  optimize: the lightest plate with a stress concentration of at most 1.95, certified")
-    path, units = optimize(out, largest)
-    show(path, units, console)
-    show_theory(path[-1])
+    solution = optimize(out, largest)
+    show(solution, solution.archive.units, console)
+    show_theory(solution)
     console.rule("4  stream: an elastic-plastic specimen, trained while it is solved")
     demo_pictures.stream_curves(stream(out, options.streamed), out)
     console.rule()

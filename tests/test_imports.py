@@ -37,7 +37,7 @@ def test_data_training_and_optimization_work_without_finite_elements_and_mpi(tmp
     script = """
 import numpy as np
 from coupling import Dataset, Description
-from coupling.optimize import minimize
+from coupling.optimize import Task, search
 import surrogate
 
 x = np.random.default_rng(1).uniform(-1.0, 1.0, (12, 2))
@@ -46,7 +46,7 @@ dy = np.stack([2 * x, np.ones_like(x)], axis=1)
 bounds = np.array([[-1.0, 1.0], [-1.0, 1.0]])
 Dataset.from_arrays(x, y, dy, description=Description("bowl", ("a", "b"), ("height", "sum"), bounds)).save("bowl.h5")
 network = surrogate.train(Dataset.open("bowl.h5"), optimizers=(surrogate.LBFGS(iterations=200),))
-print(minimize(network, "height", at_least={"sum": 0.5}).x.round(1).tolist())
+print(search(network, Task("height", at_least={"sum": 0.5})).x.round(1).tolist())
 """
     done = run(("dolfinx", "petsc4py", "mpi4py", "ufl", "basix", "fem"), script, tmp_path)
     assert done.returncode == 0, done.stderr

@@ -2,160 +2,241 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 import typer
 
 from coupling.abort import ranks
 from coupling.commands.outfile import check_writable
-from coupling.contract import Model, SampleFailure
-from coupling.display import report_console
+from coupling.contract import Model
+from coupling.dataset import Dataset
 from coupling.loading import load_model
-from coupling.optimize import Certificate, Optimum, certify, improve, minimize
-from coupling.world import Serial, world
+from coupling.optimize import Step, Task, minimize, pareto
+from coupling.optimize.report import line, show, show_front
+from coupling.world import Serial, on_root, world
+
+_LIMIT = "NAME=VALUE"
 
 
 def optimize(
-    surrogate: Annotated[
-        Path, typer.Argument(metavar="SURROGATE", help="Surrogate (safetensors).", show_default=False)
-    ],
     model: Annotated[
         str,
-        typer.Option(metavar="MODEL", help="The model that certifies: `package.module:name` or `path/file.py:name`."),
+        typer.Argument(
+            metavar="MODEL",
+            help="The model to optimize: `package.module:name` or `path/file.py:name`.",
+            show_default=False,
+        ),
     ],
-    objective: Annotated[str, typer.Option("--minimize", metavar="NAME", help="Response to minimize.")],
+    objective: Annotated[
+        list[str] | None,
+        typer.Option("--minimize", metavar="NAME[=WEIGHT]", help="Response to minimize; repeated, their weighted sum."),
+    ] = None,
+    maximize: Annotated[
+        list[str] | None, typer.Option(metavar="NAME[=WEIGHT]", help="Response to maximize; as --minimize.")
+    ] = None,
     at_most: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Upper limit of a response; repeatable.")
+        list[str] | None, typer.Option(metavar=_LIMIT, help="Upper limit of a response; repeatable.")
     ] = None,
     at_least: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Lower limit of a response; repeatable.")
+        list[str] | None, typer.Option(metavar=_LIMIT, help="Lower limit of a response; repeatable.")
     ] = None,
     fix: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Keep a parameter at a value; repeatable.")
+        list[str] | None, typer.Option(metavar=_LIMIT, help="Keep a parameter at a value; repeatable.")
     ] = None,
-    starts: Annotated[int, typer.Option(help="Starting points for the search on the surrogate.", min=1)] = 16,
-    seed: Annotated[int, typer.Option(help="Seed of the starting points.", min=0)] = 0,
-    solves: Annotated[
-        int, typer.Option(help="Model solves that may be spent to certify: one judges, more also improve.", min=1)
-    ] = 5,
-    out: Annotated[Path | None, typer.Option(help="JSON file for the result.", show_default=False)] = None,
+    one_of: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=A,B,C", help="A parameter takes one of these values: all are searched; repeatable."),
+    ] = None,
+    start: Annotated[
+        list[str] | None,
+        typer.Option(metavar=_LIMIT, help="Where a parameter starts, instead of the middle; repeatable."),
+    ] = None,
+    surrogate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A trained surrogate of the model as guide (safetensors).", show_default=False
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Dataset to start from; every solve is appended at once, so that the same command goes on.",
+            show_default=False,
+        ),
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="KKT residual and violation of an optimum, relative.")] = 1e-6,
+    solves: Annotated[int, typer.Option(help="Model solves that may be spent, each with its Jacobian.", min=1)] = 100,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)] = 0,
+    points: Annotated[
+        int,
+        typer.Option(
+            "--pareto", metavar="POINTS", help="Certify so many points of the front of all objectives.", min=0
+        ),
+    ] = 0,
+    ranks_per_solve: Annotated[
+        int | None,
+        typer.Option(
+            help="Groups of so many MPI ranks solve candidates in parallel; all solve each together if left out."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the certificate.", show_default=False)] = None,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Picture of the convergence, or front.", show_default=False)
+    ] = None,
 ) -> None:
-    """Find the optimum of SURROGATE under limits, and certify it with solves of the model behind it.
+    """Find an optimum of MODEL with few solves, certified by the model itself.
 
-    The first solve judges the surrogate's optimum. If the model disagrees, each further one corrects the surrogate at
-    that point and searches again. Values are in the units of the parameters and responses. Exit code 1 if no certified
-    optimum was found.
+    Nothing is needed but the model: a guide is learned from the solves on the way, and agrees with the model in values
+    and slopes at the best point so far. Samples (--data) or a trained surrogate (--surrogate) save solves. Values are
+    in the units of the parameters and responses. Exit code 1 if the optimum is not certified.
 
-    Example: sobofem optimize plate.safetensors --model plate.py:model --minimize mass --at-most stress=200
+    Example: sobofem optimize plate.py:model --minimize mass --at-most stress=200 --fix load=10 --data plate.h5
+
+    A front: sobofem optimize plate.py:model --minimize mass --minimize deflection --data plate.h5 --pareto 5
     """
-    from surrogate import load
-
-    if out is not None:
-        check_writable(out)
+    for path in (out, picture):
+        if path is not None:
+            check_writable(path)
+    if model.endswith(".safetensors"):
+        raise ValueError(f"{model} is a surrogate; write: sobofem optimize MODEL --surrogate {model} ...")
+    weights = _weights(objective, 1.0) | _weights(maximize, -1.0)
+    if not weights:
+        raise ValueError("nothing to minimize or maximize; name a response: --minimize mass")
+    sole = objective[0] if objective and len(weights) == 1 and "=" not in objective[0] else weights
+    task = Task(sole, _values(at_most), _values(at_least), _values(fix), _choices(one_of))
     together = world()
-    trusted = load_model(model, None if isinstance(together, Serial) else together)
-    limits = {"at_most": _values(at_most), "at_least": _values(at_least), "fixed": _values(fix)}
-    network = load(surrogate)
-    first = _certified(minimize(network, objective, **limits, starts=starts, seed=seed), trusted)
-    path = improve(first, network, trusted, solves=solves - 1)
-    if ranks()[0] == 0:
-        show(path, getattr(trusted, "units", {}))
-        if out is not None:
-            out.write_text(json.dumps(_record(path[-1]), indent=2) + "\n")
-    if not path[-1].certified:
+    guide = None if surrogate is None else _loaded(surrogate)
+    if ranks_per_solve is None:
+        found: Model | str = load_model(model, None if isinstance(together, Serial) else together)
+    else:
+        found = model
+    guided = {"surrogate": guide, "tolerance": tolerance, "solves": solves, "path": data, "progress": _tell}
+    try:
+        if points:
+            certified = _front(found, task, points, seed, guided, out, picture)
+        else:
+            begin = _values(start) or None
+            certified = _optimum(
+                found, task, begin, guided | {"seed": seed, "ranks_per_solve": ranks_per_solve}, out, picture
+            )
+    except KeyboardInterrupt:
+        kept = f"all solves are in {data}; the same command goes on from them" if data else "with --data they are kept"
+        typer.echo(f"stopped; {kept}", err=True)
+        raise typer.Exit(130) from None
+    if not certified:
         raise typer.Exit(1)
 
 
-def _certified(predicted: Optimum, model: Model) -> Certificate:
-    """The certificate, or what to do where the model has no answer."""
-    try:
-        return certify(predicted, model)
-    except Exception as error:
-        if not isinstance(error, SampleFailure):
-            raise
-        raise ValueError(
-            f"the model has no answer at the surrogate's optimum ({error.reason}); fix parameters or add limits"
-        ) from error
+def _optimum(
+    model: Model | str,
+    task: Task,
+    start: dict[str, float] | None,
+    how: dict[str, Any],
+    out: Path | None,
+    picture: Path | None,
+) -> bool:
+    """One optimum, told on rank 0; whether it is certified."""
+    solution = minimize(model, task, start=start, **how)
+    if ranks()[0] == 0:
+        show(solution, solution.archive.units)
+        if out is not None:
+            out.write_text(json.dumps(solution.record(), indent=2) + "\n")
+        if picture is not None and any(not step.failure for step in solution.path):
+            from coupling.optimize.picture import convergence_picture
+
+            convergence_picture(solution, picture)
+    return solution.certified
 
 
-def _values(pairs: list[str] | None) -> dict[str, float]:
+def _front(
+    model: Model | str, task: Task, points: int, seed: int, how: dict[str, Any], out: Path | None, picture: Path | None
+) -> bool:
+    """A front of the surrogate, some points of which the model certifies; whether it does."""
+    if isinstance(model, str):
+        raise ValueError("a front is certified point by point; leave --ranks-per-solve out")
+    if task.discrete:
+        raise ValueError("a front over discrete parameters is not offered; fix them, one value after the other")
+    cheap = how["surrogate"] or _fitted(how["path"])
+    minimized, maximized = (
+        [n for n, w in task.weights.items() if w > 0.0],
+        [n for n, w in task.weights.items() if w < 0.0],
+    )
+    together = world()
+    front = on_root(
+        together,
+        lambda: pareto(
+            cheap,
+            minimized + maximized,
+            maximized=maximized,
+            at_most=task.at_most,
+            at_least=task.at_least,
+            fixed=task.fixed,
+            seed=seed,
+        ),
+    )
+    rows = np.unique(np.linspace(0, len(front.x) - 1, min(points, len(front.x))).round().astype(int)).tolist()
+    front = front.certify(model, rows, **how | {"surrogate": cheap})
+    if ranks()[0] == 0:
+        show_front(front, getattr(model, "units", {}))
+        if out is not None:
+            records = [solution.record() for _, solution in sorted(front.certificates.items())]
+            out.write_text(json.dumps(records, indent=2) + "\n")
+        if picture is not None:
+            from coupling.optimize.picture import front_picture
+
+            front_picture(front, picture)
+    return all(solution.certified for solution in front.certificates.values())
+
+
+def _fitted(data: Path | None) -> Model:
+    """A surrogate of the samples at hand."""
+    if data is None or not data.exists():
+        raise ValueError("a front is sought on a surrogate: give --surrogate, or --data with samples to train one on")
+    import surrogate
+
+    fitted: Model = surrogate.fit(Dataset.open(data))
+    return fitted
+
+
+def _tell(step: Step) -> None:
+    typer.echo(line(step), err=True)
+
+
+def _loaded(path: Path) -> Model:
+    from surrogate import load
+
+    loaded: Model = load(path)
+    return loaded
+
+
+def _weights(pairs: list[str] | None, sign: float) -> dict[str, float]:
+    """Weights by name, of `NAME` or `NAME=WEIGHT`."""
+    return _values([pair if "=" in pair else f"{pair}=1" for pair in pairs or []], sign)
+
+
+def _choices(pairs: list[str] | None) -> dict[str, tuple[float, ...]]:
+    found = {}
+    for pair in pairs or []:
+        name, _, values = pair.partition("=")
+        try:
+            found[name] = tuple(float(value) for value in values.split(","))
+        except ValueError as error:
+            raise ValueError(f"{pair!r} is no choice; write NAME=A,B,C, such as layers=1,2,3") from error
+    return found
+
+
+def _values(pairs: list[str] | None, sign: float = 1.0) -> dict[str, float]:
     found = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
         try:
-            found[name] = float(value) if equals else float("nan")
+            found[name] = sign * float(value) if equals else float("nan")
         except ValueError:
             found[name] = float("nan")
         if not name or not np.isfinite(found[name]):
             raise ValueError(f"{pair!r} is no limit or value; write NAME=VALUE, such as mass=3.5")
     return found
-
-
-def show(path: list[Certificate], units: Mapping[str, str], console: Console | None = None) -> None:
-    """Print the way to the optimum, the optimum, and what to think of it."""
-    console = console or report_console()
-    predicted, last = path[0].predicted, path[-1]
-    way = Table("solve", predicted.task.objective, "violation", "unbalanced slope", title="by the model")
-    for k, step in enumerate(path, start=1):
-        values = (step.confirmed.objective, step.confirmed.violation, step.confirmed.optimality)
-        way.add_row(str(k), f"{values[0]:.6g}", f"{values[1]:.1e}", f"{values[2]:.1e}")
-    console.print(way)
-    point = Table("parameter", "value", "unit", title="optimum")
-    for name, value in zip(predicted.parameters, last.confirmed.x, strict=True):
-        point.add_row(name, f"{value:.6g}" + (" (fixed)" if name in predicted.task.fixed else ""), units.get(name, ""))
-    console.print(point)
-    title = "the surrogate's own optimum by surrogate and model; the optimum at last"
-    table = Table("response", "surrogate", "model", "difference", "optimum", "limit", "unit", title=title)
-    rows = zip(predicted.responses, predicted.y, path[0].confirmed.y, path[0].error, last.confirmed.y, strict=True)
-    for name, guess, truth, error, final in rows:
-        numbers = (f"{guess:.6g}", f"{truth:.6g}", f"{error:+.2%}", f"{final:.6g}")
-        table.add_row(name, *numbers, _limit(predicted, name), units.get(name, ""))
-    console.print(table)
-    console.print(verdict(path))
-
-
-def _limit(optimum: Optimum, name: str) -> str:
-    task = optimum.task
-    parts = [f"≤ {task.at_most[name]:g}"] if name in task.at_most else []
-    parts += [f"≥ {task.at_least[name]:g}"] if name in task.at_least else []
-    return " ".join(parts) or ("minimized" if name == task.objective else "")
-
-
-def verdict(path: list[Certificate]) -> str:
-    """What to think of the optimum, in a few sentences."""
-    predicted, last = path[0].predicted, path[-1].confirmed
-    spent = f"{predicted.evaluations} surrogate evaluations and {len(path)} model solves"
-    if path[-1].certified:
-        return f"Certified: the model itself finds this point feasible and (to first order) optimal, after {spent}."
-    if not predicted.feasible:
-        return f"No point meets the limits on the surrogate ({broken(predicted)}). Relax a limit or widen the bounds."
-    state = broken(last) if not last.feasible else f"{last.optimality:.1%} of its steepest slope is left unbalanced"
-    why = f" The search ended early: {path[-1].note}." if path[-1].note else ""
-    return f"Not certified after {spent}: by the model, {state}.{why} Allow more solves, or train on more samples."
-
-
-def broken(optimum: Optimum) -> str:
-    """The limits that a point violates, in words."""
-    y = dict(zip(optimum.responses, optimum.y, strict=True))
-    over = [f"{name} is {y[name]:.6g}, at most {v:g}" for name, v in optimum.task.at_most.items() if y[name] > v]
-    under = [f"{name} is {y[name]:.6g}, at least {v:g}" for name, v in optimum.task.at_least.items() if y[name] < v]
-    return "; ".join(over + under)
-
-
-def _record(certificate: Certificate) -> dict[str, object]:
-    """What a script reads: points and responses by name."""
-    predicted, confirmed = certificate.predicted, certificate.confirmed
-    return {
-        "x": dict(zip(predicted.parameters, predicted.x.tolist(), strict=True)),
-        "surrogate": dict(zip(predicted.responses, predicted.y.tolist(), strict=True)),
-        "model": dict(zip(confirmed.responses, confirmed.y.tolist(), strict=True)),
-        "violation": confirmed.violation,
-        "optimality": confirmed.optimality,
-        "certified": certificate.certified,
-    }

@@ -1,198 +1,291 @@
-"""Optima against closed forms, and what happens where there is none."""
+"""Optima against closed forms, by few solves of the model, and what is said where there is none."""
+
+import math
 
 import numpy as np
+from optimize_cases import beam, bowl, formula, hock_schittkowski_71, valley
 import pytest
+import scipy.optimize
 
-from coupling.optimize import certify, improve, minimize
+from coupling.optimize import NoAnswer, Task, certify, minimize, search
 
-
-class Beam:
-    """A cantilever of rectangular section: the lightest one that carries a stress, in closed form.
-
-    Weight w h, stress 1 / (w h²): at a stress of s the weight is 1 / (s h), least for the greatest height.
-    """
-
-    parameters = ("width", "height", "idle")
-    responses = ("weight", "stress", "slenderness")
-    bounds = np.array([[0.1, 2.0], [0.5, 3.0], [0.0, 1.0]])
-
-    def __init__(self, bias=1.0):
-        self.bias = bias
-        self.calls = 0
-
-    def evaluate(self, x, *, jacobian=True):
-        self.calls += 1
-        w, h, _ = x
-        y = np.array([w * h, self.bias / (w * h**2), h / w])
-        dy = np.array(
-            [[h, w, 0.0], [-self.bias / (w**2 * h**2), -2 * self.bias / (w * h**3), 0.0], [-h / w**2, 1 / w, 0.0]]
-        )
-        return y, dy if jacobian else None
+LIMITED = Task("weight", at_most={"stress": 1.0, "slenderness": 4.0})
+GUIDES = pytest.mark.parametrize("guide", ["automatic", "quasi-newton"])
 
 
-def test_constrained_optimum_matches_the_closed_form():
+@GUIDES
+def test_constrained_optimum_matches_the_closed_form(guide):
     """Both limits active: h / w = 4 and w h² = 1 give w = 16^(-1/3)."""
-    optimum = minimize(Beam(), "weight", at_most={"stress": 1.0, "slenderness": 4.0}, starts=3, seed=1)
-    assert optimum.x[:2] == pytest.approx([16 ** (-1 / 3), 4 * 16 ** (-1 / 3)], rel=1e-6)
-    assert optimum.feasible
-    assert optimum.optimality < 1e-5
-    assert optimum.objective == pytest.approx(4 * 16 ** (-2 / 3), rel=1e-6)
+    model = beam()
+    solution = minimize(model, LIMITED, guide=guide)
+    assert solution.certified
+    assert solution.x[:2] == pytest.approx([16 ** (-1 / 3), 4 * 16 ** (-1 / 3)], rel=1e-5)
+    assert solution.objective == pytest.approx(4 * 16 ** (-2 / 3), rel=1e-6)
+    assert solution.solves == len(model.calls) == len(solution.archive) == len(solution.path)
 
 
-def test_a_fixed_parameter_keeps_its_value_and_the_rest_is_optimal():
-    optimum = minimize(Beam(), "weight", at_most={"stress": 1.0}, fixed={"height": 1.5})
-    assert optimum.x[:2] == pytest.approx([1 / 1.5**2, 1.5], rel=1e-7)
+def test_multipliers_are_what_a_limit_costs():
+    """The least weight is (slenderness / stress²)^(1/3), so its slopes by both limits are known."""
+    best = minimize(beam(), LIMITED).optimum
+    weight = best.objective
+    assert best.multipliers["stress"] == pytest.approx(2 / 3 * weight, rel=1e-4)
+    assert best.multipliers["slenderness"] == pytest.approx(weight / 3 / 4, rel=1e-4)
 
 
-def test_a_lower_limit_is_met_from_above():
-    optimum = minimize(Beam(), "stress", at_least={"slenderness": 5.0}, starts=4)
-    assert optimum.x[:2] == pytest.approx([0.6, 3.0], rel=1e-6)
+@GUIDES
+def test_the_valley_of_rosenbrock_is_followed_to_its_end(guide):
+    solution = minimize(valley(), Task("height"), guide=guide, start=[-1.2, 1.0])
+    assert solution.certified
+    assert solution.x == pytest.approx([1.0, 1.0], abs=1e-3)
 
 
-def test_contradicting_limits_end_at_the_least_violation():
-    optimum = minimize(Beam(), "weight", at_most={"weight": 0.1, "stress": 0.1}, starts=2)
-    assert not optimum.feasible
-    assert optimum.violation > 0.02
+@GUIDES
+def test_an_equation_and_an_inequality_meet_in_the_optimum_of_hock_and_schittkowski(guide):
+    task = Task("cost", at_least={"product": 25.0, "squares": 40.0}, at_most={"squares": 40.0})
+    solution = minimize(hock_schittkowski_71(), task, start=[1.0, 5.0, 5.0, 1.0], guide=guide)
+    assert solution.certified
+    assert solution.objective == pytest.approx(17.0140173, rel=1e-6)
+    assert solution.x == pytest.approx([1.0, 4.7429994, 3.8211503, 1.3794082], abs=1e-4)
 
 
-def test_optimality_reveals_a_point_that_is_none():
-    certificate = certify(minimize(Beam(), "weight", at_most={"stress": 1.0}), Beam(bias=0.7))
-    assert certificate.confirmed.feasible
-    assert certificate.confirmed.optimality > 0.1
+def test_sums_and_maxima_are_weights():
+    """Along w h² = 1 the sum of weight 1/h and 0.1 idle is least at the greatest height, and without idling."""
+    task = Task({"weight": 1.0, "slenderness": -0.01}, at_most={"stress": 1.0})
+    solution = minimize(beam(), task)
+    grid = np.linspace(0.5, 3.0, 200001)
+    truth = (1 / grid - 0.01 * grid**3)[1 / grid**2 >= 0.1].min()
+    assert solution.certified
+    assert solution.objective == pytest.approx(truth, rel=1e-6)
+    assert task.title == "weight - 0.01 slenderness"
 
 
-def test_certificate_tells_what_the_surrogate_got_wrong():
-    trusted = Beam(bias=1.03)
-    certificate = certify(minimize(Beam(), "weight", at_most={"stress": 1.0}), trusted)
-    assert trusted.calls == 1
-    assert certificate.confirmed.evaluations == 1
-    assert certificate.error == pytest.approx([0.0, 1 / 1.03 - 1, 0.0], abs=1e-6)
-    assert certificate.confirmed.violation > 1e-3
-    assert not certificate.certified
+def test_fixed_parameters_keep_their_value_and_the_rest_is_optimal():
+    solution = minimize(beam(), Task("weight", {"stress": 1.0}, fixed={"height": 1.5}))
+    assert solution.x[:2] == pytest.approx([1 / 1.5**2, 1.5], rel=1e-6)
+    assert all(step.x[1] == 1.5 for step in solution.path)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"objective": "wieght"}, "unknown response 'wieght'; there are: weight, stress"),
-        ({"objective": "weight", "at_most": {"strain": 1.0}}, "unknown response 'strain'"),
-        ({"objective": "weight", "fixed": {"depth": 1.0}}, "unknown parameter 'depth'"),
-        ({"objective": "weight", "fixed": {"width": 5.0}}, r"outside its bounds \[0.1, 2\]"),
-        ({"objective": "weight", "fixed": {"width": 1.0, "height": 1.0, "idle": 0.0}}, "nothing is left"),
-        ({"objective": "weight", "starts": 0}, "at least 1"),
-        ({"objective": "weight", "at_most": {"stress": float("nan")}}, "finite"),
-        ({"objective": "weight", "at_most": {"stress": 1.0}, "at_least": {"stress": 2.0}}, "contradict"),
-    ],
-)
-def test_a_task_that_makes_no_sense_is_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        minimize(Beam(), **arguments)
+def test_an_optimum_on_the_bounds_of_the_box_is_one():
+    solution = minimize(formula(lambda x: (x[0] - 2.0 * x[1], [1.0, -2.0])), Task("objective"))
+    assert solution.certified
+    assert solution.x == pytest.approx([0.0, 1.0], abs=1e-9)
 
 
-def test_a_certificate_needs_the_same_names():
-    class Other(Beam):
-        parameters = ("width", "depth", "idle")
-
-    with pytest.raises(ValueError, match="depth"):
-        certify(minimize(Beam(), "weight", at_most={"stress": 1.0}), Other())
-
-
-class Formula:
-    """Two inputs in the unit box, an objective and a limited response, given with their gradients."""
-
-    parameters = ("a", "b")
-    responses = ("objective", "limited")
-    bounds = np.array([[0.0, 1.0], [0.0, 1.0]])
-
-    def __init__(self, objective, limited=lambda a, b: (0.0, 0.0, 0.0), *, fails=lambda a, b: False):
-        self.formulas = (objective, limited)
-        self.fails = fails
-
-    def evaluate(self, x, *, jacobian=True):
-        if self.fails(*x):
-            raise NoAnswer("no equilibrium")
-        rows = np.array([formula(*x) for formula in self.formulas])
-        return rows[:, 0], rows[:, 1:] if jacobian else None
+def test_a_family_of_tasks_shares_its_solves():
+    """Five limits of the same beam: samples of one search guide the next."""
+    shared, apart, archive = beam(), beam(), None
+    for slenderness in (4.0, 3.5, 4.5, 3.0, 5.0):
+        task = Task("weight", at_most={"stress": 1.0, "slenderness": slenderness})
+        solution = minimize(shared, task, archive=archive)
+        archive = solution.archive
+        assert solution.certified
+        assert solution.objective == pytest.approx((slenderness / 1.0**2) ** (1 / 3) / slenderness ** (2 / 3), rel=1e-6)
+        minimize(apart, task)
+    assert len(shared.calls) == len(archive)
+    assert len(shared.calls) < 0.6 * len(apart.calls)
 
 
-class NoAnswer(ArithmeticError):
-    load_factor = 0.5
+def test_a_task_whose_optimum_is_known_costs_nothing():
+    first = minimize(beam(), LIMITED)
+    model = beam()
+    again = minimize(model, LIMITED, archive=first.archive)
+    assert again.certified and again.solves == 0 and not model.calls
 
-    @property
-    def reason(self):
-        return str(self)
+
+def test_samples_with_other_fixed_values_guide_too():
+    model, archive = beam(), None
+    for height in (1.5, 1.6):
+        before = len(model.calls)
+        solution = minimize(model, Task("weight", {"stress": 1.0}, fixed={"height": height}), archive=archive)
+        archive = solution.archive
+        assert solution.certified
+        assert solution.x[:2] == pytest.approx([1 / height**2, height], rel=1e-6)
+    assert len(model.calls) - before < before
 
 
-def bowl(centre_a, centre_b, *, offset=0.0, width=1.0):
-    return lambda a, b: (
-        offset + (a - centre_a) ** 2 + width * (b - centre_b) ** 2,
-        2 * (a - centre_a),
-        2 * width * (b - centre_b),
+@pytest.mark.parametrize("wrong", [beam(bias=1.3), beam(bias=-0.4)], ids=["biased", "absurd"])
+def test_a_wrong_surrogate_still_ends_at_the_models_optimum(wrong):
+    solution = minimize(beam(), LIMITED, surrogate=wrong)
+    assert solution.certified
+    assert solution.objective == pytest.approx(4 * 16 ** (-2 / 3), rel=1e-6)
+
+
+def test_a_good_surrogate_saves_solves():
+    assert minimize(beam(), LIMITED, surrogate=beam(bias=1.001)).solves < minimize(beam(), LIMITED).solves
+
+
+def test_a_perfect_surrogate_needs_the_start_and_one_confirmation():
+    assert minimize(beam(), LIMITED, surrogate=beam()).solves <= 3
+
+
+@GUIDES
+def test_no_more_solves_than_sequential_quadratic_programming(guide):
+    """SciPy's own SLSQP, from the same start, to the same objective."""
+    model, task = valley(4), Task("height")
+    found = minimize(model, task, guide=guide, start=[-0.5, 0.5, -0.5, 0.5])
+    seen, rival = [], valley(4)
+
+    def height(x):
+        y, slope = rival.evaluate(x)
+        seen.append(y[0])
+        return y[0], slope[0]
+
+    scipy.optimize.minimize(
+        height, [-0.5, 0.5, -0.5, 0.5], jac=True, bounds=rival.bounds, method="SLSQP", options={"ftol": 1e-14}
     )
+    needed = next(k for k, value in enumerate(seen, start=1) if value <= found.objective + 1e-8)
+    assert found.certified
+    assert found.solves <= 1.2 * needed
 
 
-def test_an_optimum_inside_the_box_is_certified():
-    model = Formula(bowl(0.3, 0.6, offset=1.0))
-    certificate = certify(minimize(model, "objective"), model)
-    assert certificate.certified
-    assert certificate.confirmed.x == pytest.approx([0.3, 0.6], abs=1e-4)
+def test_an_infeasible_start_is_left():
+    solution = minimize(beam(), LIMITED, start=[0.1, 0.5, 0.0])
+    assert solution.path[0].violation > 0.01
+    assert solution.certified
+
+
+def test_contradictory_limits_end_with_the_limits_in_the_message():
+    solution = minimize(beam(), Task("weight", at_most={"weight": 0.1, "stress": 0.1}))
+    assert not solution.certified
+    assert "no point near meets the limits: weight is" in solution.message
+    assert "at most 0.1" in solution.message
+    assert solution.solves < 40
+
+
+def test_a_spent_budget_ends_with_the_best_point_so_far():
+    solution = minimize(valley(), Task("height"), solves=5)
+    assert solution.solves == 5 and not solution.certified
+    assert solution.message == "all solves are spent"
+    assert solution.objective == min(step.objective for step in solution.path)
+
+
+def test_solves_that_fail_on_the_way_are_recorded_and_walked_around():
+    model = beam(fails=lambda x: x[1] > 2.9)
+    solution = minimize(model, Task("weight", at_most={"stress": 1.0}), solves=40)
+    assert solution.archive.failures
+    assert any("no equilibrium" in step.failure for step in solution.path)
+    assert solution.optimum.feasible
+    assert solution.objective == pytest.approx(1 / 2.9, rel=0.02)
+
+
+def test_a_start_without_an_answer_is_replaced():
+    solution = minimize(beam(fails=lambda x: x[0] > 1.0), LIMITED, start=[1.9, 1.0, 0.5])
+    assert solution.path[0].failure
+    assert solution.certified
+
+
+def test_a_model_without_any_answer_says_so():
+    with pytest.raises(NoAnswer, match=r"no answer at any of 9 points to start from \(no equilibrium\)"):
+        minimize(beam(fails=lambda x: True), LIMITED)
+
+
+def test_a_bug_of_the_model_surfaces():
+    model = beam()
+    model.formulas["weight"] = lambda x: (1.0 / 0.0, [0.0] * 3)
+    with pytest.raises(ZeroDivisionError):
+        minimize(model, LIMITED)
 
 
 def test_a_large_offset_hides_no_descent():
-    optimum = minimize(Formula(bowl(0.3, 0.8, offset=1e6, width=0.01)), "objective")
-    assert optimum.x == pytest.approx([0.3, 0.8], abs=0.02)
+    solution = minimize(formula(bowl(0.3, 0.8, offset=1e6, width=0.01)), Task("objective"))
+    assert solution.x == pytest.approx([0.3, 0.8], abs=1e-3)
+
+
+@pytest.mark.parametrize(("height", "slope"), [(300.0, -1e-3), (0.0, -1e-6)], ids=["far from zero", "small"])
+def test_a_limit_counts_by_how_its_response_varies_not_by_its_size(height, slope):
+    model = formula(
+        lambda x: (x[0] + (x[1] - 0.5) ** 2, [1.0, 2 * (x[1] - 0.5)]),
+        lambda x: (height + slope * (x[0] - 0.5), [slope, 0.0]),
+    )
+    solution = minimize(model, Task("objective", at_most={"limited": height}))
+    assert solution.certified
+    assert solution.x == pytest.approx([0.5, 0.5], abs=1e-5)
+
+
+def test_a_better_optimum_that_the_guide_foretells_elsewhere_is_tried():
+    """Two wells; the search begins in the shallower one, and samples tell of the other."""
+
+    def wells(x):
+        a, b = np.exp(-8 * ((x - 0.2) ** 2).sum()), np.exp(-8 * ((x - 0.8) ** 2).sum())
+        return -a - 1.5 * b, 16 * (x - 0.2) * a + 24 * (x - 0.8) * b
+
+    model, task = formula(wells), Task("objective")
+    scattered = minimize(model, task, starts=8, seed=1, solves=8)
+    solution = minimize(model, task, start=[0.15, 0.2], archive=scattered.archive)
+    assert solution.certified
+    assert solution.objective == pytest.approx(scipy.optimize.minimize(lambda x: wells(x)[0], [0.8, 0.8]).fun, rel=1e-6)
+
+
+def test_search_finds_the_global_optimum_of_a_cheap_model_and_certify_asks_another():
+    predicted = search(beam(), LIMITED, starts=3, seed=1)
+    assert predicted.certified
+    assert predicted.x[:2] == pytest.approx([16 ** (-1 / 3), 4 * 16 ** (-1 / 3)], rel=1e-6)
+    assert certify(beam(), predicted).certified
+    trusted = beam(bias=1.03)
+    judged = certify(trusted, predicted)
+    assert len(trusted.calls) == 1
+    assert not judged.certified and judged.violation > 1e-3
+    assert judged.broken.startswith("stress is 1.03")
+
+
+def test_optimality_reveals_a_point_that_is_none():
+    judged = certify(beam(bias=0.7), search(beam(), Task("weight", at_most={"stress": 1.0})))
+    assert judged.feasible
+    assert judged.optimality > 0.1
+
+
+def test_a_maximum_in_the_middle_is_left_by_several_starts():
+    dome = formula(lambda x: (1 - ((x - 0.5) ** 2).sum(), -2 * (x - 0.5)))
+    assert search(dome, Task("objective")).objective == pytest.approx(0.5)
+
+
+def test_a_certificate_is_refused_where_names_or_bounds_differ():
+    predicted = search(beam(), LIMITED, starts=2)
+    other, narrow = beam(), beam()
+    other.parameters, narrow.bounds = ("width", "depth", "idle"), np.array([[0.5, 2.0], [0.5, 3.0], [0.0, 1.0]])
+    with pytest.raises(ValueError, match="depth"):
+        certify(other, predicted)
+    with pytest.raises(ValueError, match=r"width = 0.39[0-9]*, outside the model's bounds \[0.5, 2\]"):
+        certify(narrow, predicted)
 
 
 @pytest.mark.parametrize(
-    "limited",
+    ("task", "message"),
     [
-        lambda a, b: (300.0 + 1e-3 * (0.5 - a), -1e-3, 0.0),  # hardly varies, far from zero
-        lambda a, b: (1e-6 * (0.5 - a), -1e-6, 0.0),  # a displacement in metres, limited at zero
+        (Task("wieght"), "unknown response 'wieght'; there are: weight, stress"),
+        (Task({}), "names no response"),
+        (Task({"weight": math.nan}), "weight of 'weight'"),
+        (Task("weight", {"strain": 1.0}), "unknown response 'strain'"),
+        (Task("weight", fixed={"depth": 1.0}), "unknown parameter 'depth'"),
+        (Task("weight", fixed={"width": 5.0}), r"outside its bounds \[0.1, 2\]"),
+        (Task("weight", fixed={"width": 1.0, "height": 1.0, "idle": 0.0}), "nothing is left"),
+        (Task("weight", {"stress": math.nan}), "finite"),
+        (Task("weight", {"stress": 1.0}, {"stress": 2.0}), "contradict"),
+        (Task("weight", fixed={"width": 1.0}, discrete={"width": (1.0,)}), "both fixed and discrete"),
+        (Task("weight", discrete={"width": ()}), "no value to take"),
+        (Task("weight", discrete={"width": (9.0,)}), "outside its bounds"),
     ],
 )
-def test_a_limit_counts_by_how_its_response_varies_not_by_its_size(limited):
-    def objective(a, b):
-        return a + (b - 0.5) ** 2, 1.0, 2 * (b - 0.5)
-
-    trusted = Formula(objective, limited)
-    limit = {"limited": 300.0 if limited(0.5, 0.0)[0] > 1 else 0.0}
-    blind = Formula(objective, lambda a, b: (limited(0.5, 0.0)[0] - limited(0.0, 0.0)[1] * 0.0, 0.0, 0.0))
-    assert not certify(minimize(blind, "objective", at_most=limit), trusted).certified
-    found = certify(minimize(trusted, "objective", at_most=limit), trusted)
-    assert found.certified
-    assert found.confirmed.x == pytest.approx([0.5, 0.5], abs=1e-4)
+def test_a_task_that_makes_no_sense_is_refused(task, message):
+    model = beam()
+    with pytest.raises(ValueError, match=message):
+        minimize(model, task)
+    assert not model.calls
 
 
-def test_a_limit_that_is_far_away_balances_nothing():
-    limited = lambda a, b: (300.0 + 1e-3 * (a - 2.0), 1e-3, 0.0)  # noqa: E731
-    wrong, trusted = Formula(bowl(0.1, 0.5), limited), Formula(bowl(0.8, 0.5), limited)
-    assert not certify(minimize(wrong, "objective", at_most={"limited": 300.0}), trusted).certified
-
-
-def test_a_maximum_in_the_middle_is_left():
-    def dome(a, b):
-        return 1 - (a - 0.5) ** 2 - (b - 0.5) ** 2, -2 * (a - 0.5), -2 * (b - 0.5)
-
-    assert minimize(Formula(dome), "objective").objective == pytest.approx(0.5)
-
-
-def test_an_optimum_outside_the_models_own_box_is_refused():
-    wide = Formula(bowl(1.5, 0.5))
-    wide.bounds = np.array([[-1.0, 2.0], [0.0, 1.0]])
-    with pytest.raises(ValueError, match=r"a = 1.[0-9]+, outside the model's bounds \[0, 1\]"):
-        certify(minimize(wide, "objective"), Formula(bowl(1.5, 0.5)))
-
-
-def test_improving_walks_to_the_models_own_optimum():
-    surrogate, trusted = Formula(bowl(0.3, 0.6)), Formula(bowl(0.45, 0.5, width=1.3))
-    path = improve(certify(minimize(surrogate, "objective"), trusted), surrogate, trusted, solves=8)
-    assert not path[0].certified and path[-1].certified
-    assert path[-1].confirmed.x == pytest.approx([0.45, 0.5], abs=1e-3)
-
-
-def test_a_model_without_an_answer_on_the_way_ends_it_and_loses_nothing():
-    surrogate = Formula(bowl(0.3, 0.6))
-    trusted = Formula(bowl(0.7, 0.6), fails=lambda a, b: a > 0.5)
-    path = improve(certify(minimize(surrogate, "objective"), trusted), surrogate, trusted)
-    assert not path[-1].certified
-    assert "no equilibrium" in path[-1].note
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tolerance": 0.0}, "tolerance is 0"),
+        ({"solves": 0}, "at least 1"),
+        ({"starts": 0}, "at least 1"),
+        ({"guide": "newton"}, "expected 'automatic' or 'quasi-newton'"),
+        ({"start": [1.0, 1.0]}, r"start has shape \(2,\), expected \(3,\)"),
+        ({"start": [1.0, 9.0, 0.0]}, r"start has height = 9, outside its bounds \[0.5, 3\]"),
+        ({"start": {"depth": 1.0}}, "start names 'depth'; there are: width, height, idle"),
+        ({"surrogate": valley()}, "the surrogate has parameters"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        minimize(beam(), LIMITED, **options)

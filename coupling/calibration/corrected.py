@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from coupling.calibration.fixed import predictions
 from coupling.contract import Array, Model, checked_evaluation
 
 
@@ -52,3 +53,9 @@ class Corrected:
         """Corrected responses (m,) and their Jacobian (m, n)."""
         y, dy = checked_evaluation(self.model, np.asarray(x, dtype=np.float64), jacobian=jacobian)
         return y + self.shift + self.tilt @ (np.asarray(x) - self.point), None if dy is None else dy + self.tilt
+
+    def predict(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
+        """Corrected responses (N, m) and Jacobians (N, m, n) at points (N, n), all at once where the model can."""
+        points = np.asarray(x, dtype=np.float64)
+        y, dy = predictions(self.model, points, jacobian=jacobian)
+        return y + self.shift + (points - self.point) @ self.tilt.T, None if dy is None else dy + self.tilt

@@ -1,0 +1,114 @@
+"""Draws from a posterior, and what they tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from coupling.calibration.objective import Task
+from coupling.contract import Array
+
+MIXED = 1.01
+"""Largest R-hat of chains that count as having forgotten where they began (Vehtari et al. 2021)."""
+
+ENOUGH = 400.0
+"""Smallest effective number of draws at which R-hat and quantiles are reliable (Vehtari et al. 2021)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """Draws from a surrogate's posterior by several chains.
+
+    Attributes:
+        task: What was asked.
+        parameters: Names of the n inputs.
+        bounds: The box they were drawn in, (n, 2).
+        chains: Draws of parameters, (C, N, n).
+        rhat: Of each parameter, (n,): 1 where the chains agree.
+        effective: Effective number of draws of each parameter's bulk, (n,).
+        divergences: Trajectories that went astray after warming up.
+        evaluations: Model evaluations with Jacobian.
+    """
+
+    task: Task
+    parameters: tuple[str, ...]
+    bounds: Array
+    chains: Array
+    rhat: Array
+    effective: Array
+    divergences: int
+    evaluations: int
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def x(self) -> Array:
+        """All draws, (C N, n), chain after chain."""
+        return self.chains.reshape(-1, len(self.parameters))
+
+    @property
+    def mean(self) -> Array:
+        """Mean of each parameter, (n,)."""
+        return self.x.mean(axis=0)
+
+    @property
+    def sd(self) -> Array:
+        """Standard deviation of each parameter, (n,)."""
+        return self.x.std(axis=0, ddof=1)
+
+    def interval(self, level: float = 0.95) -> Array:
+        """Central intervals of each parameter alone, (n, 2)."""
+        return quantiles(self.x, np.full(len(self.x), 1.0 / len(self.x)), level)
+
+    def spaced(self, count: int) -> Array:
+        """Some draws (count, n), as far from each other in their chains as can be, in an order that mixes the chains.
+
+        Raises:
+            ValueError: If there are not so many.
+        """
+        C, N, n = self.chains.shape
+        if not 1 <= count <= C * N:
+            raise ValueError(f"{count} draws were asked for; expected 1 to {C * N}")
+        mixed = self.chains.transpose(1, 0, 2).reshape(-1, n)
+        return mixed[np.linspace(0, C * N - 1, count).round().astype(int)]
+
+
+def quantiles(x: Array, weights: Array, level: float) -> Array:
+    """Central intervals (n, 2) of weighted draws (N, n), each parameter alone."""
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level is {level:g}, expected a probability between 0 and 1")
+    ends = (0.5 - 0.5 * level, 0.5 + 0.5 * level)
+    return np.array([np.quantile(column, ends, weights=weights, method="inverted_cdf") for column in x.T])
+
+
+def diagnosed(
+    task: Task, parameters: tuple[str, ...], bounds: Array, chains: Array, *, divergences: int, evaluations: int
+) -> Posterior:
+    """Draws (C, N, n) with what tells whether to believe them."""
+    import arviz
+
+    columns = np.moveaxis(chains, -1, 0)
+    rhat = np.array([float(arviz.rhat(column)) for column in columns])
+    effective = np.array([float(arviz.ess(column)) for column in columns])
+    return Posterior(
+        task,
+        parameters,
+        bounds,
+        chains,
+        rhat,
+        effective,
+        divergences,
+        evaluations,
+        _warnings(rhat, effective, divergences),
+    )
+
+
+def _warnings(rhat: Array, effective: Array, divergences: int) -> tuple[str, ...]:
+    words = []
+    if not rhat.max() <= MIXED:
+        words.append(f"the chains have not mixed (R-hat {rhat.max():.3f}, expected at most {MIXED}): draw more")
+    if not effective.min() >= ENOUGH:
+        words.append(f"only {effective.min():.0f} effective draws, of {ENOUGH:.0f} wanted: draw more")
+    if divergences:
+        words.append(f"{divergences} trajectories diverged: the posterior has corners that were not explored")
+    return tuple(words)

@@ -1,0 +1,178 @@
+"""A calibration from beginning to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coupling.calibration.acceptance import Accepted, accept
+from coupling.calibration.certificate import Certificate, certify
+from coupling.calibration.estimate import Estimate, estimate
+from coupling.calibration.hamiltonian import sample
+from coupling.calibration.identifiability import Identifiability, identifiability
+from coupling.calibration.laplace import Laplace, laplace
+from coupling.calibration.objective import Task
+from coupling.calibration.posterior import Posterior
+from coupling.calibration.surrogate_error import widened
+from coupling.contract import Model
+from coupling.world import on_root, world
+
+type Tell = Callable[[int, int, str], None]
+"""Called with what is done, what there is to do, and where it stands in words."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is spent on a calibration.
+
+    Attributes:
+        starts: Starting points of the least squares on the surrogate.
+        certify_solves: Solves of the model, at most, that confirm or correct the estimate.
+        solves: Solves of the model that accept or reject draws; 0 for none.
+        draws: Draws a chain on the surrogate.
+        tune: Draws a chain that warm it up.
+        chains: Number of chains.
+        seed: Of all that is drawn.
+        surrogate_error: Whether, without a model, the surrogate's own standard deviations are added to those of the
+            measurements.
+    """
+
+    starts: int = 16
+    certify_solves: int = 8
+    solves: int = 32
+    draws: int = 1000
+    tune: int = 300
+    chains: int = 4
+    seed: int = 0
+    surrogate_error: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """All that a calibration tells.
+
+    Attributes:
+        predicted: The estimate by the surrogate.
+        certificate: What the model thinks of it; None without a model.
+        estimate: The most probable parameters: by the model if there is one, else by the surrogate.
+        identifiability: What the measurements determine.
+        laplace: The posterior as a normal distribution about the estimate.
+        proposer: The model that was sampled: the surrogate, corrected by the model if there is one.
+        posterior: Draws on it.
+        accepted: These draws weighted by the model; None without solves.
+    """
+
+    predicted: Estimate
+    certificate: Certificate | None
+    estimate: Estimate
+    identifiability: Identifiability
+    laplace: Laplace
+    proposer: Model
+    posterior: Posterior
+    accepted: Accepted | None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why not to believe it, in sentences; empty where nothing speaks against it."""
+        words = [*self.laplace.warnings, *self.posterior.warnings]
+        if self.estimate.misfit < 0.01:
+            words.append(
+                f"residuals as large as these have a probability of {self.estimate.misfit:.1g}: the model does not "
+                "explain the measurements, or their deviations are too small"
+            )
+        if self.certificate is not None and not self.certificate.certified:
+            words.append(
+                f"not certified: the model would still move by {self.estimate.step:.2g} standard deviations; "
+                "allow more solves, or train on more samples"
+            )
+        return tuple(words)
+
+
+def calibrate(
+    surrogate: Any,
+    task: Task,
+    model: Model | None = None,
+    settings: Settings = Settings(),
+    *,
+    factory: Callable[..., Model] | None = None,
+    folder: str | Path | None = None,
+    tell: Tell | None = None,
+) -> Calibration:
+    """Fit, certify, tell what is determined, sample on the surrogate, and let the model accept the draws.
+
+    Once the model has certified an estimate, its last answer corrects the surrogate to first order, and the corrected
+    one is sampled: it is right where the posterior is. Collective over all ranks of an MPI job.
+
+    Args:
+        surrogate: A `Surrogate`, or any cheap model.
+        task: What to explain.
+        model: The model to trust, with the same parameters and responses; without it the surrogate is believed.
+        settings: How much to spend.
+        factory: Makes the model for a part of the ranks, as `generate` takes it, so that draws are solved side by side.
+        folder: Where to keep these solves, in a dataset that is named after the draws: the same calibration goes on
+            where it was, and another one begins its own. Needed with a factory.
+        tell: Told where it stands.
+
+    Raises:
+        ValueError: If task, surrogate and model don't fit each other, or the model has no answer at the estimate.
+        ModuleNotFoundError: If nutpie is not installed.
+    """
+    say = tell or (lambda done, total, text: None)
+    say(0, 1, f"least squares from {settings.starts} starts")
+    predicted = estimate(surrogate, task, starts=settings.starts, seed=settings.seed)
+    certificate, best, proposer, start = None, predicted, surrogate, predicted
+    if model is not None:
+        say(0, 1, "the model certifies the estimate")
+        certificate = certify(predicted, surrogate, model, solves=settings.certify_solves)
+        best, proposer = certificate.best, certificate.corrected(surrogate)
+        start = estimate(proposer, task, starts=settings.starts, seed=settings.seed)
+    elif settings.surrogate_error and task.noise == "known" and _has_deviations(surrogate):
+        task = widened(predicted, surrogate, seed=settings.seed)
+        start = best = estimate(surrogate, task, starts=settings.starts, seed=settings.seed)
+    posterior = on_root(world(), lambda: _sampled(start, settings, say))
+    accepted = None
+    if model is not None and settings.solves:
+        accepted = accept(
+            posterior,
+            proposer,
+            factory or model,
+            solves=settings.solves,
+            path=None if folder is None else Path(folder) / f"solves-{_digest(posterior)}.h5",
+            seed=settings.seed,
+            progress=lambda p: say(p.done + p.failed, p.total, f"the model at {p.done + p.failed} of {p.total} draws"),
+        )
+    return Calibration(
+        predicted, certificate, best, identifiability(best), laplace(best), proposer, posterior, accepted
+    )
+
+
+def _sampled(start: Estimate, settings: Settings, say: Tell) -> Posterior:
+    return sample(
+        start,
+        draws=settings.draws,
+        tune=settings.tune,
+        chains=settings.chains,
+        seed=settings.seed,
+        progress=lambda done, total: say(done, total, f"{done} of {total} draws"),
+    )
+
+
+def _digest(posterior: Posterior) -> str:
+    """Tells draws from others."""
+    return hashlib.sha256(posterior.x.tobytes()).hexdigest()[:8]
+
+
+def _has_deviations(surrogate: Any) -> bool:
+    """Whether a surrogate offers standard deviations: one that is asked, for its method alone promises nothing."""
+    if not hasattr(surrogate, "uncertainty"):
+        return False
+    try:
+        surrogate.uncertainty(np.asarray(surrogate.bounds, dtype=np.float64).mean(axis=1)[None])
+    except TypeError:
+        return False
+    return True

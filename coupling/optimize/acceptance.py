@@ -1,0 +1,97 @@
+"""Which points a search may go on from: a filter, and what a step brought in comparison to what was foretold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+MARGIN = 1e-5
+"""Share of its violation by which a point must beat those in the filter."""
+
+ENOUGH = 0.05
+"""Share of the foretold gain that a step must bring."""
+
+SWITCH = 0.1
+"""A step is for the objective's sake if it is to gain at least this times the violation."""
+
+FARTHEST = 0.05
+"""Sum of violations that a step for the objective's sake may lead to."""
+
+NOISE = 1e-13
+"""Relative accuracy of a solve, below which gains mean nothing."""
+
+
+@dataclass
+class Filter:
+    """Pairs of violation and objective, none of which dominates another (Fletcher & Leyffer 2002).
+
+    A point is acceptable that violates the limits less, or has a lower objective, than each of them.
+
+    Attributes:
+        pairs: Violation and objective.
+    """
+
+    pairs: list[tuple[float, float]] = field(default_factory=list)
+
+    def accepts(self, violation: float, objective: float) -> bool:
+        """Whether no pair dominates it."""
+        return all(violation <= (1.0 - MARGIN) * h or objective <= f - MARGIN * violation for h, f in self.pairs)
+
+    def add(self, violation: float, objective: float) -> None:
+        """Keep a pair, and drop those that it dominates."""
+        self.pairs = [(h, f) for h, f in self.pairs if h < violation or f < objective]
+        self.pairs.append((violation, objective))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A step: scaled objective and sum of violations, before, foretold, and by the model.
+
+    Attributes:
+        objective: Before.
+        excess: Violation before.
+        gain: Foretold decrease of the objective.
+        foretold: Violation foretold.
+        reached: Objective by the model.
+        left: Violation by the model.
+        tolerance: Violation that an optimum may have.
+    """
+
+    objective: float
+    excess: float
+    gain: float
+    foretold: float
+    reached: float
+    left: float
+    tolerance: float
+
+    @property
+    def for_objective(self) -> bool:
+        """Whether the step is for the objective's sake, and not for that of the limits."""
+        return self.gain >= SWITCH * self.excess
+
+    @property
+    def ratio(self) -> float:
+        """What it brought over what was foretold."""
+        if self.for_objective:
+            return (self.objective - self.reached) / self.gain if self.gain > 0.0 else 0.0
+        return (self.excess - self.left) / max(self.excess - self.foretold, 1e-300)
+
+    @property
+    def in_noise(self) -> bool:
+        """Whether the gain is too small for the objective to tell."""
+        return self.gain <= 10.0 * self._noise and self.left <= self.tolerance
+
+    def accepted_by(self, pairs: Filter) -> bool:
+        """Whether the search may go on from there; where `in_noise`, that is for the residual to say."""
+        small = 0.1 * self.tolerance
+        before, left, foretold = (max(h - small, 0.0) for h in (self.excess, self.left, self.foretold))
+        if not pairs.accepts(left, self.reached):
+            return False
+        if self.for_objective:
+            gained = self.objective - self.reached
+            return gained >= ENOUGH * self.gain - self._noise and left <= max(FARTHEST, before)
+        return before - left >= ENOUGH * (before - foretold)
+
+    @property
+    def _noise(self) -> float:
+        return NOISE * max(abs(self.objective), abs(self.reached), 1e-6)

@@ -1,0 +1,133 @@
+"""Discrete parameters, by enumeration: the most promising combination first, and those without promise not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+import itertools
+
+import numpy as np
+
+from coupling.contract import Array
+from coupling.dataset import Dataset
+from coupling.optimize.frame import Frame
+from coupling.optimize.guides.kriging import GaussianProcess
+from coupling.optimize.navigator import Navigator
+from coupling.optimize.session import NoAnswer, Session
+from coupling.optimize.solution import Solution, Step
+from coupling.optimize.task import Task
+from coupling.world import on_root
+
+MANY = 1000
+"""Combinations above which enumeration is refused."""
+
+SAFETY = 3.0
+"""Errors of the guide at the last solves by which a combination must be worse to be left out unseen."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a guide foretells of a combination.
+
+    Attributes:
+        values: Of the discrete parameters.
+        objective: Its optimum, as foretold.
+    """
+
+    values: dict[str, float]
+    objective: float
+
+
+def enumerated(session: Session, task: Task, start: Array | None) -> Solution:
+    """Search every combination of discrete values that might hold the optimum. Collective.
+
+    The model is solved at allowed values only. All searches share their samples; after each, a guide foretells what
+    the other combinations have to offer. One that it foretells to be worse than the best certified so far, by three
+    times what it was wrong about the last optimum that was found, is left out: no proof, unless the guide is right.
+
+    Args:
+        session: Who solves, and what is known.
+        task: With discrete parameters.
+        start: Where to begin (n,); its nearest combination is searched first where nothing else is known.
+
+    Raises:
+        ValueError: If there are more than 1000 combinations.
+    """
+    left = [dict(zip(task.discrete, values, strict=True)) for values in itertools.product(*task.discrete.values())]
+    if len(left) > MANY:
+        raise ValueError(f"{len(left)} combinations of discrete values are too many to enumerate; at most {MANY}")
+    best: Solution | None = None
+    path, wrong, tried, failed = list[Step](), float("inf"), 0, ""
+    solves = session.settings.solves
+    while left and solves > 0:
+        outlooks = on_root(session.ranks, lambda: _ranked(session, task, left, start))
+        first = outlooks[0]
+        if best is not None and best.certified and first.objective - SAFETY * wrong > best.objective:
+            break
+        left.remove(first.values)
+        try:
+            found = session(task.holding(first.values), start, solves=solves)
+        except NoAnswer as error:
+            failed = str(error)
+            continue
+        tried, solves = tried + 1, solves - found.solves
+        path += found.path
+        if np.isfinite(first.objective):
+            wrong = abs(found.objective - first.objective)
+        best = found if best is None or _better(found, best) else best
+    if best is None:
+        raise NoAnswer(failed)
+    skipped = f"; {len(left)} left out, which the guide foretells to be worse" if left else ""
+    if left and solves <= 0:
+        skipped = f"; {len(left)} not searched, since all solves are spent"
+    steps = tuple(replace(step, number=k) for k, step in enumerate(path, start=1))
+    message = f"{best.message} (best of {tried} combinations{skipped})"
+    return replace(best, path=steps, archive=on_root(session.ranks, lambda: _data(session)), message=message)
+
+
+def _better(one: Solution, other: Solution) -> bool:
+    """Whether one is the better answer: certified before not, then feasible before not, then by the objective."""
+    return (not one.certified, not one.optimum.feasible, one.objective) < (
+        not other.certified,
+        not other.optimum.feasible,
+        other.objective,
+    )
+
+
+def _ranked(session: Session, task: Task, left: list[dict[str, float]], start: Array | None) -> list[Outlook]:
+    """The combinations by what is foretold of them; by nearness to the start where nothing can be."""
+    data, about = _data(session), session.solver.description
+    if len(data) < 2:
+        middle = about.bounds.mean(axis=1) if start is None else start
+        index = [about.parameters.index(name) for name in task.discrete]
+        width = np.diff(about.bounds, axis=1)[index, 0]
+        near = [float(np.abs((np.array(list(v.values())) - middle[index]) / width).sum()) for v in left]
+        return [Outlook(left[k], float("nan")) for k in np.argsort(near, kind="stable")]
+    found = [Outlook(values, _foretold(session, task.holding(values), data)) for values in left]
+    return sorted(found, key=lambda outlook: outlook.objective)
+
+
+def _foretold(session: Session, task: Task, data: Dataset) -> float:
+    """The optimum of a combination by the guide, in the objective's unit; infinite where no point meets the limits."""
+    about = session.solver.description
+    assert data.jacobian is not None
+    frame = Frame(task, about.parameters, about.responses, about.bounds)
+    if not frame.size:
+        return float("nan")
+    frame.calibrate(data.jacobian)
+    guides = session.guides(frame)
+    navigator = Navigator(frame, guides[:1] or [GaussianProcess()], seed=session.settings.seed)
+    center = int(
+        np.argmin(np.abs(frame.unit(data.x) - frame.unit(frame.physical(np.full(frame.size, 0.5)))).sum(axis=1))
+    )
+    known = navigator.known(data.x, data.y, data.jacobian, center, 1.0)
+    proposals = navigator.proposals(known, data.y[center], 1)
+    if not proposals:
+        return float("nan")
+    here = frame.objective(data.y[center])
+    broken = 10.0 * proposals[0].excess
+    return (here - proposals[0].gain + broken) * frame.slope
+
+
+def _data(session: Session) -> Dataset:
+    assert session.archive is not None
+    return session.archive.data

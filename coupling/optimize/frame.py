@@ -1,0 +1,188 @@
+"""A task in scaled units: inputs in the unit box, responses over their slopes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coupling.contract import Array
+from coupling.optimize.optimality import Balance, balance
+from coupling.optimize.solution import Optimum
+from coupling.optimize.task import Task
+
+Mask = NDArray[np.bool_]
+
+FLAT = 1e-3
+"""Share of a response's usual slope below which its slope at a point says nothing of the distance to a limit."""
+
+
+SMALL = 1e-2
+"""Least objective, as a share of its usual slope per width of the box, that gains are compared with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """Limits in scaled units: margins sign · (y − value) ≥ 0 of some responses, or equations y = value.
+
+    Attributes:
+        index: Which of the task's responses (c,).
+        sign: 1 for a lower limit, −1 for an upper one (c,).
+        value: The limits (c,), in the response's units.
+        equal: Which are equations (c,).
+    """
+
+    index: NDArray[np.intp]
+    sign: Array
+    value: Array
+    equal: Mask
+
+
+class Frame:
+    """A task on a model: which inputs vary, which responses matter, and what is large.
+
+    Scaled inputs are the free ones, in [0, 1]; scaled responses those that the task needs, over their reference slope
+    per width of the box.
+
+    Args:
+        task: What to do; without discrete parameters.
+        parameters: Names of the model's n inputs.
+        responses: Names of its m responses.
+        bounds: Its box (n, 2).
+    """
+
+    def __init__(self, task: Task, parameters: tuple[str, ...], responses: tuple[str, ...], bounds: Array) -> None:
+        task.check(parameters, responses, bounds)
+        self.task, self.parameters, self.responses = task, parameters, responses
+        self.low, self.span = bounds[:, 0], bounds[:, 1] - bounds[:, 0]
+        self.free = np.flatnonzero([name not in task.fixed for name in parameters])
+        self._x = np.array([task.fixed.get(name, 0.0) for name in parameters])
+        self.used = np.flatnonzero([task.needs(name) for name in responses])
+        names = [responses[i] for i in self.used]
+        self.weights = np.array([task.weights.get(name, 0.0) for name in names])
+        self.limits = _limits(task, names)
+        self.slopes = np.ones(len(self.used))
+        self.slope = 1.0
+
+    @property
+    def size(self) -> int:
+        """Number of free inputs."""
+        return len(self.free)
+
+    def calibrate(self, jacobians: Array) -> None:
+        """Take the medians over some samples' slopes as the sizes of the responses and of the objective.
+
+        Args:
+            jacobians: (N, m, n), in physical units.
+        """
+        scaled = jacobians[:, self.used][:, :, self.free] * self.span[self.free]
+        found = np.median(np.linalg.norm(scaled, axis=2), axis=0)
+        self.slopes = np.where(found > 0.0, found, 1.0)
+        objective = float(np.median(np.linalg.norm(np.einsum("r,Nrj->Nj", self.weights, scaled), axis=1)))
+        self.slope = objective or float(np.abs(self.weights) @ self.slopes)
+
+    def calibrate_as(self, other: Optimum) -> None:
+        """Take the sizes that another point of the same task was judged by."""
+        self.slopes = np.array([other.slopes[self.responses[i]] for i in self.used])
+        self.slope = other.slope
+
+    def physical(self, z: Array) -> Array:
+        """The full point (n,) in physical units of scaled free inputs."""
+        x = self._x.copy()
+        x[self.free] = self.low[self.free] + np.clip(z, 0.0, 1.0) * self.span[self.free]
+        high = self.low[self.free] + self.span[self.free]
+        x[self.free] = np.where(z >= 1.0, high, x[self.free])
+        return x
+
+    def unit(self, x: Array) -> Array:
+        """All inputs (..., n) in the unit box."""
+        return (x - self.low) / self.span
+
+    def on_task(self, x: Array) -> bool:
+        """Whether a point (n,) has the fixed values, to round-off."""
+        held = np.ones(len(x), dtype=np.bool_)
+        held[self.free] = False
+        return bool((np.abs(x - self._x)[held] <= 1e-9 * self.span[held]).all())
+
+    def objective(self, y: Array) -> float:
+        """The scaled objective of responses (m,)."""
+        return float(self.weights @ y[self.used]) / self.slope
+
+    def unit_of_gain(self, y: Array) -> float:
+        """What a slope of the objective is compared with: its usual slope, or the objective itself where that is less.
+
+        Then a residual of 1e-6 leaves, to first order, no more to gain than a millionth of the objective.
+        """
+        return min(self.slope, max(abs(float(self.weights @ y[self.used])), SMALL * self.slope))
+
+    def margins(self, y: Array) -> Array:
+        """Scaled margins of the limits (c,), negative where violated; of equations, the difference."""
+        limits = self.limits
+        return limits.sign * (y[self.used][limits.index] - limits.value) / self.slopes[limits.index]
+
+    def excess(self, y: Array) -> float:
+        """Sum of scaled violations."""
+        return excess(self.margins(y), self.limits.equal)
+
+    def balance(self, x: Array, y: Array, jacobian: Array) -> tuple[Balance, float]:
+        """Optimality of a point, and how far, to first order, it is from meeting every limit."""
+        limits, slope = self.limits, jacobian[np.ix_(self.used, self.free)] * self.span[self.free]
+        steep = np.linalg.norm(slope, axis=1)
+        local = np.maximum(steep, FLAT * self.slopes)[limits.index]
+        margins = limits.sign * (y[self.used][limits.index] - limits.value) / local
+        rows = (limits.sign / local)[:, None] * slope[limits.index]
+        gradient = self.weights @ slope / self.unit_of_gain(y)
+        found = balance(self.unit(x)[self.free], gradient, margins, rows, limits.equal)
+        distance = np.where(limits.equal, np.abs(margins), np.maximum(-margins, 0.0))
+        multipliers = found.multipliers * self.unit_of_gain(y) / local
+        return Balance(found.residual, multipliers), float(distance.max(initial=0.0))
+
+    def judged(self, x: Array, y: Array, jacobian: Array, tolerance: float) -> Optimum:
+        """A point (n,) with its responses (m,) and Jacobian (m, n), judged by limits and optimality."""
+        found, violation = self.balance(x, y, jacobian)
+        names = [self.responses[self.used[i]] for i in self.limits.index]
+        return Optimum(
+            task=self.task,
+            parameters=self.parameters,
+            responses=self.responses,
+            x=x,
+            y=y,
+            jacobian=jacobian,
+            violation=violation,
+            optimality=found.residual,
+            multipliers=_largest(names, found.multipliers.tolist()),
+            tolerance=tolerance,
+            slope=self.slope,
+            slopes={self.responses[i]: float(slope) for i, slope in zip(self.used, self.slopes, strict=True)},
+        )
+
+
+def _largest(names: list[str], multipliers: list[float]) -> dict[str, float]:
+    """By response, of whose two limits at most one is active."""
+    found: dict[str, float] = {}
+    for name, value in zip(names, multipliers, strict=True):
+        if abs(value) >= abs(found.get(name, 0.0)):
+            found[name] = value
+    return found
+
+
+def excess(margins: Array, equal: Mask) -> float:
+    """Sum of the violations of margins (c,), some of which are equations."""
+    return float(np.where(equal, np.abs(margins), np.maximum(-margins, 0.0)).sum())
+
+
+def _limits(task: Task, names: list[str]) -> Limits:
+    """At most and at least of one value is one equation."""
+    rows = []
+    for name, value in task.at_least.items():
+        rows.append((names.index(name), 1.0, value, task.at_most.get(name) == value))
+    for name, value in task.at_most.items():
+        if task.at_least.get(name) != value:
+            rows.append((names.index(name), -1.0, value, False))
+    return Limits(
+        np.array([row[0] for row in rows], dtype=np.intp),
+        np.array([row[1] for row in rows], dtype=np.float64),
+        np.array([row[2] for row in rows], dtype=np.float64),
+        np.array([row[3] for row in rows], dtype=np.bool_),
+    )

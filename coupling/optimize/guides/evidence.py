@@ -1,0 +1,151 @@
+"""The marginal likelihood of a small Gaussian process on values and slopes, in NumPy.
+
+`surrogate` has processes that learn noise from large data by torch. Between two solves a search needs the opposite: a
+few exact samples, interpolated, in milliseconds, and on machines without torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+
+from coupling.contract import Array
+
+NOISE = 1e-9
+"""Variance of the labels' noise over that of the process: what keeps the covariance of near samples invertible."""
+
+RIDGE = 1e-10
+"""Of the trend's coefficients, over the mean information that the labels hold of them."""
+
+LENGTH, SPREAD = 1.5, 1.2
+"""Mean and standard deviation of the normal prior of the logarithms of length scales, of which √p is the unit."""
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """A posterior mean: a trend, and k(z, Z) α.
+
+    Attributes:
+        centers: Samples over length scales (N, p).
+        lengths: (p,).
+        alpha: Weights of the covariances of values and, times length scale, of slopes (N, 1 + p).
+        trend: Value at the origin, and slopes by inputs over length scales (1 + p,).
+    """
+
+    centers: Array
+    lengths: Array
+    alpha: Array
+    trend: Array
+
+    def __call__(self, z: Array) -> tuple[float, Array]:
+        """Value and slopes (p,) at z (p,)."""
+        gap = z / self.lengths - self.centers
+        k = np.exp(-0.5 * np.einsum("ni,ni->n", gap, gap))
+        pulled = k * (self.alpha[:, 0] + np.einsum("ni,ni->n", gap, self.alpha[:, 1:]))
+        value = pulled.sum() + self.trend[0] + self.trend[1:] @ (z / self.lengths)
+        slopes = (k @ self.alpha[:, 1:] - pulled @ gap + self.trend[1:]) / self.lengths
+        return float(value), slopes
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Labels of one response, and how likely length scales make them. Its variance and trend are profiled.
+
+    Attributes:
+        z: Inputs (N, p), about 0.
+        y: Values (N,).
+        slopes: (N, p).
+    """
+
+    z: Array
+    y: Array
+    slopes: Array
+
+    @property
+    def start(self) -> Array:
+        """Logarithms of the length scales that the prior prefers (p,)."""
+        p = self.z.shape[1]
+        return np.full(p, LENGTH + 0.5 * np.log(p) - 0.5 * np.log(12.0))
+
+    def __call__(self, theta: Array) -> tuple[float, Array]:
+        """Negative logarithm of the posterior density of log length scales (p,), and its gradient.
+
+        A trial whose covariance can't be factorized counts as very unlikely.
+        """
+        N, p = self.z.shape
+        try:
+            gap, k, factor, rest, alpha, _, q = self._solve(theta)
+        except ArithmeticError:
+            return 1e25, np.zeros(p)
+        R = N * (1 + p)
+        value = 0.5 * R * np.log(q / R) + np.log(np.diag(factor)).sum() - N * theta.sum()
+        inverse, _ = scipy.linalg.lapack.dpotri(factor, lower=1)
+        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        pull = 0.5 * (inverse - np.outer(alpha, alpha) * (R / q))
+        gradient = _pulled_back(pull.reshape(N, 1 + p, N, 1 + p), gap, k)
+        gradient += (R / q) * (alpha * rest).reshape(N, 1 + p)[:, 1:].sum(axis=0) - N
+        off = (theta - self.start) / SPREAD
+        return float(value + 0.5 * off @ off), gradient + off / SPREAD
+
+    def condition(self, theta: Array) -> Posterior:
+        """The process at log length scales (p,).
+
+        Raises:
+            ArithmeticError: If its covariance can't be factorized.
+        """
+        _, _, _, _, alpha, trend, _ = self._solve(theta)
+        lengths = np.exp(theta)
+        return Posterior(self.z / lengths, lengths, alpha.reshape(len(self.z), -1), trend)
+
+    def _solve(self, theta: Array) -> tuple[Array, Array, Array, Array, Array, Array, float]:
+        N, p = self.z.shape
+        lengths = np.exp(theta)
+        u = self.z / lengths
+        gap = u[:, None] - u[None]
+        k = np.exp(-0.5 * np.einsum("abi,abi->ab", gap, gap))
+        K = _covariance(gap, k)
+        K[np.diag_indices_from(K)] += NOISE
+        try:
+            factor = scipy.linalg.cholesky(K, lower=True, check_finite=False)
+        except np.linalg.LinAlgError as error:
+            raise ArithmeticError("the covariance of a Gaussian process can't be factorized") from error
+        targets = np.concatenate([self.y[:, None], self.slopes * lengths], axis=1).ravel()
+        basis = np.tile(np.eye(1 + p), (N, 1, 1))
+        basis[:, 0, 1:] = u
+        basis = basis.reshape(-1, 1 + p)
+        if N == 1:
+            basis[:, 1:] = 0.0
+        white = scipy.linalg.solve_triangular(factor, np.column_stack([basis, targets]), lower=True, check_finite=False)
+        white, known = white[:, :-1], white[:, -1]
+        information = white.T @ white
+        information[np.diag_indices_from(information)] += RIDGE * np.trace(information)
+        trend = np.linalg.solve(information, white.T @ known)
+        unexplained = known - white @ trend
+        alpha = scipy.linalg.solve_triangular(factor.T, unexplained, check_finite=False)
+        q = float(unexplained @ unexplained) + 1e-300
+        return gap, k, factor, targets - basis @ trend, alpha, trend, q
+
+
+def _covariance(gap: Array, k: Array) -> Array:
+    """Of [f, ∇f] of a unit process, by gaps (N, N, p) over length scales and k = exp(−gap²/2): (N (1 + p), same)."""
+    N, _, p = gap.shape
+    K = np.empty((N, 1 + p, N, 1 + p))
+    tilt = k[..., None] * gap
+    K[:, 0, :, 0] = k
+    K[:, 0, :, 1:] = tilt
+    K[:, 1:, :, 0] = -tilt.transpose(0, 2, 1)
+    bend = np.eye(p) - gap[..., :, None] * gap[..., None, :]
+    K[:, 1:, :, 1:] = (k[..., None, None] * bend).transpose(0, 2, 1, 3)
+    return K.reshape(N * (1 + p), N * (1 + p))
+
+
+def _pulled_back(pull: Array, gap: Array, k: Array) -> Array:
+    """Gradient (p,) by log length scales of the sum of `pull` (N, 1 + p, N, 1 + p) times the covariance."""
+    cross = pull[:, 0, :, 1:] - pull[:, 1:, :, 0].transpose(0, 2, 1)
+    inner = pull[:, 1:, :, 1:].transpose(0, 2, 1, 3)
+    bent = np.einsum("abij,abj->abi", inner, gap) + np.einsum("abji,abj->abi", inner, gap)
+    total = pull[:, 0, :, 0] + np.einsum("abi,abi->ab", cross - 0.5 * bent, gap) + np.einsum("abii->ab", inner)
+    by_gap = k[..., None] * (cross - bent - gap * total[..., None])
+    return -np.einsum("abi,abi->i", by_gap, gap)

@@ -1,0 +1,235 @@
+"""Pareto fronts: by an evolutionary algorithm on a surrogate, certified point by point by the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coupling.contract import Array, Model, checked_evaluation, describe
+from coupling.dataset import Dataset
+from coupling.optimize.frame import Frame
+from coupling.optimize.minimize import minimize
+from coupling.optimize.multistart import ENOUGH, Inside
+from coupling.optimize.solution import Solution, Step
+from coupling.optimize.subproblem import Subproblem
+from coupling.optimize.task import Task
+
+NEARLY = 1e-6
+"""Violation, as a share of the box, that a point of a front of a cheap model may have."""
+
+
+@dataclass(frozen=True, eq=False)
+class Front:
+    """Points of which none is better in all objectives than another, by the model that they were found with.
+
+    Attributes:
+        objectives: Names of the minimized responses; those in `maximized` are maximized.
+        maximized: Names of the maximized ones among them.
+        task: The limits and fixed values; its objective is the sum of the objectives.
+        parameters: Names of the n inputs.
+        responses: Names of the m outputs.
+        x: Points (P, n), ordered by the first objective.
+        y: Responses there (P, m).
+        certificates: What the model itself says of some of them, by row.
+        archive: Samples of the model; None before any.
+    """
+
+    objectives: tuple[str, ...]
+    maximized: tuple[str, ...]
+    task: Task
+    parameters: tuple[str, ...]
+    responses: tuple[str, ...]
+    x: Array
+    y: Array
+    certificates: Mapping[int, Solution]
+    archive: Dataset | None = None
+
+    def certify(
+        self,
+        model: Model,
+        rows: Sequence[int] | None = None,
+        *,
+        surrogate: Model | None = None,
+        archive: Dataset | None = None,
+        tolerance: float = 1e-6,
+        solves: int = 50,
+        path: str | Path | None = None,
+        progress: Callable[[Step], None] | None = None,
+    ) -> Front:
+        """Have the model certify points: each becomes optimal in the first objective, with the others as limits.
+
+        The limits are what the model itself says at the point. The searches share their samples, so that each next one
+        costs less.
+
+        Args:
+            model: The model to trust. Collective on its communicator.
+            rows: Which points; all by default.
+            surrogate: Guides the searches, as in `minimize`.
+            archive: Samples to start from.
+            tolerance: See `minimize`.
+            solves: Most solves a point.
+            path: Dataset that every solve goes to.
+            progress: Called after each solve.
+
+        Returns:
+            The front with these points and their responses by the model; `certificates` tells of each.
+        """
+        known, x, y = archive or self.archive, self.x.copy(), self.y.copy()
+        found = dict(self.certificates)
+        for row in range(len(x)) if rows is None else rows:
+            how: dict[str, Any] = {"surrogate": surrogate, "tolerance": tolerance, "path": path, "progress": progress}
+            there = minimize(model, self._of(y[row]), start=x[row], archive=known, solves=1, **how)
+            task = self._of(there.archive.y[-1] if there.solves else there.optimum.y)
+            moved = minimize(model, task, archive=there.archive, solves=solves, **how)
+            steps = enumerate((*there.path, *moved.path), start=1)
+            solution = replace(moved, path=tuple(replace(step, number=k) for k, step in steps))
+            known, found[row] = solution.archive, solution
+            x[row], y[row] = solution.x, solution.optimum.y
+        return replace(self, x=x, y=y, certificates=found, archive=known)
+
+    def refined(self, model: Model, row: int) -> Array:
+        """The point (n,) of a row, moved until a cheap model itself finds it optimal, to first order."""
+        task = self._of(self.y[row])
+        frame = Frame(task, self.parameters, self.responses, np.asarray(model.bounds, dtype=np.float64))
+        z = frame.unit(self.x[row])[frame.free]
+        jacobian = checked_evaluation(model, self.x[row])[1]
+        assert jacobian is not None
+        frame.calibrate(jacobian[None])
+        whole = Subproblem(Inside(model, frame), frame.limits.equal, np.full(frame.size, 0.5), 0.5, ENOUGH)
+        end = whole.solve(z[None])[0]
+        return frame.physical(end.z) if end.excess <= NEARLY else self.x[row]
+
+    def _of(self, y: Array) -> Task:
+        """The first objective with responses (m,) as limits of the others (Haimes, Lasdon & Wismer 1971)."""
+        first, *others = self.objectives
+        at_most, at_least = dict(self.task.at_most), dict(self.task.at_least)
+        for name in others:
+            value = float(y[self.responses.index(name)])
+            if name in self.maximized:
+                at_least[name] = max(value, at_least.get(name, -np.inf))
+            else:
+                at_most[name] = min(value, at_most.get(name, np.inf))
+        weight = -1.0 if first in self.maximized else 1.0
+        return Task({first: weight}, at_most, at_least, self.task.fixed)
+
+
+def pareto(
+    model: Model,
+    objectives: Sequence[str],
+    *,
+    maximized: Sequence[str] = (),
+    at_most: Mapping[str, float] | None = None,
+    at_least: Mapping[str, float] | None = None,
+    fixed: Mapping[str, float] | None = None,
+    points: int = 40,
+    generations: int = 100,
+    seed: int = 0,
+) -> Front:
+    """The best trade-offs between responses of a cheap model, by NSGA-II (Deb et al. 2002) of pymoo, then by gradients.
+
+    Evolution spreads the points over the front; sequential quadratic programming brings each to it, as `Front.certify`
+    does by the model.
+
+    Args:
+        model: A surrogate; it is evaluated points × generations times, in batches if it has `predict`.
+        objectives: Two or more responses to minimize.
+        maximized: Those of them that are maximized instead.
+        at_most: Upper limits of responses, by name.
+        at_least: Lower limits of responses, by name.
+        fixed: Parameters that keep a value, by name.
+        points: Size of the population, and most points of the front.
+        generations: Generations of it.
+        seed: Decides all that is drawn.
+
+    Raises:
+        ModuleNotFoundError: If pymoo is not installed.
+        ValueError: If a name is unknown, there are not two objectives, or no point meets the limits.
+    """
+    names, most = tuple(objectives), tuple(maximized)
+    if len(names) < 2 or len(set(names)) < len(names) or not set(most) <= set(names):
+        raise ValueError(f"objectives are {names}, maximized of them {most}; expected at least two, each named once")
+    weights = {name: -1.0 if name in most else 1.0 for name in names}
+    task = Task(weights, dict(at_most or {}), dict(at_least or {}), dict(fixed or {}))
+    about = describe(model)
+    frame = Frame(task, about.parameters, about.responses, about.bounds)
+    responses = _batched(model)
+    z = _evolved(responses, frame, names, weights, (points, generations, seed))
+    x = np.array([frame.physical(row) for row in z])
+    front = Front(names, most, task, about.parameters, about.responses, x, responses(x), {})
+    x = np.array([front.refined(model, row) for row in range(len(x))])
+    y = responses(x)
+    kept = _undominated(y[:, [about.responses.index(name) for name in names]] * list(weights.values()))
+    return replace(front, x=x[kept], y=y[kept])
+
+
+def _undominated(values: Array) -> NDArray[np.intp]:
+    """Rows of values (P, k) that are in no column worse and in one better than another, by the first column.
+
+    Of points nearer than a thousandth of the front's extent one is kept.
+    """
+    extent = np.maximum(np.ptp(values, axis=0), np.finfo(float).tiny)
+    kept: list[int] = []
+    for row in np.lexsort(values.T[::-1]):
+        others = values[kept]
+        worse = (others <= values[row] + 1e-9 * extent).all(axis=1)
+        near = (np.abs(others - values[row]) < 1e-3 * extent).all(axis=1)
+        if not (worse | near).any():
+            kept.append(int(row))
+    return np.array(kept, dtype=np.intp)
+
+
+def _evolved(
+    responses: Callable[[Array], Array],
+    frame: Frame,
+    names: tuple[str, ...],
+    weights: Mapping[str, float],
+    size: tuple[int, int, int],
+) -> Array:
+    """Scaled points (P, free) that no other found dominates."""
+    nsga2, Problem, optimize = _pymoo()
+    columns = [frame.responses.index(name) for name in names]
+    signs = np.array([weights[name] for name in names])
+
+    class Trade(Problem):  # type: ignore[misc, valid-type]
+        def _evaluate(self, z: Array, out: dict[str, Array], *_: Any, **__: Any) -> None:
+            y = responses(np.array([frame.physical(row) for row in z]))
+            out["F"] = signs * y[:, columns]
+            if len(frame.limits.index):
+                out["G"] = np.array([_over(frame, row) for row in y])
+
+    points, generations, seed = size
+    problem = Trade(n_var=frame.size, n_obj=len(names), n_ieq_constr=len(frame.limits.index), xl=0.0, xu=1.0)
+    found = optimize(problem, nsga2(pop_size=points), ("n_gen", generations), seed=seed, verbose=False)
+    if found.X is None:
+        raise ValueError("no point that meets the limits was found; relax a limit or allow more generations")
+    return np.atleast_2d(found.X)
+
+
+def _over(frame: Frame, y: Array) -> Array:
+    """Scaled violations (c,) of responses (m,), negative inside; equations within a thousandth."""
+    margins = frame.margins(y)
+    return np.where(frame.limits.equal, np.abs(margins) - 1e-3, -margins)
+
+
+def _pymoo() -> tuple[Any, Any, Any]:
+    try:
+        from pymoo.algorithms.moo.nsga2 import NSGA2
+        from pymoo.core.problem import Problem
+        from pymoo.optimize import minimize as optimize
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"Pareto fronts need pymoo ({error}); install it with: pip install 'sobofem[studies]'", name=error.name
+        ) from error
+    return NSGA2, Problem, optimize
+
+
+def _batched(model: Any) -> Callable[[Array], Array]:
+    """Responses (N, m) at points (N, n)."""
+    if hasattr(model, "predict"):
+        return lambda x: np.asarray(model.predict(x, jacobian=False)[0])
+    return lambda x: np.array([checked_evaluation(model, point, jacobian=False)[0] for point in x])

@@ -1,0 +1,80 @@
+"""Pictures of a search: how it converged by solves of the model, and fronts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+import numpy as np
+
+from coupling.optimize.pareto import Front
+from coupling.optimize.solution import Solution, Step
+
+FLOOR = 1e-12
+"""Smallest residual that is drawn."""
+
+
+def convergence_picture(solution: Solution, path: str | Path) -> None:
+    """Draw the objective, and residual and violation, of every solve by the model, to a PNG file.
+
+    Args:
+        solution: With at least one solve that has an answer.
+        path: Where to write it.
+
+    Raises:
+        ValueError: If no solve has an answer: there was nothing to do.
+    """
+    steps = [step for step in solution.path if not step.failure]
+    if not steps:
+        raise ValueError("there is no solve to draw: the archive held the optimum already")
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    number = [step.number for step in steps]
+    _by_guide(left, steps, [step.objective for step in steps])
+    left.set(xlabel="solves of the model", ylabel=solution.optimum.task.title, title="objective")
+    left.legend(fontsize="small")
+    right.semilogy(number, [max(step.optimality, FLOOR) for step in steps], "o-", label="residual", color="tab:blue")
+    if solution.optimum.task.at_most or solution.optimum.task.at_least:
+        violation = [max(step.violation, FLOOR) for step in steps]
+        right.semilogy(number, violation, "s--", label="violation", color="tab:red")
+    right.axhline(solution.optimum.tolerance, color="gray", linewidth=0.8, label="tolerance")
+    right.set(xlabel="solves of the model", ylabel="by the model", title="first-order conditions")
+    right.legend(fontsize="small")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def front_picture(front: Front, path: str | Path) -> None:
+    """Draw a front over its first two objectives, and what the model certified of it, to a PNG file."""
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    first, second = (front.responses.index(name) for name in front.objectives[:2])
+    rows = np.array(sorted(front.certificates), dtype=np.intp)
+    rest = np.setdiff1d(np.arange(len(front.x)), rows)
+    axes.plot(front.y[rest, first], front.y[rest, second], ".", color="tab:gray", label="by the surrogate")
+    for done, marker, label in ((True, "o", "certified by the model"), (False, "x", "by the model, not certified")):
+        own = [row for row in rows if front.certificates[row].certified is done]
+        if own:
+            axes.plot(front.y[own, first], front.y[own, second], marker, color="tab:blue", label=label)
+    axes.set(xlabel=front.objectives[0], ylabel=front.objectives[1])
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+
+
+def _by_guide(axes: object, steps: Sequence[Step], values: Sequence[float]) -> None:
+    """Points in the colour of the guide that proposed them; hollow where the search did not go on from there."""
+    axes.plot([step.number for step in steps], values, "-", color="lightgray", zorder=0)  # type: ignore[attr-defined]
+    for guide in dict.fromkeys(step.guide for step in steps):
+        own = [(step, value) for step, value in zip(steps, values, strict=True) if step.guide == guide]
+        colour = None
+        for accepted, face in ((True, None), (False, "white")):
+            pairs = [(step.number, value) for step, value in own if step.accepted is accepted]
+            if pairs:
+                label = guide if accepted or colour is None else None
+                (line,) = axes.plot(*zip(*pairs, strict=True), "o", color=colour, label=label)  # type: ignore[attr-defined]
+                colour = line.get_color()
+                if face:
+                    line.set_markerfacecolor(face)

@@ -1,0 +1,160 @@
+"""What an optimization answers: a point judged by a model, and how it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from coupling.contract import Array
+from coupling.dataset import Dataset
+from coupling.optimize.task import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    """A point, what a model says there, and how good it is by that model.
+
+    Attributes:
+        task: What was asked for.
+        parameters: Names of the n inputs.
+        responses: Names of the m outputs.
+        x: The point, (n,).
+        y: The model's responses there, (m,).
+        jacobian: Their derivatives there, (m, n).
+        violation: How far the point is from meeting every limit, to first order, as a share of the box; 0 inside.
+        optimality: Karush-Kuhn-Tucker residual: slope of the objective that no active limit or bound balances, as a
+            share of its usual slope; 0 where the first-order conditions of an optimum hold.
+        multipliers: What the objective loses per unit by which a limit is tightened, by the response's name.
+        tolerance: Violation and residual up to which the point counts as an optimum.
+        slope: The objective's usual slope, in its unit per width of the box: where a search began.
+        slopes: The same of each response that matters, by name.
+    """
+
+    task: Task
+    parameters: tuple[str, ...]
+    responses: tuple[str, ...]
+    x: Array
+    y: Array
+    jacobian: Array
+    violation: float
+    optimality: float
+    multipliers: Mapping[str, float]
+    tolerance: float
+    slope: float
+    slopes: Mapping[str, float]
+
+    @property
+    def feasible(self) -> bool:
+        """Whether every limit is met."""
+        return self.violation <= self.tolerance
+
+    @property
+    def certified(self) -> bool:
+        """Whether the model itself finds the point feasible, and the first-order conditions of an optimum met."""
+        return self.feasible and self.optimality <= self.tolerance
+
+    @property
+    def objective(self) -> float:
+        """The minimized response, or sum of responses."""
+        return sum(weight * float(self.y[self.responses.index(name)]) for name, weight in self.task.weights.items())
+
+    @property
+    def broken(self) -> str:
+        """The limits that the point does not meet, in words."""
+        y = dict(zip(self.responses, self.y.tolist(), strict=True))
+        over = [f"{name} is {y[name]:.6g}, at most {v:g}" for name, v in self.task.at_most.items() if y[name] > v]
+        under = [f"{name} is {y[name]:.6g}, at least {v:g}" for name, v in self.task.at_least.items() if y[name] < v]
+        return "; ".join(over + under)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One solve of the model on the way.
+
+    Attributes:
+        number: Of the solve, from 1.
+        x: Where, (n,).
+        y: Responses there (m,); NaN where the model has no answer.
+        objective: The objective there, NaN where there is none.
+        violation: As `Optimum.violation`; NaN.
+        optimality: As `Optimum.optimality`; NaN.
+        radius: Half the width of the trust region that the point is from, as a share of the box.
+        guide: What proposed the point: `start`, `quasi-Newton`, `Gaussian process`, ...
+        accepted: Whether the search went on from there.
+        failure: Why the model has no answer; empty where it has one.
+    """
+
+    number: int
+    x: Array
+    y: Array
+    objective: float
+    violation: float
+    optimality: float
+    radius: float
+    guide: str
+    accepted: bool
+    failure: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """The optimum with its certificate: what the model itself says of it, and at which cost it was found.
+
+    Attributes:
+        optimum: The best point found, by the model.
+        path: Every solve, in order.
+        archive: All samples: those that were given, and the new ones. The next search over the same model starts
+            from them.
+        message: How the search ended, in words.
+    """
+
+    optimum: Optimum
+    path: tuple[Step, ...]
+    archive: Dataset
+    message: str
+
+    @property
+    def certified(self) -> bool:
+        """Whether the model itself finds the point feasible and, to first order, optimal."""
+        return self.optimum.certified
+
+    @property
+    def solves(self) -> int:
+        """Solves of the model, failed ones included."""
+        return len(self.path)
+
+    @property
+    def x(self) -> Array:
+        """The point, (n,)."""
+        return self.optimum.x
+
+    @property
+    def objective(self) -> float:
+        """The objective there, by the model."""
+        return self.optimum.objective
+
+    def record(self) -> dict[str, Any]:
+        """The certificate as plain values, as for JSON: points and responses by name."""
+        best = self.optimum
+        return {
+            "objective": dict(best.task.weights),
+            "at_most": dict(best.task.at_most),
+            "at_least": dict(best.task.at_least),
+            "fixed": dict(best.task.fixed),
+            "x": dict(zip(best.parameters, best.x.tolist(), strict=True)),
+            "model": dict(zip(best.responses, best.y.tolist(), strict=True)),
+            "value": best.objective,
+            "violation": best.violation,
+            "optimality": best.optimality,
+            "multipliers": dict(best.multipliers),
+            "tolerance": best.tolerance,
+            "certified": best.certified,
+            "solves": self.solves,
+            "message": self.message,
+            "path": [
+                {"objective": s.objective, "violation": s.violation, "optimality": s.optimality, "guide": s.guide}
+                for s in self.path
+                if not s.failure
+            ],
+        }

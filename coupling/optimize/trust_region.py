@@ -1,0 +1,268 @@
+"""The search itself: a trust region about the best point, moved by solves of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from coupling.contract import Array
+from coupling.optimize.acceptance import Filter, Trial
+from coupling.optimize.frame import Frame
+from coupling.optimize.navigator import Navigator, Proposal
+from coupling.optimize.solution import Optimum, Step
+from coupling.samples import Failure, Sample
+
+SMALLEST = 1e-11
+"""Radius at which nothing more can be gained in double precision."""
+
+
+PENALTY = 10.0
+"""What a violation weighs against the objective where points are ranked; both are scaled."""
+
+REACH = 20.0
+"""Largest radius after a step that went as foretold, in lengths of that step."""
+
+
+COLD = 0.2
+"""Radius about a point of which nothing else is known."""
+
+PROBES, PROMISE = 2, 1e-3
+"""How often a certified optimum is doubted where a guide foretells a better one elsewhere, better by this share."""
+
+
+class TrustRegion:
+    """Minimizes by asking for solves and being told their answers.
+
+    A filter decides which points it goes on from, so that it ends at a point where the model itself says that the
+    first-order conditions hold, whatever the guides foretell: they agree with the model to first order at the center.
+
+    Args:
+        frame: The task in scaled units.
+        navigator: Proposes points.
+        samples: What is known: points (N, n), responses (N, m) and Jacobians (N, m, n).
+        starts: Where to begin (s, n); none where samples do.
+        spare: Where to try next while there is no answer at all (s, n).
+        tolerance: Violation and residual to reach.
+        solves: Most solves.
+        progress: Told about each.
+    """
+
+    def __init__(
+        self,
+        frame: Frame,
+        navigator: Navigator,
+        samples: tuple[Array, Array, Array],
+        starts: Array,
+        spare: Array,
+        *,
+        tolerance: float,
+        solves: int,
+        radius: float,
+        progress: Callable[[Step], None] | None = None,
+    ) -> None:
+        self.frame, self.navigator = frame, navigator
+        self.x, self.y, self.jacobian = (np.array(part) for part in samples)
+        self.tolerance, self.left, self.radius, self._progress = tolerance, solves, radius, progress
+        self.path: list[Step] = []
+        self.message = ""
+        self._waiting = [Proposal(x, frame.unit(x)[frame.free], "start") for x in starts]
+        self._spare = [Proposal(x, frame.unit(x)[frame.free], "start") for x in spare]
+        self._asked: list[Proposal] = []
+        self._filter = Filter()
+        self._center: int | None = None
+        self._best: int | None = None
+        self._probes = PROBES
+        self._outside = False  # the center has other values of fixed parameters
+        if not self._waiting:
+            self._settle()
+
+    @property
+    def optimum(self) -> Optimum:
+        """The point that the search stands at."""
+        assert self._center is not None
+        return self._judged(self._center)
+
+    @property
+    def best(self) -> Optimum:
+        """The best point that it came by: the one that it stands at, unless one before was certified and better."""
+        if self._best is None:
+            return self.optimum
+        before, now = self._judged(self._best), self.optimum
+        return now if now.certified and now.objective < before.objective else before
+
+    def _judged(self, i: int) -> Optimum:
+        return self.frame.judged(self.x[i], self.y[i], self.jacobian[i], self.tolerance)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is any point of the task with an answer."""
+        return self._center is not None and not self._outside
+
+    def ask(self, count: int = 1) -> Array:
+        """Points (k, n) to solve next, up to `count`; none at the end, and then `message` says why."""
+        count = min(count, self.left)
+        if self.begun and self.optimum.certified and not (count and self._doubts(count)):
+            self.message = "the model itself finds this point feasible and, to first order, optimal"
+            return np.zeros((0, len(self.frame.parameters)))
+        if not count:
+            self.message = "all solves are spent"
+        elif self._asked:
+            pass
+        elif self._waiting:
+            self._asked, self._waiting = self._waiting[:count], self._waiting[count:]
+        elif self._center is not None:
+            self._asked = self._proposed(count)
+        if count and not self._asked and not self.begun:
+            self._asked, self._spare = self._spare[:count], self._spare[count:]
+        return np.array([proposal.x for proposal in self._asked]).reshape(-1, len(self.frame.parameters))
+
+    def tell(self, records: Sequence[Sample | Failure]) -> None:
+        """The model's answers at the points that were asked for, in their order."""
+        asked, self._asked = self._asked, []
+        self.left -= len(records)
+        answered: list[tuple[Proposal, int]] = []
+        for proposal, record in zip(asked, records, strict=True):
+            if isinstance(record, Failure):
+                self._retreat(proposal)
+                continue
+            assert record.jacobian is not None
+            answered.append((proposal, len(self.x)))
+            self.x = np.vstack([self.x, record.x])
+            self.y = np.vstack([self.y, record.y])
+            self.jacobian = np.concatenate([self.jacobian, record.jacobian[None]])
+        if self.begun:
+            self._decide(answered)
+        elif not self._waiting and len(self.x):
+            self._settle()
+        rows = {id(proposal): i for proposal, i in answered}
+        for proposal, record in zip(asked, records, strict=True):
+            self._note(proposal, record, rows.get(id(proposal)))
+
+    def _settle(self) -> None:
+        """Begin at the best sample that is known."""
+        self.frame.calibrate(self.jacobian)
+        ranks = self._ranks()
+        self._center = int(np.argmin(ranks))
+        self._outside = not self.frame.on_task(self.x[self._center])
+        self._filter = Filter()
+
+    def _ranks(self) -> Array:
+        """Objective plus violation, weighed such that it would not pay: what a center is chosen by (N,)."""
+        frame = self.frame
+        outside = np.array([not frame.on_task(x) for x in self.x])
+        objective = np.array([frame.objective(y) for y in self.y])
+        violation = np.array([frame.excess(y) for y in self.y])
+        ranks = objective + PENALTY * violation
+        return ranks + np.where(outside, 1e6 + np.abs(ranks).max(), 0.0)
+
+    def _proposed(self, count: int) -> list[Proposal]:
+        """Points from ever smaller regions until a guide knows a better one."""
+        assert self._center is not None
+        i = self._center
+        while self.radius > SMALLEST and self.frame.size:
+            known = self.navigator.known(self.x, self.y, self.jacobian, i, self.radius)
+            found = self.navigator.proposals(known, self.y[i], count)
+            here = self.frame.excess(self.y[i])
+            better = [p for p in found if self._outside or p.gain > 0.0 or p.excess < here]
+            if better:
+                return better
+            self.radius *= 0.1
+        best = self.optimum
+        self.message = (
+            f"no point near meets the limits: {best.broken}"
+            if not best.feasible
+            else f"the accuracy of the model allows no further gain; residual {best.optimality:.1e}"
+        )
+        return []
+
+    def _doubts(self, count: int) -> bool:
+        """Whether a guide knows of a point that would be better than a certified one, and that is then asked for."""
+        i = self._center
+        assert i is not None
+        if not (self._probes and self.frame.size):
+            return False
+        known = self.navigator.known(self.x, self.y, self.jacobian, i, 1.0)
+        found = self.navigator.probes(known, self.y[i], count)
+        worth = max(PROMISE * abs(self.frame.objective(self.y[i])), self.tolerance)
+        self._asked = [proposal for proposal in found if proposal.gain > worth]
+        self._probes -= bool(self._asked)
+        if self._asked:
+            self._best = i
+        return bool(self._asked)
+
+    def _retreat(self, proposal: Proposal) -> None:
+        """Stay clear of a point where the model has no answer."""
+        if self._center is not None:
+            self.radius = min(self.radius, 0.5 * self._length(proposal))
+
+    def _decide(self, answered: list[tuple[Proposal, int]]) -> None:
+        """Go on from the best of the new samples that may be gone on from, and set the radius."""
+        for proposal, i in answered:
+            self.navigator.learn_from(proposal, self.jacobian[i])
+        trials = [(proposal, i, self._trial(proposal, i)) for proposal, i in answered]
+        good = [(proposal, i, trial) for proposal, i, trial in trials if self._accepts(proposal, i, trial)]
+        if not good:
+            if trials and not trials[0][0].probe:
+                self.radius = min(self.radius, 0.4 * self._length(trials[0][0]))
+            return
+        proposal, i, trial = min(good, key=lambda one: one[2].reached + PENALTY * one[2].left)
+        step = self._length(proposal)
+        if proposal.probe:
+            self._filter, self.radius = Filter(), COLD
+        elif trial.ratio < 0.1:
+            self.radius = min(self.radius, 0.4 * step)
+        elif trial.ratio > 0.7:
+            self.radius = min(1.0, max(2.0 * step, min(self.radius, REACH * step)))
+        if not (trial.for_objective or proposal.probe):
+            self._filter.add(trial.excess, trial.objective)
+        self._center = i
+
+    def _trial(self, proposal: Proposal, i: int) -> Trial:
+        frame, before, after = self.frame, self.y[self._center], self.y[i]
+        return Trial(
+            objective=frame.objective(before),
+            excess=frame.excess(before),
+            gain=proposal.gain,
+            foretold=proposal.excess,
+            reached=frame.objective(after),
+            left=frame.excess(after),
+            tolerance=self.tolerance,
+        )
+
+    def _accepts(self, proposal: Proposal, i: int, trial: Trial) -> bool:
+        if proposal.probe:  # it must beat a certified optimum
+            return trial.objective - trial.reached > max(PENALTY * trial.left, self.tolerance)
+        if trial.in_noise:
+            return self._residual(i) < self._residual(self._center)
+        return trial.accepted_by(self._filter)
+
+    def _length(self, proposal: Proposal) -> float:
+        """Of the step to a proposal, in the maximum norm."""
+        assert self._center is not None
+        here = self.frame.unit(self.x[self._center])[self.frame.free]
+        return float(np.abs(proposal.z - here).max(initial=0.0))
+
+    def _residual(self, i: int | None) -> float:
+        assert i is not None
+        found, violation = self.frame.balance(self.x[i], self.y[i], self.jacobian[i])
+        return max(found.residual, violation)
+
+    def _note(self, proposal: Proposal, record: Sample | Failure, i: int | None) -> None:
+        nan = float("nan")
+        judged = None if i is None else self._judged(i)
+        step = Step(
+            number=len(self.path) + 1,
+            x=record.x,
+            y=np.full(len(self.frame.responses), nan) if judged is None else judged.y,
+            objective=nan if judged is None else judged.objective,
+            violation=nan if judged is None else judged.violation,
+            optimality=nan if judged is None else judged.optimality,
+            radius=self.radius,
+            guide=proposal.guide,
+            accepted=i is not None and i == self._center,
+            failure=record.reason if isinstance(record, Failure) else "",
+        )
+        self.path.append(step)
+        if self._progress is not None:
+            self._progress(step)

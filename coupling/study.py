@@ -1,0 +1,201 @@
+"""A study: model, design, training and purposes in one file, carried out by `sobofem run`, resumed where it stopped.
+
+Each stage is a command that could be typed, on files in one folder; a study adds the order, and the memory of what was
+done with what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from coupling.contract import Model
+from coupling.design import Design, Grid, Recipe
+from coupling.loading import find, module_name
+from coupling.marginals import KINDS, Marginal
+from coupling.points import PointsFile
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a study keeps what it makes, and the model that it is about.
+
+    Attributes:
+        folder: The folder of everything.
+        model: The model as commands know it, `module:name` or `file.py:name`.
+    """
+
+    folder: Path
+    model: str
+
+    @property
+    def data(self) -> Path:
+        """Samples to learn from."""
+        return self.folder / "data.h5"
+
+    @property
+    def unseen(self) -> Path:
+        """Samples to judge by."""
+        return self.folder / "unseen.h5"
+
+    @property
+    def surrogate(self) -> Path:
+        """The surrogate."""
+        return self.folder / "surrogate.safetensors"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command of a study.
+
+    Attributes:
+        name: What messages call it.
+        words: The command, without `sobofem`.
+        reads: Files whose contents decide what comes out.
+        writes: Files or folders that are there when it is done.
+        resumes: Whether the command itself finds out what is left to do.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    reads: tuple[Path, ...] = ()
+    writes: tuple[Path, ...] = ()
+    resumes: bool = False
+
+
+class Purpose(Protocol):
+    """What a surrogate is made for: a frozen dataclass whose fields are the options of a command."""
+
+    @property
+    def name(self) -> str:
+        """What its files and messages are called; every purpose of a study has its own."""
+
+    def stage(self, files: Files) -> Stage:
+        """The command that serves it."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the surrogate is trained; by default as `surrogate.fit` does.
+
+    Attributes:
+        seed: Of all that is drawn.
+        samples: Use the first so many design rows; all by default.
+        descent: Train one perceptron by descent instead.
+        width: Units of its hidden layers; 48 where None.
+        depth: Number of its hidden layers; 3 where None.
+    """
+
+    seed: int = 0
+    samples: int | None = None
+    descent: bool = False
+    width: int | None = None
+    depth: int | None = None
+
+    def stage(self, files: Files) -> Stage:
+        """`sobofem train`."""
+        words = ["train", str(files.data), "--out", str(files.surrogate), "--seed", str(self.seed)]
+        words += ["--descent"] if self.descent else []
+        for option in ("samples", "width", "depth"):
+            value = getattr(self, option)
+            words += [] if value is None else [f"--{option}", str(value)]
+        return Stage("train", tuple(words), (files.data,), (files.surrogate,))
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is studied, and what for.
+
+    Attributes:
+        model: A function without arguments (or with `comm`) that makes the model; or its specification,
+            `package.module:name` or `path/file.py:name`.
+        design: Where to evaluate it.
+        unseen: Where to evaluate it for the report on the surrogate's errors; None for no report.
+        training: How the surrogate is trained.
+        purposes: What it is for.
+        ranks_per_solve: MPI ranks that solve one sample together.
+    """
+
+    model: Callable[..., Model] | str
+    design: Recipe
+    unseen: Recipe | None = None
+    training: Training = field(default_factory=Training)
+    purposes: Sequence[Purpose] = ()
+    ranks_per_solve: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be carried out, before the first solve."""
+        if not (callable(self.model) or (isinstance(self.model, str) and ":" in self.model)):
+            raise TypeError(f"model is {self.model!r}; expected a function that makes one, or `file.py:name`")
+        for name, recipe in (("design", self.design), ("unseen", self.unseen)):
+            if recipe is not None and not isinstance(recipe, Design | Grid | PointsFile):
+                raise TypeError(f"{name} is of type {type(recipe).__name__}; expected a Design, a Grid or a PointsFile")
+        if self.unseen is not None and self.unseen == self.design:
+            raise ValueError("unseen is the design that is learned from; give it another seed")
+        names = [purpose.name for purpose in self.purposes]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"purposes of one name would write the same files: {repeated}; give them names")
+
+    def stages(self, files: Files) -> Iterator[Stage]:
+        """All commands, in order."""
+        yield self._generation("generate", self.design, files, files.data)
+        if self.unseen is not None:
+            yield self._generation("generate unseen", self.unseen, files, files.unseen)
+        yield self.training.stage(files)
+        if self.unseen is not None:
+            report = files.folder / "report"
+            words = ("report", str(files.surrogate), str(files.unseen), "--out", str(report))
+            yield Stage("report", words, (files.surrogate, files.unseen), (report,))
+        for purpose in self.purposes:
+            yield purpose.stage(files)
+
+    def _generation(self, name: str, recipe: Recipe, files: Files, out: Path) -> Stage:
+        words = ["generate", files.model, "--out", str(out), *_where(recipe)]
+        words += ["--ranks-per-solve", str(self.ranks_per_solve)] if self.ranks_per_solve > 1 else []
+        return Stage(name, tuple(words), (), (out,), resumes=True)
+
+
+def load_study(path: Path) -> tuple[Study, str]:
+    """A study from its file, where it is called `study`, and the specification of its model.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no `study`, or a model that commands can't find by its name.
+        TypeError: If `study` is something else.
+    """
+    study = find(f"{path}:study")
+    if not isinstance(study, Study):
+        raise TypeError(f"study in {path} is of type {type(study).__name__}, expected coupling.study.Study")
+    return study, study.model if isinstance(study.model, str) else _specification(study.model, path)
+
+
+def _specification(factory: Callable[..., Any], path: Path) -> str:
+    """`file.py:name` or `module:name` of a function.
+
+    Raises:
+        ValueError: If it can't be found again by that.
+    """
+    name, module = getattr(factory, "__qualname__", ""), getattr(factory, "__module__", "")
+    if not name.isidentifier():
+        raise ValueError(f"the model of {path} is {factory!r}, which has no name; define it by `def` in the file")
+    return f"{path}:{name}" if module == module_name(path) else f"{module}:{name}"
+
+
+def _where(recipe: Recipe) -> list[str]:
+    """The options of `sobofem generate` that say where to evaluate."""
+    if isinstance(recipe, PointsFile):
+        return ["--points", str(recipe.path)]
+    assert isinstance(recipe, Design | Grid), "a study has refused others"
+    inputs = [word for name, how in recipe.marginals.items() for word in ("--input", f"{name}={said(how)}")]
+    if isinstance(recipe, Design):
+        return ["--design", recipe.kind, "--samples", str(recipe.samples), "--seed", str(recipe.seed), *inputs]
+    every = recipe.levels if isinstance(recipe.levels, dict) else {"": recipe.levels}
+    levels = [f"{name}={count}" if name else str(count) for name, count in every.items()]
+    return [word for level in levels for word in ("--levels", level)] + inputs
+
+
+def said(marginal: Marginal) -> str:
+    """A distribution as `--input` reads it, to the last digit."""
+    return f"{marginal.kind}:{marginal.centre!r},{marginal.spread!r}" if KINDS[marginal.kind] else marginal.kind

@@ -1,0 +1,223 @@
+"""First-order reliability: the most probable point of failure, on a surrogate, confirmed by the model behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from coupling.contract import Array, Model
+from coupling.uncertainty.estimate import shown
+from coupling.uncertainty.evaluation import Told, same_names, solved
+from coupling.uncertainty.joint import Inputs
+from coupling.uncertainty.limits import Limit, LimitState, limit_state
+from coupling.uncertainty.search import Nearest, nearest
+from coupling.uncertainty.truncated import probability_of
+
+CONFIRMED = 0.01
+"""Distance in standard normal space within which the trusted model must see its limit, and share of the index by which
+the point may lie aside of the model's normal. Both leave the index right to about as much."""
+
+STARTS = 6
+
+
+class NoDesignPoint(ArithmeticError):
+    """No point was found at which the limit is reached."""
+
+
+@dataclass(frozen=True, eq=False)
+class DesignPoint:
+    """The most probable point of failure.
+
+    Attributes:
+        limit: What counts as failure.
+        parameters: Names of the d uncertain inputs.
+        values: Their values at the point (d,), in physical units.
+        u: The point in standard normal space, (d,).
+        beta: Reliability index: its distance from the origin, negative where the medians have failed already.
+        error: Standard error of the index: what the surrogate's standard deviation there makes of it, or how far the
+            trusted model says that the limit still is.
+        importance: Share (d,) of each input in the squared index's direction; they add up to one.
+        confirmed: Whether the trusted model finds the point on its own limit and nearest; False where none was asked.
+        path: Index at each solve of the trusted model, by that solve's own value and gradient.
+        others: Further points of the limit that are locally nearest, (k, d), in standard normal space.
+    """
+
+    limit: Limit
+    parameters: tuple[str, ...]
+    values: Array
+    u: Array
+    beta: float
+    error: float
+    importance: Array
+    confirmed: bool
+    path: tuple[float, ...]
+    others: Array
+
+    @property
+    def probability(self) -> float:
+        """Probability of failure to first order: as if the limit were a plane."""
+        return float(probability_of(self.beta))
+
+    @property
+    def solves(self) -> int:
+        """Solves of the trusted model."""
+        return len(self.path)
+
+    def rows(self) -> list[list[str]]:
+        """The table: a heading, a row for each input, and the index."""
+        rows = zip(self.parameters, self.values, self.u, self.importance, strict=True)
+        body = [[name, f"{x:.5g}", f"{u:+.3f}", f"{share:.1%}"] for name, x, u, share in rows]
+        return [["input", "value", "standard normal", "importance"], *body, ["index", shown(self.beta, self.error)]]
+
+    def record(self) -> dict[str, object]:
+        """As plain values, for JSON."""
+        return {
+            "limit": str(self.limit),
+            "parameters": self.parameters,
+            "values": self.values.tolist(),
+            "u": self.u.tolist(),
+            "beta": self.beta,
+            "error": self.error,
+            "probability": self.probability,
+            "importance": self.importance.tolist(),
+            "confirmed": self.confirmed,
+            "solves": self.solves,
+        }
+
+
+def form(
+    surrogate: Model,
+    inputs: Inputs,
+    limit: Limit | str,
+    *,
+    seed: int = 0,
+    check: Model | None = None,
+    solves: int = 5,
+    told: Told | None = None,
+) -> DesignPoint:
+    """Find the most probable point of failure on a surrogate, and walk on to that of the model behind it.
+
+    Each solve, with its gradient, corrects the surrogate to first order at the last point, and the search goes on from
+    there, until the trusted model itself finds the point on its limit and nearest to the medians. Collective on the
+    communicator of `check`.
+
+    Args:
+        surrogate: Any model that is cheap.
+        inputs: How its inputs are distributed.
+        limit: What counts as failure, or its text: `stress > 235`.
+        seed: Of the points that the search starts from; the first is the medians.
+        check: The trusted model.
+        solves: Its evaluations that may be spent.
+        told: Called as solves proceed.
+
+    Raises:
+        NoDesignPoint: If no search reached the limit.
+        ValueError: If names or the limit are unknown, or no solve is allowed.
+        ArithmeticError: If the trusted model has no answer at the first point.
+    """
+    return verified(limit_state(surrogate, inputs, limit), seed=seed, check=check, solves=solves, told=told)[0]
+
+
+def verified(
+    state: LimitState, *, seed: int, check: Model | None, solves: int, told: Told | None = None
+) -> tuple[DesignPoint, LimitState]:
+    """The design point, and the limit state as solves corrected it."""
+    if solves < 1:
+        raise ValueError(f"solves is {solves}, expected at least 1")
+    points = local_points(state, seed)
+    point, others = points[0], np.array([p.u for p in points[1:]]).reshape(-1, len(points[0].u))
+    if check is None:
+        error = float(state.deviation(point.u[None])[0]) / float(np.linalg.norm(point.gradient))
+        return _record(state, point, error, False, (), others), state
+    same_names(state.model, check)
+    path: list[float] = []
+    while True:
+        answer = _asked(check, state, point.u, len(path), solves, told)
+        if answer is None:
+            return _record(state, point, float("nan"), False, tuple(path), others), state
+        margin, gradient = state.of(point.u[None], *answer)
+        slope = float(np.linalg.norm(gradient[0]))
+        normal = -gradient[0] / slope
+        path.append(float(point.u @ normal + margin[0] / slope))
+        off = abs(float(margin[0])) / slope
+        aside = float(np.linalg.norm(point.u - (point.u @ normal) * normal))
+        confirmed = off <= CONFIRMED and aside <= CONFIRMED * max(float(np.linalg.norm(point.u)), 1.0)
+        state = state.corrected(point.u, answer[0][0], answer[1][0])
+        if confirmed or len(path) == solves:
+            true = Nearest(point.u, float(margin[0]), gradient[0], True)
+            return _record(state, true, off, confirmed, tuple(path), others, path[-1]), state
+        point = _again(state, point)
+
+
+def local_points(state: LimitState, seed: int) -> list[Nearest]:
+    """Points of the limit that are locally nearest to the origin, the nearest first; from several starts.
+
+    Raises:
+        NoDesignPoint: If there is none.
+    """
+    d = len(state.inputs.uncertain)
+    rng = np.random.default_rng(seed)
+    directions = rng.standard_normal((STARTS - 1, d))
+    directions *= 3.0 / np.linalg.norm(directions, axis=1, keepdims=True)
+    ends = [nearest(state.at, start) for start in (np.zeros(d), *directions)]
+    found = sorted((end for end in ends if end.found), key=lambda end: float(np.linalg.norm(end.u)))
+    if not found:
+        best = min(ends, key=lambda end: abs(end.margin))
+        raise NoDesignPoint(
+            f"no point within {len(ends)} searches reaches {state.limit}: the nearest margin is {best.margin:.4g}; "
+            "failure is all but impossible, or certain, within the box"
+        )
+    kept: list[Nearest] = []
+    for end in found:
+        if all(np.linalg.norm(end.u - other.u) > 0.1 for other in kept):
+            kept.append(end)
+    return kept
+
+
+def _again(state: LimitState, point: Nearest) -> Nearest:
+    """The nearest point of the corrected limit state: from the last one, or from the medians."""
+    for start in (point.u, np.zeros_like(point.u)):
+        end = nearest(state.at, start)
+        if end.found:
+            return end
+    raise NoDesignPoint(f"corrected by the model, the surrogate never reaches {state.limit}; train it on more samples")
+
+
+def _asked(
+    check: Model, state: LimitState, u: Array, spent: int, solves: int, told: Told | None
+) -> tuple[Array, Array] | None:
+    """The trusted model's responses (1, m) and Jacobian (1, m, n); None where it has no answer, but had before."""
+    if told is not None:
+        told(spent, solves, f"solve {spent + 1} of at most {solves} at the design point of {state.limit}")
+    try:
+        found = solved(check, state.inputs.at(u))
+    except ArithmeticError as error:
+        if spent == 0:
+            raise ArithmeticError(f"the model has no answer at the surrogate's design point: {error}") from error
+        return None
+    return found.y, found.jacobian
+
+
+def _record(
+    state: LimitState,
+    point: Nearest,
+    error: float,
+    confirmed: bool,
+    path: tuple[float, ...],
+    others: Array,
+    beta: float | None = None,
+) -> DesignPoint:
+    inputs, normal = state.inputs, point.normal
+    return DesignPoint(
+        limit=state.limit,
+        parameters=inputs.uncertain,
+        values=inputs.at(point.u)[0, inputs.columns],
+        u=point.u,
+        beta=float(point.u @ normal) if beta is None else beta,
+        error=error,
+        importance=normal**2,
+        confirmed=confirmed,
+        path=path,
+        others=others,
+    )

@@ -1,0 +1,265 @@
+"""The probability of failure: sampled on a surrogate, corrected by solves of the model behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coupling.contract import Array, Model
+from coupling.uncertainty.clouds import Cloud, importance_cloud, subset_cloud
+from coupling.uncertainty.estimate import TWO_SIDED, standard_error
+from coupling.uncertainty.evaluation import Told, deviations, predictions, same_names, solved
+from coupling.uncertainty.form import DesignPoint, verified
+from coupling.uncertainty.joint import Inputs
+from coupling.uncertainty.limits import Limit, LimitState, limit_state
+from coupling.uncertainty.misjudged import Correction, Rows, corrected
+from coupling.uncertainty.truncated import index_of, probability_of
+
+AT_DESIGN_POINTS = 5
+"""Most solves that one design point may take."""
+
+FEWEST_SOLVES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class FailureProbability:
+    """The probability that at least one limit is passed.
+
+    Attributes:
+        limits: What counts as failure.
+        value: The probability.
+        sampling: Its standard error from the finite sample.
+        surrogate: Its standard error from the surrogate: half the width between its margins shifted by one standard
+            deviation either way, or what solves of the trusted model leave.
+        by_surrogate: What the surrogate says, right to first order at design points that solves confirmed.
+        method: How it was sampled.
+        points: The design point of each limit; none for subset simulation.
+        samples: Surrogate evaluations.
+        solves: Answers of the trusted model.
+        disagreements: How many of them contradicted the surrogate on failure.
+        failures: Why solves of the trusted model had no answer; the probability leaves them out.
+        outside: Probability that inputs had outside the box before their distributions were cut off: what happens
+            there is not part of the probability.
+    """
+
+    limits: tuple[Limit, ...]
+    value: float
+    sampling: float
+    surrogate: float
+    by_surrogate: float
+    method: str
+    points: tuple[DesignPoint, ...]
+    samples: int
+    solves: int
+    disagreements: int
+    failures: tuple[str, ...]
+    outside: float
+
+    @property
+    def error(self) -> float:
+        """Both standard errors together."""
+        return float(np.hypot(self.sampling, self.surrogate))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Ends of the 95 % interval, by the logarithm where the error is smaller than the probability."""
+        if 0.0 < self.error < self.value:
+            factor = float(np.exp(TWO_SIDED * self.error / self.value))
+            return self.value / factor, min(self.value * factor, 1.0)
+        return max(self.value - TWO_SIDED * self.error, 0.0), min(self.value + TWO_SIDED * self.error, 1.0)
+
+    @property
+    def beta(self) -> float:
+        """Generalized reliability index: that of a plane with the same probability."""
+        return index_of(min(max(self.value, 0.0), 1.0))
+
+    def rows(self) -> list[list[str]]:
+        """The table: a heading, and what is known."""
+        low, high = self.interval
+        body = [
+            ["failure", " or ".join(map(str, self.limits))],
+            ["probability", f"{self.value:.4g}, 95 %: {low:.3g} to {high:.3g}"],
+            ["standard error of sampling", f"{self.sampling:.2g}"],
+            ["standard error of the surrogate", f"{self.surrogate:.2g}"],
+            ["by the surrogate", f"{self.by_surrogate:.4g}"],
+            ["reliability index", f"{self.beta:.3f}"],
+            *([f"first order, {p.limit}", f"{p.probability:.4g}, index {p.beta:.3f}"] for p in self.points),
+            ["evaluations", f"{self.samples} of the surrogate, {self.solves} of the model"],
+            ["contradicted by the model", str(self.disagreements)],
+            ["cut off outside the box", f"{self.outside:.2g}"],
+        ]
+        return [["", self.method], *body]
+
+    def record(self) -> dict[str, object]:
+        """As plain values, for JSON."""
+        return {
+            "limits": [str(limit) for limit in self.limits],
+            "value": self.value,
+            "sampling": self.sampling,
+            "surrogate": self.surrogate,
+            "interval": self.interval,
+            "beta": self.beta,
+            "by_surrogate": self.by_surrogate,
+            "method": self.method,
+            "design_points": [point.record() for point in self.points],
+            "samples": self.samples,
+            "solves": self.solves,
+            "disagreements": self.disagreements,
+            "failures": self.failures,
+            "outside": self.outside,
+        }
+
+
+def failure_probability(
+    surrogate: Model,
+    inputs: Inputs,
+    limits: Limit | str | Sequence[Limit | str],
+    *,
+    method: str = "importance",
+    samples: int = 2**14,
+    seed: int = 0,
+    check: Model | None = None,
+    solves: int = 32,
+    told: Told | None = None,
+) -> FailureProbability:
+    """The probability that a limit is passed, or at least one of several.
+
+    The trusted model, where given, first confirms the design points (`form`), then judges points that are drawn where
+    the surrogate's sign is in doubt; what it contradicts corrects the probability without bias. Collective on its
+    communicator.
+
+    Args:
+        surrogate: Any model that is cheap.
+        inputs: How its inputs are distributed.
+        limits: What counts as failure: a limit, its text `stress > 235`, or several.
+        method: `importance`, sampling around the design points, which needs few samples and finds the failure that the
+            searches found; or `subset` simulation, which finds failure wherever it is, with a wider error.
+        samples: Points, in eight independent parts; of each level in subset simulation.
+        seed: Of all that is drawn.
+        check: The trusted model behind the surrogate.
+        solves: Its evaluations, those at the design points among them; at least eight more than these.
+        told: Called as solves proceed.
+
+    Raises:
+        NoDesignPoint: If no search reached a limit; subset simulation may still.
+        ValueError: If names, limits or the method are unknown, or there are too few samples or solves.
+        TypeError: If the surrogate knows no standard deviations.
+        ArithmeticError: If failure is too rare to sample, or no solve has an answer.
+    """
+    told_limits = [limits] if isinstance(limits, Limit | str) else list(limits)
+    states = [limit_state(surrogate, inputs, limit) for limit in told_limits]
+    _require(states, method, samples, solves if check is not None else None)
+    points: list[DesignPoint] = []
+    spent = 0
+    if method == "importance":
+        pairs = [verified(state, seed=seed, check=check, solves=AT_DESIGN_POINTS, told=told) for state in states]
+        points = [point for point, _ in pairs]
+        states = [replace(state, scale=_slope(state, point.u)) for point, state in pairs]
+        spent = sum(point.solves for point in points)
+    system = System(tuple(states))
+    cloud = _cloud(system, points, samples, seed)
+    by_surrogate = float(cloud.probabilities().mean())
+    deviation = system.deviations(cloud.u)
+    failures: list[str] = []
+    if check is None:
+        found = Correction(0.0, _between(cloud, deviation), 0, 0)
+    else:
+        same_names(surrogate, check)
+
+        def judge(rows: Rows) -> tuple[Rows, Array, NDArray[np.bool_]]:
+            answers = solved(check, inputs.at(cloud.u[rows]), told=told)
+            failures.extend(answers.failures)
+            return rows[answers.rows], system.trusted(answers.y), system.failed(answers.y)
+
+        found = corrected(cloud, deviation, judge, _left(solves, spent), seed)
+    return FailureProbability(
+        limits=tuple(state.limit for state in states),
+        value=min(max(by_surrogate + found.shift, 0.0), 1.0),
+        sampling=float(standard_error(cloud.probabilities())),
+        surrogate=found.error,
+        by_surrogate=by_surrogate,
+        method="importance sampling" if method == "importance" else "subset simulation",
+        points=tuple(points),
+        samples=len(cloud.u),
+        solves=spent + found.solves,
+        disagreements=found.disagreements,
+        failures=tuple(failures),
+        outside=inputs.outside,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """Limit states of one model, any of which may fail.
+
+    Attributes:
+        states: The limit states.
+    """
+
+    states: tuple[LimitState, ...]
+
+    def margins(self, u: Array) -> Array:
+        """Smallest margin (N,) at u (N, d), each over its scale."""
+        return self._each(u).min(axis=0)
+
+    def deviations(self, u: Array) -> Array:
+        """Standard deviations (N,) of the smallest margins."""
+        state = self.states[0]
+        sigma = deviations(state.model, state.inputs.at(u))[0]
+        each = np.array([sigma[:, state.index] / state.scale for state in self.states])
+        return each[self._each(u).argmin(axis=0), np.arange(len(u))]
+
+    def trusted(self, y: Array) -> Array:
+        """Smallest margin (N,) of responses (N, m) of the trusted model, each over its scale."""
+        each = np.array([state.limit.margin(y[:, state.index]) / state.scale for state in self.states])
+        return each.min(axis=0)
+
+    def failed(self, y: Array) -> NDArray[np.bool_]:
+        """Whether responses (N, m) of the trusted model are beyond a limit."""
+        return self.trusted(y) < 0.0
+
+    def _each(self, u: Array) -> Array:
+        state = self.states[0]
+        y = predictions(state.model, state.inputs.at(u), jacobian=False)[0]
+        return np.array([state.margins(u, y) / state.scale for state in self.states])
+
+
+def _require(states: list[LimitState], method: str, samples: int, solves: int | None) -> None:
+    if not states:
+        raise ValueError("there are no limits; expected at least one, such as 'stress > 235'")
+    if method not in ("importance", "subset"):
+        raise ValueError(f"no method is called {method!r}; there are importance and subset")
+    if samples < 1024:
+        raise ValueError(f"samples is {samples}, expected at least 1024")
+    if solves is not None:
+        _left(solves, 0 if method == "subset" else AT_DESIGN_POINTS * len(states))
+
+
+def _left(solves: int, spent: int) -> int:
+    if solves - spent < FEWEST_SOLVES:
+        raise ValueError(
+            f"solves is {solves}, of which {spent} may go to design points; expected at least {FEWEST_SOLVES} more"
+        )
+    return solves - spent
+
+
+def _cloud(system: System, points: list[DesignPoint], samples: int, seed: int) -> Cloud:
+    dimensions = len(system.states[0].inputs.uncertain)
+    if not points:
+        return subset_cloud(system.margins, dimensions, samples, seed)
+    centres = [centre for point in points for centre in (point.u, *point.others)]
+    shares = np.maximum(probability_of([np.linalg.norm(centre) for centre in centres]), 1e-300)
+    return importance_cloud(system.margins, centres, np.maximum(shares, 0.05 * shares.max()), samples, seed)
+
+
+def _slope(state: LimitState, u: Array) -> float:
+    return float(np.linalg.norm(state.at(u[None])[1][0]))
+
+
+def _between(cloud: Cloud, deviation: Array) -> float:
+    """Half the difference of the probabilities by margins shifted one standard deviation either way."""
+    worse, better = cloud.margin - deviation < 0.0, cloud.margin + deviation < 0.0
+    return float(0.5 * np.sum(cloud.weight * (worse & ~better)))

@@ -1,0 +1,175 @@
+"""What a surrogate got wrong where the trusted model was asked, and what that says about everywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from coupling.contract import Array, Model
+from coupling.uncertainty.estimate import TWO_SIDED, standard_error, student
+from coupling.uncertainty.evaluation import Told, predictions, same_names, solved
+from coupling.uncertainty.joint import Inputs, drawn
+
+FEWEST_SOLVES = 4
+NEARBY = 0.5
+"""Standard deviations of a response within which residuals speak for each other."""
+
+FAR = 0.05
+"""Weight of a residual from anywhere else, where one nearby has a weight of one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Residuals:
+    """Pairs of answers at K points drawn as the inputs are.
+
+    Attributes:
+        u: The points in standard normal space, (K, d).
+        x: The points in physical units, (K, n).
+        surrogate: The surrogate's responses (K, m).
+        model: The trusted model's responses (K, m).
+        surrogate_jacobian: The surrogate's Jacobians (K, m, n).
+        model_jacobian: The trusted model's Jacobians (K, m, n).
+        slopes: Derivatives (K, d) of the uncertain inputs by u.
+        columns: Where these inputs stand among all.
+        failures: Why other points had no answer.
+    """
+
+    u: Array
+    x: Array
+    surrogate: Array
+    model: Array
+    surrogate_jacobian: Array
+    model_jacobian: Array
+    slopes: Array
+    columns: list[int]
+    failures: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of points K."""
+        return len(self.model)
+
+    def mean(self) -> tuple[Array, Array]:
+        """Mean residual (m,) and its standard error."""
+        own, true = self._gradients()
+        return controlled(self.model - self.surrogate, true - own, self.u)
+
+    def of_variance(self, centre: Array, shift: Array) -> tuple[Array, Array]:
+        """What the residuals add to the surrogate's variance (m,) about a centre, and its standard error.
+
+        Args:
+            centre: Mean of the surrogate's responses (m,).
+            shift: Mean residual (m,).
+        """
+        own, true = self._gradients()
+        s, f = self.surrogate - centre, self.model - centre
+        values = f**2 - s**2 - 2.0 * shift * (f - s)
+        gradients = 2.0 * ((f - shift)[:, :, None] * true - (s - shift)[:, :, None] * own)
+        mean, error = controlled(values, gradients, self.u)
+        return mean + shift**2, error
+
+    def spread(self) -> Array:
+        """Standard deviation of the residuals (m,), at the upper end of its 95 % interval."""
+        residuals = self.model - self.surrogate
+        squares = (residuals - residuals.mean(axis=0)) ** 2
+        mean = squares.sum(axis=0) / (self.count - 1)
+        return np.sqrt(mean + TWO_SIDED * student(self.count) * squares.std(axis=0, ddof=1) / np.sqrt(self.count))
+
+    def applied(self, s: Array, rng: np.random.Generator) -> Array:
+        """What the model may say where the surrogate says s (N, m): a curve through the residuals, and their scatter.
+
+        Residuals are taken to depend on the surrogate's value alone, with a scatter like the one found.
+        """
+        which = rng.permutation(np.arange(len(s)) % self.count)
+        y = np.empty_like(s)
+        for i, (own, true) in enumerate(zip(self.surrogate.T, self.model.T, strict=True)):
+            curve = _smoothed(own, true - own)
+            scatter = (true - own - curve(own)) * np.sqrt(self.count / (self.count - 2.0))
+            y[:, i] = s[:, i] + curve(s[:, i]) + scatter[which]
+        return y
+
+    def local_error(self, at: Array) -> Array:
+        """Standard error (m, q) of the mean residual where the surrogate says the values `at` (m, q).
+
+        It rests on the solves within about half a standard deviation, on one at least: so little is known of a tail
+        that no solve is near.
+        """
+        residuals = self.model - self.surrogate
+        width = NEARBY * np.maximum(self.surrogate.std(axis=0, ddof=1), np.finfo(float).tiny)
+        distance = (self.surrogate.T[:, None] - at[:, :, None]) / width[:, None, None]
+        nearby = np.maximum(np.exp(-0.5 * distance**2).sum(axis=2), 1.0)
+        return residuals.std(axis=0, ddof=1)[:, None] / np.sqrt(nearby)
+
+    def resampled(self, rng: np.random.Generator) -> Residuals:
+        """A bootstrap sample of the values."""
+        rows = rng.integers(self.count, size=self.count)
+        return replace(self, surrogate=self.surrogate[rows], model=self.model[rows])
+
+    def _gradients(self) -> tuple[Array, Array]:
+        """Derivatives (K, m, d) by standard normal variables: the surrogate's and the model's."""
+        own, true = (
+            j[:, :, self.columns] * self.slopes[:, None] for j in (self.surrogate_jacobian, self.model_jacobian)
+        )
+        return own, true
+
+
+def residuals_of(
+    surrogate: Model, check: Model, inputs: Inputs, solves: int, seed: int, told: Told | None = None
+) -> Residuals:
+    """Ask the trusted model at points drawn as the inputs are: the same ones for the same seed.
+
+    Raises:
+        ValueError: If names differ, or fewer than four solves are allowed.
+        ArithmeticError: If fewer than four have an answer.
+    """
+    same_names(surrogate, check)
+    if solves < FEWEST_SOLVES:
+        raise ValueError(f"solves is {solves}, expected at least {FEWEST_SOLVES}, to know their scatter")
+    u = drawn(len(inputs.uncertain), solves, repeats=1, seed=seed + 1)[0]
+    found = solved(check, inputs.at(u), told=told)
+    if len(found.x) < FEWEST_SOLVES:
+        raise ArithmeticError(
+            f"{len(found.x)} of {solves} solves have an answer, too few to judge by ({found.failures[0]})"
+        )
+    s, ds = predictions(surrogate, found.x)
+    u = u[found.rows]
+    return Residuals(u, found.x, s, found.y, ds, found.jacobian, inputs.slopes(u), inputs.columns, found.failures)
+
+
+def controlled(values: Array, gradients: Array, u: Array) -> tuple[Array, Array]:
+    """Means (m,) over K points, and standard errors, with what derivatives explain taken out of these.
+
+    The mean gradient of a function of standard normal variables is its best linear approximation (Stein, 1981), and
+    that has a mean of zero: subtracted from each value, with the gradient averaged over the other points, it leaves the
+    mean unbiased. Per response the narrower of both bars counts, with the mean that belongs to it.
+
+    Args:
+        values: (K, m).
+        gradients: By the standard normal variables, (K, m, d).
+        u: The points, (K, d).
+    """
+    others = (gradients.sum(axis=0) - gradients) / (len(u) - 1)
+    explained = values - np.einsum("kmd,kd->km", others, u)
+    both = np.stack([values, explained])
+    errors = np.stack([standard_error(part) for part in both])
+    which = np.argmin(errors, axis=0)[None]
+    return tuple(np.take_along_axis(part, which, axis=0)[0] for part in (both.mean(axis=1), errors))  # type: ignore[return-value]
+
+
+def _smoothed(s: Array, r: Array) -> Callable[[Array], Array]:
+    """Residuals r (K,) as a function of the surrogate's value s (K,): at each value a line through those nearby.
+
+    Far ones count a little, so that there is a line where none is near.
+    """
+    grid = np.linspace(s.min(), s.max(), 65)
+    width = NEARBY * max(float(s.std(ddof=1)), np.finfo(float).tiny)
+    weight = FAR + np.exp(-0.5 * ((s - grid[:, None]) / width) ** 2)
+    weight /= weight.sum(axis=1, keepdims=True)
+    middle, mean = weight @ s, weight @ r
+    around = s - middle[:, None]
+    spread = np.sum(weight * around**2, axis=1)
+    slope = np.sum(weight * around * r, axis=1) / np.maximum(spread, np.finfo(float).tiny)
+    curve = mean + slope * (grid - middle)
+    return lambda values: np.interp(values, grid, curve)

@@ -1,0 +1,93 @@
+"""Closed-form models to optimize, which count how often they are evaluated."""
+
+import numpy as np
+
+
+class NoAnswer(ArithmeticError):
+    """A sample without an answer, as `fem.NotConverged` is: known by its attributes alone."""
+
+    load_factor = 0.5
+
+    @property
+    def reason(self):
+        return str(self)
+
+
+class Counted:
+    """A model by formulas that each give a value and its gradient."""
+
+    units = {}  # noqa: RUF012
+    digest = "formulas"
+
+    def __init__(self, parameters, bounds, fails=lambda x: False, **formulas):
+        self.parameters, self.responses = tuple(parameters), tuple(formulas)
+        self.bounds = np.array(bounds, dtype=float)
+        self.formulas, self.fails = formulas, fails
+        self.calls = []
+
+    def evaluate(self, x, *, jacobian=True):
+        x = np.array(x, dtype=float)
+        self.calls.append(x)
+        if self.fails(x):
+            raise NoAnswer("no equilibrium")
+        pairs = [formula(x) for formula in self.formulas.values()]
+        y = np.array([value for value, _ in pairs], dtype=float)
+        return y, np.array([slope for _, slope in pairs], dtype=float) if jacobian else None
+
+
+def beam(bias=1.0, **options):
+    """A cantilever of rectangular section: the lightest one that carries a stress, in closed form.
+
+    Weight w h, stress 1 / (w h²): at a stress of s the weight is 1 / (s h), least for the greatest height.
+    """
+    return Counted(
+        ("width", "height", "idle"),
+        [[0.1, 2.0], [0.5, 3.0], [0.0, 1.0]],
+        weight=lambda x: (x[0] * x[1], [x[1], x[0], 0.0]),
+        stress=lambda x: (
+            bias / (x[0] * x[1] ** 2),
+            [-bias / (x[0] ** 2 * x[1] ** 2), -2 * bias / (x[0] * x[1] ** 3), 0.0],
+        ),
+        slenderness=lambda x: (x[1] / x[0], [-x[1] / x[0] ** 2, 1 / x[0], 0.0]),
+        **options,
+    )
+
+
+def valley(n=2, **options):
+    """Rosenbrock's curved valley in n inputs; its optimum is at one."""
+
+    def height(x):
+        gap = x[1:] - x[:-1] ** 2
+        slope = np.zeros(n)
+        slope[1:] += 200.0 * gap
+        slope[:-1] += -400.0 * x[:-1] * gap - 2.0 * (1.0 - x[:-1])
+        return (100.0 * gap**2 + (1.0 - x[:-1]) ** 2).sum(), slope
+
+    return Counted([f"x{i}" for i in range(n)], [[-1.5, 2.0]] * n, height=height, **options)
+
+
+def hock_schittkowski_71(**options):
+    """The 71st problem of Hock and Schittkowski (1981): an inequality and an equation."""
+    return Counted(
+        ("a", "b", "c", "d"),
+        [[1.0, 5.0]] * 4,
+        cost=lambda x: (
+            x[0] * x[3] * x[:3].sum() + x[2],
+            [x[3] * (x[:3].sum() + x[0]), x[0] * x[3], x[0] * x[3] + 1.0, x[0] * x[:3].sum()],
+        ),
+        product=lambda x: (x.prod(), x.prod() / x),
+        squares=lambda x: (x @ x, 2.0 * x),
+        **options,
+    )
+
+
+def formula(objective, limited=lambda x: (0.0, [0.0, 0.0]), **options):
+    """Two inputs in the unit box, an objective and a limited response."""
+    return Counted(("a", "b"), [[0.0, 1.0]] * 2, objective=objective, limited=limited, **options)
+
+
+def bowl(a, b, *, offset=0.0, width=1.0):
+    return lambda x: (
+        offset + (x[0] - a) ** 2 + width * (x[1] - b) ** 2,
+        [2 * (x[0] - a), 2 * width * (x[1] - b)],
+    )

@@ -1,0 +1,97 @@
+"""Every solve is kept: in memory for the next search, and on disk where a path is given."""
+
+import numpy as np
+from optimize_cases import beam, valley
+import pytest
+
+from coupling import Dataset, Description, jobs
+from coupling.optimize import Task, minimize
+
+LIMITED = Task("weight", at_most={"stress": 1.0, "slenderness": 4.0})
+
+
+def test_every_solve_is_on_disk_before_the_next_begins(tmp_path):
+    path, seen = tmp_path / "beam.h5", []
+    minimize(beam(), LIMITED, path=path, progress=lambda step: seen.append(len(Dataset.open(path))))
+    assert seen == list(range(1, len(seen) + 1))
+
+
+def test_a_search_that_dies_goes_on_from_its_solves(tmp_path):
+    path, dying, whole = tmp_path / "beam.h5", beam(), beam()
+    dying.fails = lambda x: 1 / 0 if len(dying.calls) > 4 else False
+    with pytest.raises(ZeroDivisionError):
+        minimize(dying, LIMITED, path=path)
+    assert len(Dataset.open(path)) == 4
+    minimize(whole, LIMITED)
+    again = beam()
+    solution = minimize(again, LIMITED, path=path)
+    assert solution.certified
+    assert len(again.calls) <= len(whole.calls) - 2
+    assert len(Dataset.open(path)) == 4 + len(again.calls) == len(solution.archive)
+
+
+def test_failures_are_kept_with_their_reason(tmp_path):
+    path = tmp_path / "beam.h5"
+    minimize(beam(fails=lambda x: x[0] > 1.0), LIMITED, start=[1.9, 1.0, 0.5], path=path)
+    data = Dataset.open(path)
+    assert {failure.reason for failure in data.failures} == {"no equilibrium"}
+    assert data.failures[0].x == pytest.approx([1.9, 1.0, 0.5])
+    assert len(data.design) == len(data) + len(data.failures)
+
+
+def test_given_samples_and_those_on_disk_are_joined(tmp_path):
+    first, second = beam(), beam()
+    given = minimize(first, Task("weight", {"stress": 1.0})).archive
+    path = tmp_path / "beam.h5"
+    stored = minimize(second, Task("weight", {"stress": 2.0}), path=path).archive
+    joined = minimize(beam(), LIMITED, path=path, archive=given).archive
+    points = {x.tobytes() for x in joined.x}
+    assert {x.tobytes() for x in given.x} | {x.tobytes() for x in stored.x} <= points
+    assert len(points) == len(joined)
+
+
+def test_samples_of_another_model_are_refused_by_name(tmp_path):
+    path = tmp_path / "valley.h5"
+    minimize(valley(), Task("height"), solves=2, path=path)
+    with pytest.raises(ValueError, match="of another model: parameters was"):
+        minimize(beam(), LIMITED, path=path)
+    other = beam()
+    other.digest = "changed"
+    archive = minimize(beam(), LIMITED).archive
+    with pytest.raises(ValueError, match="problem definition"):
+        minimize(other, LIMITED, archive=archive)
+
+
+def test_samples_without_jacobians_are_refused():
+    x = np.random.default_rng(0).uniform(0.5, 1.0, (4, 3))
+    model = beam()
+    description = Description("Counted", model.parameters, model.responses, model.bounds, {}, model.digest)
+    data = Dataset.from_arrays(x, np.array([model.evaluate(point)[0] for point in x]), description=description)
+    with pytest.raises(ValueError, match="have no Jacobians"):
+        minimize(model, LIMITED, archive=data)
+
+
+def test_a_path_in_no_folder_is_refused_before_any_solve(tmp_path):
+    model = beam()
+    with pytest.raises(FileNotFoundError, match="make it first"):
+        minimize(model, LIMITED, path=tmp_path / "nowhere" / "beam.h5")
+    assert not model.calls
+
+
+def test_a_dataset_that_another_job_works_on_is_left_alone(tmp_path):
+    path = tmp_path / "beam.h5"
+    with jobs.shared_state(path):
+        job = jobs.alive(path, 1)
+        job.__enter__()
+    with pytest.raises(BlockingIOError, match="another job is at work"):
+        minimize(beam(), LIMITED, path=path)
+    job.__exit__(None, None, None)
+    assert minimize(beam(), LIMITED, path=path).certified
+    assert not path.with_name("beam.h5.parts").exists()
+
+
+def test_a_grown_dataset_trains_a_surrogate(tmp_path):
+    surrogate = pytest.importorskip("surrogate")
+    data = minimize(beam(), LIMITED, starts=6).archive
+    fitted = surrogate.train(data, optimizers=(surrogate.LBFGS(iterations=20),))
+    assert fitted.parameters == data.parameters

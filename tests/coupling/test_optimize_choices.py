@@ -1,0 +1,124 @@
+"""Discrete parameters against enumeration by hand, and fronts against closed forms."""
+
+import itertools
+
+import numpy as np
+from optimize_cases import Counted, beam
+import pytest
+
+from coupling.optimize import Task, minimize, pareto
+
+
+def layered(**options):
+    """A plate of some layers, whole numbers: cost layers · (1 + t²), stiffness layers · t, and a rib."""
+    return Counted(
+        ("layers", "thickness", "rib"),
+        [[1.0, 5.0], [0.1, 4.0], [0.0, 2.0]],
+        cost=lambda x: (
+            x[0] * (1 + x[1] ** 2) + (x[2] - 1.0) ** 2,
+            [1 + x[1] ** 2, 2 * x[0] * x[1], 2 * (x[2] - 1.0)],
+        ),
+        stiffness=lambda x: (x[0] * x[1] + 0.1 * x[2], [x[1], x[0], 0.1]),
+        **options,
+    )
+
+
+STIFF = Task("cost", at_least={"stiffness": 3.4}, discrete={"layers": (1, 2, 3, 4, 5)})
+
+
+def test_the_best_of_all_values_is_found_and_the_model_solved_at_values_only():
+    model = layered()
+    solution = minimize(model, STIFF)
+    by_hand = [
+        minimize(layered(), Task("cost", at_least={"stiffness": 3.4}, fixed={"layers": k})).objective
+        for k in range(1, 6)
+    ]
+    assert solution.certified
+    assert solution.objective == pytest.approx(min(by_hand), rel=1e-6)
+    assert solution.x[0] == 1 + np.argmin(by_hand)
+    assert {x[0] for x in model.calls} <= {1.0, 2.0, 3.0, 4.0, 5.0}
+
+
+def test_values_without_promise_cost_nothing():
+    model = layered()
+    solution = minimize(model, STIFF)
+    assert "left out, which the guide foretells to be worse" in solution.message
+    assert len({x[0] for x in model.calls}) < 5
+
+
+def test_combinations_of_two_discrete_parameters():
+    task = Task("cost", at_least={"stiffness": 3.4}, discrete={"layers": (2, 3), "rib": (0.0, 1.5)})
+    solution = minimize(layered(), task)
+    by_hand = {
+        (k, rib): minimize(
+            layered(), Task("cost", at_least={"stiffness": 3.4}, fixed={"layers": k, "rib": rib})
+        ).objective
+        for k, rib in itertools.product((2, 3), (0.0, 1.5))
+    }
+    assert solution.objective == pytest.approx(min(by_hand.values()), rel=1e-6)
+    assert tuple(solution.x[[0, 2]]) == min(by_hand, key=by_hand.get)
+
+
+def test_a_value_where_the_model_has_no_answer_is_passed_over():
+    solution = minimize(layered(fails=lambda x: x[0] == 3.0), STIFF)
+    assert solution.certified and solution.x[0] != 3.0
+
+
+def test_discrete_parameters_alone_are_enumerated():
+    values = {"layers": (1, 2), "thickness": (1.0, 2.0), "rib": (0.0, 1.0)}
+    solution = minimize(layered(), Task("cost", at_least={"stiffness": 1.9}, discrete=values))
+    assert solution.certified
+    assert tuple(solution.x) == (2.0, 1.0, 1.0)
+
+
+def test_too_many_combinations_are_refused():
+    values = tuple(np.linspace(0.1, 2.0, 40))
+    with pytest.raises(ValueError, match="1600 combinations"):
+        minimize(layered(), Task("cost", discrete={"thickness": values, "rib": values}))
+
+
+def test_a_front_is_that_of_the_closed_form_and_the_model_certifies_it():
+    """Weight w h against stress 1 / (w h²): on the front the width is least, 0.1, or the height is greatest, 3."""
+    pytest.importorskip("pymoo")
+    front = pareto(
+        beam(), ("weight", "stress"), fixed={"idle": 0.0}, at_most={"stress": 4.0}, points=24, generations=60
+    )
+    assert len(front.x) > 10
+    assert (np.diff(front.y[:, 0]) >= 0.0).all() and (np.diff(front.y[:, 1]) <= 0.0).all()
+    weight, stress = front.y[:, 0], front.y[:, 1]
+    assert stress == pytest.approx(np.where(weight < 0.3, 0.1 / weight**2, 1 / (3 * weight)), rel=1e-5)
+    model = beam(bias=1.1)
+    certified = front.certify(model, [2, 8])
+    for row in (2, 8):
+        weight, stress = certified.y[row, :2]
+        assert certified.certificates[row].certified
+        assert stress == pytest.approx(1.1 * (0.1 / weight**2 if weight < 0.3 else 1 / (3 * weight)), rel=1e-5)
+    assert len(model.calls) == len(certified.archive)
+    assert not front.certificates
+
+
+def test_a_maximized_objective_is_maximized():
+    pytest.importorskip("pymoo")
+    front = pareto(
+        beam(), ("weight", "slenderness"), maximized=("slenderness",), fixed={"idle": 0.0}, points=16, generations=40
+    )
+    assert front.y[:, 2].max() == pytest.approx(30.0, rel=0.01)
+    certified = front.certify(beam(), [3])
+    assert certified.certificates[3].certified
+    assert certified.y[3, 2] >= front.y[3, 2] - 1e-4
+
+
+@pytest.mark.parametrize(
+    ("objectives", "options", "message"),
+    [
+        (("weight",), {}, "at least two"),
+        (("weight", "weight"), {}, "each named once"),
+        (("weight", "stress"), {"maximized": ("slenderness",)}, "maximized of them"),
+        (("weight", "strain"), {}, "unknown response 'strain'"),
+        (("weight", "stress"), {"at_most": {"weight": 0.06, "stress": 0.01}}, "no point that meets the limits"),
+    ],
+)
+def test_a_front_that_makes_no_sense_is_refused(objectives, options, message):
+    pytest.importorskip("pymoo")
+    with pytest.raises(ValueError, match=message):
+        pareto(beam(), objectives, points=8, generations=5, **options)

@@ -1,0 +1,119 @@
+"""`sobofem optimize`: cold, from samples, with a surrogate, and refused."""
+
+import json
+
+import pytest
+
+from coupling import Dataset
+
+MODEL = "sketches.py:shaft"
+SKETCH = """
+import numpy as np
+
+class Shaft:
+    parameters, responses = ("width", "height"), ("weight", "stress")
+    bounds = np.array([[0.1, 2.0], [0.5, 3.0]])
+    units = {"weight": "kg"}
+
+    def evaluate(self, x, *, jacobian=True):
+        w, h = x
+        y = np.array([w * h, 1 / (w * h**2)])
+        return y, np.array([[h, w], [-1 / (w * h) ** 2, -2 / (w * h**3)]]) if jacobian else None
+
+shaft = Shaft()
+"""
+
+
+@pytest.fixture
+def sketch(tmp_path, monkeypatch):
+    (tmp_path / "sketches.py").write_text(SKETCH)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_cold_with_data_certificate_and_picture(here, sketch):
+    wanted = ("optimize", MODEL, "--minimize", "weight", "--at-most", "stress=0.5", "--data", "shaft.h5")
+    code, told, errors = here(*wanted, "--out", "best.json", "--picture", "best.png")
+    assert code == 0
+    assert "Certified: the model itself finds this point feasible" in told
+    record = json.loads((sketch / "best.json").read_text())
+    assert record["certified"] and record["optimality"] <= 1e-6
+    assert record["value"] == pytest.approx(1 / (0.5 * 3.0), rel=1e-6)
+    assert record["x"]["height"] == pytest.approx(3.0)
+    assert record["solves"] == len(Dataset.open("shaft.h5")) == errors.count("solve ")
+    assert (sketch / "best.png").stat().st_size > 1000
+    code, told, errors = here(*wanted)
+    assert code == 0 and "after 0 solves" in told and "solve 1" not in errors
+
+
+def test_a_sum_with_a_start_and_a_fixed_parameter(here, sketch):
+    code, told, _ = here(
+        "optimize", MODEL, "--minimize", "weight", "--maximize", "stress=0.01", "--fix", "height=2",
+        "--at-most", "stress=1", "--start", "width=1.5", "--out", "best.json",
+    )  # fmt: skip
+    assert code == 0
+    record = json.loads((sketch / "best.json").read_text())
+    assert record["objective"] == {"weight": 1.0, "stress": -0.01}
+    assert record["value"] == pytest.approx(0.5 - 0.01, rel=1e-6)
+    assert "2 (fixed)" in told and "kg" in told
+
+
+def test_discrete_values(here, sketch):
+    code, told, _ = here(
+        "optimize", MODEL, "--minimize", "weight", "--at-most", "stress=1", "--one-of", "height=1,2,2.5"
+    )
+    assert code == 0
+    assert "best of" in told and "2.5" in told
+
+
+def test_exit_code_1_and_advice_where_nothing_is_certified(here, sketch):
+    wanted = ("optimize", MODEL, "--minimize", "weight", "--at-most", "stress=0.5")
+    code, told, _ = here(*wanted, "--solves", "2")
+    assert code == 1
+    assert "Not certified after 2 solves: all solves are spent" in told
+    code, told, _ = here(*wanted, "--at-most", "weight=0.1")
+    assert code == 1
+    assert "no point near meets the limits" in told and "Relax a limit" in told
+
+
+def test_a_surrogate_guides_and_a_front_is_certified(here, sketch):
+    pytest.importorskip("pymoo")
+    surrogate = pytest.importorskip("surrogate")
+    assert here("generate", MODEL, "--samples", "12", "--seed", "1", "--out", "data.h5")[0] == 0
+    fitted = surrogate.train(Dataset.open("data.h5"), optimizers=(surrogate.LBFGS(iterations=60),))
+    fitted.save("shaft.safetensors")
+    code, told, _ = here(
+        "optimize", MODEL, "--surrogate", "shaft.safetensors", "--minimize", "weight", "--at-most", "stress=0.5"
+    )
+    assert code == 0 and "Certified" in told
+    code, told, _ = here(
+        "optimize", MODEL, "--surrogate", "shaft.safetensors", "--minimize", "weight", "--minimize", "stress",
+        "--pareto", "3", "--picture", "front.png", "--data", "data.h5",
+    )  # fmt: skip
+    assert code == 0
+    assert "3 of 3 points certified by the model" in told
+    assert (sketch / "front.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "name a response: --minimize mass"),
+        (("--minimize", "wait"), "unknown response 'wait'"),
+        (("--minimize", "weight", "--at-most", "stress"), "write NAME=VALUE"),
+        (("--minimize", "weight", "--one-of", "height=a"), "write NAME=A,B,C"),
+        (("--minimize", "weight", "--out", "no/best.json"), "make it first"),
+        (("--minimize", "weight", "--start", "depth=1"), "start names 'depth'"),
+        (("--minimize", "weight", "--minimize", "stress", "--pareto", "3"), "give --surrogate, or --data"),
+        (("--minimize", "weight", "--tolerance", "0"), "tolerance is 0"),
+    ],
+)
+def test_mistakes_end_with_a_sentence(here, sketch, words, message):
+    code, _, errors = here("optimize", MODEL, *words)
+    assert code == 2
+    assert message in errors
+
+
+def test_a_surrogate_in_place_of_the_model_is_explained(here, sketch):
+    code, _, errors = here("optimize", "shaft.safetensors", "--minimize", "weight")
+    assert code == 2 and "--surrogate shaft.safetensors" in errors

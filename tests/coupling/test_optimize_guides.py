@@ -1,0 +1,130 @@
+"""What guides foretell: exact where it can be, and agreeing with the model where the search stands."""
+
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime
+
+from coupling.optimize.guides.base import Known, corrected
+from coupling.optimize.guides.evidence import Evidence
+from coupling.optimize.guides.expanded import Expanded
+from coupling.optimize.guides.kriging import GaussianProcess
+from coupling.optimize.guides.quasi_newton import Positive, Secant
+from coupling.optimize.optimality import balance
+
+ROOT = np.random.default_rng(0).normal(size=(3, 3))
+HESSIAN = ROOT @ ROOT.T + np.eye(3)
+
+
+def quadratic(z):
+    return 0.5 * z @ HESSIAN @ z - z.sum(), HESSIAN @ z - 1.0
+
+
+def wavy(z):
+    return np.sin(2 * z[0] + z[1]) + z[2] ** 3, np.array([2.0, 1.0, 0.0]) * np.cos(2 * z[0] + z[1]) + [
+        0,
+        0,
+        3 * z[2] ** 2,
+    ]
+
+
+def known(function, count, *, seed=1, weight=1.0, close=1.0):
+    z = 0.5 + close * (np.random.default_rng(seed).uniform(size=(count, 3)) - 0.5)
+    pairs = [function(point) for point in z]
+    y = np.array([[value] for value, _ in pairs])
+    slopes = np.array([[slope] for _, slope in pairs])
+    return Known(z, y - y[0], slopes, 0, 0.2, np.array([weight]), z, np.arange(3))
+
+
+def test_the_gradient_of_the_evidence_is_that_of_differences():
+    samples = known(wavy, 6)
+    evidence = Evidence(samples.z - 0.5, samples.y[:, 0], samples.slopes[:, 0])
+    theta = evidence.start + np.array([0.2, -0.3, 0.1])
+    found = [(evidence(theta + h)[0] - evidence(theta - h)[0]) / 2e-3 for h in 1e-3 * np.eye(3)]
+    assert evidence(theta)[1] == pytest.approx(found, rel=1e-4, abs=1e-3)
+
+
+def test_a_process_interpolates_values_and_slopes():
+    samples = known(wavy, 8)
+    predict = GaussianProcess().learn(samples)
+    for z, y, slopes in zip(samples.z, samples.y, samples.slopes, strict=True):
+        value, slope = predict(z)
+        assert value == pytest.approx(y, abs=1e-4)
+        assert slope == pytest.approx(slopes, abs=1e-3)
+
+
+def test_a_process_learns_which_inputs_matter_and_foretells_between_samples():
+    predict, z = GaussianProcess().learn(known(wavy, 14)), np.array([0.45, 0.55, 0.4])
+    origin = known(wavy, 14).z[0]
+    assert predict(z)[0] == pytest.approx([wavy(z)[0] - wavy(origin)[0]], abs=5e-3)
+
+
+def test_slopes_of_a_process_are_those_of_its_values():
+    predict, z = GaussianProcess().learn(known(wavy, 5)), np.array([0.3, 0.6, 0.7])
+    assert predict(z)[1][0] == pytest.approx(approx_fprime(z, lambda z: predict(z)[0][0], 1e-6), abs=1e-5)
+
+
+@pytest.mark.parametrize("guide", [GaussianProcess(), Positive(), Secant(), Expanded(GaussianProcess())])
+def test_corrected_guides_agree_with_the_center_to_first_order(guide):
+    samples = known(wavy, 4)
+    value, slopes = corrected(guide.learn(samples), samples)(samples.here)
+    assert value == pytest.approx(samples.y[0], abs=1e-14)
+    assert slopes == pytest.approx(samples.slopes[0], abs=1e-12)
+
+
+def test_secants_of_a_quadratic_are_exact_after_as_many_steps_as_inputs():
+    samples, z = known(quadratic, 4), np.array([0.9, 0.1, 0.4])
+    value, slope = Secant().learn(samples)(z)
+    truth = quadratic(z)
+    assert value == pytest.approx([truth[0] - quadratic(samples.here)[0]], rel=1e-9)
+    assert slope[0] == pytest.approx(truth[1], rel=1e-9)
+
+
+@pytest.mark.parametrize("weight", [1.0, -1.0])
+def test_positive_expansions_are_convex_where_the_objective_is_not(weight):
+    samples = known(wavy, 7, weight=weight)
+    predict = Positive().learn(samples)
+    hessian = np.array([predict(samples.here + e)[1][0] - predict(samples.here)[1][0] for e in np.eye(3)])
+    assert np.linalg.eigvalsh(weight * hessian).min() > 0.0
+
+
+def test_an_expansion_knows_curvature_that_a_process_on_near_samples_has_no_digits_for():
+    samples = known(wavy, 5, close=1e-4)
+    z = samples.here + 1e-4
+    truth = wavy(z)[1] - wavy(samples.here)[1]
+    found = Expanded(GaussianProcess()).learn(samples)(z)[1][0] - samples.slopes[0, 0]
+    assert found == pytest.approx(truth, rel=1e-2, abs=1e-6)
+
+
+NO, NONE = np.zeros(0, dtype=bool), np.zeros((0, 2))
+
+
+def test_multipliers_balance_the_gradient_at_an_optimum():
+    """Least a + 2 b in the unit square with a + b ≥ 1: in the corner (1, 0), where two of three constraints balance."""
+    rows = np.array([[1.0, 1.0]])
+    found = balance(np.array([1.0, 0.0]), np.array([1.0, 2.0]), np.zeros(1), rows, np.array([False]))
+    assert found.residual == pytest.approx(0.0, abs=1e-12)
+    assert 1.0 - 1e-9 <= found.multipliers[0] <= 2.0 + 1e-9
+
+
+def test_the_residual_is_the_slope_that_nothing_balances():
+    slope = np.array([0.3, -0.4])
+    inside = balance(np.array([0.5, 0.5]), slope, np.zeros(0), NONE, NO).residual
+    assert 0.4 * 0.5 < inside <= 0.5
+    assert balance(np.array([0.0, 1.0]), slope, np.zeros(0), NONE, NO).residual == 0.0
+
+
+def test_a_limit_balances_as_much_as_it_is_near_on_either_side():
+    slope, z, row = np.array([1.0, 0.0]), np.array([0.5, 0.5]), np.array([[1.0, 0.0]])
+    for margin in (1e-9, -1e-9):
+        assert balance(z, slope, np.array([margin]), row, np.array([False])).residual == pytest.approx(1e-9)
+    for margin in (0.5, -0.5):
+        assert balance(z, slope, np.array([margin]), row, np.array([False])).residual > 0.1
+
+
+def test_an_equation_balances_both_ways_and_an_inequality_one():
+    z, row = np.array([0.5, 0.5]), np.array([[1.0, 0.0]])
+    for sign in (1.0, -1.0):
+        found = balance(z, sign * np.array([1.0, 0.0]), np.zeros(1), row, np.array([True]))
+        assert found.residual == pytest.approx(0.0, abs=1e-12)
+        assert found.multipliers == pytest.approx([sign])
+    assert balance(z, np.array([-1.0, 0.0]), np.zeros(1), row, np.array([False])).residual > 0.1

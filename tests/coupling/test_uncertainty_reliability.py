@@ -1,0 +1,204 @@
+import numpy as np
+import pytest
+from scipy.integrate import quad
+from scipy.stats import norm
+from uncertainty_cases import Fragile, Function, Imperfect, linear, standard
+
+from coupling.uncertainty import Limit, NoDesignPoint, failure_probability, form, inputs
+from coupling.uncertainty.clouds import subset_cloud
+
+SLOPES = np.array([3.0, -2.0, 1.0])
+LENGTH = np.linalg.norm(SLOPES)
+
+
+def plane(beta=3.0):
+    """Fails beyond LENGTH · beta: an index of exactly beta."""
+    model = linear(SLOPES)
+    return model, inputs(model, standard(model)), Limit("y", float(LENGTH * beta))
+
+
+def parabola(curvature=0.4):
+    """y = x1 - curvature / 2 · x0²: the limit bends away from the origin."""
+    return Function(
+        lambda x: (x[:, 1] - 0.5 * curvature * x[:, 0] ** 2)[:, None],
+        lambda x: np.stack([-curvature * x[:, 0], np.ones(len(x))], axis=1)[:, None],
+        [[-9.0, 9.0]] * 2,
+        ("x0", "x1"),
+    )
+
+
+def parabola_truth(limit, curvature=0.4):
+    return quad(lambda u: norm.pdf(u) * norm.sf(limit + 0.5 * curvature * u**2), -8.0, 8.0)[0]
+
+
+def covers(found, truth):
+    return found.interval[0] <= truth <= found.interval[1]
+
+
+@pytest.mark.parametrize("beta", [-1.0, 0.5, 3.0, 5.5])
+def test_a_plane_has_its_distance_as_index(beta):
+    model, given, limit = plane(beta)
+    found = form(model, given, limit)
+    assert found.beta == pytest.approx(beta, abs=1e-6)
+    assert found.u == pytest.approx(beta * SLOPES / LENGTH, abs=1e-5)
+    assert found.importance == pytest.approx(SLOPES**2 / LENGTH**2)
+    assert found.probability == pytest.approx(norm.cdf(-beta), rel=1e-4)
+
+
+def test_strength_and_load_that_are_lognormal():
+    """Both logarithms are normal, so that the index is known."""
+    model = Function(
+        lambda x: (x[:, 0] - x[:, 1])[:, None],
+        lambda x: np.broadcast_to([1.0, -1.0], (len(x), 1, 2)).copy(),
+        [[0.01, 1000.0]] * 2,
+        ("strength", "load"),
+        ("reserve",),
+    )
+    given = inputs(model, {"strength": "lognormal:20,0.1", "load": "lognormal:10,0.15"})
+    beta = np.log(2.0) / np.hypot(0.1, 0.15)
+    found = form(model, given, "reserve < 0")
+    assert found.beta == pytest.approx(beta, abs=1e-6)
+    assert found.values == pytest.approx(
+        np.exp(np.log([20.0, 10.0]) + beta * np.array([-0.01, 0.0225]) / np.hypot(0.1, 0.15))
+    )
+    assert failure_probability(model, given, "reserve < 0").value == pytest.approx(norm.cdf(-beta), rel=0.04)
+
+
+@pytest.mark.parametrize("method", ["importance", "subset"])
+@pytest.mark.parametrize("beta", [1.0, 3.5])
+def test_the_probability_of_a_plane(method, beta):
+    model, given, limit = plane(beta)
+    found = failure_probability(model, given, limit, method=method)
+    assert found.value == pytest.approx(norm.cdf(-beta), rel=0.02 if method == "importance" else 0.2)
+    assert covers(found, norm.cdf(-beta)) and found.surrogate == 0.0
+    assert found.beta == pytest.approx(beta, abs=0.06)
+
+
+def test_a_curved_limit_is_sampled_where_the_first_order_errs():
+    model = parabola()
+    given, truth = inputs(model, standard(model)), parabola_truth(3.0)
+    found = failure_probability(model, given, "y > 3")
+    assert found.points[0].probability > 1.4 * truth
+    assert found.value == pytest.approx(truth, rel=0.03) and covers(found, truth)
+
+
+@pytest.mark.parametrize("method", ["importance", "subset"])
+def test_either_of_two_limits(method):
+    model = linear([1.0, 0.0])
+    two = Function(
+        lambda x: x.copy(), lambda x: np.tile(np.eye(2), (len(x), 1, 1)), model.bounds, model.parameters, ("a", "b")
+    )
+    found = failure_probability(
+        two, inputs(two, standard(two)), ["a > 2.5", Limit("b", -3.0, above=False)], method=method
+    )
+    truth = 1.0 - norm.cdf(2.5) * norm.cdf(3.0)
+    assert found.value == pytest.approx(truth, rel=0.03 if method == "importance" else 0.25) and covers(found, truth)
+
+
+def test_two_design_points_of_one_limit_are_both_sampled():
+    """|x0| > 3: twice the probability of one side."""
+    model = Function(lambda x: x[:, :1] ** 2, lambda x: 2.0 * x[:, None] * [1.0, 0.0], [[-9.0, 9.0]] * 2, "ab")
+    found = failure_probability(model, inputs(model, standard(model)), "y > 9")
+    assert len(found.points[0].others) == 1
+    assert found.value == pytest.approx(2 * norm.cdf(-3.0), rel=0.03)
+
+
+def test_solves_lead_to_the_design_point_of_the_model_itself():
+    model, given, limit = plane()
+    surrogate = Imperfect(model, 2.0, np.array([0.4, 0.3, -0.5]), 0.3)
+    alone = form(surrogate, given, limit)
+    found = form(surrogate, given, limit, check=model)
+    assert abs(alone.beta - 3.0) > 0.1 and not alone.confirmed
+    assert abs(alone.beta - 3.0) < 1.96 * alone.error
+    assert found.confirmed and 2 <= found.solves <= 5
+    assert found.beta == pytest.approx(3.0, abs=1e-6) and found.u == pytest.approx(3.0 * SLOPES / LENGTH, abs=0.06)
+
+
+def test_too_few_solves_are_not_called_a_confirmation():
+    model, given, limit = plane()
+    surrogate = Imperfect(model, 2.0, np.array([0.4, 0.3, -0.5]), 0.3)
+    found = form(surrogate, given, limit, check=model, solves=1)
+    assert not found.confirmed and found.solves == 1 and found.error > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("claim", "method"), [(1.0, "importance"), (0.2, "importance"), (5.0, "importance"), (1.0, "subset")]
+)
+def test_error_bars_of_a_corrected_probability_cover(claim, method):
+    """Of 95 % intervals, at least 88 % of 40 must cover, whatever the surrogate claims of its own error."""
+    model, truth, hits, widths, alone = parabola(), parabola_truth(2.5), [], [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        surrogate = Imperfect(model, 0.15, 2.0 * rng.normal(size=2), rng.uniform(0.0, 6.0), claim)
+        given = inputs(surrogate, standard(surrogate))
+        found = failure_probability(
+            surrogate, given, "y > 2.5", samples=2**11, seed=seed, check=model, solves=32, method=method
+        )
+        hits.append(covers(found, truth))
+        widths.append(found.error / truth)
+        alone.append(failure_probability(surrogate, given, "y > 2.5", samples=2**11, seed=seed).surrogate / truth)
+        assert found.solves <= 32
+    assert np.mean(hits) >= 0.88, np.mean(hits)
+    if claim == 1.0:
+        assert np.median(widths) < 0.6 * np.median(alone)
+
+
+def test_a_surrogate_that_claims_to_be_exact_is_corrected_all_the_same():
+    model = parabola()
+    surrogate = linear([0.0, 1.0])
+    found = failure_probability(surrogate, inputs(model, standard(model)), "y > 2.5", check=model, solves=64)
+    assert found.by_surrogate == pytest.approx(norm.sf(2.5), rel=0.05)
+    assert covers(found, parabola_truth(2.5)) and found.disagreements > 0
+
+
+def test_weights_of_subset_simulation_cover_the_whole_space():
+    cloud = subset_cloud(lambda u: 3.0 - u[:, 0], 2, 2**13, seed=1)
+    assert cloud.weight.sum() == pytest.approx(1.0, abs=0.01)
+    assert cloud.weight @ cloud.u[:, 0] ** 2 == pytest.approx(1.0, abs=0.1)
+
+
+def test_solves_without_an_answer_are_named():
+    fragile = Fragile(lambda x: x[:, :1], lambda x: np.ones((len(x), 1, 1)), [[-9.0, 9.0]], ("x0",))
+    fragile.most = 2.6
+    surrogate = Imperfect(linear([1.0]), 0.2, np.array([2.0]))
+    given = inputs(surrogate, standard(surrogate))
+    found = failure_probability(surrogate, given, "y > 2.5", check=fragile, method="subset")
+    assert found.failures[0].startswith("buckled") and found.solves + len(found.failures) == 32
+    fragile.most = -9.0
+    with pytest.raises(ArithmeticError, match="buckled"):
+        form(surrogate, given, "y > 2.5", check=fragile)
+
+
+def test_a_limit_out_of_reach_is_said_to_be_so():
+    model, given, _ = plane()
+    with pytest.raises(NoDesignPoint, match=r"no point within .* reaches y > 90"):
+        form(model, given, "y > 90")
+    with pytest.raises(ArithmeticError, match="less probable than 1e-12"):
+        failure_probability(model, given, "y > 45", method="subset", samples=1024)
+
+
+@pytest.mark.parametrize(
+    ("limits", "options", "message"),
+    [
+        ("y = 3", {}, "write when it has failed, such as 'stress > 235'"),
+        ("y > three", {}, "is no limit"),
+        ("z > 3", {}, "there is no response 'z'; there are y"),
+        (Limit("y", float("nan")), {}, "expected a finite number"),
+        ([], {}, "there are no limits"),
+        ("y > 3", {"method": "magic"}, "there are importance and subset"),
+        ("y > 3", {"samples": 100}, "samples is 100, expected at least 1024"),
+        ("y > 3", {"check": linear(SLOPES), "solves": 10}, "solves is 10, of which 5 may go to design points"),
+        ("y > 3", {"check": linear([1.0, 2.0])}, "the surrogate has parameters"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(limits, options, message):
+    model, given, _ = plane()
+    with pytest.raises(ValueError, match=message):
+        failure_probability(model, given, limits, **options)
+
+
+def test_limits_are_read_as_they_are_written():
+    assert Limit.parse(" mean stress>2.5e2 ") == Limit("mean stress", 250.0)
+    assert str(Limit.parse("reserve < -0.5")) == "reserve < -0.5"
+    assert not Limit.parse("reserve < 0").above
