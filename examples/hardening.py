@@ -61,16 +61,19 @@ def experiment(*, steps: int = 12, seed: int = 4) -> Measurements:
     return Measurements(data.responses, data.values, data.deviations, at=at)
 
 
-def study(out: Path, *, samples: int = 32, solves: int = 32, draws: int = 1000) -> Calibration:
-    """Samples, surrogate, curve and calibration; everything is written to a folder."""
+def prepare(out: Path, *, samples: int = 32) -> None:
+    """Samples, surrogate and curve, in a folder: what `sobofem calibrate` needs."""
     out.mkdir(parents=True, exist_ok=True)
     data = generate(hardening, Design("sobol", samples, seed=1), out / "train.h5")
-    network = surrogate.fit(data)
-    network.save(out / "hardening.safetensors")
-    curve = experiment()
-    curve.write(out / "curve.csv")
-    settings = Settings(solves=solves, draws=draws)
-    found = calibrate(network, Task(curve, PRIORS), hardening(), settings, folder=out)
+    surrogate.fit(data).save(out / "hardening.safetensors")
+    experiment().write(out / "curve.csv")
+
+
+def study(out: Path, *, solves: int = 32, draws: int = 1000) -> Calibration:
+    """The calibration of what `prepare` wrote; numbers, draws and pictures go to the same folder."""
+    network = surrogate.load(out / "hardening.safetensors")
+    task = Task(Measurements.read(out / "curve.csv"), PRIORS)
+    found = calibrate(network, task, hardening(), Settings(solves=solves, draws=draws), folder=out)
     write(found, out, units=network.units, axis=AXIS)
     return found
 
@@ -79,7 +82,7 @@ def keep(out: Path, folder: Path = FOLDER) -> None:
     """What the notebook reads, small enough to be kept: a Gaussian process, the curve, and solves at draws.
 
     Args:
-        out: Where `study` has been.
+        out: Where `prepare` has been.
         folder: Where to.
     """
     folder.mkdir(exist_ok=True)
@@ -91,17 +94,25 @@ def keep(out: Path, folder: Path = FOLDER) -> None:
     accept(posterior, network, hardening(), solves=24, path=folder / "solves.h5")
 
 
+def report(found: Calibration) -> None:
+    """Print what came out beside the truth."""
+    print(found.identifiability.verdict())
+    for name, value, (low, high) in zip(TRUTH, found.estimate.x, found.posterior.interval(), strict=True):
+        print(f"{name}: {value:.4g}, 95 % in {low:.4g} to {high:.4g}; made with {TRUTH[name]:.4g}")
+    if found.accepted is not None:
+        print(found.accepted.verdict())
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--out", type=Path, default=Path("hardening-output"), help="folder for data, numbers and pictures"
     )
+    parser.add_argument("--prepare", action="store_true", help="end before the calibration")
     parser.add_argument("--keep", action="store_true", help="also write what the notebook reads")
     arguments = parser.parse_args()
-    found = study(arguments.out)
+    prepare(arguments.out)
     if arguments.keep:
         keep(arguments.out)
-    print(found.identifiability.verdict())
-    for name, value, (low, high) in zip(TRUTH, found.estimate.x, found.posterior.interval(), strict=True):
-        print(f"{name}: {value:.4g}, 95 % in {low:.4g} to {high:.4g}; made with {TRUTH[name]:.4g}")
-    print(found.accepted.verdict())
+    if not arguments.prepare:
+        report(study(arguments.out))

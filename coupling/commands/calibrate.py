@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+import importlib
 from pathlib import Path
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,6 +99,7 @@ def calibrate(
     """
     import torch
 
+    importlib.import_module("nutpie")  # if it is missing, that is told before the work and not after it
     torch.set_num_threads(1)  # single points: one thread is fastest
     began = time.monotonic()
     together = world()

@@ -145,7 +145,7 @@ def _optimum(
         show(solution, solution.archive.units)
         if out is not None:
             out.write_text(json.dumps(solution.record(), indent=2) + "\n")
-        if picture is not None and any(not step.failure for step in solution.path):
+        if picture is not None:
             from coupling.optimize.picture import convergence_picture
 
             convergence_picture(solution, picture)

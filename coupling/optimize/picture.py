@@ -19,21 +19,17 @@ def convergence_picture(solution: Solution, path: str | Path) -> None:
     """Draw the objective, and residual and violation, of every solve by the model, to a PNG file.
 
     Args:
-        solution: With at least one solve that has an answer.
+        solution: Of a search; one that needed no solve has empty axes.
         path: Where to write it.
-
-    Raises:
-        ValueError: If no solve has an answer: there was nothing to do.
     """
     steps = [step for step in solution.path if not step.failure]
-    if not steps:
-        raise ValueError("there is no solve to draw: the archive held the optimum already")
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     number = [step.number for step in steps]
     _by_guide(left, steps, [step.objective for step in steps])
     left.set(xlabel="solves of the model", ylabel=solution.optimum.task.title, title="objective")
-    left.legend(fontsize="small")
+    if steps:
+        left.legend(fontsize="small")
     right.semilogy(number, [max(step.optimality, FLOOR) for step in steps], "o-", label="residual", color="tab:blue")
     if solution.optimum.task.at_most or solution.optimum.task.at_least:
         violation = [max(step.violation, FLOOR) for step in steps]

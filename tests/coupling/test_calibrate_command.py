@@ -3,6 +3,7 @@
 import csv
 import json
 import signal
+import sys
 import time
 
 from launching import TOYS, sobofem, start
@@ -141,6 +142,14 @@ def test_what_is_wrong_is_told_in_a_line(here, folder, tmp_path, arguments, word
     code, _, told = here("calibrate", *files, "--out", tmp_path / "result", *arguments)
     assert code == 2
     assert told.startswith("error: ") and words in told and told.count("\n") == 1
+
+
+def test_a_missing_sampler_is_told_before_the_work(here, folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nutpie", None)
+    files = (folder / "smooth.safetensors", folder / "measured.csv")
+    code, _, told = here("calibrate", *files, "--out", tmp_path / "result")
+    assert code == 2 and "pip install 'sobofem[studies]'" in told
+    assert "least squares" not in told
 
 
 def test_missing_files_and_a_file_for_a_folder_are_told(here, folder, tmp_path):

@@ -1,0 +1,38 @@
+"""The page on optimization and its example keep what they promise."""
+
+from pathlib import Path
+import re
+import sys
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "optimization.md"
+SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+def test_linked_files_and_pictures_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", PAGE.read_text()):
+        assert (PAGE.parent / target).exists(), target
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+def test_snippets_run(number, tmp_path, monkeypatch, capsys):
+    if "pareto" in SNIPPETS[number]:
+        pytest.importorskip("pymoo")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(SNIPPETS[number], f"snippet {number}", "exec"), {})
+    assert "False" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_example_certifies_a_family_with_a_quarter_of_the_solves_of_slsqp(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(ROOT / "examples"), *sys.path])
+    import optimize
+
+    model = optimize.random_block()
+    solutions = optimize.family(model)
+    assert all(solution.certified for solution in solutions)
+    rivals = [optimize.rival(model, solution.optimum) for solution in solutions]
+    assert 4 * sum(solution.solves for solution in solutions) <= sum(rivals)
