@@ -18,7 +18,6 @@ from coupling.optimize.guides.bridge import Bridge
 from coupling.optimize.guides.expanded import Expanded
 from coupling.optimize.guides.kriging import GaussianProcess
 from coupling.optimize.guides.quasi_newton import Positive, Secant
-from coupling.optimize.guides.two_point import TwoPoint
 from coupling.optimize.navigator import Navigator
 from coupling.optimize.solution import Solution, Step
 from coupling.optimize.solver import Solver
@@ -133,7 +132,6 @@ class Session:
                 guides.append(Bridge(self.surrogate, frame))
             process = GaussianProcess()
             guides += [process, Expanded(process)]
-        guides.append(TwoPoint(frame))
         return [*guides, Positive(), Secant()]
 
     def _keep(self, region: TrustRegion | None, records: Sequence[Sample | Failure]) -> None:
