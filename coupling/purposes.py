@@ -97,7 +97,7 @@ class Calibration:
         words += [word for name, how in self.priors.items() for word in ("--prior", f"{name}={said(how)}")]
         words += _pairs("--fix", self.fixed) + (["--unknown-noise"] if self.unknown_noise else [])
         words += ["--model", files.model, "--solves", str(self.solves)] if self.solves else []
-        return Stage(self.name, tuple(words), (files.surrogate, measured), (out,))
+        return Stage(self.name, tuple(words), (files.surrogate, measured), (out / "calibration.json",))
 
 
 def _pairs(option: str, values: Mapping[str, float]) -> list[str]:

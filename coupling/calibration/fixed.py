@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from coupling.contract import Array, Model, checked_evaluation, describe
+from coupling.contract import Array, Gentle, Model, checked_evaluation, describe
 
 
 class Fixed:
@@ -57,10 +57,15 @@ class Fixed:
         y, dy = self.model.evaluate(self._completed(x), jacobian=jacobian)
         return y, None if dy is None else dy[:, self._free]
 
-    def evaluate_gently(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
-        """The model's more patient try; its ordinary one where it has no other."""
-        patient = getattr(self.model, "evaluate_gently", self.model.evaluate)
-        y, dy = patient(self._completed(x), jacobian=jacobian)
+    def __getattr__(self, name: str) -> Any:
+        """The model's more patient try, where it has one."""
+        if name != "evaluate_gently" or not isinstance(self.model, Gentle):
+            raise AttributeError(f"{type(self).__name__} has no {name}")
+        return self._gently
+
+    def _gently(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
+        assert isinstance(self.model, Gentle)
+        y, dy = self.model.evaluate_gently(self._completed(x), jacobian=jacobian)
         return y, None if dy is None else dy[:, self._free]
 
     def predict(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,11 @@ def calibrate(
         ValueError: If task, surrogate and model don't fit each other, or the model has no answer at the estimate.
         ModuleNotFoundError: If nutpie is not installed.
     """
+    if model is not None and settings.solves > settings.chains * settings.draws:
+        raise ValueError(
+            f"{settings.solves} solves at draws were asked for, of which there will be {settings.chains} chains of "
+            f"{settings.draws}; ask for more draws, or for fewer solves"
+        )
     say = tell or (lambda done, total, text: None)
     say(0, 1, f"least squares from {settings.starts} starts")
     predicted = estimate(surrogate, task, starts=settings.starts, seed=settings.seed)
@@ -131,6 +136,7 @@ def calibrate(
         certificate = certify(predicted, surrogate, model, solves=settings.certify_solves)
         best, proposer = certificate.best, certificate.corrected(surrogate)
         start = estimate(proposer, task, starts=settings.starts, seed=settings.seed)
+        best = replace(best, rivals=start.rivals)
     elif settings.surrogate_error and task.noise == "known" and _has_deviations(surrogate):
         task = widened(predicted, surrogate, seed=settings.seed)
         start = best = estimate(surrogate, task, starts=settings.starts, seed=settings.seed)

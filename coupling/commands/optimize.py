@@ -103,7 +103,10 @@ def optimize(
             check_writable(path)
     if model.endswith(".safetensors"):
         raise ValueError(f"{model} is a surrogate; write: sobofem optimize MODEL --surrogate {model} ...")
-    weights = _weights(objective, 1.0) | _weights(maximize, -1.0)
+    smaller, larger = _weights(objective, 1.0), _weights(maximize, -1.0)
+    if both := sorted(set(smaller) & set(larger)):
+        raise ValueError(f"{', '.join(both)} is to be minimized and maximized; give it once")
+    weights = smaller | larger
     if not weights:
         raise ValueError("nothing to minimize or maximize; name a response: --minimize mass")
     sole = objective[0] if objective and len(weights) == 1 and "=" not in objective[0] else weights
@@ -233,6 +236,8 @@ def _values(pairs: list[str] | None, sign: float = 1.0) -> dict[str, float]:
     found = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
+        if name in found:
+            raise ValueError(f"{pair!r} gives {name} a second value; give it once")
         try:
             found[name] = sign * float(value) if equals else float("nan")
         except ValueError:

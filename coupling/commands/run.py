@@ -61,6 +61,8 @@ def _carry_out(stage: Stage, folder: Path, together: Comm, *, dry: bool) -> int:
     if dry or (done and known is not None):
         return int(known["code"]) if done and known is not None else 0
     code = _command(stage.words, together)
+    if code not in (0, 1):  # interrupted, or too many failures: not done, and nothing to build on
+        raise typer.Exit(code)
     on_root(together, lambda: _remember(folder, stage, code))
     return code
 

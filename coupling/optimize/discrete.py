@@ -61,13 +61,14 @@ def enumerated(session: Session, task: Task, start: Array | None) -> Solution:
     while left and solves > 0:
         outlooks = on_root(session.ranks, lambda: _ranked(session, task, left, start))
         first = outlooks[0]
-        if best is not None and best.certified and first.objective - SAFETY * wrong > best.objective:
+        if best is not None and best.certified and min(map(_worth, outlooks)) - SAFETY * wrong > best.objective:
             break
         left.remove(first.values)
         try:
             found = session(task.holding(first.values), start, solves=solves)
         except NoAnswer as error:
-            failed = str(error)
+            failed, solves = str(error), solves - len(error.path)
+            path += error.path
             continue
         tried, solves = tried + 1, solves - found.solves
         path += found.path
@@ -75,7 +76,7 @@ def enumerated(session: Session, task: Task, start: Array | None) -> Solution:
             wrong = abs(found.objective - first.objective)
         best = found if best is None or _better(found, best) else best
     if best is None:
-        raise NoAnswer(failed)
+        raise NoAnswer(failed, tuple(path))
     skipped = f"; {len(left)} left out, which the guide foretells to be worse" if left else ""
     if left and solves <= 0:
         skipped = f"; {len(left)} not searched, since all solves are spent"
@@ -103,11 +104,16 @@ def _ranked(session: Session, task: Task, left: list[dict[str, float]], start: A
         near = [float(np.abs((np.array(list(v.values())) - middle[index]) / width).sum()) for v in left]
         return [Outlook(left[k], float("nan")) for k in np.argsort(near, kind="stable")]
     found = [Outlook(values, _foretold(session, task.holding(values), data)) for values in left]
-    return sorted(found, key=lambda outlook: outlook.objective)
+    return sorted(found, key=_worth)
+
+
+def _worth(outlook: Outlook) -> float:
+    """What is foretold; where nothing can be, it must be looked at."""
+    return outlook.objective if np.isfinite(outlook.objective) else -np.inf
 
 
 def _foretold(session: Session, task: Task, data: Dataset) -> float:
-    """The optimum of a combination by the guide, in the objective's unit; infinite where no point meets the limits."""
+    """The optimum of a combination by the guide, raised by what violates limits; NaN where nothing can be foretold."""
     about = session.solver.description
     assert data.jacobian is not None
     frame = Frame(task, about.parameters, about.responses, about.bounds)

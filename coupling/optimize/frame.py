@@ -78,9 +78,15 @@ class Frame:
         """
         scaled = jacobians[:, self.used][:, :, self.free] * self.span[self.free]
         found = np.median(np.linalg.norm(scaled, axis=2), axis=0)
-        self.slopes = np.where(found > 0.0, found, 1.0)
+        self.slopes = np.where(found > 0.0, found, self._limits_size())
         objective = float(np.median(np.linalg.norm(np.einsum("r,Nrj->Nj", self.weights, scaled), axis=1)))
         self.slope = objective or float(np.abs(self.weights) @ self.slopes)
+
+    def _limits_size(self) -> Array:
+        """Magnitude of the limits of each used response, 1 without: what one that nothing moves is measured by."""
+        sizes = np.zeros(len(self.used))
+        np.maximum.at(sizes, self.limits.index, np.abs(self.limits.value))
+        return np.where(sizes > 0.0, sizes, 1.0)
 
     def calibrate_as(self, other: Optimum) -> None:
         """Take the sizes that another point of the same task was judged by."""

@@ -84,8 +84,9 @@ class Front:
         for row in range(len(x)) if rows is None else rows:
             how: dict[str, Any] = {"surrogate": surrogate, "tolerance": tolerance, "path": path, "progress": progress}
             there = minimize(model, self._of(y[row]), start=x[row], archive=known, solves=1, **how)
-            task = self._of(there.archive.y[-1] if there.solves else there.optimum.y)
-            moved = minimize(model, task, archive=there.archive, solves=solves, **how)
+            answered = there.solves and not there.path[-1].failure
+            task = self._of(there.archive.y[-1] if answered else y[row])
+            moved = minimize(model, task, archive=there.archive, solves=max(solves - there.solves, 1), **how)
             steps = enumerate((*there.path, *moved.path), start=1)
             solution = replace(moved, path=tuple(replace(step, number=k) for k, step in steps))
             known, found[row] = solution.archive, solution
@@ -111,9 +112,9 @@ class Front:
         for name in others:
             value = float(y[self.responses.index(name)])
             if name in self.maximized:
-                at_least[name] = max(value, at_least.get(name, -np.inf))
+                at_least[name] = min(max(value, at_least.get(name, -np.inf)), at_most.get(name, np.inf))
             else:
-                at_most[name] = min(value, at_most.get(name, np.inf))
+                at_most[name] = max(min(value, at_most.get(name, np.inf)), at_least.get(name, -np.inf))
         weight = -1.0 if first in self.maximized else 1.0
         return Task({first: weight}, at_most, at_least, self.task.fixed)
 

@@ -24,7 +24,7 @@ from coupling.optimize.solver import Solver
 from coupling.optimize.task import Task
 from coupling.optimize.trust_region import COLD, TrustRegion
 from coupling.samples import Failure, Sample
-from coupling.world import Comm, on_root
+from coupling.world import EVERY_RANK, Comm, on_root
 
 Kind = Literal["automatic", "quasi-newton"]
 
@@ -56,7 +56,18 @@ class Settings:
 
 
 class NoAnswer(ValueError):
-    """The model has no answer wherever the search tried to begin."""
+    """The model has no answer wherever the search tried to begin.
+
+    Attributes:
+        path: What was tried.
+    """
+
+    def __init__(self, message: str, path: tuple[Step, ...] = ()) -> None:
+        super().__init__(message, path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +109,11 @@ class Session:
         while len(points := on_root(ranks, lambda: made[0].ask(self.solver.lanes))):
             records = self.solver.solve(points)
             on_root(ranks, partial(self._keep, made[0] if made else None, records))
-        return on_root(ranks, lambda: self._solution(made[0]))
+        found = on_root(ranks, lambda: self._solution(made[0]))
+        if isinstance(found, NoAnswer):  # raised on every rank: the caller may go on elsewhere
+            found.add_note(EVERY_RANK)
+            raise found
+        return found
 
     def _region(self, task: Task, start: Array | None, solves: int) -> TrustRegion:
         assert self.archive is not None
@@ -140,13 +155,14 @@ class Session:
         self.archive.add(records)
         region.tell(records)
 
-    def _solution(self, region: TrustRegion) -> Solution:
+    def _solution(self, region: TrustRegion) -> Solution | NoAnswer:
         assert self.archive is not None
         if not region.begun:
             reasons = "; ".join(dict.fromkeys(step.failure for step in region.path))
-            raise NoAnswer(
+            return NoAnswer(
                 f"the model has no answer at any of {len(region.path)} points to start from ({reasons}); "
-                "give a start where it has one, or narrow the bounds"
+                "give a start where it has one, or narrow the bounds",
+                tuple(region.path),
             )
         return Solution(region.best, tuple(region.path), self.archive.data, region.message)
 

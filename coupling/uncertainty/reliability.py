@@ -151,7 +151,7 @@ def failure_probability(
     """
     told_limits = [limits] if isinstance(limits, Limit | str) else list(limits)
     states = [limit_state(surrogate, inputs, limit) for limit in told_limits]
-    _require(states, method, samples, solves if check is not None else None)
+    require(states, method, samples, solves if check is not None else None)
     points: list[DesignPoint] = []
     spent = 0
     if method == "importance":
@@ -227,7 +227,12 @@ class System:
         return np.array([state.margins(u, y) / state.scale for state in self.states])
 
 
-def _require(states: list[LimitState], method: str, samples: int, solves: int | None) -> None:
+def require(states: list[LimitState], method: str, samples: int, solves: int | None) -> None:
+    """Check what `failure_probability` is asked for, before any work.
+
+    Raises:
+        ValueError: If there are no limits, no such method, or too few samples or solves.
+    """
     if not states:
         raise ValueError("there are no limits; expected at least one, such as 'stress > 235'")
     if method not in ("importance", "subset"):

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from coupling.contract import Array, Model, SampleFailure, checked_evaluation, describe
 from coupling.journal import Header, JournalWriter, read_journal
 from coupling.samples import Failure, Sample
-from coupling.world import Serial
+from coupling.world import Serial, on_root
 
 if TYPE_CHECKING:
     from coupling.world import Comm
@@ -50,10 +50,8 @@ class Remembered:
         self.solves = 0
         self._known: dict[bytes, Sample | Failure] = {}
         self._journal: JournalWriter | None = None
-        if folder is not None and self._comm.rank == 0:
-            self._open(folder)
-        if not isinstance(self._comm, Serial):
-            self._known = self._comm.bcast(self._known)
+        if folder is not None:
+            self._known = on_root(self._comm, lambda: self._open(folder))
 
     def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
         """As the model's, by memory where it has been asked there before."""
@@ -72,10 +70,11 @@ class Remembered:
             self._journal.close()
             self._journal = None
 
-    def _open(self, folder: Path) -> None:
+    def _open(self, folder: Path) -> dict[bytes, Sample | Failure]:
+        """Begin a journal; what those before hold."""
         folder.mkdir(parents=True, exist_ok=True)
         header = Header(describe(self._model).digest, len(self.parameters), len(self.responses))
-        paths = sorted(folder.glob("*.journal"))
+        paths, known = sorted(folder.glob("*.journal")), dict[bytes, Sample | Failure]()
         for path in paths:
             journal = read_journal(path)
             if journal.header is not None and journal.header != header:
@@ -83,8 +82,9 @@ class Remembered:
                     f"{folder} holds solves of another model, or of this one before it was changed; name another "
                     "folder, or remove that one"
                 )
-            self._known |= {record.x.tobytes(): record for record in journal.records}
+            known |= {record.x.tobytes(): record for record in journal.records}
         self._journal = JournalWriter(folder / f"{len(paths):04d}.journal", header)
+        return known
 
     def _asked(self, point: Array) -> Sample | Failure:
         start = time.perf_counter()

@@ -12,7 +12,7 @@ from coupling.uncertainty.joint import Inputs
 from coupling.uncertainty.limits import Limit, limit_state
 from coupling.uncertainty.measures import DerivativeMeasures, derivative_measures
 from coupling.uncertainty.propagation import Propagation, propagate
-from coupling.uncertainty.reliability import FailureProbability, failure_probability
+from coupling.uncertainty.reliability import FailureProbability, failure_probability, require
 from coupling.uncertainty.remembered import Remembered
 from coupling.uncertainty.sobol import SobolIndices, sobol_indices
 
@@ -62,10 +62,12 @@ def run(
 ) -> Study:
     """Propagate, share out the variance, and find failure; the same solves serve the first two.
 
-    Where no design point is found, failure is sampled by subset simulation.
+    Where no design point is found, failure is sampled by subset simulation; where that finds none either, `failure` is
+    None and `note` says why.
     """
-    for limit in limits:
-        limit_state(surrogate, inputs, limit)  # before the work, not after it
+    if limits:  # before the work, not after it
+        states = [limit_state(surrogate, inputs, limit) for limit in limits]
+        require(states, method, samples, solves if check is not None else None)
     if check is not None and not isinstance(check, Remembered):
         check = Remembered(check)
     _tell(told, 0, "distributions")
@@ -92,17 +94,20 @@ def run(
             )
         except NoDesignPoint as error:
             note = f"{error}; sampled level by level instead"
-            failure = failure_probability(
-                surrogate,
-                inputs,
-                list(limits),
-                method="subset",
-                samples=samples,
-                told=told,
-                seed=seed,
-                check=check,
-                solves=solves,
-            )
+            try:
+                failure = failure_probability(
+                    surrogate,
+                    inputs,
+                    list(limits),
+                    method="subset",
+                    samples=samples,
+                    told=told,
+                    seed=seed,
+                    check=check,
+                    solves=solves,
+                )
+            except ArithmeticError as rare:
+                note = f"{error}; level by level: {rare}"
     return Study(propagation, indices, measures, failure, note)
 
 

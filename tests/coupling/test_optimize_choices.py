@@ -6,7 +6,7 @@ import numpy as np
 from optimize_cases import Counted, beam
 import pytest
 
-from coupling.optimize import Task, minimize, pareto
+from coupling.optimize import NoAnswer, Task, minimize, pareto
 
 
 def layered(**options):
@@ -122,3 +122,30 @@ def test_a_front_that_makes_no_sense_is_refused(objectives, options, message):
     pytest.importorskip("pymoo")
     with pytest.raises(ValueError, match=message):
         pareto(beam(), objectives, points=8, generations=5, **options)
+
+
+def test_a_combination_without_an_answer_costs_no_more_than_is_left_and_is_told():
+    model = beam(fails=lambda x: x[1] > 0.9)
+    task = Task("weight", discrete={"height": (2.0, 2.2, 2.4, 2.6)})
+    with pytest.raises(NoAnswer, match="no answer") as told:
+        minimize(model, task, solves=5)
+    assert len(told.value.path) <= 5
+
+
+def test_the_best_combination_is_found_where_the_archive_holds_it_already():
+    class Steps:
+        parameters, responses, bounds = ("b", "k"), ("f",), np.array([[0.0, 1.0], [2.0, 6.0]])
+
+        def evaluate(self, x, *, jacobian=True):
+            return np.array([x[0] + (x[1] - 2.0) ** 2]), np.array([[1.0, 2.0 * (x[1] - 2.0)]])
+
+    first = minimize(Steps(), Task("f", fixed={"k": 2.0}))
+    second = minimize(Steps(), Task("f", fixed={"k": 5.0}), archive=first.archive)
+    found = minimize(Steps(), Task("f", discrete={"k": (4.0, 6.0, 2.0)}), archive=second.archive)
+    assert found.certified and found.objective == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_limit_on_what_nothing_moves_is_not_met_by_being_tiny():
+    model = Counted(("a",), [[0.0, 1.0]], f=lambda x: (x[0], [1.0]), c=lambda x: (2e-10, [0.0]))
+    assert not minimize(model, Task("f", at_most={"c": 1e-10}), solves=10).certified
+    assert minimize(model, Task("f", at_most={"c": 3e-10}), solves=10).certified

@@ -6,10 +6,13 @@ import os
 from launching import TOYS, sobofem
 import numpy as np
 import pytest
+import typer
 
 from coupling import Dataset, Design, Grid, Marginal, PointsFile
+from coupling.commands import run as running
 from coupling.commands.run import _mark
 from coupling.study import Files, Stage, Study, Training, load_study
+from coupling.world import Serial
 
 SOURCE = f"""
 import sys
@@ -154,3 +157,16 @@ def test_a_stage_is_marked_by_its_options_and_the_contents_of_what_it_reads(tmp_
 def test_training_says_its_options(tmp_path):
     words = Training(seed=3, samples=12, descent=True).stage(Files(tmp_path, "m:n")).words
     assert words[-5:] == ("--seed", "3", "--descent", "--samples", "12")
+
+
+def test_an_interrupted_stage_ends_the_study_and_is_not_done(tmp_path, monkeypatch):
+    written = tmp_path / "out"
+    written.write_text("from an earlier call")
+    stage = Stage("s", ("optimize",), (), (written,))
+    monkeypatch.setattr(running, "_command", lambda words, together: 130)
+    with pytest.raises(typer.Exit) as ended:
+        running._carry_out(stage, tmp_path, Serial(), dry=False)
+    assert ended.value.exit_code == 130 and not (tmp_path / "study.json").exists()
+    monkeypatch.setattr(running, "_command", lambda words, together: 1)
+    assert running._carry_out(stage, tmp_path, Serial(), dry=False) == 1
+    assert "s" in json.loads((tmp_path / "study.json").read_text())
