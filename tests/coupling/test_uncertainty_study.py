@@ -164,13 +164,21 @@ def test_the_command_works_without_finite_elements_and_mpi(surrogate_file, tmp_p
         (["--fix", "q=2"], "there is no input q"),
         (["--fail", "energy"], "write when it has failed"),
         (["--fail", "stress > 3"], "there is no response 'stress'; there are energy, weight, sway"),
-        (["--fail", "energy > 1e9"], "less probable than 1e-12"),
         (["--model", f"{TOYS}:absent"], "has no 'absent'"),
     ],
 )
 def test_the_command_says_what_is_wrong(here, surrogate_file, tmp_path, options, message):
     code, _, errors = here("uq", surrogate_file, *options, "--samples", 1024, "--out", tmp_path / "out")
     assert code == 2 and message in errors.replace("\n", " "), errors
+
+
+def test_failure_too_rare_to_sample_is_told_and_the_rest_is_there(here, surrogate_file, tmp_path):
+    code, text, errors = here(
+        "uq", surrogate_file, "--fail", "energy > 1e9", "--samples", 1024, "--out", tmp_path / "out"
+    )
+    assert code == 0 and "less probable than 1e-12" in (text + errors).replace("\n", " "), errors
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["failure"] is None and results["propagation"]
 
 
 def test_a_missing_surrogate_is_named(here, tmp_path):
