@@ -11,6 +11,9 @@ TOYS = Path(__file__).parent / "toys.py"
 BIN = Path(sys.executable).parent
 MPIEXEC = str(BIN / "mpiexec") if (BIN / "mpiexec").exists() else shutil.which("mpiexec")
 LAUNCHERS = ("PMI_", "PMIX_", "OMPI_")
+# A job in the background inherits deaf ears for Ctrl-C.
+EARS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+MAIN = f"{EARS}; from coupling.cli import main; main()"
 
 
 def environment():
@@ -22,7 +25,7 @@ def environment():
 
 def command(*arguments, ranks=0):
     """The command line of `sobofem` with these arguments; of plain Python for ranks = 0."""
-    program = [sys.executable, "-c", "from coupling.cli import main; main()", *map(str, arguments)]
+    program = [sys.executable, "-c", MAIN, *map(str, arguments)]
     return [MPIEXEC, "-n", str(ranks), *program] if ranks else program
 
 
