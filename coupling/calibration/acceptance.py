@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from coupling.batches import predictions
 from coupling.calibration.continued import Continued
 from coupling.calibration.estimate import Estimate
-from coupling.calibration.fixed import predictions
 from coupling.calibration.objective import Objective, Task
 from coupling.calibration.posterior import Posterior, quantiles
 from coupling.contract import Array, Model, SampleFailure, checked_evaluation

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coupling.calibration.corrected import Corrected
 from coupling.calibration.estimate import Estimate, descend, judged
 from coupling.calibration.objective import Objective
 from coupling.contract import Array, Model, SampleFailure
+from coupling.corrected import Corrected
 
 NARROWED = 0.25
 """Part of a step that failed, to which the next steps are restricted."""

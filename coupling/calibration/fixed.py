@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from coupling.contract import Array, Gentle, Model, checked_evaluation, describe
+from coupling.batches import predictions
+from coupling.contract import Array, Gentle, Model, describe
 
 
 class Fixed:
@@ -93,13 +94,3 @@ class Fixed:
         points = np.broadcast_to(self._x, (*free.shape[:-1], len(self._x))).copy()
         points[..., self._free] = free
         return points
-
-
-def predictions(model: Any, x: Array, *, jacobian: bool = False) -> tuple[Array, Array | None]:
-    """Responses (N, m) and, if wanted, Jacobians (N, m, n) of any model at points (N, n)."""
-    if hasattr(model, "predict"):
-        y, dy = model.predict(x, jacobian=jacobian)
-        return y, dy
-    answers = [checked_evaluation(model, point, jacobian=jacobian) for point in x]
-    slopes = [dy for _, dy in answers if dy is not None]
-    return np.array([y for y, _ in answers]), np.array(slopes) if jacobian else None

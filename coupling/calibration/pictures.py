@@ -10,8 +10,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 import numpy as np
 
+from coupling.batches import predictions
 from coupling.calibration.estimate import Estimate
-from coupling.calibration.fixed import predictions
 from coupling.calibration.identifiability import Identifiability
 from coupling.contract import Array
 from coupling.report import COLORS
@@ -128,7 +128,7 @@ def fit_figure(
     data = found.task.measurements
     rows, sd = found.objective.rows, data.sd * found.noise
     shown = x[np.linspace(0, len(x) - 1, min(DRAWN, len(x))).round().astype(int)]
-    low, high = np.quantile(predictions(model, shown)[0][:, rows], (0.025, 0.975), axis=0)
+    low, high = np.quantile(predictions(model, shown, jacobian=False)[0][:, rows], (0.025, 0.975), axis=0)
     there = np.arange(1.0, len(data) + 1) if data.at is None else data.at
     here = found.point.y[rows]
     figure = Figure(figsize=(7.6, 6.2), layout="constrained")

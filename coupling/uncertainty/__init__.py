@@ -7,7 +7,7 @@ whose few solves correct it. `Robust` and `Reliable` are models of a design whos
 `coupling.optimize` to minimize.
 """
 
-from coupling.uncertainty.corrected import Corrected, corrected_at
+from coupling.corrected import Corrected, corrected_at
 from coupling.uncertainty.estimate import Estimate
 from coupling.uncertainty.form import DesignPoint, NoDesignPoint, form
 from coupling.uncertainty.joint import Inputs, inputs

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from coupling import batches
 from coupling.contract import Array, Model, SampleFailure, checked_evaluation
 
 type Told = Callable[[int, int, str], None]
@@ -34,14 +35,7 @@ class Solves:
 
 def predictions(model: Model, x: Array, *, jacobian: bool = True) -> tuple[Array, Array]:
     """Responses (N, m) and Jacobians (N, m, n) of any model at points (N, n); zeros for Jacobians not asked for."""
-    shape = (len(x), len(model.responses), len(model.parameters))
-    predict = getattr(model, "predict", None)
-    if predict is not None:
-        y, dy = predict(x, jacobian=jacobian)
-    else:
-        answers = [checked_evaluation(model, point, jacobian=jacobian) for point in x]
-        y = np.array([values for values, _ in answers]).reshape(shape[:2])
-        dy = np.array([slopes for _, slopes in answers]).reshape(shape) if jacobian else None
+    y, dy = batches.predictions(model, x, jacobian=jacobian)
     return y, np.zeros((1, 1, 1)) if dy is None else dy
 
 

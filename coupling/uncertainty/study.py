@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from coupling.contract import Model
 from coupling.uncertainty.evaluation import Told
@@ -80,32 +81,23 @@ def run(
     failure, note = None, ""
     if limits:
         _tell(told, 2, "failure")
+        ask = partial(
+            failure_probability,
+            surrogate,
+            inputs,
+            list(limits),
+            samples=samples,
+            told=told,
+            seed=seed,
+            check=check,
+            solves=solves,
+        )
         try:
-            failure = failure_probability(
-                surrogate,
-                inputs,
-                list(limits),
-                method=method,
-                samples=samples,
-                told=told,
-                seed=seed,
-                check=check,
-                solves=solves,
-            )
+            failure = ask(method=method)
         except NoDesignPoint as error:
             note = f"{error}; sampled level by level instead"
             try:
-                failure = failure_probability(
-                    surrogate,
-                    inputs,
-                    list(limits),
-                    method="subset",
-                    samples=samples,
-                    told=told,
-                    seed=seed,
-                    check=check,
-                    solves=solves,
-                )
+                failure = ask(method="subset")
             except ArithmeticError as rare:
                 note = f"{error}; level by level: {rare}"
     return Study(propagation, indices, measures, failure, note)

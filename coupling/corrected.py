@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from coupling.calibration.fixed import predictions
+from coupling.batches import predictions
 from coupling.contract import Array, Model, checked_evaluation
 
 
@@ -59,3 +59,14 @@ class Corrected:
         points = np.asarray(x, dtype=np.float64)
         y, dy = predictions(self.model, points, jacobian=jacobian)
         return y + self.shift + (points - self.point) @ self.tilt.T, None if dy is None else dy + self.tilt
+
+
+def corrected_at(model: Model, check: Model, point: ArrayLike) -> Corrected:
+    """Correct a surrogate by one solve of the model behind it, at a point (n,).
+
+    Collective on the communicator of `check`; its exceptions pass.
+    """
+    x = np.array(point, dtype=np.float64)
+    y, jacobian = checked_evaluation(check, x)
+    assert jacobian is not None
+    return Corrected.at(model, x, y, jacobian)
