@@ -131,7 +131,7 @@ def weigh(
     """As `accept`, for responses y (S, m) that are known at draws x (S, n); NaN where there is no answer."""
     trusted = Objective(surrogate, task or posterior.task)
     cheap = Objective(surrogate, posterior.task)
-    own, _ = predictions(surrogate, x)
+    own, _ = predictions(surrogate, x, jacobian=False)
     theirs = [trusted.likelihood_of(row) if np.isfinite(row).all() else -np.inf for row in y]
     ratio = np.array(theirs) - np.array([cheap.likelihood_of(row) for row in own])
     if not np.isfinite(ratio).any():
