@@ -20,6 +20,25 @@ from ufl.variable import Variable
 MAX_ESTIMATED_DEGREE = 10
 
 
+def residual(form: ufl.Form, unknown: ufl.Coefficient) -> ufl.Form:
+    """What the unknown makes vanish: the form itself if it has rank 1, the derivative of an energy.
+
+    Raises:
+        ValueError: If the form has another rank, another test space, or does not depend on the unknown.
+    """
+    rank = len(form.arguments())
+    if rank > 1:
+        raise ValueError(f"form has rank {rank}; give an energy (rank 0) or a residual (rank 1) that u makes vanish")
+    fixed = expand(with_quadrature_degrees(form))
+    if rank == 1 and form.arguments()[0].ufl_function_space() != unknown.function_space:
+        raise ValueError("the form's test function lives on another function space than the unknown")
+    if unknown not in fixed.coefficients():
+        raise ValueError("the form does not depend on the unknown: write it in terms of the Function itself")
+    if rank == 1:
+        return fixed
+    return by_function(fixed, unknown, ufl.TestFunction(unknown.function_space))
+
+
 def with_quadrature_degrees(form: ufl.Form) -> ufl.Form:
     """The form with UFL's estimate of the quadrature degree made explicit wherever the user gave none.
 

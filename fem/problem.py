@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 import ufl
 
 from fem import checks, forms, history_checks
+from fem.arguments import Arguments
 from fem.assembly import Functionals
 from fem.curvature import Curvature
 from fem.digest import digest
@@ -28,9 +29,6 @@ from fem.recursion import Recursion
 from fem.responses import Combination, Response
 from fem.sensitivity import METHODS, Method, Sensitivity, by_parameters
 from fem.simulation import Simulation, Step
-
-BOUNDS_TOLERANCE = 1e-9
-"""Part of an interval by which a value may miss it: round-off of scaling there and back."""
 
 
 class Parts(NamedTuple):
@@ -103,10 +101,11 @@ class Problem:
         self._parameters = tuple(name for parameter in parameters for name in parameter.names)
         self._responses = tuple(response.name for response in responses)
         self._bounds = checks.checked_box(parameters)
+        self._arguments = Arguments(self.comm, self._parameters, self._bounds)
         units = {n: p.unit for p in parameters for n in p.names} | {r.name: r.unit for r in responses}
         self.units = {name: unit for name, unit in units.items() if unit}
 
-        residual = _residual(form, unknown)
+        residual = forms.residual(form, unknown)
         combination = Combination(responses, self.mesh.ufl_domain(), len(path.points))
         integrals = [forms.expand(forms.with_quadrature_degrees(i)) for i in combination.integrals]
         checks.check_independence(parameters, unknown)
@@ -254,7 +253,7 @@ class Problem:
         Returns:
             J v for each direction v, (k, m), or one (m,).
         """
-        rows = self._rows(directions, len(self._parameters), "directions")
+        rows = self._arguments.rows(directions, len(self._parameters), "directions")
         if not rows.size:
             return np.zeros((0, len(self._responses)))
         if self._evaluation.at_end:
@@ -275,7 +274,7 @@ class Problem:
         Returns:
             wᵀ J for each row w, (k, n), or one (n,).
         """
-        rows = self._rows(weights, len(self._responses), "weights")
+        rows = self._arguments.rows(weights, len(self._responses), "weights")
         if not rows.size:
             return np.zeros((0, len(self._parameters)))
         if self._evaluation.at_end:
@@ -308,10 +307,10 @@ class Problem:
                 "second derivatives are those of the state at the end of the load path; a problem with history or "
                 "local unknowns, or with responses at points before, has none yet: difference jvp or vjp instead"
             )
-        weights = self._rows(weights, len(self._responses), "weights")
+        weights = self._arguments.rows(weights, len(self._responses), "weights")
         if len(weights) != 1:
             raise ValueError(f"weights have shape {np.shape(weights)}, expected ({len(self._responses)},)")
-        rows = self._rows(directions, len(self._parameters), "directions")
+        rows = self._arguments.rows(directions, len(self._parameters), "directions")
         if not rows.size:
             return np.zeros((0, len(self._parameters)))
         self._solve(x)
@@ -343,19 +342,6 @@ class Problem:
             if self._starts != own:
                 raise RuntimeError("the problem was solved again during a walk, which has lost its state; walk first")
 
-    def _rows(self, values: ArrayLike, size: int, name: str) -> np.ndarray:
-        """Directions or weights as an array of rows, the same on all ranks. Collective."""
-
-        def checked() -> np.ndarray:
-            rows = np.array(values, dtype=np.float64)
-            if rows.ndim not in (1, 2) or rows.shape[-1] != size or not np.isfinite(rows).all():
-                raise ValueError(
-                    f"{name} have shape {rows.shape}, expected (k, {size}) or ({size},), of finite numbers"
-                )
-            return rows.reshape(1 if rows.ndim == 1 else len(rows), size)
-
-        return self._agreed(checked, name)
-
     def _solve(self, x: ArrayLike) -> None:
         """Be in equilibrium at x; nothing to do where that is so. Collective."""
         self._check_open()
@@ -383,7 +369,7 @@ class Problem:
     def _start(self, x: ArrayLike, *, gently: bool | None = None) -> None:
         """Set parameters, and the solver's settings: by default gentle ones where the last evaluation took them."""
         self._check_open()
-        values = self._agreed(lambda: self._checked(x), "entries of x")
+        values = self._arguments.point(x)
         self._solved = None
         self._starts += 1
         if gently is not None:
@@ -391,31 +377,6 @@ class Problem:
         as_gently = self._gently_at is not None and np.array_equal(values, self._gently_at)
         self._equilibrium.newton = self._patient if as_gently else self._newton
         self._assign(values)
-
-    def _agreed(self, checked: Callable[[], np.ndarray], name: str) -> np.ndarray:
-        """An argument as an array, checked on all ranks together. Collective."""
-        trouble, values = None, np.zeros(0)
-        try:
-            values = checked()
-        except (TypeError, ValueError) as error:
-            trouble = str(error)
-        if trouble := agree(self.comm, trouble):
-            raise ValueError(trouble)
-        if self.comm.size > 1:
-            first = self.comm.bcast(values, root=0)
-            if agree(self.comm, None if np.array_equal(first, values) else "differs"):
-                raise ValueError(f"{name} differ between the ranks of the problem's communicator")
-        return values
-
-    def _checked(self, x: ArrayLike) -> np.ndarray:
-        values = np.array(x, dtype=np.float64)
-        if values.shape != (len(self._parameters),):
-            raise ValueError(f"x has shape {values.shape}, expected {(len(self._parameters),)}: {self._parameters}")
-        for name, value, (low, high) in zip(self._parameters, values, self._bounds, strict=True):
-            slack = BOUNDS_TOLERANCE * (high - low)
-            if not low - slack <= value <= high + slack:
-                raise ValueError(f"parameter {name!r} is {value:g}, outside its bounds [{low:g}, {high:g}]")
-        return values
 
     def _assign(self, values: np.ndarray) -> None:
         self.mesh.geometry.x[:] = self._coordinates
@@ -444,17 +405,3 @@ def _held(everything: Sequence[ufl.Form], unknown: dolfinx.fem.Function) -> list
         *(partial(lambda f: f.x.array, function) for function in functions.values()),
         lambda: unknown.function_space.mesh.geometry.x,
     ]
-
-
-def _residual(form: ufl.Form, unknown: dolfinx.fem.Function) -> ufl.Form:
-    rank = len(form.arguments())
-    if rank > 1:
-        raise ValueError(f"form has rank {rank}; give an energy (rank 0) or a residual (rank 1) that u makes vanish")
-    fixed = forms.expand(forms.with_quadrature_degrees(form))
-    if rank == 1 and form.arguments()[0].ufl_function_space() != unknown.function_space:
-        raise ValueError("the form's test function lives on another function space than the unknown")
-    if unknown not in fixed.coefficients():
-        raise ValueError("the form does not depend on the unknown: write it in terms of the Function itself")
-    if rank == 1:
-        return fixed
-    return forms.by_function(fixed, unknown, ufl.TestFunction(unknown.function_space))
