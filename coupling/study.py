@@ -6,14 +6,17 @@ done with what.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+import hashlib
+import inspect
 from pathlib import Path
 from typing import Any, Protocol
 
-from coupling.contract import Model
+from coupling.contract import Model, describe
 from coupling.design import Design, Grid, Recipe
-from coupling.loading import find, module_name
+from coupling.loading import find, module_name, source_of
 from coupling.marginals import KINDS, Marginal
 from coupling.points import PointsFile
 
@@ -25,10 +28,12 @@ class Files:
     Attributes:
         folder: The folder of everything.
         model: The model as commands know it, `module:name` or `file.py:name`.
+        ranks_per_solve: MPI ranks that solve one sample together.
     """
 
     folder: Path
     model: str
+    ranks_per_solve: int = 1
 
     @property
     def data(self) -> Path:
@@ -155,6 +160,38 @@ class Study:
         words = ["generate", files.model, "--out", str(out), *_where(recipe)]
         words += ["--ranks-per-solve", str(self.ranks_per_solve)] if self.ranks_per_solve > 1 else []
         return Stage(name, tuple(words), (), (out,), resumes=True)
+
+
+def definition(spec: str, file: Path) -> str:
+    """What tells a study's model from itself after a change: its own digest where it has one, else that of its source.
+
+    Of the study's own file all counts but the study and its comments. Under MPI all ranks call it at once: importing
+    PETSc is collective.
+
+    Args:
+        spec: The model's specification.
+        file: The study's file.
+    """
+    found = find(spec)
+    source = source_of(found, spec)
+    if isinstance(found, Model) and not inspect.isclass(found):
+        return describe(found, source=source).digest
+    if source is None:
+        return ""
+    text = source.read_bytes()
+    content = _without_study(text) if source.resolve() == file.resolve() else text
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _without_study(source: bytes) -> bytes:
+    """The meaning of a program but for what it calls `study`."""
+    tree = ast.parse(source)
+    tree.body = [
+        node
+        for node in tree.body
+        if not (isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "study" for t in node.targets))
+    ]
+    return ast.dump(tree).encode()
 
 
 def load_study(path: Path) -> tuple[Study, str]:

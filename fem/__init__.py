@@ -6,12 +6,12 @@ response, jacobian = problem.evaluate(x)
 
 from mpi4py import MPI  # isort: skip  # noqa: F401  (before dolfinx: the wheel finds its MPI through it)
 
-from fem.equilibrium import Newton
 from fem.errors import NotConverged
 from fem.geometry import read_mesh
 from fem.history import LocalUnknown, internal_variable
 from fem.linear_solver import DIRECT, MULTIGRID, SYMMETRIC
 from fem.load_path import LoadPath
+from fem.newton import Newton
 from fem.parameters import Field, Scalar, Shape
 from fem.problem import Problem
 from fem.responses import Response, average, p_norm

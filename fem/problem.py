@@ -17,13 +17,14 @@ from fem.arguments import Arguments
 from fem.assembly import Functionals
 from fem.curvature import Curvature
 from fem.digest import digest
-from fem.equilibrium import Equilibrium, Newton
+from fem.equilibrium import Equilibrium
 from fem.errors import NotConverged, agree
 from fem.evaluation import Evaluation
 from fem.geometry import Orientation
 from fem.history import History, LocalUnknown, in_order
 from fem.linear_solver import DIRECT, SYMMETRIC, Options
 from fem.load_path import LoadPath
+from fem.newton import Newton
 from fem.parameters import Binding, Parameter, Shape
 from fem.recursion import Recursion
 from fem.responses import Combination, Response

@@ -10,7 +10,7 @@ from surrogate.choice import fit
 from surrogate.consistency import DerivativeReport, Finding, check_derivatives
 from surrogate.ensembles import Ensemble, train_ensemble
 from surrogate.export import ExportedModel, export_model, open_exported
-from surrogate.families import Descent, Family, Kriging, Solved
+from surrogate.families import Descent, Family, Kriging, Logarithmic, Solved
 from surrogate.model import Surrogate
 from surrogate.monitor import History, Progress
 from surrogate.networks import (
@@ -71,6 +71,7 @@ __all__ = [
     "KolmogorovArnold",
     "Kriging",
     "LevenbergMarquardt",
+    "Logarithmic",
     "Monotone",
     "OnlineSettings",
     "OnlineTraining",

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 from typing import Any
+import warnings
 
 import numpy as np
 import torch
 
 from surrogate.cross_validation import Unseen, cross_validate
+from surrogate.device import CPU, check_device
 from surrogate.families import FAMILIES, Family, Learned, Watch
 from surrogate.loss import Targets
 from surrogate.mixture import Mixture, MixtureModule, spread
 from surrogate.model import Surrogate
 from surrogate.monitor import History, Progress
+from surrogate.noise import noise_record
 from surrogate.samples import Data, Samples
 from surrogate.scaling import Scaling
 from surrogate.stacking import calibrated
@@ -26,6 +29,7 @@ def fit(
     *,
     families: Iterable[Family] = FAMILIES,
     seed: int = 0,
+    device: str = "cpu",
     progress: Callable[[Progress], None] | None = None,
 ) -> Surrogate:
     """Learn responses and, where the data holds them, their Jacobians, by whatever suits the samples best.
@@ -36,21 +40,24 @@ def fit(
     intervals cover 95 % of such samples, which are to fill the box as those to be predicted do.
 
     Args:
-        data: Samples in physical units, as for `train`; actions of Hessians are not looked at.
+        data: Samples in physical units, as for `train`. Of the families `Descent` alone learns from `hessian_actions`.
         families: What to choose from.
         seed: Decides everything that is drawn; the same seed gives the same surrogate on the same machine.
+        device: Where families are trained, as torch names it, in double precision; the surrogate comes back on the CPU.
         progress: Called every few steps with a `Progress`.
 
     Returns:
         The surrogate. Its `provenance` tells under `choice` the weights of the families, their errors on samples not
-        seen, and why others were left out.
+        seen, and why others were left out; and if a Gaussian process has a share, under `noise` what it takes for noise
+        of the labels, as `noise_record` has it: with exact labels, what is too rough for it.
 
     Raises:
         TypeError: If `data` lacks an attribute.
-        ValueError: If the data can't be learned from, or no family is given.
+        ValueError: If the data can't be learned from, no family is given, or the device can't be used.
         ArithmeticError: If all families fail.
     """
     samples, families = Samples.of(data), tuple(families)
+    check_device(device)
     if not families:
         raise ValueError("families is empty; expected at least one")
     if len({family.name for family in families}) < len(families):
@@ -58,14 +65,24 @@ def fit(
     if not isinstance(seed, Integral):
         raise ValueError(f"seed is {seed!r}; expected a whole number")
     scaling = Scaling.from_data(samples.bounds, samples.y, samples.responses)
-    targets = scaled_targets(scaling, samples.x, samples.y, samples.jacobian, device="cpu")
+    targets = scaled_targets(
+        scaling,
+        samples.x,
+        samples.y,
+        samples.jacobian,
+        directions=samples.directions,
+        actions=samples.hessian_actions,
+        device="cpu",
+    )
+    families = tuple(family.within(scaling) if hasattr(family, "within") else family for family in families)
     watch = _watch(progress)
     refused = {family.name: family.refuses(targets) for family in families}
     able = [family for family in families if not refused[family.name]]
     if not able:
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
-    unseen = cross_validate(able, targets, seed=int(seed), watch=watch)
-    unseen, learned = _train(unseen, targets, seed=int(seed), watch=watch)
+    _tell_of_actions(targets, able)
+    unseen = cross_validate(able, targets, seed=int(seed), watch=watch, device=device)
+    unseen, learned = _train(unseen, targets, seed=int(seed), watch=watch, device=device)
     network, module = _mix(unseen, learned, targets.x.shape[1])
     main = learned[int(module.weights.sum(0).argmax())]
     dropped = {name: reason for name, reason in refused.items() if reason} | unseen.dropped
@@ -81,12 +98,24 @@ def fit(
             **samples.provenance,
             "samples": len(samples.x),
             "choice": _reasons(unseen, samples.responses, dropped),
+            **_noise(learned, scaling, samples),
         },
         history=_history(main),
     )
 
 
-def _train(unseen: Unseen, targets: Targets, *, seed: int, watch: Watch) -> tuple[Unseen, list[Learned]]:
+def _tell_of_actions(targets: Targets, families: Sequence[Family]) -> None:
+    """Warn if there are products of Hessians, and none of these families learns from them."""
+    if targets.actions is not None and not any(getattr(family, "learns_actions", False) for family in families):
+        names = ", ".join(family.name for family in families)
+        warnings.warn(
+            f"hessian_actions are not learned from by what there is to choose from ({names}); "
+            "surrogate.train and the family Descent() learn from them",
+            stacklevel=3,
+        )
+
+
+def _train(unseen: Unseen, targets: Targets, *, seed: int, watch: Watch, device: str) -> tuple[Unseen, list[Learned]]:
     """All families that have a share, trained on all samples; one that fails now is dropped, and the rest stacked anew.
 
     Raises:
@@ -100,7 +129,7 @@ def _train(unseen: Unseen, targets: Targets, *, seed: int, watch: Watch) -> tupl
             return unseen, [learned[family.name] for family in used]
         family = missing[0]
         try:
-            found = family.learn(targets, seed=seed, watch=watch)
+            found = family.learn(targets.to(device), seed=seed, watch=watch)
             with torch.no_grad():
                 if not bool(torch.isfinite(found.module(targets.x)).all()):
                     raise ArithmeticError("it predicts NaN or infinity")
@@ -113,7 +142,8 @@ def _mix(unseen: Unseen, learned: list[Learned], n: int) -> tuple[Mixture, Mixtu
     """The mixture of what was trained, its standard deviations calibrated; NaN for slopes that no label judges."""
     weights, m = unseen.weights, unseen.labels.shape[1]
     network = Mixture(tuple(part.network for part in learned))
-    module = MixtureModule([part.module for part in learned], n, m)
+    with CPU:
+        module = MixtureModule([part.module for part in learned], n, m)
     module.weights.copy_(weights[:, weights.sum(0) > 0.0])
     variances = spread(unseen.means, unseen.variances, weights)
     mixed = (unseen.means * weights.unsqueeze(1)).sum(-1) - unseen.labels
@@ -142,6 +172,14 @@ def _reasons(unseen: Unseen, responses: tuple[str, ...], dropped: dict[str, str]
         },
         "dropped": dropped,
     }
+
+
+def _noise(learned: Sequence[Learned], scaling: Scaling, samples: Samples) -> dict[str, Any]:
+    """What the families that were used have estimated of the labels' noise; the first that has is taken at its word."""
+    for one in learned:
+        if one.noise is not None:
+            return {"noise": noise_record(one.noise.numpy(), scaling, samples.parameters, samples.responses)}
+    return {}
 
 
 def _history(learned: Learned) -> History:

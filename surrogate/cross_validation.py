@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from surrogate.device import CPU
 from surrogate.families.base import Family, Watch
 from surrogate.loss import Targets
 from surrogate.mixture import part_outputs
@@ -101,8 +102,10 @@ def fold_count(N: int) -> int:
     return 8 if N <= 32 else 5 if N <= 100 else 4 if N < 1000 else 1
 
 
-def cross_validate(families: Sequence[Family], targets: Targets, *, seed: int, watch: Watch) -> Unseen:
-    """Train each family without each fold, and have it predict that fold.
+def cross_validate(
+    families: Sequence[Family], targets: Targets, *, seed: int, watch: Watch, device: str = "cpu"
+) -> Unseen:
+    """Train each family without each fold, on the device, and have it predict that fold, on the CPU.
 
     Samples at one place are held out together. From 1,000 places on, one fifth, or 1,000 at most, is held out once. A
     family that fails is dropped, and so is one that after two folds errs six times as much as the best, for every
@@ -112,13 +115,13 @@ def cross_validate(families: Sequence[Family], targets: Targets, *, seed: int, w
         ValueError: If all samples lie at one place.
         ArithmeticError: If all families fail.
     """
-    folds = _folds(targets.x, torch.Generator().manual_seed(seed))
+    folds, there = _folds(targets.x, torch.Generator(CPU).manual_seed(seed)), targets.to(device)
     alive, dropped = list(families), dict[str, str]()
     pieces: dict[str, list[Outputs]] = {family.name: [] for family in families}
     for part in (range(len(folds))[:2], range(len(folds))[2:]):
         for family in list(alive):
             try:
-                pieces[family.name] += _held_out(family, targets, folds, part, seed=seed, watch=watch)
+                pieces[family.name] += _held_out(family, there, targets.x, folds, part, seed=seed, watch=watch)
             except ArithmeticError as error:
                 alive.remove(family)
                 dropped[family.name] = f"it failed: {error}"
@@ -134,9 +137,16 @@ def cross_validate(families: Sequence[Family], targets: Targets, *, seed: int, w
 
 
 def _held_out(
-    family: Family, targets: Targets, folds: Sequence[Tensor], part: Sequence[int], *, seed: int, watch: Watch
+    family: Family,
+    targets: Targets,
+    x: Tensor,
+    folds: Sequence[Tensor],
+    part: Sequence[int],
+    *,
+    seed: int,
+    watch: Watch,
 ) -> list[Outputs]:
-    """What a family makes of these folds when trained without each of them: `part_outputs` of its modules.
+    """What a family makes of these folds of points x when trained without each of them: `part_outputs` of its modules.
 
     Raises:
         ArithmeticError: If it fails on one, or predicts NaN or infinity.
@@ -156,7 +166,7 @@ def _held_out(
     outputs = []
     for k, found in zip(part, learned, strict=True):
         with torch.no_grad():
-            means, variances = part_outputs([found.module], targets.x[folds[k]])
+            means, variances = part_outputs([found.module], x[folds[k]])
         if not bool(torch.isfinite(means).all() and torch.isfinite(variances).all()):
             raise ArithmeticError("it predicts NaN or infinity")
         outputs.append((means[..., 0], variances[..., 0]))
@@ -165,7 +175,7 @@ def _held_out(
 
 def _without(held: Tensor, N: int) -> Tensor:
     """Row numbers of the N samples that are not held out."""
-    rest = torch.ones(N, dtype=torch.bool)
+    rest = torch.ones(N, dtype=torch.bool, device=held.device)
     rest[held] = False
     return torch.nonzero(rest).flatten()
 
@@ -173,7 +183,7 @@ def _without(held: Tensor, N: int) -> Tensor:
 def _folds(x: Tensor, generator: torch.Generator) -> list[Tensor]:
     """Row numbers of the samples (N, n) in each fold."""
     place = torch.unique(x, dim=0, return_inverse=True)[1]
-    order = torch.randperm(int(place.max()) + 1, generator=generator)
+    order = torch.randperm(int(place.max()) + 1, generator=generator, device=x.device)
     if len(order) == 1:
         raise ValueError(f"all {len(x)} samples lie at one point; expected several")
     count = min(fold_count(len(order)), len(order))

@@ -36,8 +36,10 @@ class Posterior(nn.Module):
             a label is missing.
         trend: Value at the origin and slopes by the inputs over length scales (m, 1 + n).
         variance: Of the process (m,).
+        needs_double: Its weights are large and of either sign: single precision would leave nothing of their sums.
     """
 
+    needs_double = True
     x: Tensor
     lengths: Tensor
     alpha: Tensor

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from surrogate.activations import activation
+from surrogate.device import CPU
 
 LENGTH, BIAS, NOISE = (1.0, 3.0), (0.0, 2.0), (-14.0, 8.0)
 """Mean and standard deviation of the normal priors of ℓ, β and log λ: wide, so that none runs away where the labels are
@@ -61,14 +62,13 @@ class HiddenLayer:
         return self.units // 2 if self.activation == "sine" else self.units
 
     def start(self, length: float, seed: int) -> Tensor:
-        """Quasi-random normal directions and offsets, equal length scales: θ (P,)."""
+        """Quasi-random normal directions and offsets, equal length scales: θ (P,), on the CPU."""
         n, H = self.inputs, self.directions
-        uniform = SobolEngine(n + 1, scramble=True, seed=seed).draw(H, dtype=torch.float64).clamp(1e-6, 1.0 - 1e-6)
+        with CPU:
+            uniform = SobolEngine(n + 1, scramble=True, seed=seed).draw(H, dtype=torch.float64).clamp(1e-6, 1.0 - 1e-6)
         normal = torch.erfinv(2.0 * uniform - 1.0) * 2.0**0.5
-        scales = torch.full((n,), log(length), dtype=torch.float64)
-        return torch.cat(
-            (scales, torch.tensor([BIAS[0], NOISE[0]], dtype=torch.float64), normal[:, :n].flatten(), normal[:, n])
-        )
+        scales = normal.new_tensor([log(length)] * n + [BIAS[0], NOISE[0]])
+        return torch.cat((scales, normal[:, :n].flatten(), normal[:, n]))
 
     def scales_only(self, theta: Tensor) -> Tensor:
         """Which parameters are scales: True for ℓ, β and λ (P,)."""

@@ -8,6 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from surrogate.device import CPU
 from surrogate.loss import Targets
 
 SMALLEST = 1e-4
@@ -49,7 +50,7 @@ class Labels:
         """So many samples drawn at random; all of them, in their order, where there are no more."""
         if count >= len(self.y):
             return self
-        rows = torch.randperm(len(self.y), generator=torch.Generator().manual_seed(seed))[:count]
+        rows = torch.randperm(len(self.y), generator=torch.Generator(CPU).manual_seed(seed), device=CPU)[:count]
         parts = (self.x, self.y, self.slopes, self.known)
         return type(self)(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
 

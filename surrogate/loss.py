@@ -67,6 +67,11 @@ class Targets:
         parts = (self.x, self.y, self.jacobian, self.directions, self.actions, self.presence)
         return type(self)(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
 
+    def to(self, device: torch.device | str) -> Self:
+        """The same samples on a device."""
+        parts = (self.x, self.y, self.jacobian, self.directions, self.actions, self.presence)
+        return type(self)(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
+
     def mean_squares(self) -> Tensor:
         """Mean square of each target (m, T): the losses of a network that predicts zero."""
         zeros = (None if labels is None else torch.zeros_like(labels) for labels in (self.jacobian, self.actions))

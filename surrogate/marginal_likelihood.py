@@ -25,11 +25,13 @@ class Conditioned:
         alpha: Weights of the covariances (N, 1 + n), slopes' times length scale; zero where a label is missing.
         trend: Value at the origin and slopes by the inputs over length scales (1 + n,), by generalized least squares.
         variance: Of the process, profiled.
+        noise: Standard deviations of the noise of values, and of slopes by each input (1 + n,); NaN without labels.
     """
 
     alpha: Tensor
     trend: Tensor
     variance: Tensor
+    noise: Tensor
 
 
 class MarginalLikelihood:
@@ -54,11 +56,11 @@ class MarginalLikelihood:
         self._all = len(self._rows) == N * (1 + n)
         self._ones = (self._rows % (1 + n) == 0).to(labels.x.dtype)
         self._slopes = self._per_input(torch.ones_like(self._ones))
-        self._terms = torch.ones(1 + n, dtype=labels.x.dtype)
+        self._terms = labels.x.new_ones(1 + n)
         if len(self._rows) < 2 * (1 + n) or not bool((self._slopes > 0.0).all()):
             self._terms[1:] = 0.0
         priors = [(LENGTH[0] + 0.5 * log(n), LENGTH[1])] * n + [NOISE] * (1 + n)
-        self._mean, self._width = torch.tensor(priors, dtype=torch.float64).T
+        self._mean, self._width = labels.x.new_tensor(priors).T
 
     def __call__(self, theta: Tensor) -> tuple[float, Tensor]:
         """Value and gradient at θ (2 n + 1,); infinity and zeros where the factorization fails."""
@@ -99,12 +101,15 @@ class MarginalLikelihood:
             alpha, trend, q = self._solve(theta, L, self._targets(theta))
             full = alpha.new_zeros(N * (1 + n))
             full[self._rows] = alpha
-            return Conditioned(full.view(N, 1 + n), trend, q / len(L))
+            variance = q / len(L)
+            noise = (variance * torch.exp(theta[n:])).sqrt() / torch.cat((theta.new_ones(1), torch.exp(theta[:n])))
+            noise[1:][self._slopes == 0.0] = torch.nan
+            return Conditioned(full.view(N, 1 + n), trend, variance, noise)
 
     def start(self, noise: float) -> Tensor:
         """θ with length scales of √n and the logarithm of the noise as given (2 n + 1,)."""
         n = self.labels.x.shape[1]
-        return torch.tensor([0.5 * log(n)] * n + [noise] * (1 + n), dtype=torch.float64)
+        return self.labels.x.new_tensor([0.5 * log(n)] * n + [noise] * (1 + n))
 
     def _covariance(self, theta: Tensor) -> Tensor:
         """Of values, and of slopes times their length scale: a unit process in unit inputs, noise on the diagonal."""

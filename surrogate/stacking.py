@@ -32,10 +32,10 @@ def stacked_weights(errors: Tensor, scale: Tensor, known: Tensor) -> Tensor:
     F = errors.shape[-1]
     relative = torch.where(known.unsqueeze(-1), errors, 0.0) / scale.sqrt().unsqueeze(-1)
     kinds = [torch.einsum("nkf,nkg->fg", part, part) for part in (relative[:, :1], relative[:, 1:])]
-    matrix = torch.zeros(F, F, dtype=errors.dtype)
+    matrix = errors.new_zeros(F, F)
     for kind in kinds:
         matrix += kind / kind.diagonal().min().clamp(min=EXACT * len(relative))
-    weights = _least(matrix) if bool(matrix.any()) else torch.full((F,), 1.0 / F, dtype=errors.dtype)
+    weights = _least(matrix) if bool(matrix.any()) else errors.new_full((F,), 1.0 / F)
     weights = torch.where(weights < SMALL, 0.0, weights)
     return weights / weights.sum()
 
@@ -43,17 +43,18 @@ def stacked_weights(errors: Tensor, scale: Tensor, known: Tensor) -> Tensor:
 def _least(matrix: Tensor) -> Tensor:
     """The point of the simplex at which w·Aw is least: the best of its faces' stationary points that lie inside."""
     F = len(matrix)
-    best, found = torch.inf, torch.eye(F, dtype=matrix.dtype)[0]
+    one = torch.eye(F, dtype=matrix.dtype, device=matrix.device)
+    best, found = torch.inf, one[0]
     for size in range(1, F + 1):
         for chosen in combinations(range(F), size):
-            rows = torch.tensor(chosen)
+            rows = torch.tensor(chosen, device=matrix.device)
             block = matrix[rows][:, rows]
-            ridge = 1e-12 * block.diagonal().mean() * torch.eye(size, dtype=matrix.dtype)
-            w = torch.linalg.solve(block + ridge + torch.finfo(matrix.dtype).tiny, torch.ones(size, dtype=matrix.dtype))
+            ridge = 1e-12 * block.diagonal().mean() * one[:size, :size]
+            w = torch.linalg.solve(block + ridge + torch.finfo(matrix.dtype).tiny, matrix.new_ones(size))
             w = w / w.sum()
             value = float(w @ block @ w)
             if bool(torch.isfinite(w).all()) and bool((w >= 0.0).all()) and value < best:
-                best, found = value, torch.zeros(F, dtype=matrix.dtype).index_put((rows,), w)
+                best, found = value, matrix.new_zeros(F).index_put((rows,), w)
     return found
 
 

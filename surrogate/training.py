@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import floor
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,14 @@ from surrogate.model import Surrogate
 from surrogate.monitor import Monitor, Progress
 from surrogate.networks import MLP
 from surrogate.networks.hooks import set_scaling
+from surrogate.noise import noise_record
 from surrogate.objective import Objective
 from surrogate.optimizers import LBFGS, Adam, Optimizer
 from surrogate.registry import Network
 from surrogate.samples import Data, Samples
 from surrogate.scaling import Scaling
 from surrogate.weighting import PerChannel, ValuesOnly, Weighting
+from surrogate.weighting.base import label_noise
 
 Array = NDArray[np.float64]
 
@@ -63,8 +66,9 @@ def train(
 
     Returns:
         The surrogate, with the best parameters seen, its `history`, and as `provenance` that of the data and the
-        number of `samples`. Ctrl-C returns the best so far, with `history.interrupted` set; before the first
-        check it raises.
+        number of `samples`; with held-out samples and a likelihood for a weighting also the `noise` of the labels, as
+        `noise_record` has it. (A network that is not stopped fits the noise, and there is nothing to estimate it by.)
+        Ctrl-C returns the best so far, with `history.interrupted` set; before the first check it raises.
 
     Raises:
         TypeError: If `data` lacks an attribute.
@@ -87,6 +91,7 @@ def train(
     objective = Objective(module, training, weighting, decay=decay, generator=generator)
     monitor = Monitor(objective, _score(module, training, held_out, objective.weights.values), progress)
     interrupted = run_stages(optimizers, objective, monitor)
+    noise = _noise(objective, scaling, samples, device=device) if len(held) else {}
     return Surrogate(
         module=module.to("cpu").eval(),
         network=network,
@@ -95,7 +100,7 @@ def train(
         responses=samples.responses,
         bounds=samples.bounds,
         units=samples.units,
-        provenance={**samples.provenance, "samples": len(samples.x)},
+        provenance={**samples.provenance, "samples": len(samples.x), **noise},
         history=monitor.history(interrupted=interrupted),
     )
 
@@ -183,6 +188,17 @@ def _targets(scaling: Scaling, samples: Samples, chosen: torch.Tensor, *, deriva
         actions=part(samples.hessian_actions),
         device=device,
     )
+
+
+def _noise(objective: Objective, scaling: Scaling, samples: Samples, *, device: str) -> dict[str, Any]:
+    """For the provenance: what the weighting takes for the labels' noise, if it is a likelihood; over all samples."""
+    weighting, every = objective.weighting, torch.arange(len(samples.x))
+    targets = _targets(scaling, samples, every, derivatives=weighting.uses_jacobian, device=device)
+    noise = label_noise(weighting, objective.weights, objective.terms(objective.updated, targets))
+    if noise is None:
+        return {}
+    levels = noise[:, : 1 + targets.x.shape[1]].cpu().numpy()
+    return {"noise": noise_record(levels, scaling, samples.parameters, samples.responses)}
 
 
 def _split(N: int, share: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -92,6 +92,7 @@ def accept(
     path: str | Path | None = None,
     task: Task | None = None,
     seed: int = 0,
+    ranks_per_solve: int = 1,
     progress: Report | None = None,
 ) -> Accepted:
     """Solve the model at draws from the surrogate's posterior, and weigh them by the ratio of likelihoods.
@@ -109,6 +110,7 @@ def accept(
             call goes on where it was. Without it they are done one after the other, collectively.
         task: What the model's posterior is of; by default what the draws are of.
         seed: Of the chain's decisions.
+        ranks_per_solve: Ranks that solve one draw together, with a `path`.
         progress: Told of the solves on their way to `path`.
 
     Raises:
@@ -117,7 +119,7 @@ def accept(
     """
     x = posterior.spaced(solves)
     if path is not None:
-        y = _generated(model, x, path, progress)
+        y = _generated(model, x, path, ranks_per_solve, progress)
     elif isinstance(model, Model):
         y = np.array([_answer(model, point) for point in x])
     else:
@@ -220,10 +222,12 @@ def _answer(model: Model, point: Array) -> Array:
         return np.full(len(model.responses), np.nan)
 
 
-def _generated(model: Any, x: Array, path: str | Path, progress: Report | None) -> Array:
+def _generated(model: Any, x: Array, path: str | Path, ranks_per_solve: int, progress: Report | None) -> Array:
     from coupling.ensemble import generate
 
-    data = generate(model, x, path, jacobian=False, max_failures=1.0, progress=progress)
+    data = generate(
+        model, x, path, ranks_per_solve=ranks_per_solve, jacobian=False, max_failures=1.0, progress=progress
+    )
     y = np.full((len(x), len(data.responses)), np.nan)
     y[data.rows] = data.y
     return y

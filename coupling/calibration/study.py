@@ -40,6 +40,7 @@ class Settings:
         seed: Of all that is drawn.
         surrogate_error: Whether, without a model, the surrogate's own standard deviations are added to those of the
             measurements.
+        ranks_per_solve: Ranks that solve the model at one draw together.
     """
 
     starts: int = 16
@@ -50,6 +51,7 @@ class Settings:
     chains: int = 4
     seed: int = 0
     surrogate_error: bool = True
+    ranks_per_solve: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +152,7 @@ def calibrate(
             solves=settings.solves,
             path=None if folder is None else Path(folder) / f"solves-{_digest(posterior)}.h5",
             seed=settings.seed,
+            ranks_per_solve=settings.ranks_per_solve,
             progress=lambda p: say(p.done + p.failed, p.total, f"the model at {p.done + p.failed} of {p.total} draws"),
         )
     return Calibration(

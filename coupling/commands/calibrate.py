@@ -19,6 +19,7 @@ from coupling.calibration import Calibration, Fixed, Measurements, Settings, Tas
 from coupling.calibration import calibrate as whole
 from coupling.contract import Array, Model
 from coupling.display import display, duration, report_console
+from coupling.groups import check_size
 from coupling.loading import load_model
 from coupling.marginals import Marginal, parse
 from coupling.world import Serial, on_root, world
@@ -86,6 +87,9 @@ def calibrate(
     solves: Annotated[
         int, typer.Option(help="Solves at draws, to make them draws by the model.", min=0, rich_help_panel=MODEL)
     ] = 32,
+    ranks_per_solve: Annotated[
+        int, typer.Option(help="MPI ranks that solve one draw together.", min=1, rich_help_panel=MODEL)
+    ] = 1,
 ) -> None:
     """Find the parameters of SURROGATE that explain MEASUREMENTS, and how sure that is.
 
@@ -99,10 +103,10 @@ def calibrate(
     """
     import torch
 
-    importlib.import_module("nutpie")  # if it is missing, that is told before the work and not after it
     torch.set_num_threads(1)  # single points: one thread is fastest
     began = time.monotonic()
     together = world()
+    on_root(together, _require_sampler)
     measured = Measurements.read(measurements)
     priors, known = _priors(prior), _values(fix)
     on_root(together, lambda: _check_folder(out))
@@ -117,15 +121,18 @@ def calibrate(
         chains=chains,
         seed=seed,
         surrogate_error=not ignore_surrogate_error,
+        ranks_per_solve=ranks_per_solve,
     )
-    parallel = model is not None and not isinstance(together, Serial) and together.size > 1
+    size = 1 if isinstance(together, Serial) else together.size
+    if model is not None and solves:
+        check_size(size, ranks_per_solve)
     with _told(), display() as update:
         found = whole(
             cheap,
             task,
             trusted,
             settings,
-            factory=_factory(str(model), known) if parallel else None,
+            factory=_factory(model, known) if model is not None and size > 1 else None,
             folder=out,
             tell=update if ranks()[0] == 0 else None,
         )
@@ -138,6 +145,11 @@ def calibrate(
         typer.echo(f"{out}: numbers, draws and pictures written after {duration(time.monotonic() - began)}")
     if found.certificate is not None and not found.certificate.certified:
         raise typer.Exit(1)
+
+
+def _require_sampler() -> None:
+    """If it is missing, that is told before the work and not after it."""
+    importlib.import_module("nutpie")
 
 
 @contextmanager

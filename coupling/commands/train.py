@@ -36,6 +36,7 @@ def train(
     samples: Annotated[int | None, typer.Option(help="Use the first so many design rows; all by default.")] = None,
     seed: Annotated[int, typer.Option(help="Of all that is drawn.", min=0)] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads; one is fastest up to some 10,000 samples.", min=1)] = 1,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:1.")] = "cpu",
     descent: Annotated[
         bool, typer.Option("--descent", help="Train one perceptron by descent, as the options below say.")
     ] = False,
@@ -63,9 +64,6 @@ def train(
             rich_help_panel=DESCENT,
         ),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu (the default), cuda or cuda:1.", rich_help_panel=DESCENT)
-    ] = None,
 ) -> None:
     """Learn a dataset's responses and sensitivities.
 
@@ -76,7 +74,7 @@ def train(
     """
     check_writable(out)
     layers = {"width": width, "depth": depth, "activation": activation}
-    settings = {"weighting": weighting, "validation": validation, "device": device}
+    settings = {"weighting": weighting, "validation": validation}
     if not descent:
         given = [f"--{name}" for name, value in (layers | settings).items() if value is not None]
         if given:
@@ -101,12 +99,13 @@ def train(
                 network=surrogate.MLP(**_given(layers)),
                 weighting=_weighting(weighting),
                 seed=seed,
+                device=device,
                 progress=show,
-                **_given({"validation": validation, "device": device}),
+                **_given({"validation": validation}),
             )
         else:
             try:
-                trained = surrogate.fit(dataset, seed=seed, progress=show)
+                trained = surrogate.fit(dataset, seed=seed, device=device, progress=show)
             except ArithmeticError as error:
                 raise ValueError(str(error)) from error
     trained.save(out)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,11 +19,10 @@ import typer
 from coupling.abort import ranks
 from coupling.contract import Model
 from coupling.display import display, report_console
-from coupling.loading import load_model
-from coupling.world import Serial, world
+from coupling.world import on_root, world
 
 if TYPE_CHECKING:
-    from coupling.uncertainty import FailureProbability, Inputs
+    from coupling.uncertainty import FailureProbability, Inputs, Limit
     from coupling.uncertainty.evaluation import Told
     from coupling.uncertainty.remembered import Remembered
     from coupling.uncertainty.study import Study
@@ -79,55 +80,89 @@ def uq(
     allow_outside: Annotated[
         float, typer.Option(help="Share of a distribution that may lie outside the bounds.", min=0.0, max=1.0)
     ] = 0.01,
+    ranks_per_solve: Annotated[
+        int,
+        typer.Option(help="MPI ranks that solve one point together; one is best as long as it fits in memory.", min=1),
+    ] = 1,
 ) -> None:
     """Say how uncertain the responses are if the inputs are, which inputs matter, and how probable failure is.
 
     Means, standard deviations, quantiles and densities; Sobol' indices, and bounds on them from the Jacobians; with
     --fail, the most probable point of failure and the probability. All have 95 % error bars that hold the surrogate's
     own error. Without --model these are what the surrogate says of itself, at worst; with it a few solves correct the
-    estimates. Interrupt it as you like: solves are kept in OUT, and the same command asks for none of them twice.
+    estimates; under mpiexec or srun they are solved side by side. Interrupt it as you like: solves are kept in OUT, and
+    the same command asks for none of them twice.
 
     Example: sobofem uq plate.safetensors --input traction_x=normal:100,8 --input traction_y=normal:60,8 \
     --fail 'stress_concentration > 2.8' --model plate.py:model --solves 32 --out uncertainty
     """
-    from coupling.uncertainty import Limit
-    from coupling.uncertainty import inputs as distributed
-    from coupling.uncertainty.study import run
-    from surrogate import load
-
-    network = load(surrogate)
-    given = distributed(network, _texts(inputs), fixed=_values(fix), allow_outside=allow_outside)
-    limits = [Limit.parse(text) for text in fail or []]
-    out.mkdir(parents=True, exist_ok=True)
-    with _trusted(model, out) as check, _told() as told:
-        try:
-            study = run(
-                network, given, limits, samples=samples, seed=seed, check=check, solves=solves, method=method, told=told
-            )
-        except ArithmeticError as error:
-            raise ValueError(str(error)) from error
-        spent = check.solves if check is not None else 0
+    how = {"samples": samples, "seed": seed, "solves": solves, "method": method}
+    together, asked = world(), list[Question]()
+    on_root(together, lambda: asked.append(_question(surrogate, inputs, fix, fail, allow_outside, out)))
+    try:
+        with _trusted(model, out, ranks_per_solve) as check, _told() as told:
+            lead = partial(on_root, together) if check is None else check.lead
+            lead(lambda: _answer(asked[0], check, out, told, how))
+    except KeyboardInterrupt:
+        if ranks()[1] > 1:
+            raise
+        kept = "" if model is None else f"; solves are in {out / 'solves'}, and the same command goes on from them"
+        typer.echo(f"stopped{kept}", err=True)
+        raise typer.Exit(130) from None
     if ranks()[0] == 0:
-        show(study, given, spent)
-        _write(study, out)
         typer.echo(f"{out}: results.json and {', '.join(sorted(path.name for path in out.glob('*.png')))} written")
 
 
-@contextmanager
-def _trusted(model: str | None, out: Path) -> Iterator[Remembered | None]:
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is asked, on rank 0."""
+
+    surrogate: Model
+    inputs: Inputs
+    limits: list[Limit]
+
+
+def _question(
+    surrogate: Path,
+    inputs: list[str] | None,
+    fix: list[str] | None,
+    fail: list[str] | None,
+    allow_outside: float,
+    out: Path,
+) -> Question:
+    """What the options say; a place for the answer."""
+    from coupling.uncertainty import Limit
+    from coupling.uncertainty import inputs as distributed
+    from surrogate import load
+
+    network: Model = load(surrogate)
+    given = distributed(network, _texts(inputs), fixed=_values(fix), allow_outside=allow_outside)
+    limits = [Limit.parse(text) for text in fail or []]
+    out.mkdir(parents=True, exist_ok=True)
+    return Question(network, given, limits)
+
+
+def _answer(asked: Question, check: Remembered | None, out: Path, told: Told, how: dict[str, Any]) -> None:
+    """Find it, show it and write it."""
+    from coupling.uncertainty.study import run
+
+    try:
+        study = run(asked.surrogate, asked.inputs, asked.limits, check=check, told=told, **how)
+    except ArithmeticError as error:
+        if type(error) is not ArithmeticError:
+            raise
+        raise ValueError(str(error)) from error
+    _write(study, out)
+    show(study, asked.inputs, (0, 0) if check is None else (check.solves, check.failed))
+
+
+def _trusted(model: str | None, out: Path, ranks_per_solve: int) -> AbstractContextManager[Remembered | None]:
     """The model behind the surrogate, with a memory in the folder; None without one."""
-    from coupling.uncertainty.remembered import Remembered
+    from coupling.uncertainty.remembered import remembering
 
     if model is None:
-        yield None
-        return
-    together = world()
-    found: Model = load_model(model, None if isinstance(together, Serial) else together)
-    remembered = Remembered(found, out / "solves", together)
-    try:
-        yield remembered
-    finally:
-        remembered.close()
+        return nullcontext()
+    return remembering(model, out / "solves", ranks_per_solve=ranks_per_solve)
 
 
 @contextmanager
@@ -140,8 +175,15 @@ def _told() -> Iterator[Told]:
         yield update
 
 
-def show(study: Study, given: Inputs, spent: int, console: Console | None = None) -> None:
-    """Print the tables, and what to think of them."""
+def show(study: Study, given: Inputs, spent: tuple[int, int] = (0, 0), console: Console | None = None) -> None:
+    """Print the tables, and what to think of them.
+
+    Args:
+        study: What was found.
+        given: How inputs are distributed.
+        spent: Solves of this run, and how many of them failed.
+        console: Where to print.
+    """
     console = console or report_console()
     console.print(_table(study.propagation.rows(), "distributions, with 95 % error bars"))
     console.print(_table(study.indices.rows(), "shares of the variance: Sobol' indices"))
@@ -154,11 +196,14 @@ def show(study: Study, given: Inputs, spent: int, console: Console | None = None
         console.print(line, soft_wrap=True)
 
 
-def _remarks(study: Study, given: Inputs, spent: int) -> Iterator[str]:
+def _remarks(study: Study, given: Inputs, spent: tuple[int, int]) -> Iterator[str]:
     """What a reader should know besides."""
     found = study.propagation
     if found.solves:
-        yield f"{_solves(spent)} of the model in this run; others are remembered."
+        failed = f", {spent[1]} of them without an answer" if spent[1] else ""
+        others = study.solves - spent[0]
+        remembered = f"; {others} more are remembered from earlier runs" if others else ""
+        yield f"{_solves(spent[0])} of the model in this run{failed}{remembered}."
     else:
         yield "Error bars are the surrogate's own word, at worst; give --model to have solves correct them."
     for name, failures in (("distributions", found.failures), ("failure", study.failure and study.failure.failures)):

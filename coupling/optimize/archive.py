@@ -1,4 +1,8 @@
-"""All samples that a search knows of: a dataset that grows by every solve, in memory and on disk."""
+"""All samples that a search knows of: a dataset that grows by every solve, in memory and on disk.
+
+On disk there is also where unfinished searches began, by what was asked for. The same search begins again from what was
+known then, and is told from the file what it has solved: it goes the same way, without a solve, up to where it was.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,20 @@ from pathlib import Path
 import numpy as np
 
 from coupling import campaign, jobs, leftovers
-from coupling.contract import Description
+from coupling.contract import Array, Description
 from coupling.dataset import Dataset
 from coupling.ensemble import check_place
 from coupling.identity import differences, identity
+from coupling.optimize.frame import ALIKE
 from coupling.samples import Failure, Sample
 
 DESIGN = "optimization"
 """What a dataset that a search made says of its design."""
+
+UNFINISHED = "unfinished"
+"""Entry of the provenance on disk: numbers of the design rows that unfinished searches began with, by search."""
+
+Record = Sample | Failure
 
 
 def empty(description: Description) -> Dataset:
@@ -35,7 +45,7 @@ def empty(description: Description) -> Dataset:
     )
 
 
-def grown(data: Dataset, records: Sequence[Sample | Failure]) -> Dataset:
+def grown(data: Dataset, records: Sequence[Record]) -> Dataset:
     """The dataset with new rows at the end of its design, in the order of the records."""
     first = len(data.design)
     numbered = [replace(record, row=first + k) for k, record in enumerate(records)]
@@ -68,15 +78,20 @@ def usable(data: Dataset, description: Description) -> Dataset:
 
 
 def joined(first: Dataset, second: Dataset) -> Dataset:
-    """All samples of both; those of the second at a point of the first are left out."""
-    known = {x.tobytes() for x in first.x}
-    assert second.jacobian is not None
+    """All samples and failures of both; those of the second at a point of the first are left out."""
+    known = {x.tobytes() for x in (*first.x, *(failure.x for failure in first.failures))}
+    new = [record for record in recorded(second) if record.x.tobytes() not in known]
+    return grown(first, new) if new else first
+
+
+def recorded(data: Dataset, first: int = 0) -> list[Record]:
+    """The samples and failures of a dataset from a design row on, in the order of the design."""
+    assert data.jacobian is not None
     samples = [
-        Sample(0, second.x[i], second.y[i], second.jacobian[i], float(second.seconds[i]))
-        for i in range(len(second))
-        if second.x[i].tobytes() not in known
+        Sample(int(data.rows[i]), data.x[i], data.y[i], data.jacobian[i], float(data.seconds[i]))
+        for i in np.flatnonzero(data.rows >= first)
     ]
-    return grown(first, samples) if samples else first
+    return sorted([*samples, *(f for f in data.failures if f.row >= first)], key=lambda record: record.row)
 
 
 class Archive:
@@ -85,23 +100,81 @@ class Archive:
     Args:
         data: What is known.
         path: HDF5 dataset to write to, or None.
+        search: What is asked for, in words: how a search finds its samples again.
+
+    Attributes:
+        data: What the search knows. Of one that goes on, at first what it began with.
     """
 
-    def __init__(self, data: Dataset, path: Path | None) -> None:
-        self.data, self._path = data, path
-        if path is not None:
-            data.save(path)
+    def __init__(self, data: Dataset, path: Path | None, search: str) -> None:
+        self._path, self._search = path, search
+        self._begun: dict[str, int] = dict(data.provenance.get(UNFINISHED, {}))
+        first = min(self._begun.setdefault(search, len(data.design)), len(data.design))
+        provenance = {key: value for key, value in data.provenance.items() if key != UNFINISHED}
+        known = replace(data, provenance=provenance)
+        later = recorded(known, first)
+        self._later = later if len(later) == len(data.design) - first else []  # else others have planned more
+        self.data = _until(known, first) if self._later else known
+        if not self._later:
+            self._save()
 
-    def add(self, records: Sequence[Sample | Failure]) -> None:
+    def recalled(self, points: Array) -> list[Record] | None:
+        """What this search solved at points (k, n) before it was interrupted; None if that is not known of each."""
+        width = np.diff(self.data.bounds, axis=1)[:, 0]
+        found = [_at(x, self._later, width) for x in points]
+        records = [record for record in found if record is not None]
+        if len(records) < len(points):
+            return None
+        self._later = [record for record in self._later if all(record is not other for other in records)]
+        self.data = grown(self.data, records)
+        return records
+
+    def join(self) -> bool:
+        """Take up all that is known, whoever asked for it; whether that is more than before."""
+        more, self._later = self._later, []
+        if more:
+            self.data = grown(self.data, more)
+        return bool(more)
+
+    def add(self, records: Sequence[Record]) -> None:
         """Append answers."""
         self.data = grown(self.data, records)
+        self._save()
+
+    def finish(self) -> None:
+        """The search is over: the next one like it begins with all that is known."""
+        self.join()
+        del self._begun[self._search]
+        self._save()
+
+    def _save(self) -> None:
         if self._path is not None:
-            self.data.save(self._path)
+            begun = {UNFINISHED: self._begun} if self._begun else {}
+            replace(self.data, provenance={**self.data.provenance, **begun}).save(self._path)
+
+
+def _until(data: Dataset, first: int) -> Dataset:
+    """What of a dataset was known when its design had so many rows."""
+    failures = tuple(failure for failure in data.failures if failure.row < first)
+    attempts = {row: count for row, count in data.attempts.items() if row < first}
+    known = data.select(data.rows < first)
+    return replace(known, design=data.design[:first], failures=failures, attempts=attempts)
+
+
+def _at(x: Array, records: Sequence[Record], width: Array) -> Record | None:
+    """The record at a point (n,) of a box of these widths (n,); None if there is none."""
+    return next((record for record in records if (np.abs(record.x - x) <= ALIKE * width).all()), None)
 
 
 @contextlib.contextmanager
-def opened(path: Path | None, description: Description, given: Dataset | None) -> Iterator[Archive]:
+def opened(path: Path | None, description: Description, given: Dataset | None, search: str) -> Iterator[Archive]:
     """The archive of a search: what is at `path` and what was given. While entered no other job may write there.
+
+    Args:
+        path: HDF5 dataset, which need not exist; None to keep all in memory.
+        description: Of the model.
+        given: Samples to start from, or None.
+        search: What is asked for, in words.
 
     Raises:
         ValueError: If either holds samples of another model, or an interrupted generation left its journals.
@@ -109,7 +182,7 @@ def opened(path: Path | None, description: Description, given: Dataset | None) -
     """
     start = empty(description) if given is None else usable(given, description)
     if path is None:
-        yield Archive(start, None)
+        yield Archive(start, None, search)
         return
     check_place(path)
     with contextlib.ExitStack() as held:
@@ -120,4 +193,4 @@ def opened(path: Path | None, description: Description, given: Dataset | None) -
                 raise ValueError(f"{path} is of an interrupted generation; finish it by the same command first")
             held.enter_context(jobs.alive(path, jobs.next_run(path)))
         stored = usable(Dataset.open(path), description) if path.exists() else empty(description)
-        yield Archive(joined(stored, start), path)
+        yield Archive(joined(stored, start), path, search)

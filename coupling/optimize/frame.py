@@ -17,6 +17,8 @@ Mask = NDArray[np.bool_]
 FLAT = 1e-3
 """Share of a response's usual slope below which its slope at a point says nothing of the distance to a limit."""
 
+ALIKE = 1e-10
+"""Distance, as a share of the box, at which two points are one."""
 
 SMALL = 1e-2
 """Least objective, as a share of its usual slope per width of the box, that gains are compared with."""
@@ -131,18 +133,41 @@ class Frame:
         """Sum of scaled violations."""
         return excess(self.margins(y), self.limits.equal)
 
+    def scaled(self, jacobian: Array) -> Array:
+        """Slopes (r, free) of the used responses per width of the box, in their units."""
+        return jacobian[np.ix_(self.used, self.free)] * self.span[self.free]
+
+    def local_limits(self, y: Array, jacobian: Array) -> tuple[Array, Array]:
+        """Slopes (c, free) of the limits' margins, and margins (c,), as distances in the box to first order."""
+        limits, slope, local = self.limits, self.scaled(jacobian), self._steepness(jacobian)
+        margins = limits.sign * (y[self.used][limits.index] - limits.value) / local
+        return (limits.sign / local)[:, None] * slope[limits.index], margins
+
     def balance(self, x: Array, y: Array, jacobian: Array) -> tuple[Balance, float]:
         """Optimality of a point, and how far, to first order, it is from meeting every limit."""
-        limits, slope = self.limits, jacobian[np.ix_(self.used, self.free)] * self.span[self.free]
-        steep = np.linalg.norm(slope, axis=1)
-        local = np.maximum(steep, FLAT * self.slopes)[limits.index]
-        margins = limits.sign * (y[self.used][limits.index] - limits.value) / local
-        rows = (limits.sign / local)[:, None] * slope[limits.index]
-        gradient = self.weights @ slope / self.unit_of_gain(y)
-        found = balance(self.unit(x)[self.free], gradient, margins, rows, limits.equal)
-        distance = np.where(limits.equal, np.abs(margins), np.maximum(-margins, 0.0))
-        multipliers = found.multipliers * self.unit_of_gain(y) / local
+        equal, (rows, margins) = self.limits.equal, self.local_limits(y, jacobian)
+        gradient = self.weights @ self.scaled(jacobian) / self.unit_of_gain(y)
+        found = balance(self.unit(x)[self.free], gradient, margins, rows, equal)
+        distance = np.where(equal, np.abs(margins), np.maximum(-margins, 0.0))
+        multipliers = found.multipliers * self.unit_of_gain(y) / self._steepness(jacobian)
         return Balance(found.residual, multipliers), float(distance.max(initial=0.0))
+
+    def lagrangian_slope(self, at: tuple[Array, Array, Array], of: tuple[Array, Array, Array]) -> Array:
+        """Slope (free,) at a point of the objective less the limits, weighed by the multipliers of another point.
+
+        Args:
+            at: x (n,), y (m,) and Jacobian (m, n) where the slope is wanted.
+            of: The same where the multipliers hold.
+        """
+        slope, limits = self.scaled(at[2]), self.limits
+        multipliers = self.balance(*of)[0].multipliers
+        pull = (multipliers * limits.sign) @ slope[limits.index]
+        return (self.weights @ slope - pull) / self.unit_of_gain(of[1])
+
+    def _steepness(self, jacobian: Array) -> Array:
+        """Slope of the limits (c,) that margins become distances by."""
+        steep = np.linalg.norm(self.scaled(jacobian), axis=1)
+        return np.maximum(steep, FLAT * self.slopes)[self.limits.index]
 
     def judged(self, x: Array, y: Array, jacobian: Array, tolerance: float) -> Optimum:
         """A point (n,) with its responses (m,) and Jacobian (m, n), judged by limits and optimality."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import contextlib
+from dataclasses import asdict
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +18,8 @@ from coupling.optimize.archive import Archive, opened
 from coupling.optimize.discrete import enumerated
 from coupling.optimize.session import Kind, Session, Settings
 from coupling.optimize.solution import Solution, Step
-from coupling.optimize.solver import solver
 from coupling.optimize.task import Task
+from coupling.solver import solver
 from coupling.world import on_root
 
 if TYPE_CHECKING:
@@ -56,11 +58,12 @@ def minimize(
         archive: Samples of the model with Jacobians, as of earlier searches: they guide from the start.
         surrogate: A trained surrogate of the model.
         tolerance: Violation and residual at which an optimum counts as found; see `Optimum`.
-        solves: Most solves that may be spent.
+        solves: Most solves that may be spent; those of interrupted runs of the same search count.
         guide: `automatic`, or `quasi-newton` for the plain optimizer.
         starts: Points to solve first where no sample is known: the start, and others spread over the box.
         seed: Of all that is drawn.
-        path: HDF5 dataset to start from and to append every solve to; after a crash the same call goes on.
+        path: HDF5 dataset to start from and to append every solve to. After a crash the same call goes on from there,
+            and solves nothing twice; after too few solves a call with more of them does.
         comm: Ranks that take part; by default those of the model.
         ranks_per_solve: Where given, groups of so many ranks solve several candidates at the same time.
         progress: Called on rank 0 after each solve.
@@ -82,9 +85,18 @@ def minimize(
             raise ValueError("every parameter is fixed; nothing is left to vary")
         begin = None if start is None else _inside(start, description)
         kept: list[Archive] = []
-        on_root(own.ranks, lambda: kept.append(held.enter_context(opened(where, description, archive))))
+        search = _in_words(task, begin, guide, starts, seed)
+        on_root(own.ranks, lambda: kept.append(held.enter_context(opened(where, description, archive, search))))
         session = Session(own, kept[0] if kept else None, surrogate, settings, progress)
-        return enumerated(session, task, begin) if task.discrete else session(task, begin)
+        solution = enumerated(session, task, begin) if task.discrete else session(task, begin)
+        if solution.solves < solves:
+            on_root(own.ranks, lambda: kept[0].finish())
+        return solution
+
+
+def _in_words(task: Task, start: Array | None, *how: object) -> str:
+    """What a search is asked for: the same for the same call."""
+    return json.dumps([asdict(task), None if start is None else start.tolist(), *how], default=dict)
 
 
 def _inside(start: ArrayLike | Mapping[str, float], description: Description) -> Array:

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from coupling.contract import Array
-from coupling.optimize.frame import Frame
+from coupling.optimize.frame import ALIKE, Frame
 from coupling.optimize.guides.base import Guide, Known, Prediction, corrected
+from coupling.optimize.record import Record
 from coupling.optimize.subproblem import SLACK, Candidate, Margins, Subproblem
-
-RECENT = 3
-"""Solves that a guide is judged by."""
 
 NEAR = 1e-2
 """Radius below which only expansions guide: differences of what others foretell are lost in round-off."""
+
+MANY = 5
+"""Directions without a sample above which guides that take any curvature for true there come last."""
 
 CAUTIOUS = 0.3
 """Share of the radius that spare solvers try."""
@@ -26,9 +27,6 @@ WIDE = 0.2
 
 FAR = 16
 """Starts of the search for a better optimum elsewhere."""
-
-ALIKE = 1e-10
-"""Distance, as a share of the box, at which two points are one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +64,7 @@ class Navigator:
 
     def __init__(self, frame: Frame, guides: Sequence[Guide], *, seed: int, starts: int = 6) -> None:
         self.frame, self.guides = frame, tuple(guides)
-        self._errors: dict[str, list[float]] = {guide.name: [] for guide in guides}
+        self._records = {guide.name: Record() for guide in guides}
         self._rng = np.random.default_rng(seed)
         self._starts = starts
 
@@ -91,6 +89,8 @@ class Navigator:
             count: How many are wanted.
         """
         able = [guide for guide in self._ranked() if known.radius > NEAR or guide.local]
+        if known.unseen > MANY:
+            able.sort(key=lambda guide: guide.bold)
         learned = {guide.name: _learned(guide, known) for guide in able}
         predictions = {name: prediction for name, prediction in learned.items() if prediction is not None}
         found: list[Proposal] = []
@@ -105,37 +105,55 @@ class Navigator:
         """Candidates: the best of each guide, and only then others of theirs, within and of smaller regions."""
         rest: list[tuple[Candidate, str]] = []
         for name, prediction in predictions.items():
-            best, *others = self._candidates(prediction, known, y)
-            yield best, name
-            rest += [(candidate, name) for candidate in others]
+            candidates = self._candidates(prediction, known, y)
+            yield from ((candidate, name) for candidate in candidates[:1])
+            rest += [(candidate, name) for candidate in candidates[1:]]
         if count > 1:
+            near = replace(known, radius=CAUTIOUS * known.radius)
             for name, prediction in predictions.items():
-                yield self._candidates(prediction, replace(known, radius=CAUTIOUS * known.radius), y)[0], name
+                yield from ((candidate, name) for candidate in self._candidates(prediction, near, y)[:1])
         yield from rest
 
     def probes(self, known: Known, y: Array, count: int) -> list[Proposal]:
         """Points (at most so many) anywhere in the box where the best guide that is not local foretells an optimum."""
         for guide in self._ranked():
             prediction = None if guide.local else _learned(guide, known)
-            if prediction is not None:
-                candidates = self._candidates(prediction, known, y, starts=FAR)
-                fresh = [c for c in candidates if c.excess <= SLACK and self._is_new(c, known, [], NEAR)]
+            candidates = [] if prediction is None else self._candidates(prediction, known, y, starts=FAR)
+            if prediction is not None and candidates:
+                fresh = [
+                    c
+                    for c in candidates
+                    if c.excess <= SLACK
+                    and self._is_new(c, known, [], NEAR)
+                    and self._worth(guide.name, c, known) < 0.0
+                ]
                 return [
                     replace(self._proposal(c, guide.name, known, {guide.name: prediction}), probe=True)
                     for c in fresh[:count]
                 ]
         return []
 
-    def learn_from(self, proposal: Proposal, jacobian: Array) -> None:
-        """Compare what the guides foretold with the model's Jacobian (m, n)."""
+    def at(self, z: Array, name: str, known: Known) -> Proposal:
+        """A point (n,) of free inputs to solve for another reason, with what the guides foretell there."""
+        learned = {guide.name: _learned(guide, known) for guide in self.guides}
+        predictions = {guide: prediction for guide, prediction in learned.items() if prediction is not None}
+        return self._proposal(Candidate(z, 0.0, 0.0), name, known, predictions)
+
+    def learn_from(self, proposal: Proposal, jacobian: Array, length: float) -> None:
+        """Compare what the guides foretold after a step of some length with the model's Jacobian (m, n)."""
         frame = self.frame
         truth = jacobian[np.ix_(frame.used, frame.free)] * frame.span[frame.free] / frame.slopes[:, None]
         for name, foretold in proposal.slopes.items():
-            self._errors[name].append(float(np.log(np.linalg.norm(foretold - truth) + 1e-12)))
+            self._records[name].add(float(np.linalg.norm(foretold - truth)), length)
 
     def _ranked(self) -> list[Guide]:
         """The guides, best first."""
-        return sorted(self.guides, key=lambda guide: float(np.mean(self._errors[guide.name][-RECENT:] or [-np.inf])))
+        return sorted(self.guides, key=lambda guide: self._records[guide.name].rank)
+
+    def _worth(self, name: str, candidate: Candidate, known: Known) -> float:
+        """The objective at a candidate less that at the center, as bad as the guide's record makes it."""
+        step = candidate.z - known.here[: self.frame.size]
+        return candidate.objective + self._records[name].doubt(float(np.linalg.norm(step)))
 
     def _margins(self, prediction: Prediction, known: Known, y: Array) -> Margins:
         """A prediction as objective and margins of the free inputs."""
@@ -158,12 +176,16 @@ class Navigator:
         return frame.unit(frame.physical(np.zeros(frame.size)))[known.columns[frame.size :]]
 
     def _candidates(self, prediction: Prediction, known: Known, y: Array, starts: int | None = None) -> list[Candidate]:
+        """Optima of a prediction, best first; none where it fails."""
         center = known.here[: self.frame.size]
         predict = self._margins(prediction, known, y)
         task = Subproblem(predict, self.frame.limits.equal, center, known.radius)
         count = starts or (self._starts if known.radius > WIDE else 0)
         drawn = center + known.radius * self._rng.uniform(-1.0, 1.0, (count, len(center)))
-        return task.solve(np.vstack([center, drawn]))
+        try:
+            return task.solve(np.vstack([center, drawn]))
+        except ArithmeticError:
+            return []
 
     def _is_new(self, candidate: Candidate, known: Known, found: list[Proposal], apart: float = ALIKE) -> bool:
         held = self._held(known)
@@ -174,7 +196,8 @@ class Navigator:
     def _proposal(self, candidate: Candidate, name: str, known: Known, predictions: dict[str, Prediction]) -> Proposal:
         n = self.frame.size
         z = np.concatenate([candidate.z, self._held(known)])
-        slopes = {other: prediction(z)[1][:, :n] for other, prediction in predictions.items()}
+        foretold = {other: _slopes(prediction, z) for other, prediction in predictions.items()}
+        slopes = {other: slope[:, :n] for other, slope in foretold.items() if slope is not None}
         x = self.frame.physical(candidate.z)
         return Proposal(x, candidate.z, name, -candidate.objective, candidate.excess, slopes)
 
@@ -183,5 +206,13 @@ def _learned(guide: Guide, known: Known) -> Prediction | None:
     """The guide's predictions, corrected at the center; None where it can't learn."""
     try:
         return corrected(guide.learn(known), known)
+    except ArithmeticError:
+        return None
+
+
+def _slopes(prediction: Prediction, z: Array) -> Array | None:
+    """What a guide foretells at z (p,) of the slopes (r, p); None where it fails."""
+    try:
+        return prediction(z)[1]
     except ArithmeticError:
         return None

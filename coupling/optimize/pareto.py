@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from coupling.contract import Array, Model, checked_evaluation, describe
 from coupling.dataset import Dataset
-from coupling.optimize.frame import Frame
+from coupling.optimize.frame import ALIKE, Frame
 from coupling.optimize.minimize import minimize
 from coupling.optimize.multistart import ENOUGH, Inside
 from coupling.optimize.solution import Solution, Step
@@ -84,8 +84,7 @@ class Front:
         for row in range(len(x)) if rows is None else rows:
             how: dict[str, Any] = {"surrogate": surrogate, "tolerance": tolerance, "path": path, "progress": progress}
             there = minimize(model, self._of(y[row]), start=x[row], archive=known, solves=1, **how)
-            answered = there.solves and not there.path[-1].failure
-            task = self._of(there.archive.y[-1] if answered else y[row])
+            task = self._of(_answer(there.archive, x[row], y[row]))
             moved = minimize(model, task, archive=there.archive, solves=max(solves - there.solves, 1), **how)
             steps = enumerate((*there.path, *moved.path), start=1)
             solution = replace(moved, path=tuple(replace(step, number=k) for k, step in steps))
@@ -166,6 +165,13 @@ def pareto(
     y = responses(x)
     kept = _undominated(y[:, [about.responses.index(name) for name in names]] * list(weights.values()))
     return replace(front, x=x[kept], y=y[kept])
+
+
+def _answer(data: Dataset, x: Array, otherwise: Array) -> Array:
+    """The responses (m,) of the sample at x (n,); what is given otherwise if there is none."""
+    at = np.flatnonzero((np.abs(data.x - x) <= ALIKE * np.diff(data.bounds, axis=1)[:, 0]).all(axis=1))
+    found: Array = data.y[at[0]] if len(at) else otherwise
+    return found
 
 
 def _undominated(values: Array) -> NDArray[np.intp]:

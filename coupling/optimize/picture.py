@@ -1,4 +1,4 @@
-"""Pictures of a search: how it converged by solves of the model, and fronts."""
+"""Pictures of a search: how it converged by solves of the model, and fronts; as figures, or written to files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,20 @@ FLOOR = 1e-12
 
 
 def convergence_picture(solution: Solution, path: str | Path) -> None:
-    """Draw the objective, and residual and violation, of every solve by the model, to a PNG file.
+    """Write `convergence_figure` to a PNG file."""
+    convergence_figure(solution).savefig(path, dpi=110)
+
+
+def front_picture(front: Front, path: str | Path) -> None:
+    """Write `front_figure` to a PNG file."""
+    front_figure(front).savefig(path, dpi=110)
+
+
+def convergence_figure(solution: Solution) -> Figure:
+    """Draw the objective, and residual and violation, of every solve by the model.
 
     Args:
         solution: Of a search; one that needed no solve has empty axes.
-        path: Where to write it.
     """
     steps = [step for step in solution.path if not step.failure]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -39,11 +48,11 @@ def convergence_picture(solution: Solution, path: str | Path) -> None:
     right.legend(fontsize="small")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    return figure
 
 
-def front_picture(front: Front, path: str | Path) -> None:
-    """Draw a front over its first two objectives, and what the model certified of it, to a PNG file."""
+def front_figure(front: Front) -> Figure:
+    """Draw a front over its first two objectives, and what the model certified of it."""
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
     first, second = (front.responses.index(name) for name in front.objectives[:2])
@@ -57,7 +66,7 @@ def front_picture(front: Front, path: str | Path) -> None:
     axes.set(xlabel=front.objectives[0], ylabel=front.objectives[1])
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    figure.savefig(path, dpi=110)
+    return figure
 
 
 def _by_guide(axes: object, steps: Sequence[Step], values: Sequence[float]) -> None:

@@ -20,10 +20,10 @@ from coupling.optimize.guides.kriging import GaussianProcess
 from coupling.optimize.guides.quasi_newton import Positive, Secant
 from coupling.optimize.navigator import Navigator
 from coupling.optimize.solution import Solution, Step
-from coupling.optimize.solver import Solver
 from coupling.optimize.task import Task
 from coupling.optimize.trust_region import COLD, TrustRegion
 from coupling.samples import Failure, Sample
+from coupling.solver import Solver
 from coupling.world import EVERY_RANK, Comm, on_root
 
 Kind = Literal["automatic", "quasi-newton"]
@@ -106,24 +106,47 @@ class Session:
         """
         ranks, made = self.solver.ranks, list[TrustRegion]()
         on_root(ranks, lambda: made.append(self._region(task, start, solves or self.settings.solves)))
-        while len(points := on_root(ranks, lambda: made[0].ask(self.solver.lanes))):
+        while len(points := on_root(ranks, lambda: self._asked(made))):
             records = self.solver.solve(points)
-            on_root(ranks, partial(self._keep, made[0] if made else None, records))
+            on_root(ranks, partial(self._keep, made, records))
         found = on_root(ranks, lambda: self._solution(made[0]))
         if isinstance(found, NoAnswer):  # raised on every rank: the caller may go on elsewhere
             found.add_note(EVERY_RANK)
             raise found
         return found
 
-    def _region(self, task: Task, start: Array | None, solves: int) -> TrustRegion:
+    def _asked(self, made: list[TrustRegion]) -> Array:
+        """Points to solve next. What an interrupted run of this search has solved is told at once.
+
+        Where the search asks for something else than then, it begins anew from all that is known.
+        """
         assert self.archive is not None
-        data, about = self.archive.data, self.solver.description
+        while len(points := made[0].ask(self.solver.lanes)):
+            records = self.archive.recalled(points)
+            if records is not None:
+                made[0].tell(records, now=False)
+            elif self.archive.join():
+                made[0] = self._begin(made[0].frame.task, made[0].starts, made[0].left, made[0].path)
+            else:
+                break
+        return points
+
+    def _region(self, task: Task, start: Array | None, solves: int) -> TrustRegion:
+        """The beginning of a search."""
+        assert self.archive is not None
+        known, about = len(self.archive.data), self.solver.description
         frame = Frame(task, about.parameters, about.responses, about.bounds)
-        few = len(data) < 2
-        count = self.settings.starts if not len(data) else 0 if start is None and frame.size else 1
+        count = self.settings.starts if not known else 0 if start is None and frame.size else 1
         points = _spread(frame, count + TRIES, self.settings.seed)
         if start is not None:
             points[0] = frame.physical(frame.unit(start)[frame.free])
+        return self._begin(task, (points[:count], points[count:]), solves)
+
+    def _begin(self, task: Task, starts: tuple[Array, Array], solves: int, path: Sequence[Step] = ()) -> TrustRegion:
+        """A trust region about the best that is known: where to begin (s, n), and where else if that fails (t, n)."""
+        assert self.archive is not None
+        data, about = self.archive.data, self.solver.description
+        frame = Frame(task, about.parameters, about.responses, about.bounds)
         assert data.jacobian is not None
         if len(data):
             frame.calibrate(data.jacobian)
@@ -131,11 +154,13 @@ class Session:
             frame,
             Navigator(frame, self.guides(frame), seed=self.settings.seed),
             (data.x, data.y, data.jacobian),
-            points[:count],
-            points[count:],
+            starts,
+            failures=data.failures,
             tolerance=self.settings.tolerance,
             solves=solves,
-            radius=COLD if few and self.surrogate is None else WARM,
+            radius=COLD if len(data) < 2 and self.surrogate is None else WARM,
+            seed=self.settings.seed,
+            path=path,
             progress=self.progress,
         )
 
@@ -149,18 +174,18 @@ class Session:
             guides += [process, Expanded(process)]
         return [*guides, Positive(), Secant()]
 
-    def _keep(self, region: TrustRegion | None, records: Sequence[Sample | Failure]) -> None:
+    def _keep(self, made: list[TrustRegion], records: Sequence[Sample | Failure]) -> None:
         """On disk first."""
-        assert self.archive is not None and region is not None
+        assert self.archive is not None
         self.archive.add(records)
-        region.tell(records)
+        made[0].tell(records)
 
     def _solution(self, region: TrustRegion) -> Solution | NoAnswer:
         assert self.archive is not None
         if not region.begun:
-            reasons = "; ".join(dict.fromkeys(step.failure for step in region.path))
+            reasons = "; ".join(dict.fromkeys(region.failed_starts))
             return NoAnswer(
-                f"the model has no answer at any of {len(region.path)} points to start from ({reasons}); "
+                f"the model has no answer at any of {len(region.failed_starts)} points to start from ({reasons}); "
                 "give a start where it has one, or narrow the bounds",
                 tuple(region.path),
             )

@@ -103,7 +103,7 @@ class Solution:
 
     Attributes:
         optimum: The best point found, by the model.
-        path: Every solve, in order.
+        path: Every solve, in order, those of interrupted runs of the same search included.
         archive: All samples: those that were given, and the new ones. The next search over the same model starts
             from them.
         message: How the search ended, in words.

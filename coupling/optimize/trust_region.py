@@ -8,7 +8,8 @@ import numpy as np
 
 from coupling.contract import Array
 from coupling.optimize.acceptance import Filter, Trial
-from coupling.optimize.frame import Frame
+from coupling.optimize.curvature import ACTIVE, Point, bends, glanced_at
+from coupling.optimize.frame import ALIKE, Frame, Mask
 from coupling.optimize.navigator import Navigator, Proposal
 from coupling.optimize.solution import Optimum, Step
 from coupling.samples import Failure, Sample
@@ -27,6 +28,9 @@ REACH = 20.0
 COLD = 0.2
 """Radius about a point of which nothing else is known."""
 
+FEW = 2
+"""Other samples that an optimum is believed with; with fewer, slopes near by are looked at first."""
+
 PROBES, PROMISE = 2, 1e-3
 """How often a certified optimum is doubted where a guide foretells a better one elsewhere, better by this share."""
 
@@ -41,10 +45,14 @@ class TrustRegion:
         frame: The task in scaled units.
         navigator: Proposes points.
         samples: What is known: points (N, n), responses (N, m) and Jacobians (N, m, n).
-        starts: Where to begin (s, n); none where samples do.
-        spare: Where to try next while there is no answer at all (s, n).
+        starts: Where to begin (s, n), none where samples do, and where to try next while there is no answer at all
+            (t, n). What is known of them is not asked again.
+        failures: Where the model is known to have no answer.
         tolerance: Violation and residual to reach.
         solves: Most solves.
+        radius: Of the region at first.
+        seed: Of the direction in which a stationary point is looked at.
+        path: Solves that led to the samples.
         progress: Told about each.
     """
 
@@ -53,28 +61,34 @@ class TrustRegion:
         frame: Frame,
         navigator: Navigator,
         samples: tuple[Array, Array, Array],
-        starts: Array,
-        spare: Array,
+        starts: tuple[Array, Array],
         *,
+        failures: Sequence[Failure] = (),
         tolerance: float,
         solves: int,
         radius: float,
+        seed: int = 0,
+        path: Sequence[Step] = (),
         progress: Callable[[Step], None] | None = None,
     ) -> None:
         self.frame, self.navigator = frame, navigator
         self.x, self.y, self.jacobian = (np.array(part) for part in samples)
         self.tolerance, self.left, self.radius, self._progress = tolerance, solves, radius, progress
-        self.path: list[Step] = []
-        self.message = ""
-        self._waiting = [Proposal(x, frame.unit(x)[frame.free], "start") for x in starts]
-        self._spare = [Proposal(x, frame.unit(x)[frame.free], "start") for x in spare]
+        self.path, self.starts, self.message = list(path), starts, ""
+        self._failed = [frame.unit(failure.x) for failure in failures]
+        self._waiting, self._spare = ([self._start(x) for x in part if not self._known(x)] for part in starts)
+        self.failed_starts = [f.reason for part in starts for x in part for f in failures if self._alike(x, f.x)]
         self._asked: list[Proposal] = []
         self._filter = Filter()
         self._center: int | None = None
         self._best: int | None = None
         self._probes = PROBES
+        self._glance: Proposal | None = None  # whence a certified center is looked at
+        self._looked: int | None = None  # the center that was
+        self._suspects: Mask | None = None  # inputs along which it may be none
+        self._rng = np.random.default_rng(seed)
         self._outside = False  # the center has other values of fixed parameters
-        if not self._waiting:
+        if not self._waiting and len(self.x):
             self._settle()
 
     @property
@@ -102,7 +116,7 @@ class TrustRegion:
     def ask(self, count: int = 1) -> Array:
         """Points (k, n) to solve next, up to `count`; none at the end, and then `message` says why."""
         count = min(count, self.left)
-        if self.begun and self.optimum.certified and not (count and self._doubts(count)):
+        if self.begun and self.optimum.certified and not (count and (self._glances() or self._doubts(count))):
             self.message = "the model itself finds this point feasible and, to first order, optimal"
             return np.zeros((0, len(self.frame.parameters)))
         if not count:
@@ -112,18 +126,25 @@ class TrustRegion:
         elif self._waiting:
             self._asked, self._waiting = self._waiting[:count], self._waiting[count:]
         elif self._center is not None:
-            self._asked = self._proposed(count)
+            self._asked = self._untried(count)
         if count and not self._asked and not self.begun:
             self._asked, self._spare = self._spare[:count], self._spare[count:]
         return np.array([proposal.x for proposal in self._asked]).reshape(-1, len(self.frame.parameters))
 
-    def tell(self, records: Sequence[Sample | Failure]) -> None:
-        """The model's answers at the points that were asked for, in their order."""
+    def tell(self, records: Sequence[Sample | Failure], *, now: bool = True) -> None:
+        """The model's answers at the points that were asked for, in their order.
+
+        Args:
+            records: The answers.
+            now: Whether they are from now, not from a run before.
+        """
         asked, self._asked = self._asked, []
         self.left -= len(records)
         answered: list[tuple[Proposal, int]] = []
         for proposal, record in zip(asked, records, strict=True):
             if isinstance(record, Failure):
+                self._failed.append(self.frame.unit(record.x))
+                self.failed_starts += [] if self.begun else [record.reason]
                 self._retreat(proposal)
                 continue
             assert record.jacobian is not None
@@ -138,6 +159,21 @@ class TrustRegion:
         rows = {id(proposal): i for proposal, i in answered}
         for proposal, record in zip(asked, records, strict=True):
             self._note(proposal, record, rows.get(id(proposal)))
+            if now and self._progress is not None:
+                self._progress(self.path[-1])
+
+    def _start(self, x: Array) -> Proposal:
+        return Proposal(x, self.frame.unit(x)[self.frame.free], "start")
+
+    def _known(self, x: Array) -> bool:
+        """Whether there is an answer at x (n,), or none for sure."""
+        return any(self._alike(x, other) for other in self.x) or self._has_failed(x)
+
+    def _has_failed(self, x: Array) -> bool:
+        return any(np.abs(self.frame.unit(x) - other).max() <= ALIKE for other in self._failed)
+
+    def _alike(self, x: Array, other: Array) -> bool:
+        return bool(np.abs(self.frame.unit(x) - self.frame.unit(other)).max() <= ALIKE)
 
     def _settle(self) -> None:
         """Begin at the best sample that is known."""
@@ -155,6 +191,16 @@ class TrustRegion:
         violation = np.array([frame.excess(y) for y in self.y])
         ranks = objective + PENALTY * violation
         return ranks + np.where(outside, 1e6 + np.abs(ranks).max(), 0.0)
+
+    def _untried(self, count: int) -> list[Proposal]:
+        """What is proposed, but not where the model is known to have no answer: there the region shrinks at once."""
+        while found := self._proposed(count):
+            fresh = [proposal for proposal in found if not self._has_failed(proposal.x)]
+            if fresh:
+                return fresh
+            for proposal in found:
+                self._retreat(proposal)
+        return []
 
     def _proposed(self, count: int) -> list[Proposal]:
         """Points from ever smaller regions until a guide knows a better one."""
@@ -176,6 +222,26 @@ class TrustRegion:
         )
         return []
 
+    def _glances(self) -> bool:
+        """Whether hardly any other sample speaks for a certified center; then a point near by is asked, once."""
+        i = self._center
+        assert i is not None
+        z = self.frame.unit(self.x)[:, self.frame.free]
+        others = np.abs(z - z[i]).max(axis=1, initial=0.0) > ALIKE
+        if self._suspects is None and (others.sum() >= FEW or self._looked == i):
+            return False
+        there = glanced_at(self.frame, self._point(i), self._rng, self._suspects)
+        if there is None or self._has_failed(self.frame.physical(there)):
+            self._suspects = None
+            return False
+        known = self.navigator.known(self.x, self.y, self.jacobian, i, 1.0)
+        self._glance = self.navigator.at(there, "curvature", known)
+        self._asked, self._looked = [self._glance], i
+        return True
+
+    def _point(self, i: int) -> Point:
+        return self.x[i], self.y[i], self.jacobian[i]
+
     def _doubts(self, count: int) -> bool:
         """Whether a guide knows of a point that would be better than a certified one, and that is then asked for."""
         i = self._center
@@ -185,7 +251,7 @@ class TrustRegion:
         known = self.navigator.known(self.x, self.y, self.jacobian, i, 1.0)
         found = self.navigator.probes(known, self.y[i], count)
         worth = max(PROMISE * abs(self.frame.objective(self.y[i])), self.tolerance)
-        self._asked = [proposal for proposal in found if proposal.gain > worth]
+        self._asked = [p for p in found if p.gain > worth and not self._has_failed(p.x)]
         self._probes -= bool(self._asked)
         if self._asked:
             self._best = i
@@ -199,7 +265,13 @@ class TrustRegion:
     def _decide(self, answered: list[tuple[Proposal, int]]) -> None:
         """Go on from the best of the new samples that may be gone on from, and set the radius."""
         for proposal, i in answered:
-            self.navigator.learn_from(proposal, self.jacobian[i])
+            self.navigator.learn_from(proposal, self.jacobian[i], self._length(proposal))
+        if self._glance is not None:
+            self._glance, first = None, self._suspects is None
+            self._suspects = None
+            if answered:
+                self._look(answered[0][1], first)
+            return
         trials = [(proposal, i, self._trial(proposal, i)) for proposal, i in answered]
         good = [(proposal, i, trial) for proposal, i, trial in trials if self._accepts(proposal, i, trial)]
         if not good:
@@ -217,6 +289,15 @@ class TrustRegion:
         if not (trial.for_objective or proposal.probe):
             self._filter.add(trial.excess, trial.objective)
         self._center = i
+
+    def _look(self, i: int, first: bool) -> None:
+        """Go on from a point near the center if that turns out to be no minimum; look again where it might be none."""
+        assert self._center is not None
+        risen = bends(self.frame, self._point(self._center), self._point(i))
+        if risen.sum() < -ACTIVE:
+            self._center, self._filter, self.radius = i, Filter(), COLD
+        elif first and (risen < -ACTIVE).any():
+            self._suspects = risen < -ACTIVE
 
     def _trial(self, proposal: Proposal, i: int) -> Trial:
         frame, before, after = self.frame, self.y[self._center], self.y[i]
@@ -264,5 +345,3 @@ class TrustRegion:
             failure=record.reason if isinstance(record, Failure) else "",
         )
         self.path.append(step)
-        if self._progress is not None:
-            self._progress(step)

@@ -1,14 +1,17 @@
-"""Many points at once: by a surrogate in batches, by any other model one after the other, failures kept."""
+"""Many points at once: by a surrogate in batches, by the model behind it a solve each, failures kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+import itertools
 
 import numpy as np
 
-from coupling import batches
-from coupling.contract import Array, Model, SampleFailure, checked_evaluation
+from coupling import batches, solving
+from coupling.contract import Array, Model
+from coupling.handout import Task
+from coupling.samples import Failure, Sample
 
 type Told = Callable[[int, int, str], None]
 """Called with what is done, of how much, and in words."""
@@ -68,29 +71,50 @@ def same_names(model: Model, check: Model) -> None:
 
 
 def solved(check: Model, x: Array, *, told: Told | None = None) -> Solves:
-    """Ask the trusted model at points (N, n), one after the other; collective on its communicator.
-
-    A solve that fails is left out, and its reason kept.
+    """Ask the trusted model at points (N, n), and leave out what has no answer.
 
     Raises:
         ArithmeticError: If none of them has an answer.
     """
-    found, rows, failures = [], [], []
-    for k, point in enumerate(x):
-        try:
-            found.append(checked_evaluation(check, point))
-            rows.append(k)
-        except Exception as error:
-            if not isinstance(error, SampleFailure):
-                raise
-            failures.append(str(error.reason))
+    found = answered(check, x, told=told)
+    if not found.rows:
+        raise ArithmeticError(f"none of {len(x)} solves has an answer; the first: {found.failures[0]}")
+    return found
+
+
+def answered(check: Model, x: Array, *, told: Told | None = None) -> Solves:
+    """As `solved`, also where none has an answer."""
+    records = records_of(check, x, told=told)
+    rows = [k for k, record in enumerate(records) if isinstance(record, Sample)]
+    failures = tuple(record.reason for record in records if isinstance(record, Failure))
+    shape = (len(rows), len(check.responses), len(check.parameters))
+    y, jacobian = (np.array([getattr(records[k], part) for k in rows]) for part in ("y", "jacobian"))
+    return Solves(np.asarray(x)[rows], y.reshape(shape[:2]), jacobian.reshape(shape), rows, failures)
+
+
+def records_of(check: Model, x: Array, *, told: Told | None = None) -> list[Sample | Failure]:
+    """The trusted model's answers at points (N, n), one after the other; collective on its communicator.
+
+    One that answers many points at once, as `Remembered` does, is asked so.
+    """
+    answers, tell = getattr(check, "answers", None), _counting(len(x), told)
+    if answers is not None:
+        found: list[Sample | Failure] = answers(x, tell)
+        return found
+    records = list[Sample | Failure]()
+    for point in x:
+        records.append(solving.solve(check, Task(0, point), None, jacobian=True))
+        tell()
+    return records
+
+
+def _counting(total: int, told: Told | None) -> Callable[[], None]:
+    """Tells how many of some solves are done, one more each time that it is called."""
+    count = itertools.count(1)
+
+    def tell() -> None:
+        done = next(count)
         if told is not None:
-            told(k + 1, len(x), f"{k + 1} of {len(x)} solves of the model" + _failed(len(failures)))
-    if not found:
-        raise ArithmeticError(f"none of {len(x)} solves has an answer; the first: {failures[0]}")
-    y, jacobian = (np.array(part) for part in zip(*found, strict=True))
-    return Solves(np.asarray(x)[rows], y, jacobian, rows, tuple(failures))
+            told(done, total, f"{done} of {total} solves of the model")
 
-
-def _failed(count: int) -> str:
-    return f", {count} without an answer" if count else ""
+    return tell

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from coupling.contract import Array, Model
+from coupling.samples import Failure
 from coupling.uncertainty.estimate import shown
-from coupling.uncertainty.evaluation import Told, same_names, solved
+from coupling.uncertainty.evaluation import Told, records_of, same_names
 from coupling.uncertainty.joint import Inputs
 from coupling.uncertainty.limits import Limit, LimitState, limit_state
 from coupling.uncertainty.search import Nearest, nearest
@@ -22,7 +23,7 @@ STARTS = 6
 
 
 class NoDesignPoint(ArithmeticError):
-    """No point was found at which the limit is reached."""
+    """No point was found at which the limit is reached, or the trusted model has no answer there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,7 @@ class DesignPoint:
         confirmed: Whether the trusted model finds the point on its own limit and nearest; False where none was asked.
         path: Index at each solve of the trusted model, by that solve's own value and gradient.
         others: Further points of the limit that are locally nearest, (k, d), in standard normal space.
+        failures: Why the trusted model had no answer, where it had none: the search ends there.
     """
 
     limit: Limit
@@ -53,6 +55,7 @@ class DesignPoint:
     confirmed: bool
     path: tuple[float, ...]
     others: Array
+    failures: tuple[str, ...] = ()
 
     @property
     def probability(self) -> float:
@@ -61,8 +64,8 @@ class DesignPoint:
 
     @property
     def solves(self) -> int:
-        """Solves of the trusted model."""
-        return len(self.path)
+        """Solves of the trusted model, those without an answer among them."""
+        return len(self.path) + len(self.failures)
 
     def rows(self) -> list[list[str]]:
         """The table: a heading, a row for each input, and the index."""
@@ -83,6 +86,7 @@ class DesignPoint:
             "importance": self.importance.tolist(),
             "confirmed": self.confirmed,
             "solves": self.solves,
+            "failures": self.failures,
         }
 
 
@@ -112,9 +116,8 @@ def form(
         told: Called as solves proceed.
 
     Raises:
-        NoDesignPoint: If no search reached the limit.
+        NoDesignPoint: If no search reached the limit, or the trusted model has no answer at the first point.
         ValueError: If names or the limit are unknown, or no solve is allowed.
-        ArithmeticError: If the trusted model has no answer at the first point.
     """
     return verified(limit_state(surrogate, inputs, limit), seed=seed, check=check, solves=solves, told=told)[0]
 
@@ -134,8 +137,9 @@ def verified(
     path: list[float] = []
     while True:
         answer = _asked(check, state, point.u, len(path), solves, told)
-        if answer is None:
-            return _record(state, point, float("nan"), False, tuple(path), others), state
+        if isinstance(answer, str):
+            unsure = _record(state, point, float("nan"), False, tuple(path), others)
+            return replace(unsure, failures=(answer,)), state
         margin, gradient = state.of(point.u[None], *answer)
         slope = float(np.linalg.norm(gradient[0]))
         normal = -gradient[0] / slope
@@ -186,17 +190,17 @@ def _again(state: LimitState, point: Nearest) -> Nearest:
 
 def _asked(
     check: Model, state: LimitState, u: Array, spent: int, solves: int, told: Told | None
-) -> tuple[Array, Array] | None:
-    """The trusted model's responses (1, m) and Jacobian (1, m, n); None where it has no answer, but had before."""
+) -> tuple[Array, Array] | str:
+    """The trusted model's responses (1, m) and Jacobian (1, m, n); why it has none, where it had some before."""
     if told is not None:
         told(spent, solves, f"solve {spent + 1} of at most {solves} at the design point of {state.limit}")
-    try:
-        found = solved(check, state.inputs.at(u))
-    except ArithmeticError as error:
+    record = records_of(check, state.inputs.at(u))[0]
+    if isinstance(record, Failure):
         if spent == 0:
-            raise ArithmeticError(f"the model has no answer at the surrogate's design point: {error}") from error
-        return None
-    return found.y, found.jacobian
+            raise NoDesignPoint(f"the model has no answer at the surrogate's design point: {record.reason}")
+        return record.reason
+    assert record.jacobian is not None
+    return record.y[None], record.jacobian[None]
 
 
 def _record(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from coupling.contract import Array, Model
 from coupling.uncertainty.clouds import Cloud, importance_cloud, subset_cloud
 from coupling.uncertainty.estimate import TWO_SIDED, standard_error
-from coupling.uncertainty.evaluation import Told, deviations, predictions, same_names, solved
+from coupling.uncertainty.evaluation import Told, answered, deviations, predictions, same_names
 from coupling.uncertainty.form import DesignPoint, verified
 from coupling.uncertainty.joint import Inputs
 from coupling.uncertainty.limits import Limit, LimitState, limit_state
@@ -87,7 +87,8 @@ class FailureProbability:
             ["by the surrogate", f"{self.by_surrogate:.4g}"],
             ["reliability index", f"{self.beta:.3f}"],
             *([f"first order, {p.limit}", f"{p.probability:.4g}, index {p.beta:.3f}"] for p in self.points),
-            ["evaluations", f"{self.samples} of the surrogate, {self.solves} of the model"],
+            ["evaluations", f"{self.samples} of the surrogate, {self.solves + len(self.failures)} of the model"],
+            *([["without an answer", str(len(self.failures))]] if self.failures else []),
             ["contradicted by the model", str(self.disagreements)],
             ["cut off outside the box", f"{self.outside:.2g}"],
         ]
@@ -144,7 +145,8 @@ def failure_probability(
         told: Called as solves proceed.
 
     Raises:
-        NoDesignPoint: If no search reached a limit; subset simulation may still.
+        NoDesignPoint: If no search reached a limit, or the model has no answer where it is reached; subset simulation
+            may still find failure.
         ValueError: If names, limits or the method are unknown, or there are too few samples or solves.
         TypeError: If the surrogate knows no standard deviations.
         ArithmeticError: If failure is too rare to sample, or no solve has an answer.
@@ -153,28 +155,31 @@ def failure_probability(
     states = [limit_state(surrogate, inputs, limit) for limit in told_limits]
     require(states, method, samples, solves if check is not None else None)
     points: list[DesignPoint] = []
+    failures: list[str] = []
     spent = 0
     if method == "importance":
         pairs = [verified(state, seed=seed, check=check, solves=AT_DESIGN_POINTS, told=told) for state in states]
         points = [point for point, _ in pairs]
         states = [replace(state, scale=_slope(state, point.u)) for point, state in pairs]
         spent = sum(point.solves for point in points)
+        failures = [reason for point in points for reason in point.failures]
     system = System(tuple(states))
     cloud = _cloud(system, points, samples, seed)
     by_surrogate = float(cloud.probabilities().mean())
     deviation = system.deviations(cloud.u)
-    failures: list[str] = []
     if check is None:
         found = Correction(0.0, _between(cloud, deviation), 0, 0)
     else:
         same_names(surrogate, check)
 
         def judge(rows: Rows) -> tuple[Rows, Array, NDArray[np.bool_]]:
-            answers = solved(check, inputs.at(cloud.u[rows]), told=told)
+            answers = answered(check, inputs.at(cloud.u[rows]), told=told)
             failures.extend(answers.failures)
             return rows[answers.rows], system.trusted(answers.y), system.failed(answers.y)
 
         found = corrected(cloud, deviation, judge, _left(solves, spent), seed)
+        if not found.solves:
+            raise ArithmeticError(f"the model has no answer where failure is in doubt; the first: {failures[0]}")
     return FailureProbability(
         limits=tuple(state.limit for state in states),
         value=min(max(by_surrogate + found.shift, 0.0), 1.0),
@@ -184,7 +189,7 @@ def failure_probability(
         method="importance sampling" if method == "importance" else "subset simulation",
         points=tuple(points),
         samples=len(cloud.u),
-        solves=spent + found.solves,
+        solves=sum(len(point.path) for point in points) + found.solves,
         disagreements=found.disagreements,
         failures=tuple(failures),
         outside=inputs.outside,

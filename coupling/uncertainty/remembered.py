@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+import contextlib
 from pathlib import Path
-import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from coupling.contract import Array, Model, SampleFailure, checked_evaluation, describe
+from coupling.contract import Array, Model, describe
 from coupling.journal import Header, JournalWriter, read_journal
-from coupling.samples import Failure, Sample
-from coupling.world import Serial, on_root
-
-if TYPE_CHECKING:
-    from coupling.world import Comm
+from coupling.leading import Leader
+from coupling.lock import locked
+from coupling.samples import Failure
+from coupling.solver import Record, Solver, Together, solver
+from coupling.world import Serial, on_root, world
 
 
 class NoAnswer(ArithmeticError):
@@ -27,42 +27,88 @@ class NoAnswer(ArithmeticError):
 
 
 class Remembered:
-    """Wraps a model; itself a `Model`.
+    """Wraps a model; itself a `Model`, which answers many points at once as well.
 
     Every answer goes to a journal before it is given, Jacobian included. A study draws the same points for the same
-    seed, and finds again what it had asked for.
+    seed, and finds again what it had asked for. With several ranks, rank 0 asks, within `lead`.
 
     Args:
-        model: The model.
+        solver: Who solves the model. Collective on its ranks.
         folder: Where journals lie; made if need be. None to remember while the process lives.
-        comm: The ranks that evaluate together; rank 0 reads and writes.
+
+    Attributes:
+        solves: Solves that were spent in this run, failed ones among them.
+        failed: How many of them have no answer.
 
     Raises:
         ValueError: If the folder holds answers of another model.
         OSError: If it can't be read or written.
     """
 
-    def __init__(self, model: Model, folder: Path | None = None, comm: Comm | None = None) -> None:
-        self._model, self._comm = model, Serial() if comm is None else comm
-        self.parameters, self.responses = tuple(model.parameters), tuple(model.responses)
-        self.bounds = np.array(model.bounds, dtype=np.float64)
-        self.units = dict(getattr(model, "units", {}))
-        self.solves = 0
-        self._known: dict[bytes, Sample | Failure] = {}
+    def __init__(self, solver: Solver, folder: Path | None = None) -> None:
+        about = solver.description
+        self.parameters, self.responses, self.bounds = about.parameters, about.responses, about.bounds
+        self.units = dict(about.units)
+        self.solves = self.failed = 0
+        self._header = Header(about.digest, len(about.parameters), len(about.responses))
+        self._known: dict[bytes, Record] = {}
+        self._wanted: set[bytes] = set()
+        self._path: Path | None = None
         self._journal: JournalWriter | None = None
+        self._leader = Leader(solver, self._keep)
         if folder is not None:
-            self._known = on_root(self._comm, lambda: self._open(folder))
+            run = on_root(solver.ranks, lambda: self._recall(folder))
+            self._path = folder / f"run-{run:06d}-rank-{solver.ranks.rank:06d}.journal"
+
+    @classmethod
+    def of(cls, model: Model) -> Remembered:
+        """Remember a model's answers while the process lives; collective on its communicator, as the model is."""
+        return cls(Together(model, describe(model), Serial()))
+
+    @property
+    def points(self) -> int:
+        """At how many points it was asked so far, in this run."""
+        return len(self._wanted)
+
+    @property
+    def failures(self) -> int:
+        """At how many of these it has no answer."""
+        return sum(isinstance(self._known[key], Failure) for key in self._wanted)
 
     def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
         """As the model's, by memory where it has been asked there before."""
-        point = np.ascontiguousarray(x, dtype=np.float64)
-        record = self._known.get(point.tobytes())
-        if record is None:
-            record = self._asked(point)
-            self._known[point.tobytes()] = record
+        record = self.answers(np.atleast_2d(np.asarray(x, dtype=np.float64)))[0]
         if isinstance(record, Failure):
             raise NoAnswer(record)
         return record.y.copy(), record.jacobian.copy() if jacobian and record.jacobian is not None else None
+
+    def answers(self, x: Array, told: Callable[[], None] | None = None) -> list[Record]:
+        """Answers at points (N, n), in their order; what is not remembered is solved, side by side where ranks allow.
+
+        Args:
+            x: Where.
+            told: Called after each solve.
+        """
+        keys = [np.ascontiguousarray(point, dtype=np.float64).tobytes() for point in x]
+        new = [k for k, key in enumerate(keys) if key not in self._known and key not in keys[:k]]
+        self._wanted.update(key for key in keys if key in self._known)
+
+        def hear(record: Record) -> None:
+            key = record.x.tobytes()
+            self._known[key] = record
+            self._wanted.add(key)
+            self.solves += 1
+            self.failed += isinstance(record, Failure)
+            if told is not None:
+                told()
+
+        if new:
+            self._leader.ask(np.ascontiguousarray(np.asarray(x, dtype=np.float64)[new]), hear)
+        return [self._known[key] for key in keys]
+
+    def lead[T](self, action: Callable[[], T]) -> T | None:
+        """Do something on rank 0 that asks; what it returns, there, and None on the others. Collective."""
+        return self._leader.lead(action)
 
     def close(self) -> None:
         """Bring everything to the disk."""
@@ -70,34 +116,59 @@ class Remembered:
             self._journal.close()
             self._journal = None
 
-    def _open(self, folder: Path) -> dict[bytes, Sample | Failure]:
-        """Begin a journal; what those before hold."""
+    def _keep(self, record: Record) -> None:
+        """Write an answer down, on the rank that has it."""
+        if self._path is None:
+            return
+        if self._journal is None:
+            self._journal = JournalWriter(self._path, self._header)
+        self._journal.failure(record) if isinstance(record, Failure) else self._journal.sample(record)
+
+    def _recall(self, folder: Path) -> int:
+        """Read what earlier runs left; the number of this one."""
         folder.mkdir(parents=True, exist_ok=True)
-        header = Header(describe(self._model).digest, len(self.parameters), len(self.responses))
-        paths, known = sorted(folder.glob("*.journal")), dict[bytes, Sample | Failure]()
-        for path in paths:
+        last = 0
+        for path in sorted(folder.glob("run-*.journal")):
             journal = read_journal(path)
-            if journal.header is not None and journal.header != header:
+            if journal.header is not None and journal.header != self._header:
                 raise ValueError(
                     f"{folder} holds solves of another model, or of this one before it was changed; name another "
                     "folder, or remove that one"
                 )
-            known |= {record.x.tobytes(): record for record in journal.records}
-        self._journal = JournalWriter(folder / f"{len(paths):04d}.journal", header)
-        return known
+            self._known |= {record.x.tobytes(): record for record in journal.records}
+            last = max(last, int(path.name.split("-")[1]))
+        return last + 1
 
-    def _asked(self, point: Array) -> Sample | Failure:
-        start = time.perf_counter()
-        self.solves += 1
-        row = len(self._known)
-        record: Sample | Failure
-        try:
-            y, jacobian = checked_evaluation(self._model, point)
-            record = Sample(row, point, y, jacobian, time.perf_counter() - start)
-        except Exception as error:
-            if not isinstance(error, SampleFailure):
-                raise
-            record = Failure.of(error, row, point, time.perf_counter() - start)
-        if self._journal is not None:
-            self._journal.sample(record) if isinstance(record, Sample) else self._journal.failure(record)
-        return record
+
+@contextlib.contextmanager
+def remembering(
+    model: Model | Callable[..., Model] | str, folder: Path, *, ranks_per_solve: int = 1
+) -> Iterator[Remembered]:
+    """A model with a memory in a folder, solved by groups of ranks; no other process may use the folder meanwhile.
+
+    Collective on all ranks of an MPI job.
+
+    Args:
+        model: A model, a factory that makes one (called with `comm=` the ranks of its group if it takes that), or a
+            specification for `load_model`.
+        folder: Where.
+        ranks_per_solve: Ranks that solve one point together.
+
+    Raises:
+        BlockingIOError: If another process uses the folder.
+        ValueError: If it holds answers of another model, or the ranks don't make groups of that size.
+    """
+    with contextlib.ExitStack() as held:
+        on_root(world(), lambda: _alone_in(folder, held))
+        own = held.enter_context(solver(model, comm=None, ranks_per_solve=ranks_per_solve))
+        yield held.enter_context(contextlib.closing(Remembered(own, folder)))
+
+
+def _alone_in(folder: Path, held: contextlib.ExitStack) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        held.enter_context(locked(folder / "lock", patience=0.0))
+    except BlockingIOError as error:
+        raise BlockingIOError(
+            error.errno, "another process is asking for solves into it; wait for it, or name another", str(folder)
+        ) from error

@@ -13,11 +13,11 @@ import dolfinx
 import numpy as np
 import ufl
 
-from fem.equilibrium import Newton
 from fem.geometry import read_mesh
 from fem.load_path import LoadPath
 from fem.materials import plasticity
 from fem.materials.elasticity import von_mises
+from fem.newton import Newton
 from fem.parameters import Scalar, Shape
 from fem.problem import Problem
 from fem.responses import Response, average, p_norm

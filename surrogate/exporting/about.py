@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from surrogate.exporting.precision import doubled
 from surrogate.exporting.program import INPUTS, MEANING, Program
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def describe(surrogate: Surrogate, program: Program) -> str:
         "units": dict(surrogate.units),
         "bounds": surrogate.bounds.tolist(),
         "precision": str(program.x_scale.dtype).removeprefix("torch."),
+        "in_double": doubled(program.module),
         "inputs": INPUTS[: 1 + program.hessian],
         "outputs": {name: MEANING[name] for name in program.outputs},
         "network": str(surrogate.network),

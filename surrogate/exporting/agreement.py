@@ -30,20 +30,23 @@ def disagreement(surrogate: Surrogate, program: Program, run: Run) -> dict[str, 
     """
     dtype = str(program.x_scale.dtype).removeprefix("torch.")
     rng, width = np.random.default_rng(0), np.ptp(surrogate.bounds, axis=1)
-    worst: dict[str, float] = {}
+    given: dict[str, list[Array]] = {}
+    truths: dict[str, list[Array]] = {}
     for N in BATCHES:
         x = rng.uniform(*surrogate.bounds.T, size=(N, len(width)))
         inputs = {"x": x.astype(dtype)}
         if program.hessian:
             inputs["direction"] = (width * rng.standard_normal(x.shape)).astype(dtype)
-        given = run(inputs)
-        truths = expected(surrogate, program, inputs)
-        for name, truth in truths.items():
+        found = run(inputs)
+        for name, truth in expected(surrogate, program, inputs).items():
             ranges = width if name in _BY_PARAMETER else 1.0
-            measure = truths[name.removesuffix("_std")]
-            difference = _relative(given[name] * ranges, truth * ranges, measure * ranges)
-            worst[name] = max(worst.get(name, 0.0), difference)
-    return worst
+            truths.setdefault(name, []).append(truth * ranges)
+            given.setdefault(name, []).append(found[name] * ranges)
+    whole = {name: np.concatenate(parts) for name, parts in truths.items()}
+    return {
+        name: _relative(np.concatenate(given[name]), truth, whole[name.removesuffix("_std")])
+        for name, truth in whole.items()
+    }
 
 
 def expected(surrogate: Surrogate, program: Program, inputs: Mapping[str, np.ndarray]) -> dict[str, Array]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import vjp
 
 from surrogate.checks import OUTSIDE
+from surrogate.exporting.precision import in_precision
 
 if TYPE_CHECKING:
     from surrogate.model import Surrogate
@@ -38,7 +38,8 @@ class Program(nn.Module):
 
     Args:
         surrogate: What to run.
-        dtype: `torch.float64` or `torch.float32`, of inputs, outputs and everything between.
+        dtype: `torch.float64` or `torch.float32`, of inputs, outputs and what is between, except for modules with a
+            true attribute `needs_double`: these compute in double precision.
         hessian: Whether there is a second input `direction`, and an output: each Hessian times it.
 
     Raises:
@@ -59,7 +60,7 @@ class Program(nn.Module):
         super().__init__()
         scaling, (low, high) = surrogate.scaling, surrogate.bounds.T
         slack, slopes = OUTSIDE * (high - low), scaling.y_scale[:, None] / scaling.x_scale
-        self.module = deepcopy(surrogate.module).to("cpu", dtype).eval().requires_grad_(False)
+        self.module = in_precision(surrogate.module, dtype).eval().requires_grad_(False)
         self.hessian = hessian
         arrays = {
             **_parts("x_center", scaling.x_center, dtype),

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from surrogate.device import CPU
 from surrogate.ensembles.course import Course
 from surrogate.ensembles.module import Ensemble, EnsembleModule
 from surrogate.ensembles.stages import run_stages
@@ -26,7 +27,8 @@ class Descent:
     """Perceptrons whose every layer is trained, by L-BFGS on values and slopes, each label on its own scale; averaged.
 
     Responses share the hidden layers: what one teaches about the inputs serves the others, of which the families that
-    take responses one by one know nothing. The networks of all folds are trained as one computation.
+    take responses one by one know nothing. The networks of all folds are trained as one computation. Where there are
+    products of Hessians with directions they are learned from, too, one network after the other.
 
     Attributes:
         network: What each of them is.
@@ -43,6 +45,7 @@ class Descent:
     iterations: int = 1500
     history: int = 50
     most: int = 50_000
+    learns_actions = True
 
     def __post_init__(self) -> None:
         """Refuse settings that train nothing."""
@@ -58,8 +61,8 @@ class Descent:
 
     def refuses(self, targets: Targets) -> str:
         """Too many labels."""
-        N, m = targets.y.shape
-        labels = N * m * (1 if targets.jacobian is None else 1 + targets.x.shape[1])
+        kinds = (targets.y, targets.jacobian, targets.actions)
+        labels = sum(part.numel() for part in kinds if part is not None)
         return f"{labels} labels, more than {self.most}" if labels > self.most else ""
 
     def learn(self, targets: Targets, *, seed: int, watch: Watch, trial: bool = False) -> Learned:
@@ -68,7 +71,7 @@ class Descent:
         Raises:
             ArithmeticError: If a loss is not finite from the start.
         """
-        rows = torch.arange(len(targets))
+        rows = torch.arange(len(targets), device=targets.x.device)
         if trial:
             return self.learn_each(targets, [rows], seed=seed, watch=watch)[0]
         return self._train(targets, [rows], self.members, self.history, seed, watch)[0]
@@ -91,32 +94,26 @@ class Descent:
         self, targets: Targets, rows: Sequence[Tensor], members: int, history: int, seed: int, watch: Watch
     ) -> list[Learned]:
         n, m = targets.x.shape[1], targets.y.shape[1]
-        generator = torch.Generator().manual_seed(seed % 2**63)
-        bare = Targets(targets.x, targets.y, targets.jacobian, presence=_slopes_only(targets))
-        networks = [self.network.build(n, m, generator) for _ in range(members * len(rows))]
-        owned = [chosen for chosen in rows for _ in range(members)]
+        device, generator = targets.x.device, torch.Generator(CPU).manual_seed(seed % 2**63)
+        with CPU:
+            networks = [self.network.build(n, m, generator).to(device) for _ in range(members * len(rows))]
+        owned = [chosen.to(device) for chosen in rows for _ in range(members)]
         weighting = ValuesOnly() if targets.jacobian is None else PerChannel()
-        losses = joint_losses(networks, owned, bare, weighting, self.decay, generator)
+        losses = joint_losses(networks, owned, targets, weighting, self.decay, generator)
         course = Course(members, lambda: losses.objectives[0].weights.values, _telling(watch, self.name))
         if run_stages((LBFGS(iterations=self.iterations, history=history),), losses, course):
             raise KeyboardInterrupt
         record = course.history(interrupted=False)
-        steps, means = torch.as_tensor(np.maximum(record.step, 1.0)), torch.as_tensor(record.train)
+        steps, means = torch.from_numpy(np.maximum(record.step, 1.0)), torch.from_numpy(record.train)
         learned = []
         for k in range(len(rows)):
-            own = networks[k * members : (k + 1) * members]
-            module = EnsembleModule(own, m) if members > 1 else own[0]
+            own = [network.cpu() for network in networks[k * members : (k + 1) * members]]
+            with CPU:
+                module = EnsembleModule(own, m) if members > 1 else own[0]
             network = Ensemble(self.network, members) if members > 1 else self.network
-            weights = losses.objectives[k * members].weights.values
+            weights = losses.objectives[k * members].weights.values.cpu()
             learned.append(Learned(module.eval(), network, steps, means, weights))
         return learned
-
-
-def _slopes_only(targets: Targets) -> Tensor | None:
-    """Which slopes are there (N, m, n), or None if all are: actions of Hessians are not looked at."""
-    if targets.presence is None or targets.jacobian is None:
-        return None
-    return targets.presence[..., : targets.x.shape[1]]
 
 
 def _telling(watch: Watch, name: str) -> Callable[[Progress], None]:

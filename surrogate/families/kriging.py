@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 
+from surrogate.device import CPU
 from surrogate.families.base import Learned, Watch
 from surrogate.gaussian_process import GaussianProcesses, Posterior
 from surrogate.labels import Labels
@@ -54,7 +55,9 @@ class Kriging:
         """
         (N, n), m = targets.x.shape, targets.y.shape[1]
         network = GaussianProcesses(N)
-        module = Posterior(n, m, network)
+        with CPU:
+            module, one = Posterior(n, m, network), torch.ones(1, dtype=torch.float64)
+        noise = one.new_empty(m, 1 + n)
         module.x.copy_(targets.x)
         for r in range(m):
             labels = Labels.of(targets, r)
@@ -62,10 +65,11 @@ class Kriging:
             starts = self.starts[:1] if trial else self.starts
             theta = self._scales(few, starts, partial(_tell, watch, self.name, r, m))
             process = MarginalLikelihood(labels).condition(theta)
-            module.lengths[r] = torch.exp(theta[:n])
-            module.alpha[r], module.trend[r], module.variance[r] = process.alpha, process.trend, process.variance
-        zeros = torch.zeros(1, dtype=torch.float64)
-        return Learned(module.eval(), network, zeros + 1.0, zeros, targets.x.new_ones(m, 1 + n))
+            module.lengths[r] = torch.exp(theta[:n]).cpu()
+            module.alpha[r], module.trend[r] = process.alpha.cpu(), process.trend.cpu()
+            module.variance[r] = process.variance.cpu()
+            noise[r] = process.noise.cpu()
+        return Learned(module.eval(), network, one, 0.0 * one, one.new_ones(m, 1 + n), noise)
 
     def _scales(self, labels: Labels, starts: tuple[float, ...], tell: Callable[[int, int], None]) -> torch.Tensor:
         """θ of the best start."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from surrogate.device import CPU
 from surrogate.evidence import Evidence
 from surrogate.families.base import Learned, Watch
 from surrogate.hidden_layer import NOISE, HiddenLayer
@@ -70,8 +71,8 @@ class Solved:
         iterations = self.iterations or min(max(4 * len(targets), 80), 200 if trial else 400)
         layer = HiddenLayer(n, units, self.activation)
         network = ShallowNetworks(units, members, self.activation)
-        module = Shallow(n, m, network)
-        courses, weights = [], targets.x.new_ones(m, 1 + n)
+        with CPU:
+            module, weights, courses = Shallow(n, m, network), torch.ones(m, 1 + n, dtype=torch.float64), []
         for r in range(m):
             labels = Labels.of(targets, r)
             results = []
@@ -84,15 +85,15 @@ class Solved:
             courses.append(results[0].course)
             weights[r, 1:] = labels.row_weights().square()
         steps = max(len(course) for course in courses)
-        losses = torch.stack([torch.tensor(c + c[-1:] * (steps - len(c)), dtype=torch.float64) for c in courses])
-        return Learned(module.eval(), network, torch.arange(1.0, steps + 1.0), losses.mean(0), weights)
+        losses = weights.new_tensor([c + c[-1:] * (steps - len(c)) for c in courses])
+        return Learned(module.eval(), network, torch.arange(1.0, steps + 1.0, device=CPU), losses.mean(0), weights)
 
     def _start(
         self, labels: Labels, layer: HiddenLayer, length: float, iterations: int, seed: int, tell: Watch
     ) -> _Result:
         """Scales alone first, then all; the last layer on all samples, the hidden one on the first of very many."""
         evidence = Evidence(labels.some(SUBSET, seed), layer)
-        theta = layer.start(length, seed)
+        theta = layer.start(length, seed).to(labels.x)
         theta = minimize(evidence, _solvable(evidence, theta), free=layer.scales_only(theta), iterations=WARM_UP).point
         theta[layer.inputs + 1] = NOISE[0]
         course: list[float] = []
@@ -109,13 +110,14 @@ class Solved:
 
     def _fill(self, module: Shallow, r: int, layer: HiddenLayer, results: list[_Result]) -> None:
         """Put the starts of a response into the module; those far from the best get no share."""
-        values = torch.tensor([result.value for result in results])
-        keep = (values <= values.min() + HOPELESS).to(torch.float64)
+        values = module.share.new_tensor([result.value for result in results])
+        keep = (values <= values.min() + HOPELESS).to(values)
         module.share[r] = keep / keep.sum()
         for k, result in enumerate(results):
-            module.W[r, k], module.b[r, k] = layer.affine(layer.split(result.theta))
-            module.v[r, k] = result.v[:-1] * layer.units**-0.5
-            module.c[r, k] = result.v[-1]
+            v = result.v.cpu()
+            module.W[r, k], module.b[r, k] = layer.affine(layer.split(result.theta.cpu()))
+            module.v[r, k] = v[:-1] * layer.units**-0.5
+            module.c[r, k] = v[-1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -90,8 +90,9 @@ class Weighting(Protocol):
 
     A strategy that remembers losses offers `remeasured(weights, before, after)`: its weights with the memory that it
     would have, had the scale of the responses always been another. `before` and `after` are the same moment in the
-    `Terms` of both scales; `values` and `reference` are in the new one already. One that may weigh single samples has
-    a true `weighs_samples`: samples that come and go have no weights of their own.
+    `Terms` of both scales; `values` and `reference` are in the new one already. One that takes its weights for inverse
+    variances of the labels' noise offers `noise(weights, terms)`: the standard deviations (m, T). One that may weigh
+    single samples has a true `weighs_samples`: samples that come and go have no weights of their own.
     """
 
     @property
@@ -116,6 +117,13 @@ def remeasured(strategy: Weighting, weights: Weights, before: Terms, after: Term
         return weights
     changed: Weights = own(weights, before, after)
     return changed
+
+
+def label_noise(strategy: Weighting, weights: Weights, terms: Terms) -> Tensor | None:
+    """Standard deviations (m, T) of the labels' noise by a strategy that has `noise(weights, terms)`, else None."""
+    own = getattr(strategy, "noise", None)
+    levels: Tensor | None = None if own is None else own(weights, terms)
+    return levels
 
 
 def weighs_samples(strategy: Weighting) -> bool:

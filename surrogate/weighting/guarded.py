@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from surrogate.loss import Targets, weighted
-from surrogate.weighting.base import Terms, Weighting, Weights, remeasured, weighs_samples
+from surrogate.weighting.base import Terms, Weighting, Weights, label_noise, remeasured, weighs_samples
 from surrogate.weighting.per_channel import PerChannel
 from surrogate.weighting.pieces import check_weighting
 
@@ -96,6 +96,10 @@ class Guarded:
             return Weights(trusted, {**memory, "astray": reason})
         kept = {**memory, "inner": new.memory, "best": best, "high": high}
         return Weights(new.values, kept, new.samples, new.reference)
+
+    def noise(self, weights: Weights, terms: Terms) -> Tensor | None:
+        """As the adaptive weighting has it."""
+        return label_noise(self.adaptive, replace(weights, memory=weights.memory["inner"]), terms)
 
     def remeasured(self, weights: Weights, before: Terms, after: Terms) -> Weights:
         """Yardstick, best loss and the adaptive weighting's memory, in another scale of the responses."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from surrogate.loss import Targets
 from surrogate.weighting.base import Terms, Weights
 from surrogate.weighting.groups import Groups, begin
+from surrogate.weighting.likelihood import noise_levels
 from surrogate.weighting.pieces import adam, check_settings
 
 
@@ -62,3 +64,7 @@ class LearnedLikelihood:
                 step = -self.rate * gradient
             s = s + step
         return groups.give(torch.exp(-s), adam=state, count=count)
+
+    def noise(self, weights: Weights, terms: Terms) -> Tensor:
+        """Standard deviations of the labels' noise (m, T), given the network: where the weights would come to rest."""
+        return noise_levels(self, weights, terms)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from surrogate.loss import Targets
 from surrogate.weighting.base import Terms, Weights
 from surrogate.weighting.groups import Groups, begin
+from surrogate.weighting.likelihood import noise_levels
 from surrogate.weighting.pieces import check_settings, smooth
 
 
@@ -52,3 +55,7 @@ class ProfiledLikelihood:
             return weights
         means = means.clamp(min=float(max(self.floor, 1e-12) * largest))
         return groups.give(smooth(groups.weights, 1.0 / means, self.memory))
+
+    def noise(self, weights: Weights, terms: Terms) -> Tensor:
+        """Standard deviations of the labels' noise (m, T), given the network: where the weights would come to rest."""
+        return noise_levels(self, weights, terms)

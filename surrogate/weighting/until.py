@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
 from surrogate.loss import Targets
-from surrogate.weighting.base import Terms, Weighting, Weights, remeasured, weighs_samples
+from surrogate.weighting.base import Terms, Weighting, Weights, label_noise, remeasured, weighs_samples
 from surrogate.weighting.pieces import check_weighting
 
 
@@ -56,6 +58,10 @@ class Until:
         if weights.reference is None:
             return weights
         return replace(weights, values=weights.values.clamp(min=0.0), reference=None)
+
+    def noise(self, weights: Weights, terms: Terms) -> Tensor | None:
+        """As the adaptive weighting has it."""
+        return label_noise(self.adaptive, weights, terms)
 
     def remeasured(self, weights: Weights, before: Terms, after: Terms) -> Weights:
         """As the adaptive weighting does."""

@@ -135,6 +135,7 @@ def test_a_noise_of_unknown_size_is_learned(here, folder, tmp_path):
         (("--fix", "t=thick"), "'t=thick' fixes nothing"),
         (("--fix", "t=9"), "outside its bounds"),
         (("--model", "toys:nowhere"), "nowhere"),
+        (("--model", f"{TOYS}:smooth", "--ranks-per-solve", 2), "groups of 2 ranks can't be made of 1"),
     ],
 )
 def test_what_is_wrong_is_told_in_a_line(here, folder, tmp_path, arguments, words):

@@ -1,4 +1,5 @@
 import errno
+import functools
 import re
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from coupling.progress import Progress
 
 COMMANDS = (
     *("generate", "stream", "slurm", "check", "status", "info", "verify", "merge", "infill", "train", "report"),
-    *("optimize", "export-model"),
+    *("optimize", "export-model", "uq", "calibrate", "run"),
 )
 
 
@@ -131,11 +132,11 @@ def test_train_and_report_make_their_files(here, tmp_path):
     pytest.importorskip("torch")
     generate(toys.smooth, Design("sobol", 24, 3), tmp_path / "a.h5")
     model = tmp_path / "a.safetensors"
-    options = ("--samples", 16, "--descent", "--width", 8, "--depth", 1, "--weighting", "fixed")
+    options = ("--samples", 16, "--descent", "--width", 1, "--depth", 1, "--weighting", "fixed")
     code, text, said = here("train", tmp_path / "a.h5", "--out", model, *options)
     assert code == 0 and "trained on 16 samples" in text and "step" in said
     about = here("info", model)[1]
-    assert "MLP(width=8, depth=1" in about
+    assert "MLP(width=1, depth=1" in about
     assert "trained on 16 samples: design sobol, seed 3, model Smooth, digest smooth-1" in about
     code, _, said = here("report", model, tmp_path / "a.h5", "--out", tmp_path / "report")
     assert code == 0 and any((tmp_path / "report").glob("*.png"))
@@ -146,13 +147,16 @@ def test_train_and_report_make_their_files(here, tmp_path):
     assert "warning" not in (tmp_path / "other" / "errors.md").read_text()
 
 
-def test_training_tells_what_was_chosen_and_why(here, tmp_path):
-    pytest.importorskip("torch")
+def test_training_tells_what_was_chosen_and_why(here, tmp_path, monkeypatch):
+    surrogate = pytest.importorskip("surrogate")
+    quick = (surrogate.Solved(units=16, members=1, iterations=20), surrogate.Kriging())
+    monkeypatch.setattr(surrogate, "fit", functools.partial(surrogate.fit, families=quick))
     generate(toys.smooth, Design("sobol", 8, 3), tmp_path / "a.h5")
     model = tmp_path / "a.safetensors"
     code, text, said = here("train", tmp_path / "a.h5", "--out", model, "--seed", 1)
     assert code == 0 and "trained on 8 samples" in text and "fold 1 of 8" in said
-    assert re.search(r"shallow network: error on unseen folds \S+ in values, \S+ in slopes; share \d+ %", text)
+    for family in ("shallow network", "Gaussian process"):
+        assert re.search(rf"{family}: error on unseen folds \S+ in values, \S+ in slopes; share \d+ %", text)
     assert here("report", model, tmp_path / "a.h5", "--out", tmp_path / "report")[0] == 0
 
 

@@ -1,9 +1,11 @@
 """What guides foretell: exact where it can be, and agreeing with the model where the search stands."""
 
 import numpy as np
+from optimize_cases import beam
 import pytest
 from scipy.optimize import approx_fprime
 
+from coupling.optimize import Task, minimize
 from coupling.optimize.guides.base import Known, corrected
 from coupling.optimize.guides.evidence import Evidence
 from coupling.optimize.guides.expanded import Expanded
@@ -128,3 +130,52 @@ def test_an_equation_balances_both_ways_and_an_inequality_one():
         assert found.residual == pytest.approx(0.0, abs=1e-12)
         assert found.multipliers == pytest.approx([sign])
     assert balance(z, np.array([-1.0, 0.0]), np.zeros(1), row, np.array([False])).residual > 0.1
+
+
+class Unsure:
+    """A beam that has no answer, or a bad one, but near its start."""
+
+    def __init__(self, answer):
+        self._beam, self._answer = beam(bias=1.1), answer
+        self.parameters, self.responses, self.bounds = self._beam.parameters, self._beam.responses, self._beam.bounds
+        self.asked = 0
+
+    def evaluate(self, x, *, jacobian=True):
+        self.asked += 1
+        if np.abs(x - self.bounds.mean(axis=1)).max() > 1e-3:
+            return self._answer(*self._beam.evaluate(x))
+        return self._beam.evaluate(x)
+
+
+class Collapsed(RuntimeError):
+    """No ArithmeticError, but known for a failed solve by its attributes."""
+
+    reason, load_factor = "collapsed", 0.2
+
+
+def _raise(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda y, jacobian: _raise(FloatingPointError("overflow")),
+        lambda y, jacobian: _raise(Collapsed()),
+        lambda y, jacobian: (y * np.nan, jacobian),
+        lambda y, jacobian: (y, np.full_like(jacobian, np.inf)),
+    ],
+    ids=["raises", "fails as a solve", "NaN", "infinite slopes"],
+)
+def test_a_guide_that_fails_while_it_foretells_leaves_the_search_to_the_next(answer):
+    unsure, task = Unsure(answer), Task("weight", at_most={"stress": 1.0, "slenderness": 4.0})
+    solution = minimize(beam(), task, surrogate=unsure)
+    assert unsure.asked > 1
+    assert solution.certified
+    assert solution.objective == pytest.approx(4 * 16 ** (-2 / 3), rel=1e-6)
+    assert {step.guide for step in solution.path} & {"surrogate"} == set()
+
+
+def test_a_bug_in_a_guide_surfaces():
+    with pytest.raises(KeyError):
+        minimize(beam(), Task("weight", {"stress": 1.0}), surrogate=Unsure(lambda y, jacobian: {}[y.size]))

@@ -1,17 +1,27 @@
 """Study files: model, design, training and purposes in one place."""
 
+from dataclasses import MISSING, fields, replace
+import functools
+import inspect
 import json
 import os
+from pathlib import Path
+import shlex
+import shutil
 
 from launching import TOYS, sobofem
 import numpy as np
 import pytest
 import typer
 
-from coupling import Dataset, Design, Grid, Marginal, PointsFile
+from coupling import Dataset, Design, Grid, Marginal, PointsFile, generate
 from coupling.commands import run as running
-from coupling.commands.run import _mark
-from coupling.study import Files, Stage, Study, Training, load_study
+from coupling.commands.calibrate import calibrate
+from coupling.commands.optimize import optimize
+from coupling.commands.run import Source, _mark
+from coupling.commands.uq import uq
+from coupling.purposes import Calibration, Optimization, Uncertainty
+from coupling.study import Files, Stage, Study, Training, definition, load_study
 from coupling.world import Serial
 
 SOURCE = f"""
@@ -34,9 +44,9 @@ def plate():
 
 study = Study(
     plate,
-    Design("sobol", 16, seed=1, marginals={{"p": Marginal("normal", 1.0, 1.0)}}),
-    unseen=Design("sobol", 8, seed=2),
-    training=Training(descent=True, width=4, depth=1),
+    Design("sobol", 8, seed=1, marginals={{"p": Marginal("normal", 1.0, 1.0)}}),
+    unseen=Design("sobol", 4, seed=2),
+    training=Training(descent=True, width=1, depth=1),
     purposes=(Checked(),),
 )
 """
@@ -56,7 +66,7 @@ def test_stages_are_commands_in_order_with_all_that_a_design_says(file, tmp_path
     assert [stage.name for stage in stages] == ["generate", "generate unseen", "train", "report", "derivatives"]
     words = stages[0].words
     assert words[:2] == ("generate", model)
-    assert words[words.index("--samples") + 1] == "16" and words[words.index("--seed") + 1] == "1"
+    assert words[words.index("--samples") + 1] == "8" and words[words.index("--seed") + 1] == "1"
     assert words[words.index("--input") + 1] == "p=normal:1.0,1.0"
 
 
@@ -66,37 +76,63 @@ def test_a_dry_run_of_a_study_tells_and_does_nothing(here, file, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
-def test_a_study_is_done_once_and_again_where_something_changed(file, tmp_path):
-    out = tmp_path / "out"
-    first = sobofem("run", file, "--out", out, ranks=2, timeout=120)
-    assert first.returncode == 0, first.stderr
-    assert first.stdout.count("$ sobofem") == 5 and "(done)" not in first.stdout
-    data = Dataset.open(out / "data.h5")
-    assert len(data) == 16 and (out / "surrogate.safetensors").is_file() and (out / "report").is_dir()
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    """A folder with the study, carried out on two ranks, and what was printed."""
+    folder = tmp_path_factory.mktemp("once")
+    (folder / "small.py").write_text(SOURCE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        done = sobofem("run", "small.py", ranks=2, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
 
-    written = (out / "surrogate.safetensors").stat().st_mtime_ns
-    second = sobofem("run", file, "--out", out)
-    assert second.returncode == 0, second.stderr
-    assert second.stdout.count("(done) $ sobofem") == 3  # all but those that find out by themselves
-    assert (out / "surrogate.safetensors").stat().st_mtime_ns == written
 
-    file.write_text(SOURCE.replace('"sobol", 16', '"sobol", 32').replace('{"p"', '{"p"'))
-    third = sobofem("run", file, "--out", out, timeout=120)
-    assert third.returncode == 0, third.stderr
-    assert "(done)" not in third.stdout  # more samples: a new surrogate, and all that follows from it
-    assert np.array_equal(Dataset.open(out / "data.h5").x[:16], data.x)
+@pytest.fixture
+def studied(once, tmp_path, monkeypatch):
+    """A copy of that folder, to work in."""
+    shutil.copytree(once[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "small"
 
 
 @pytest.mark.slow
-def test_a_stage_that_fails_ends_the_study_with_its_error_and_keeps_what_was_done(file, tmp_path):
-    out = tmp_path / "out"
-    file.write_text(SOURCE.replace('"verify", str(files.data), "--derivatives"', '"info", "none.h5"'))
-    done = sobofem("run", file, "--out", out, ranks=2, timeout=120)
+def test_a_study_is_done_on_several_ranks_and_says_each_command_once(once):
+    folder, told = once[0] / "small", once[1]
+    assert told.count("$ sobofem") == 5 and "(done" not in told
+    assert len(Dataset.open(folder / "data.h5")) == 8
+    assert (folder / "surrogate.safetensors").is_file() and (folder / "report").is_dir()
+
+
+@pytest.mark.slow
+def test_a_study_is_not_done_twice(here, studied):
+    written = (studied / "surrogate.safetensors").stat().st_mtime_ns
+    code, text, errors = here("run", "small.py")
+    assert code == 0, errors
+    assert text.count("(done) $ sobofem") == 3  # all but those that find out by themselves
+    assert (studied / "surrogate.safetensors").stat().st_mtime_ns == written
+
+
+@pytest.mark.slow
+def test_more_samples_are_added_and_all_that_follows_from_them_is_done_again(here, studied):
+    before = Dataset.open(studied / "data.h5").x
+    Path("small.py").write_text(SOURCE.replace('"sobol", 8', '"sobol", 16'))
+    code, text, errors = here("run", "small.py")
+    assert code == 0, errors
+    assert text.count("$ sobofem") == 5 and "(done" not in text
+    after = Dataset.open(studied / "data.h5").x
+    assert len(after) == 16 and np.array_equal(after[:8], before)
+
+
+@pytest.mark.slow
+def test_a_stage_that_fails_ends_the_study_with_its_error_and_keeps_what_was_done(studied):
+    broken = SOURCE.replace('"verify", str(files.data), "--derivatives"', '"info", "none.h5"')
+    Path("small.py").write_text(broken.replace('name: str = "derivatives"', 'name: str = "broken"'))
+    done = sobofem("run", "small.py", ranks=2)
     assert done.returncode == 2
     assert done.stderr.count("none.h5") == 1 and "$ sobofem info" in done.stdout
-    ledger = json.loads((out / "study.json").read_text())
-    assert set(ledger) == {"generate", "generate unseen", "train", "report"}
+    ledger = json.loads((studied / "study.json").read_text())
+    assert set(ledger) == {"generate", "generate unseen", "train", "report", "derivatives"}
 
 
 def test_what_could_not_be_carried_out_is_refused(tmp_path):
@@ -140,18 +176,99 @@ def test_grids_and_files_of_points_are_written_as_options(tmp_path):
     assert words(PointsFile(tmp_path / "own.csv")) == ("--points", str(tmp_path / "own.csv"))
 
 
-def test_a_stage_is_marked_by_its_options_and_the_contents_of_what_it_reads(tmp_path):
+def test_a_stage_is_marked_by_its_options_its_files_and_the_model_if_it_asks_it(tmp_path):
     read, written = tmp_path / "in", tmp_path / "out"
     read.write_text("a")
-    stage = Stage("s", ("x",), (read,), (written,))
-    assert _mark(stage) is None
+    old, new = Source("m:n", "1"), Source("m:n", "2")
+    stage, asking = Stage("s", ("x",), (read,), (written,)), Stage("s", ("x", "m:n"), (read,), (written,))
+    assert _mark(stage, old) is None
     written.write_text("")
-    first = _mark(stage)
+    first = _mark(stage, old)
     os.utime(read)
-    assert _mark(stage) == first
+    assert _mark(stage, old) == _mark(stage, new) == first
+    assert len({first, _mark(asking, old), _mark(asking, new)}) == 3
     read.write_text("b")
-    assert _mark(stage) != first
-    assert _mark(Stage("s", ("y",), (read,), (written,))) not in (first, _mark(stage))
+    assert _mark(stage, old) != first
+    assert _mark(Stage("s", ("y",), (read,), (written,)), old) not in (first, _mark(stage, old))
+
+
+def test_the_definition_of_a_model_is_its_source_without_the_study(file):
+    spec = f"{file}:plate"
+    before = definition(spec, file)
+    file.write_text("# A comment.\n" + SOURCE.replace("purposes=(Checked(),)", "purposes=()"))
+    assert definition(spec, file) == before
+    file.write_text(SOURCE.replace("toys.Smooth()", "toys.Smooth(seconds=0.1)"))
+    assert definition(spec, file) != before
+    assert definition(f"{TOYS}:smooth", file) == "smooth-1"  # a model has a digest of its own
+    elsewhere = definition(f"{TOYS}:factory", file)
+    assert elsewhere and elsewhere not in (before, definition("fem.library.plate_with_hole:plate_with_hole", file))
+
+
+OPTIMIZED = """
+import numpy as np
+from coupling import Design
+from coupling.purposes import Optimization
+from coupling.study import Study, Training
+
+class Shaft:
+    parameters, responses = ("width", "height"), ("weight", "stress")
+    bounds = np.array([[0.1, 2.0], [0.5, 3.0]])
+    digest = "shaft"
+
+    def evaluate(self, x, *, jacobian=True):
+        w, h = x
+        y = np.array([w * h, 1 / (w * h**2)])
+        return y, np.array([[h, w], [-1 / (w * h) ** 2, -2 / (w * h**3)]]) if jacobian else None
+
+study = Study(
+    Shaft,
+    Design("sobol", 4, seed=1),
+    training=Training(descent=True, width=4, depth=1),
+    purposes=(Optimization("weight", fixed={"height": 1.0}, solves=1),),
+)
+"""
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A folder with the samples and a surrogate of the model of `OPTIMIZED`, in no time."""
+    import surrogate
+
+    file, out = tmp_path / "shaft.py", tmp_path / "out"
+    file.write_text(OPTIMIZED)
+    out.mkdir()
+    data = generate(f"{file}:Shaft", Design("sobol", 4, seed=1), out / "data.h5")
+    surrogate.fit(data, families=(surrogate.Kriging(),)).save(out / "surrogate.safetensors")
+    return file, out
+
+
+def test_a_purpose_without_success_says_so_again_and_how_to_go_on(here, trained):
+    file, out = trained
+    for again in (False, True):
+        code, text, errors = here("run", file, "--out", out, "--only", "optimum")
+        assert code == 1
+        assert ("(done, without success) $ sobofem optimize" in text) is again
+        assert f"optimum: without success, as the output and the files in {out} say" in errors
+        assert f"change them in {file}, such as `solves`" in errors.replace("\n", " ")
+    file.write_text(OPTIMIZED.replace("solves=1", "solves=50"))
+    code, text, errors = here("run", file, "--out", out, "--only", "optimum")
+    assert code == 0 and "(done" not in text and "Certified" in text and "has changed" not in errors
+
+
+def test_a_changed_model_is_noticed_and_its_purposes_are_not_done(here, trained):
+    file, out = trained
+    file.write_text(OPTIMIZED.replace("solves=1", "solves=50"))
+    assert here("run", file, "--out", out, "--only", "optimum")[0] == 0
+    code, text, errors = here("run", file, "--out", out, "--only", "optimum", "--dry")
+    assert "(done) $ sobofem optimize" in text and not errors
+    heavier = file.read_text().replace("[w * h, 1", "[2 * w * h, 1").replace('"shaft"', '"heavier shaft"')
+    file.write_text(heavier)
+    code, text, errors = here("run", file, "--out", out, "--only", "optimum", "--dry")
+    assert code == 0 and "(done)" not in text
+    assert "the source of" in errors and "has changed since" in errors
+    code, text, errors = here("run", file, "--out", out)
+    assert code == 2 and "problem definition (digest) was shaft, now heavier shaft" in errors
+    assert "name another folder (--out), or remove this one" in errors
 
 
 def test_training_says_its_options(tmp_path):
@@ -162,11 +279,118 @@ def test_training_says_its_options(tmp_path):
 def test_an_interrupted_stage_ends_the_study_and_is_not_done(tmp_path, monkeypatch):
     written = tmp_path / "out"
     written.write_text("from an earlier call")
-    stage = Stage("s", ("optimize",), (), (written,))
+    stage, source = Stage("s", ("optimize",), (), (written,)), Source("m:n", "1")
     monkeypatch.setattr(running, "_command", lambda words, together: 130)
     with pytest.raises(typer.Exit) as ended:
-        running._carry_out(stage, tmp_path, Serial(), dry=False)
+        running._carry_out(stage, tmp_path, source, Serial(), dry=False)
     assert ended.value.exit_code == 130 and not (tmp_path / "study.json").exists()
     monkeypatch.setattr(running, "_command", lambda words, together: 1)
-    assert running._carry_out(stage, tmp_path, Serial(), dry=False) == 1
+    assert running._carry_out(stage, tmp_path, source, Serial(), dry=False) == 1
     assert "s" in json.loads((tmp_path / "study.json").read_text())
+
+
+FILES = Files(Path("out"), "m:n")
+PURPOSES = [
+    (
+        Optimization(
+            {"mass": 2.0, "stiffness": -0.5},
+            at_most={"stress": 200.0},
+            at_least={"height": 3.0},
+            fixed={"load": 10.0},
+            one_of={"layers": (1, 2.5)},
+            start={"width": 4.0},
+            tolerance=1e-5,
+            solves=30,
+            seed=7,
+            pareto=5,
+            ranks_per_solve=2,
+        ),
+        optimize,
+        {"objective": "objective", "maximize": "objective", "fix": "fixed", "points": "pareto"},
+        {"model", "surrogate", "data", "out", "picture"},
+        "--minimize mass=2.0 --maximize stiffness=0.5 --surrogate out/surrogate.safetensors "
+        "--at-most stress=200.0 --at-least height=3.0 --fix load=10.0 "
+        "--one-of layers=1.0,2.5 --start width=4.0 --tolerance 1e-05 --solves 30 --seed 7 --pareto 5 "
+        "--ranks-per-solve 2",
+    ),
+    (
+        Uncertainty(
+            {"load": Marginal("normal", 100.0, 8.0)},
+            fixed={"width": 4.0},
+            fail=("stress > 200", "mass > 3"),
+            solves=64,
+            samples=2048,
+            method="subset",
+            seed=7,
+            allow_outside=0.2,
+            ranks_per_solve=2,
+        ),
+        uq,
+        {"fix": "fixed"},
+        {"surrogate", "out", "model"},
+        "--input load=normal:100.0,8.0 --fix width=4.0 --fail 'stress > 200' --fail 'mass > 3' --samples 2048 "
+        "--method subset --seed 7 --allow-outside 0.2 --model m:n --solves 64 --ranks-per-solve 2",
+    ),
+    (
+        Calibration(
+            Path("curve.csv"),
+            {"rate": Marginal("log")},
+            fixed={"young": 2e5},
+            unknown_noise=True,
+            solves=16,
+            certify=4,
+            ignore_surrogate_error=True,
+            starts=8,
+            draws=500,
+            tune=200,
+            chains=3,
+            seed=7,
+            axis="displacement [mm]",
+            ranks_per_solve=2,
+        ),
+        calibrate,
+        {"prior": "priors", "fix": "fixed"},
+        {"surrogate", "out", "model"},
+        "--prior rate=log --fix young=200000.0 --unknown-noise --ignore-surrogate-error --starts 8 --draws 500 "
+        "--tune 200 --chains 3 --seed 7 --axis 'displacement [mm]' --model m:n --solves 16 --ranks-per-solve 2 "
+        "--certify 4",
+    ),
+]
+
+
+@pytest.mark.parametrize(("purpose", "command", "renamed", "given", "words"), PURPOSES)
+def test_purposes_have_all_options_of_their_commands_with_the_same_defaults(purpose, command, renamed, given, words):
+    options = inspect.signature(command).parameters
+    ours = {renamed.get(name, name) for name in options if name not in given}
+    assert ours == {each.name for each in fields(purpose)} - {"name"}
+    plain = {
+        each.name: each.default
+        for each in fields(purpose)
+        if each.default is not MISSING and each.name not in ("name", "ranks_per_solve")
+    }
+    names = {field: option for option, field in renamed.items()}
+    assert {name: options[names.get(name, name)].default or type(default)() for name, default in plain.items()} == plain
+
+
+@pytest.mark.parametrize(("purpose", "command", "renamed", "given", "words"), PURPOSES)
+def test_every_field_of_a_purpose_reaches_its_command(purpose, command, renamed, given, words):
+    said = shlex.join(purpose.stage(FILES).words)
+    assert words in said
+    defaults = {each.name: each.default for each in fields(purpose) if each.default is not MISSING}
+    assert not [name for name, default in defaults.items() if getattr(purpose, name) == default and name != "name"]
+    read = []
+    runner = typer.Typer()
+    runner.command()(functools.wraps(command)(lambda **options: read.append(options)))
+    typer.main.get_command(runner)(shlex.split(said)[1:], standalone_mode=False)
+    changed = {
+        name for name, option in inspect.signature(command).parameters.items() if read[0][name] != option.default
+    }
+    assert changed == set(read[0])
+
+
+def test_purposes_ask_groups_of_the_size_that_the_study_says():
+    files = Files(Path("out"), "m:n", ranks_per_solve=4)
+    for purpose in (Uncertainty(), Calibration(Path("curve.csv"))):
+        assert purpose.stage(files).words[-2:] == ("--ranks-per-solve", "4")
+        assert "--model" not in replace(purpose, solves=0).stage(files).words
+    assert "--ranks-per-solve" not in Optimization("mass").stage(files).words  # all ranks solve each point

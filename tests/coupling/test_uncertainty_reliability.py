@@ -170,6 +170,18 @@ def test_solves_without_an_answer_are_named():
         form(surrogate, given, "y > 2.5", check=fragile)
 
 
+def test_a_solve_without_an_answer_on_the_way_to_the_design_point_counts_and_ends_the_walk():
+    fragile = Fragile(lambda x: x[:, :1], lambda x: np.ones((len(x), 1, 1)), [[-9.0, 9.0]], ("x0",))
+    fragile.most = 2.3
+    surrogate = linear([1.0], offset=0.5)  # its design point is at 2, the model's own at 2.5
+    given = inputs(surrogate, standard(surrogate))
+    found = form(surrogate, given, "y > 2.5", check=fragile)
+    assert not found.confirmed and len(found.path) == 1 and found.solves == 2
+    assert len(found.failures) == 1 and found.failures[0].startswith("buckled at 2.")
+    whole = failure_probability(surrogate, given, "y > 2.5", check=fragile, solves=16)
+    assert whole.failures[0] == found.failures[0] and whole.solves + len(whole.failures) == 16
+
+
 def test_a_limit_out_of_reach_is_said_to_be_so():
     model, given, _ = plane()
     with pytest.raises(NoDesignPoint, match=r"no point within .* reaches y > 90"):

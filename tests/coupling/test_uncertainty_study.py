@@ -10,13 +10,14 @@ from launching import sobofem
 import numpy as np
 import pytest
 from toys import Fragile, Smooth
+from uncertainty_cases import Fragile as Buckling
 from uncertainty_cases import Imperfect, linear, standard
 
 from coupling import Design
 from coupling.contract import SampleFailure
 from coupling.uncertainty import Limit, inputs
 from coupling.uncertainty.evaluation import solved
-from coupling.uncertainty.remembered import Remembered
+from coupling.uncertainty.remembered import Remembered, remembering
 from coupling.uncertainty.study import run
 
 ROOT = Path(__file__).parents[2]
@@ -60,18 +61,37 @@ def test_a_limit_without_a_design_point_is_sampled_level_by_level():
 def test_answers_are_remembered_across_runs_and_so_are_failures(tmp_path):
     model, x = Fragile(), [np.array([2e5, 1.0, p]) for p in (0.5, 1.0, 3.0)]
     for run_number in range(2):
-        remembered = Remembered(model, tmp_path / "solves")
-        for point in x[:2]:
-            y, jacobian = remembered.evaluate(point)
-            true = model.evaluate(point)
-            assert (y == true[0]).all() and (jacobian == true[1]).all()
-        with pytest.raises(ArithmeticError, match="buckled at p = 3") as failure:
-            remembered.evaluate(x[2])
-        assert isinstance(failure.value, SampleFailure) and failure.value.load_factor == pytest.approx(2 / 3)
-        assert remembered.solves == (3 if run_number == 0 else 0)
-        remembered.close()
-    with pytest.raises(ValueError, match="holds solves of another model"):
-        Remembered(Smooth(), tmp_path / "solves")
+        with remembering(model, tmp_path / "solves") as remembered:
+            for point in x[:2]:
+                y, jacobian = remembered.evaluate(point)
+                true = model.evaluate(point)
+                assert (y == true[0]).all() and (jacobian == true[1]).all()
+            with pytest.raises(ArithmeticError, match="buckled at p = 3") as failure:
+                remembered.evaluate(x[2])
+            assert isinstance(failure.value, SampleFailure) and failure.value.load_factor == pytest.approx(2 / 3)
+            assert (remembered.solves, remembered.failed) == ((3, 1) if run_number == 0 else (0, 0))
+            assert (remembered.points, remembered.failures) == (3, 1)
+    with pytest.raises(ValueError, match="holds solves of another model"), remembering(Smooth(), tmp_path / "solves"):
+        pass
+
+
+def test_many_points_are_answered_at_once_and_none_is_solved_twice():
+    model = linear([1.0, 2.0])
+    remembered = Remembered.of(model)
+    x = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [2.0, 2.0]])
+    told = []
+    assert [record.y[0] for record in remembered.answers(x, lambda: told.append(1))] == [1.0, 2.0, 1.0, 6.0]
+    assert model.solves == remembered.solves == remembered.points == len(told) == 3
+    assert remembered.evaluate(x[3], jacobian=False) == (6.0, None) and model.solves == 3
+
+
+def test_a_folder_serves_one_process_at_a_time(tmp_path):
+    with (
+        remembering(Smooth(), tmp_path),
+        pytest.raises(BlockingIOError, match="another process is asking for solves"),
+        remembering(Smooth(), tmp_path),
+    ):
+        pass
 
 
 def test_an_interrupted_study_asks_only_for_what_is_missing(tmp_path):
@@ -87,13 +107,42 @@ def test_an_interrupted_study_asks_only_for_what_is_missing(tmp_path):
             return super().evaluate(x, jacobian=jacobian)
 
     model, x = Impatient(), Design("sobol", 4, 1).points(Smooth.bounds)
-    first = Remembered(model, tmp_path)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), remembering(model, tmp_path) as first:
         solved(first, x)
-    second = Remembered(model, tmp_path)
-    assert len(solved(second, x).x) == 4 and second.solves == 2
-    first.close()
-    second.close()
+    with remembering(model, tmp_path) as second:
+        assert len(solved(second, x).x) == 4 and second.solves == 2
+
+
+def test_progress_is_of_all_solves_that_are_planned():
+    told = []
+    model = linear([1.0, 2.0])
+    surrogate = Imperfect(model, 0.2, np.array([1.0, -0.5]))
+    given, limits = inputs(surrogate, standard(model)), [Limit("y", 6.0)]
+    run(surrogate, given, limits, check=model, solves=24, samples=1024, told=lambda *words: told.append(words))
+    done, planned, words = zip(*told, strict=True)
+    assert set(planned) == {48} and list(done) == sorted(done) and 24 in done
+    assert done[-1] == model.solves <= 48
+    assert words[0].endswith("; distributions") and words[-1] == f"{done[-1]} of 48 solves of the model; failure"
+
+
+def test_solves_without_an_answer_are_counted_and_told():
+    model = Buckling(lambda x: x[:, :1], lambda x: np.ones((len(x), 1, 1)), [[-9.0, 9.0]], ("x0",))
+    model.most = 1.0
+    surrogate, told = Imperfect(linear([1.0]), 0.2, np.array([2.0])), []
+    given = inputs(surrogate, standard(surrogate))
+    found = run(surrogate, given, [Limit("y", 0.5)], check=model, solves=32, told=lambda *words: told.append(words[2]))
+    assert found.solves == found.propagation.solves + found.failure.solves + found.unanswered > 40
+    assert found.unanswered == len(found.propagation.failures) + len(found.failure.failures) > 3
+    assert f", {found.unanswered} without an answer; failure" in told[-1]
+
+
+def test_a_model_without_an_answer_at_the_design_point_leaves_failure_to_subset_simulation():
+    model = Buckling(lambda x: x[:, :1], lambda x: np.ones((len(x), 1, 1)), [[-9.0, 9.0]], ("x0",))
+    model.most = 2.2
+    surrogate = Imperfect(linear([1.0]), 0.2, np.array([2.0]))
+    found = run(surrogate, inputs(surrogate, standard(surrogate)), [Limit("y", 2.5)], check=model)
+    assert "no answer at the surrogate's design point: buckled" in found.note
+    assert found.failure is None or found.failure.method == "subset simulation"
 
 
 def test_the_help_shows_an_example(here):
@@ -102,17 +151,12 @@ def test_the_help_shows_an_example(here):
 
 
 @pytest.mark.slow
-def test_ranks_solve_together_and_one_prints(surrogate_file, tmp_path):
-    options = (*UNCERTAIN, "--fail", "energy > 1.6", "--solves", 16, "--samples", 1024)
-    both = [
-        sobofem("uq", surrogate_file, *options, "--model", f"{TOYS}:{model}", "--out", tmp_path / model, ranks=ranks)
-        for model, ranks in (("of_two", 2), ("smooth", 1))
-    ]
-    assert [done.returncode for done in both] == [0, 0], both[0].stderr
-    assert both[0].stdout.count("results.json") == 1
-    together, alone = (json.loads((tmp_path / model / "results.json").read_text()) for model in ("of_two", "smooth"))
-    assert together["failure"]["value"] == pytest.approx(alone["failure"]["value"], rel=1e-6)
-    assert len(list((tmp_path / "of_two" / "solves").glob("*.journal"))) == 1
+def test_ranks_solve_in_groups_and_one_prints(surrogate_file, tmp_path):
+    options = (*UNCERTAIN, "--solves", 16, "--samples", 1024, "--model", f"{TOYS}:of_two", "--ranks-per-solve", 2)
+    done = sobofem("uq", surrogate_file, *options, "--out", tmp_path, ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("results.json") == done.stdout.count("16 solves of the model in this run") == 1
+    assert "of 16 solves of the model; " in done.stderr
 
 
 def test_the_command_writes_numbers_and_pictures_and_goes_on_where_it_was(here, surrogate_file, tmp_path):
@@ -130,8 +174,17 @@ def test_the_command_writes_numbers_and_pictures_and_goes_on_where_it_was(here, 
     mean = numbers["propagation"]["mean"]
     assert mean["low"][0] - 2e-3 < energy.mean() < mean["high"][0] + 2e-3
     code, text, _ = here("uq", surrogate_file, *options, "--out", out)
-    assert code == 0 and "0 solves of the model in this run" in text
+    assert code == 0 and "0 solves of the model in this run; 32 more are remembered from earlier runs" in text
     assert json.loads((out / "results.json").read_text()) == numbers
+
+
+def test_the_command_counts_solves_without_an_answer(here, surrogate_file, tmp_path):
+    options = (*UNCERTAIN, "--model", f"{TOYS}:fragile", "--solves", 16, "--samples", 1024, "--out", tmp_path)
+    code, text, errors = here("uq", surrogate_file, *options)
+    failed = len(json.loads((tmp_path / "results.json").read_text())["propagation"]["failures"])
+    assert code == 0 and failed > 4, errors
+    assert f"16 solves of the model in this run, {failed} of them without an answer." in text
+    assert f"16 of 16 solves of the model, {failed} without an answer" in errors
 
 
 def test_without_a_model_the_bars_are_said_to_be_the_surrogates_word(here, surrogate_file, tmp_path):

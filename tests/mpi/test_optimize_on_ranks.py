@@ -105,6 +105,16 @@ def test_one_dataset_holds_the_solves_of_all_groups(folder):
     WORLD.barrier()
 
 
+def test_groups_go_on_from_where_they_were_and_solve_nothing_twice(folder):
+    path, first, second = folder / "shaft.h5", Shaft(), Shaft()
+    minimize(first, LIMITED, ranks_per_solve=1, path=path, solves=2 * WORLD.size)
+    solution = minimize(second, LIMITED, ranks_per_solve=1, path=path)
+    calls = [call for own in WORLD.allgather(first.calls + second.calls) for call in own]
+    assert solution.certified
+    assert len(calls) == len(set(calls)) == len(Dataset.open(path))
+    WORLD.barrier()
+
+
 def test_discrete_values_are_searched_on_all_ranks_alike():
     solution = minimize(Shaft(), Task("weight", {"stress": 1.0}, discrete={"height": (1.0, 2.0)}), ranks_per_solve=1)
     assert solution.objective == pytest.approx(0.5, rel=1e-6)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from surrogate import LBFGS, MLP, Adam, Fixed, Samples, ValuesOnly, train
+from surrogate import LBFGS, MLP, Adam, Descent, Fixed, Kriging, Samples, Solved, ValuesOnly, fit, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
 
@@ -163,3 +163,32 @@ def test_actions_cut_the_errors_at_few_samples():
         ratios.append([error(second, unseen) / error(first, unseen) for error in (value_error, derivative_error)])
     assert (np.median(ratios, axis=0) < 2.0 / 3.0).all()
     assert (np.max(ratios, axis=0) < 1.1).all()
+
+
+def test_fit_learns_from_actions_by_descent():
+    """From the same samples, with the same settings: the actions alone make the difference."""
+    few, unseen = samples(10, seed=2), samples(300, seed=99)
+    families = (Descent(network=MLP(24, 2), members=2, iterations=250),)
+    plain, curved = (fit(d, families=families) for d in (few, with_actions(few, seed=7)))
+    assert value_error(curved, unseen) < 0.8 * value_error(plain, unseen)
+    assert derivative_error(curved, unseen) < 0.8 * derivative_error(plain, unseen)
+    assert np.isfinite(curved.uncertainty(unseen.x)[1]).all()
+
+
+def test_fit_says_so_if_no_family_learns_from_actions(data):
+    families = (Solved(units=8, members=1, iterations=10),)
+    curved = with_actions(data, seed=3)
+    with pytest.warns(
+        UserWarning, match=r"hessian_actions are not learned .* \(shallow network\); surrogate\.train and"
+    ):
+        ignorant = fit(curved, families=families)
+    assert np.array_equal(ignorant.predict(data.x)[0], fit(data, families=families).predict(data.x)[0])
+
+
+def test_fit_learns_around_missing_actions(data):
+    curved = with_actions(data, seed=3)
+    actions, directions = curved.hessian_actions.copy(), curved.directions.copy()
+    actions[4:], directions[4:] = np.nan, np.nan
+    some = replace(curved, hessian_actions=actions, directions=directions, missing=True)
+    brief = Descent(network=MLP(12, 2), members=1, iterations=60)
+    assert value_error(fit(some, families=(brief, Kriging(iterations=20))), samples(300, seed=9)) < 0.5

@@ -50,20 +50,26 @@ def stream(training, data, *, steps=2, each=4, first=0, last=None):
 # The truth: what offline training reaches
 
 
+def one_of_five(N, *, seed):
+    """Samples of the least smooth of the five responses."""
+    five = five_samples(N, seed=seed)
+    return replace(five, y=five.y[:, 2:3], jacobian=five.jacobian[:, 2:3], responses=five.responses[2:3])
+
+
 @pytest.mark.slow
 def test_online_training_reaches_the_error_of_offline_training_soon_after_the_last_sample():
     """In 500 iterations after it, where offline training takes 3000; network, weighting and data are the same."""
     ratios = []
-    for seed in range(3):
-        known, unseen = five_samples(64, seed=seed), five_samples(500, seed=99)
-        offline = train(known, network=MLP(24, 2), seed=seed)
-        settings = OnlineSettings(network=MLP(24, 2), seed=seed, expected=64)
+    for seed in range(2):
+        known, unseen = one_of_five(64, seed=seed), one_of_five(500, seed=99)
+        offline = train(known, network=MLP(12, 2), seed=seed)
+        settings = OnlineSettings(network=MLP(12, 2), seed=seed, expected=64)
         training = OnlineTraining(known.parameters, known.responses, known.bounds, settings=settings)
-        stream(training, known, steps=20, each=1)
+        stream(training, known, steps=40, each=4)
         online = training.finish((LBFGS(500),))
         assert offline.history.step[-1] > 3000
         ratios.append([error(online, unseen) / error(offline, unseen) for error in (value_error, derivative_error)])
-    assert (np.median(ratios, axis=0) <= 1.1).all()
+    assert (np.mean(ratios, axis=0) <= 1.1).all()
 
 
 @pytest.mark.parametrize("weighting", [PerChannel(), Fixed(1.0, 0.5), InverseDirichlet(interval=8), ValuesOnly()])

@@ -46,6 +46,11 @@ class Known:
         """The center (p,)."""
         return self.z[self.center]
 
+    @property
+    def unseen(self) -> int:
+        """Number of directions from the center in which there need not be a sample."""
+        return self.z.shape[1] - len(self.z) + 1
+
     def nearest(self, count: int) -> Rows:
         """Numbers of the samples nearest to the center, which is the first."""
         distance = np.linalg.norm(self.z - self.here, axis=1)
@@ -64,6 +69,10 @@ class Guide(Protocol):
     def local(self) -> bool:
         """Whether its predictions have all digits near the center."""
 
+    @property
+    def bold(self) -> bool:
+        """Whether it follows curvature of any sign, also where no sample has seen any."""
+
     def learn(self, known: Known) -> Prediction:
         """Predictions of the responses, made to agree with the center to first order by `corrected`.
 
@@ -73,13 +82,19 @@ class Guide(Protocol):
 
 
 def corrected(prediction: Prediction, known: Known) -> Prediction:
-    """A prediction shifted and tilted to agree with the center in values and slopes (Alexandrov et al. 2001)."""
+    """A prediction shifted and tilted to agree with the center in values and slopes (Alexandrov et al. 2001).
+
+    It raises ArithmeticError where it foretells NaN or infinity.
+    """
     here, truth = known.here, known.slopes[known.center]
     own, own_slopes = prediction(here)
     shift, tilt = known.y[known.center] - own, truth - own_slopes
 
     def agreeing(z: Array) -> tuple[Array, Array]:
         y, slopes = prediction(z)
-        return y + shift + tilt @ (z - here), slopes + tilt
+        y, slopes = y + shift + tilt @ (z - here), slopes + tilt
+        if not (np.isfinite(y).all() and np.isfinite(slopes).all()):
+            raise ArithmeticError("a guide foretells what is not finite")
+        return y, slopes
 
     return agreeing

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from coupling.contract import Array, Model
+from coupling.contract import Array, Model, SampleFailure
 from coupling.optimize.frame import Frame
 from coupling.optimize.guides.base import Guide, Known, Prediction
 from coupling.optimize.guides.kriging import GaussianProcess
@@ -28,6 +28,7 @@ class Bridge:
     errors: Guide = field(default_factory=GaussianProcess)
     name: str = "surrogate"
     local: bool = False
+    bold: bool = False
     _seen: dict[bytes, tuple[Array, Array]] = field(default_factory=dict)
 
     def learn(self, known: Known) -> Prediction:
@@ -57,9 +58,20 @@ class Bridge:
         return self._seen[key]
 
     def _scaled(self, x: Array) -> tuple[Array, Array]:
-        """Responses (r,) over their slopes, and derivatives (r, n) per width of the box."""
+        """Responses (r,) over their slopes, and derivatives (r, n) per width of the box.
+
+        Raises:
+            ArithmeticError: If the surrogate has no answer, as a coarser model may, or none that is finite.
+        """
         low, high = np.asarray(self.surrogate.bounds, dtype=np.float64).T
-        y, jacobian = self.surrogate.evaluate(np.clip(x, low, high))
+        try:
+            y, jacobian = self.surrogate.evaluate(np.clip(x, low, high))
+        except Exception as error:
+            if not isinstance(error, SampleFailure):
+                raise
+            raise ArithmeticError(f"the surrogate has no answer: {error.reason}") from error
         assert jacobian is not None
+        if not (np.isfinite(y).all() and np.isfinite(jacobian).all()):
+            raise ArithmeticError("the surrogate foretells what is not finite")
         frame = self.frame
         return y[frame.used] / frame.slopes, jacobian[frame.used] * frame.span / frame.slopes[:, None]

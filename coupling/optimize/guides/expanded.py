@@ -28,6 +28,7 @@ class Expanded:
     guide: Guide
     name: str = "expansion"
     local: bool = True
+    bold: bool = True
 
     def learn(self, known: Known) -> Prediction:
         """A quadratic for each response."""

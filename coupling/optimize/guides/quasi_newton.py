@@ -32,6 +32,7 @@ class Positive:
 
     name: str = "quasi-Newton"
     local: bool = True
+    bold: bool = False
 
     def learn(self, known: Known) -> Prediction:
         """A quadratic for each response."""
@@ -52,6 +53,7 @@ class Secant:
 
     name: str = "secants"
     local: bool = True
+    bold: bool = True
 
     def learn(self, known: Known) -> Prediction:
         """A quadratic for each response."""

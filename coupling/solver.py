@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import contextlib
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from coupling import solving
 from coupling.abort import ending_all
 from coupling.contract import Array, Description, Model, describe
 from coupling.ensemble import make_model
-from coupling.groups import Groups, grouped
+from coupling.groups import Groups, grouped, rest, wait_until
 from coupling.handout import Task
 from coupling.interruption import StopRequest
 from coupling.loading import build, find, source_of
@@ -19,6 +19,11 @@ from coupling.world import Comm, Serial, private, world
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+_ANSWER = 77
+
+type Record = Sample | Failure
+type Heard = Callable[[Record], None]
 
 
 class Solver(Protocol):
@@ -36,8 +41,14 @@ class Solver(Protocol):
     def lanes(self) -> int:
         """Points that are solved at the same time."""
 
-    def solve(self, points: Array) -> list[Sample | Failure]:
-        """The answers at points (k, n), in their order, on every rank. Collective."""
+    def solve(self, points: Array, *, keep: Heard | None = None, told: Heard | None = None) -> list[Record]:
+        """The answers at points (k, n), in their order, on every rank. Collective.
+
+        Args:
+            points: Where.
+            keep: Called with each answer as soon as it is there, on the first of the ranks that gave it.
+            told: Called on rank 0 with each answer, in the order in which it hears of them.
+        """
 
 
 class Together:
@@ -48,9 +59,10 @@ class Together:
     def __init__(self, model: Model, description: Description, ranks: Comm) -> None:
         self.description, self.ranks, self._model = description, ranks, model
 
-    def solve(self, points: Array) -> list[Sample | Failure]:
+    def solve(self, points: Array, *, keep: Heard | None = None, told: Heard | None = None) -> list[Record]:
         """See `Solver`."""
-        return [solving.solve(self._model, Task(0, point), None, jacobian=True) for point in points]
+        hear = (keep, told) if self.ranks.rank == 0 else ()
+        return [_solved(self._model, point, *hear) for point in points]
 
 
 class Lanes:
@@ -60,16 +72,65 @@ class Lanes:
         self.description, self._model, self._groups = description, model, groups
         self.ranks, self.lanes = groups.world, len(groups.leaders)
 
-    def solve(self, points: Array) -> list[Sample | Failure]:
+    def solve(self, points: Array, *, keep: Heard | None = None, told: Heard | None = None) -> list[Record]:
         """See `Solver`."""
-        own: list[tuple[int, Sample | Failure]] = []
+        if isinstance(self.ranks, Serial):
+            assert self._model is not None
+            return [_solved(self._model, point, keep, told) for point in points]
+        ranks, answers = self.ranks, _Answers(len(points), self.ranks, told)
         if self._model is not None:
             for k in range(self._groups.number, len(points), self.lanes):
-                own.append((k, solving.solve(self._model, Task(0, points[k]), None, jacobian=True)))
-        if isinstance(self.ranks, Serial):
-            return [record for _, record in own]
-        parts = self.ranks.allgather(own if self._groups.leads else [])
-        return [record for _, record in sorted((pair for part in parts for pair in part), key=lambda pair: pair[0])]
+                record = _solved(self._model, points[k], keep if self._groups.leads else None)
+                if self._groups.leads:
+                    answers.give(k, record)
+                answers.listen()
+        wait_until(answers.complete)
+        rest(ranks)
+        records: list[Record] = ranks.bcast(answers.inorder())
+        return records
+
+
+class _Answers:
+    """On rank 0 the answers of all groups; on other ranks the way there."""
+
+    def __init__(self, count: int, ranks: MPI.Comm, told: Heard | None) -> None:
+        self._count, self._ranks, self._told = count, ranks, told
+        self._found: dict[int, Record] = {}
+        self._sent: list[Any] = []
+
+    def give(self, k: int, record: Record) -> None:
+        """Hand in the answer at the k-th point, without waiting."""
+        if self._ranks.rank:
+            self._sent.append(self._ranks.isend((k, record), 0, _ANSWER))
+            return
+        self._found[k] = record
+        if self._told is not None:
+            self._told(record)
+
+    def listen(self) -> None:
+        """Take what has come from others."""
+        while not self._ranks.rank and self._ranks.iprobe(tag=_ANSWER):
+            self.give(*self._ranks.recv(tag=_ANSWER))
+
+    def complete(self) -> bool:
+        """Whether all that this rank waits for has come, or gone."""
+        if self._ranks.rank:
+            self._sent = [request for request in self._sent if not request.test()[0]]
+            return not self._sent
+        self.listen()
+        return len(self._found) == self._count
+
+    def inorder(self) -> list[Record]:
+        """The answers, on rank 0."""
+        return [self._found[k] for k in sorted(self._found)]
+
+
+def _solved(model: Model, point: Array, *hear: Heard | None) -> Record:
+    record = solving.solve(model, Task(0, point), None, jacobian=True)
+    for listener in hear:
+        if listener is not None:
+            listener(record)
+    return record
 
 
 @contextlib.contextmanager

@@ -1,0 +1,12 @@
+"""What a problem is parameterized with: constants, fields and shapes.
+
+Each kind knows how to take a value, and how to differentiate a form by it; a new kind needs nothing else.
+A parameter object describes; binding it to a problem's mesh and boundary conditions makes it act.
+"""
+
+from fem.parameters.base import Binding, Parameter
+from fem.parameters.field import Field
+from fem.parameters.scalar import Scalar
+from fem.parameters.shape import Shape, Velocity
+
+__all__ = ["Binding", "Field", "Parameter", "Scalar", "Shape", "Velocity"]

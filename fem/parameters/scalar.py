@@ -1,0 +1,122 @@
+"""A constant, or one component of it, in forms and in boundary conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import operator
+
+import dolfinx
+import numpy as np
+import ufl
+
+from fem.forms import Member, Span, by_constant, by_function, map_integrands, total
+from fem.parameters.base import Binding
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A `dolfinx.fem.Constant`, or one entry of it, wherever it stands: in forms, in boundary values, in both.
+
+    Args:
+        name: Name of the input.
+        constant: The constant; the problem sets its value.
+        bounds: Lower and upper bound, in `unit`.
+        unit: Physical unit, for labels.
+        component: Which entry of a vector- or tensor-valued constant, such as 0 or (0, 1).
+    """
+
+    name: str
+    constant: dolfinx.fem.Constant
+    bounds: tuple[float, float]
+    unit: str = ""
+    component: int | tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.constant, dolfinx.fem.Constant):
+            kind = type(self.constant).__name__
+            raise TypeError(f"parameter {self.name!r} has a constant of type {kind}, expected a dolfinx.fem.Constant")
+        shape, index = self.constant.ufl_shape, self.index
+        if len(index) != len(shape):
+            raise ValueError(
+                f"parameter {self.name!r} has component {index}, but its constant has shape {shape}; "
+                "give one index per axis"
+            )
+        if not all(0 <= i < size for i, size in zip(index, shape, strict=True)):
+            raise ValueError(
+                f"parameter {self.name!r} has component {index}, outside the shape {shape} of its constant"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The one name."""
+        return (self.name,)
+
+    @property
+    def index(self) -> tuple[int, ...]:
+        """The component as a tuple of integers, empty for a scalar constant."""
+        entries = self.component if isinstance(self.component, tuple) else (self.component,)
+        if any(isinstance(entry, bool) for entry in entries):
+            raise TypeError(f"parameter {self.name!r} has component {self.component}, expected integers")
+        return tuple(operator.index(entry) for entry in entries)
+
+    def bind(self, unknown: dolfinx.fem.Function, bcs: Sequence[dolfinx.fem.DirichletBC]) -> Binding:
+        """Attach to a problem, finding the boundary values that the constant prescribes."""
+        lift = _lift(self, unknown, bcs)
+        direction = dolfinx.fem.Constant(unknown.function_space.mesh, 1.0)
+        return _BoundScalar(self, unknown, direction, lift, None if lift is None else lift.x.array.copy())
+
+
+def _lift(
+    scalar: Scalar, unknown: dolfinx.fem.Function, bcs: Sequence[dolfinx.fem.DirichletBC]
+) -> dolfinx.fem.Function | None:
+    """Derivative of the boundary values by the scalar, or None if it prescribes none."""
+    constant = scalar.constant
+    prescribing = [bc.g is constant._cpp_object for bc in bcs]
+    if not any(prescribing):
+        return None
+    lift = dolfinx.fem.Function(unknown.function_space)
+    saved = constant.value.copy()
+    constant.value[...] = 0.0
+    constant.value[scalar.index] = 1.0
+    for bc, active in zip(bcs, prescribing, strict=True):  # in order: the last condition on a node wins
+        bc.set(lift.x.array, None, 1.0 if active else 0.0)
+    constant.value[...] = saved
+    return lift
+
+
+@dataclass(frozen=True)
+class _BoundScalar:
+    scalar: Scalar
+    unknown: dolfinx.fem.Function
+    direction: dolfinx.fem.Constant
+    lift: dolfinx.fem.Function | None
+    full: np.ndarray | None
+    count = 1
+
+    def assign(self, values: np.ndarray) -> None:
+        self.scalar.constant.value[self.scalar.index] = values[0]
+
+    def scale_boundary_values(self, factor: float) -> None:
+        if self.lift is not None and self.full is not None:
+            self.lift.x.array[:] = factor * self.full
+
+    def derivatives(self, form: ufl.Form) -> list[Member | Span]:
+        slope = by_constant(form, self.scalar.constant, self.scalar.index)
+        if self.lift is None:
+            return [Member(slope)]
+        return [Member(total([slope, by_function(form, self.unknown, self.lift)]))]
+
+    def direct(self, values: np.ndarray) -> None:
+        self.direction.value = values[0]
+
+    def boundary_direction(self, values: np.ndarray) -> np.ndarray | float:
+        return 0.0 if self.lift is None else values[0] * self.lift.x.array
+
+    def along(self, form: ufl.Form) -> ufl.Form:
+        slope = by_constant(form, self.scalar.constant, self.scalar.index)
+        return map_integrands(lambda integrand: self.direction * integrand, slope)
+
+    @property
+    def motion(self) -> None:
+        return None

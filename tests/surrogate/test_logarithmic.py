@@ -1,0 +1,185 @@
+"""Surrogates of logarithms: power laws are linear there, and the way there and back is exact."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.func import jacrev, vmap
+
+import surrogate
+from surrogate.families import Kriging, Logarithmic, Solved
+from surrogate.logarithm import LogarithmicModule, between, input_axes, output_axes
+from surrogate.loss import Targets
+from surrogate.samples import Samples
+from surrogate.scaling import Scaling
+from surrogate.training import scaled_targets
+
+BOUNDS = np.array([[0.5, 4.0], [-9.0, -2.0], [-1.0, 2.0]])  # positive, negative, both
+NAMES = ("load", "depth", "angle")
+RESPONSES = ("power", "negative", "both")
+
+
+def truth(x):
+    """A power law, a negative response, and one of both signs (N, 3), with Jacobian (N, 3, 3)."""
+    a, b, c = x.T
+    e = np.exp(0.3 * c)
+    y = np.stack([a**2 * np.abs(b) ** -1.5 * e, -(a**-0.5) * np.abs(b), a * np.sin(c)], 1)
+    zero = np.zeros_like(a)
+    rows = [
+        [2 * y[:, 0] / a, -1.5 * y[:, 0] / b, 0.3 * y[:, 0]],
+        [-0.5 * y[:, 1] / a, y[:, 1] / b, zero],
+        [np.sin(c), zero, a * np.cos(c)],
+    ]
+    return y, np.stack([np.stack(row, 1) for row in rows], 1)
+
+
+def samples(count, seed=0):
+    x = np.random.default_rng(seed).uniform(*BOUNDS.T, (count, 3))
+    y, jacobian = truth(x)
+    return Samples(x, y, jacobian, NAMES, RESPONSES, BOUNDS)
+
+
+def scaled(data):
+    scaling = Scaling.from_data(data.bounds, data.y, data.responses)
+    return scaling, scaled_targets(scaling, data.x, data.y, data.jacobian, device="cpu")
+
+
+class Straight(nn.Module):
+    """A linear map that says how far it is off."""
+
+    def __init__(self, matrix, deviation=0.0, of_slopes=0.0):
+        super().__init__()
+        self.matrix, self.deviation, self.of_slopes = matrix, deviation, of_slopes
+
+    def forward(self, x):
+        return x @ self.matrix.T
+
+    def disagreement(self, x):
+        return x.new_full((len(x), 3), self.deviation), x.new_full((len(x), 3, 3), self.of_slopes)
+
+
+def module(data, inner):
+    scaling, targets = scaled(data)
+    return LogarithmicModule.around(inner, input_axes(scaling, 3), output_axes(scaling, targets.y)), targets
+
+
+def test_only_what_keeps_to_one_side_of_zero_is_taken_the_logarithm_of():
+    found, _ = module(samples(20), Straight(torch.eye(3, dtype=torch.float64)))
+    assert found.inputs.sign.tolist() == [1.0, -1.0, 0.0]
+    assert found.outputs.sign.tolist() == [1.0, -1.0, 0.0]
+
+
+def test_labels_are_those_of_a_function_of_logarithms():
+    """Exponents are the slopes, but for the widths of the axes."""
+    data = samples(30)
+    scaling, targets = scaled(data)
+    inputs, outputs = input_axes(scaling, 3), output_axes(scaling, targets.y)
+    inside = between(inputs, outputs, targets)
+    slope = inside.jacobian[:, 0, :2] * outputs.width[0] / inputs.width[:2]
+    assert slope.numpy() == pytest.approx(np.tile([2.0, -1.5], (30, 1)), rel=1e-12)
+    slope = inside.jacobian[:, 1, :2] * outputs.width[1] / inputs.width[:2]
+    assert slope.numpy() == pytest.approx(np.tile([-0.5, 1.0], (30, 1)), rel=1e-12)
+    assert float(inside.x[:, :2].abs().max()) <= np.sqrt(3.0)
+    assert inside.y[:, :2].mean(0).numpy() == pytest.approx(np.zeros(2), abs=1e-12)
+    assert inside.jacobian[:, 2, 2].numpy() == pytest.approx(targets.jacobian[:, 2, 2].numpy(), rel=1e-15)
+
+
+def test_missing_slopes_stay_missing():
+    data = samples(10)
+    data.jacobian[3, 0, 1] = np.nan
+    scaling, targets = scaled(data)
+    inside = between(input_axes(scaling, 3), output_axes(scaling, targets.y), targets)
+    assert inside.presence[3, 0, 1] == 0.0
+    assert inside.jacobian[3, 0, 1] == 0.0
+    assert bool(torch.isfinite(inside.jacobian).all())
+
+
+def test_its_jacobian_is_that_of_automatic_differentiation():
+    matrix = torch.tensor([[1.0, -0.4, 0.2], [0.3, 0.8, 0.0], [0.5, 0.1, 0.7]], dtype=torch.float64)
+    found, targets = module(samples(20), Straight(matrix))
+    y, slopes = found.value_and_jacobian(targets.x)
+    assert torch.allclose(y, found(targets.x), rtol=1e-14)
+    assert torch.allclose(slopes, vmap(jacrev(lambda row: found(row[None])[0]))(targets.x), rtol=1e-12)
+
+
+def test_deviations_pass_through_the_exponential_to_first_order():
+    s, of_slopes, draws = 0.01, 0.02, 40_000
+    matrix = torch.tensor([[1.0, -0.4, 0.2], [0.3, 0.8, 0.0], [0.5, 0.1, 0.7]], dtype=torch.float64)
+    found, targets = module(samples(5), Straight(matrix, s, of_slopes))
+    x = targets.x[:1]
+    u, by_input = found.inputs.into(x)
+    generator = torch.Generator().manual_seed(0)
+    normal = [torch.randn(draws, 3, *more, generator=generator, dtype=torch.float64) for more in ((), (3,))]
+    y, by_output = found.outputs.out(u @ matrix.T + s * normal[0])
+    slopes = by_output.unsqueeze(2) * (matrix + of_slopes * normal[1]) * by_input.unsqueeze(1)
+    value, slope = found.disagreement(x)
+    assert value[0].numpy() == pytest.approx(y.std(0).numpy(), rel=0.03)
+    assert slope[0].numpy() == pytest.approx(slopes.std(0).numpy(), rel=0.03)
+
+
+def test_a_power_law_is_learned_from_few_samples():
+    data, unseen = samples(8), samples(200, seed=1)
+    errors = {}
+    for family in (Kriging(), Logarithmic(Kriging())):
+        y, jacobian = surrogate.fit(data, families=[family]).predict(unseen.x)
+        errors[family.name] = (
+            np.abs(y - unseen.y)[:, :2].max(0) / unseen.y[:, :2].std(0),
+            np.abs(jacobian - unseen.jacobian)[:, :2].max((0, 2)) / unseen.jacobian[:, :2].std((0, 2)),
+        )
+    plain, logarithms = errors.values()
+    for kind in range(2):
+        assert (logarithms[kind] < 1e-3 * plain[kind]).all(), errors
+
+
+def test_fit_takes_it_response_by_response():
+    """Products to one family, a response of both signs to whatever suits it."""
+    choice = surrogate.fit(samples(16), families=[Kriging(), Logarithmic(Kriging())]).provenance["choice"]
+    for response in ("power", "negative"):
+        assert choice["weights"][response]["Gaussian process of logarithms"] > 0.9
+
+
+def test_it_is_no_use_where_everything_changes_sign():
+    x = np.random.default_rng(0).uniform(-1.0, 1.0, (12, 2))
+    data = Samples(x, x[:, :1], np.tile([[[1.0, 0.0]]], (12, 1, 1)), ("a", "b"), ("y",), np.array([[-1.0, 1.0]] * 2))
+    with pytest.raises(ValueError, match="no input and no response keeps to one side of zero"):
+        surrogate.fit(data, families=[Logarithmic(Kriging())])
+
+
+def test_without_a_scaling_it_says_what_is_missing():
+    _, targets = scaled(samples(8))
+    with pytest.raises(ValueError, match="does not know where zero is"):
+        Logarithmic(Kriging()).refuses(targets)
+
+
+def test_near_zero_and_beyond_it_stays_finite():
+    fitted = surrogate.fit(samples(8), families=[Logarithmic(Solved(members=1, iterations=20))])
+    far = np.array([[0.0, 1.0, 0.0], [-5.0, 0.0, 3.0]])
+    y, jacobian = fitted.predict(far, extrapolate=True)
+    assert np.isfinite(y).all() and np.isfinite(jacobian).all()
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    return surrogate.fit(samples(12), families=[Logarithmic(Kriging()), Logarithmic(Solved(members=1, iterations=20))])
+
+
+def test_it_is_saved_and_loaded(mixed, tmp_path):
+    mixed.save(tmp_path / "model.safetensors")
+    again = surrogate.load(tmp_path / "model.safetensors")
+    x = samples(5, seed=2).x
+    for mine, theirs in zip(mixed.predict(x), again.predict(x), strict=True):
+        assert (mine == theirs).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ending", "precision"), [(".onnx", "float64"), (".onnx", "float32"), (".pt2", "float64")])
+def test_it_is_exported(mixed, tmp_path, ending, precision):
+    """Which runs the program, and compares."""
+    surrogate.export_model(mixed, tmp_path / f"model{ending}", precision=precision, hessian=True)
+
+
+def test_hessian_products_are_left_out():
+    _, targets = scaled(samples(8))
+    with_actions = Targets(targets.x, targets.y, targets.jacobian, targets.x, targets.jacobian)
+    scaling, _ = scaled(samples(8))
+    assert between(input_axes(scaling, 3), output_axes(scaling, targets.y), with_actions).actions is None
