@@ -38,7 +38,7 @@ def merge(datasets: Sequence[Dataset]) -> Dataset:
             raise ValueError(f"dataset {number} is of another problem than the first: {'; '.join(found)}")
     design, places = _common_design(datasets)
     kinds = {(d.provenance.get("design"), d.provenance.get("seed")) for d in datasets}
-    provenance = dict(first.provenance)
+    provenance = {key: value for key, value in first.provenance.items() if key != "unfinished"}
     if len(kinds) > 1 or len(design) > max(len(d.design) for d in datasets):
         provenance |= {"design": "merged", "seed": None}
     arrays = {name: getattr(first, name) for name in ("x", "y", "seconds", "jacobian")}

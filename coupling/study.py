@@ -183,13 +183,20 @@ def definition(spec: str, file: Path) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
+def _targets(node: ast.stmt) -> Sequence[ast.expr]:
+    """What a statement assigns to."""
+    if isinstance(node, ast.Assign):
+        return node.targets
+    return [node.target] if isinstance(node, ast.AnnAssign) else []
+
+
 def _without_study(source: bytes) -> bytes:
     """The meaning of a program but for what it calls `study`."""
     tree = ast.parse(source)
     tree.body = [
         node
         for node in tree.body
-        if not (isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "study" for t in node.targets))
+        if not any(isinstance(target, ast.Name) and target.id == "study" for target in _targets(node))
     ]
     return ast.dump(tree).encode()
 

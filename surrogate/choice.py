@@ -48,7 +48,7 @@ def fit(
 
     Returns:
         The surrogate. Its `provenance` tells under `choice` the weights of the families, their errors on samples not
-        seen, and why others were left out; and if a Gaussian process has a share, under `noise` what it takes for noise
+        seen, and why others were left out; and if a `Kriging` has a share, under `noise` what it takes for noise
         of the labels, as `noise_record` has it: with exact labels, what is too rough for it.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -78,10 +78,15 @@ class Unseen:
         kinds = ((errors[..., :1, :], known[..., :1]), (errors[..., 1:, :], known[..., 1:]))
         return torch.stack([error.sum((0, 1, 2)) / there.sum() for error, there in kinds]).sqrt()
 
+    @property
+    def errors(self) -> Tensor:
+        """Root mean square error of values and slopes, relative to the scale, by response and family (m, F)."""
+        counts = self.known.sum((0, 2)).unsqueeze(-1)
+        return (self._squares().sum((0, 2)) / counts).sqrt()
+
     def lags(self) -> list[float]:
         """By family, how many times the error of the best it has for the response that suits it best."""
-        counts = self.known.sum((0, 2)).unsqueeze(-1)
-        errors = (self._squares().sum((0, 2)) / counts).sqrt()
+        errors = self.errors
         best = errors.min(1, keepdim=True).values.clamp(min=TINY)
         lags: list[float] = (errors / best).min(0).values.tolist()
         return lags
@@ -109,31 +114,45 @@ def cross_validate(
 
     Samples at one place are held out together. From 1,000 places on, one fifth, or 1,000 at most, is held out once. A
     family that fails is dropped, and so is one that after two folds errs six times as much as the best, for every
-    response: it will not matter.
+    response: it will not matter. If it does, for on all folds the others turn out to be worse, it is taken back.
 
     Raises:
         ValueError: If all samples lie at one place.
         ArithmeticError: If all families fail.
     """
     folds, there = _folds(targets.x, torch.Generator(CPU).manual_seed(seed)), targets.to(device)
-    alive, dropped = list(families), dict[str, str]()
+    dropped = dict[str, str]()
     pieces: dict[str, list[Outputs]] = {family.name: [] for family in families}
-    for part in (range(len(folds))[:2], range(len(folds))[2:]):
-        for family in list(alive):
+
+    def able(some: Iterable[Family], part: Sequence[int]) -> list[Family]:
+        """Those of some families that go through a part of the folds."""
+        through = []
+        for family in some:
             try:
                 pieces[family.name] += _held_out(family, there, targets.x, folds, part, seed=seed, watch=watch)
+                through.append(family)
             except ArithmeticError as error:
-                alive.remove(family)
                 dropped[family.name] = f"it failed: {error}"
-        if not alive:
-            raise ArithmeticError(_nobody(dropped))
-        if len(part) == 2 and part[0] == 0 and len(alive) > 1:
-            sofar = _collect(targets, folds[:2], pieces, alive, dropped)
-            for family, lag in zip(tuple(alive), sofar.lags(), strict=True):
-                if lag > LAGGING:
-                    alive.remove(family)
-                    dropped[family.name] = f"{lag:.1f} times the error of the best after two folds"
-    return _collect(targets, folds, pieces, alive, dropped)
+        return through
+
+    first, rest = range(len(folds))[:2], range(len(folds))[2:]
+    alive, behind = able(families, first), list[tuple[Family, Tensor]]()
+    if rest and len(alive) > 1:
+        sofar = _collect(targets, folds[:2], pieces, alive, dropped)
+        for family, lag, errors in zip(tuple(alive), sofar.lags(), sofar.errors.T, strict=True):
+            if lag > LAGGING:
+                alive.remove(family)
+                behind.append((family, errors))
+                dropped[family.name] = f"{lag:.1f} times the error of the best after two folds"
+    alive = able(alive, rest)
+    best = _collect(targets, folds, pieces, alive, dropped).errors.min(1).values if alive else torch.inf
+    back = [family for family, errors in behind if bool((errors < best).any())]
+    for family in back:
+        del dropped[family.name]
+    alive += able(back, rest)
+    if not alive:
+        raise ArithmeticError(_nobody(dropped))
+    return _collect(targets, folds, pieces, [family for family in families if family in alive], dropped)
 
 
 def _held_out(

@@ -19,6 +19,12 @@ from surrogate.scaling import Scaling
 NEAR_ZERO = 1e-3
 """Inputs outside the box that come closer to zero than this share of its nearest bound are taken for that."""
 
+SPREAD, REACHED = 10.0, 3.0
+"""How many times the bound near zero the other may be, or else the nearest sample, for an input's logarithm."""
+
+ROUND_OFF = 1e-9
+"""Share of the far bound up to which the near one is zero."""
+
 
 @register
 @dataclass(frozen=True)
@@ -126,13 +132,18 @@ class LogarithmicModule(nn.Module):
         return factor.squeeze(2) * s, factor * spread * by_input.abs().unsqueeze(1)
 
 
-def input_axes(scaling: Scaling, n: int) -> Axes:
-    """Logarithms of those of n inputs whose box does not touch zero."""
-    axes, edge = Axes(n), math.sqrt(3.0)  # half the box, in units of its standard deviation
+def input_axes(scaling: Scaling, x: Tensor) -> Axes:
+    """Logarithms of those inputs whose box does not touch zero, nor comes so near that samples don't show what happens.
+
+    Its bounds differ at most tenfold, or the scaled samples x (N, n) go down to three times the one near zero.
+    """
+    axes, edge = Axes(x.shape[1]), math.sqrt(3.0)  # half the box, in units of its standard deviation
     axes.origin.copy_(torch.from_numpy(scaling.x_center / scaling.x_scale))
     low, high = axes.origin - edge, axes.origin + edge
-    axes.sign.copy_((low > 0.0).double() - (high < 0.0).double())
     near, far = torch.minimum(low.abs(), high.abs()), torch.maximum(low.abs(), high.abs())
+    reached = (x.cpu() + axes.origin).abs().amin(0)
+    known = (near > ROUND_OFF * far) & ((far <= SPREAD * near) | (reached <= REACHED * near))
+    axes.sign.copy_(torch.where(known, (low > 0.0).double() - (high < 0.0).double(), 0.0))
     taken = axes.sign != 0.0
     logs = torch.log(torch.where(taken, torch.stack((near, far)), 1.0))
     axes.least.copy_(torch.where(taken, NEAR_ZERO * near, 0.0))

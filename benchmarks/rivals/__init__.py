@@ -58,7 +58,7 @@ ARMS = {
         Arm("GEKPLS", f"{_HERE}.kriging:gekpls", deterministic=True),
         Arm("GP", f"{_HERE}.gaussian_process:gaussian_process", deterministic=True, largest=2500),
         Arm("Sobolev", f"{_HERE}.networks:sobolev", own=True),
-        Arm("fit", f"{_HERE}.networks:ours", version=6, own=True),
+        Arm("fit", f"{_HERE}.networks:ours", version=7, own=True),
     )
 }
 """Opponents first, then this project's: the perceptron by descent, and the default."""

@@ -35,9 +35,9 @@ def run(
     """Do all that a study asks for: generate, train, report, and its purposes; resume where it stopped.
 
     Each stage is a command that is printed, and that you could type yourself. A stage is done again when its options,
-    the files that it reads or the model that it uses have changed. Under mpiexec or srun the solves are spread over the
-    ranks. Exit code 1 says that a purpose ended without success, such as an optimum that the model does not confirm;
-    the others are done nevertheless.
+    the files that it reads or the file that defines its model have changed (not what that file imports). Under mpiexec
+    or srun the solves are spread over the ranks. Exit code 1 says that a purpose ended without success, such as an
+    optimum that the model does not confirm; the others are done nevertheless.
 
     Example: mpiexec -n 8 sobofem run study.py --out study
     """

@@ -110,8 +110,7 @@ class Archive:
         self._path, self._search = path, search
         self._begun: dict[str, int] = dict(data.provenance.get(UNFINISHED, {}))
         first = min(self._begun.setdefault(search, len(data.design)), len(data.design))
-        provenance = {key: value for key, value in data.provenance.items() if key != UNFINISHED}
-        known = replace(data, provenance=provenance)
+        known = _without_searches(data)
         later = recorded(known, first)
         self._later = later if len(later) == len(data.design) - first else []  # else others have planned more
         self.data = _until(known, first) if self._later else known
@@ -153,6 +152,11 @@ class Archive:
             replace(self.data, provenance={**self.data.provenance, **begun}).save(self._path)
 
 
+def _without_searches(data: Dataset) -> Dataset:
+    """A dataset that knows nothing of searches which began with less of it."""
+    return replace(data, provenance={key: value for key, value in data.provenance.items() if key != UNFINISHED})
+
+
 def _until(data: Dataset, first: int) -> Dataset:
     """What of a dataset was known when its design had so many rows."""
     failures = tuple(failure for failure in data.failures if failure.row < first)
@@ -180,7 +184,7 @@ def opened(path: Path | None, description: Description, given: Dataset | None, s
         ValueError: If either holds samples of another model, or an interrupted generation left its journals.
         BlockingIOError: If another job is at work on the file.
     """
-    start = empty(description) if given is None else usable(given, description)
+    start = empty(description) if given is None else _without_searches(usable(given, description))
     if path is None:
         yield Archive(start, None, search)
         return

@@ -89,7 +89,7 @@ def minimize(
         on_root(own.ranks, lambda: kept.append(held.enter_context(opened(where, description, archive, search))))
         session = Session(own, kept[0] if kept else None, surrogate, settings, progress)
         solution = enumerated(session, task, begin) if task.discrete else session(task, begin)
-        if solution.solves < solves:
+        if solution.certified or solution.solves < solves:
             on_root(own.ranks, lambda: kept[0].finish())
         return solution
 

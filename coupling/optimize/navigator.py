@@ -78,7 +78,8 @@ class Navigator:
         slopes = jacobian[:, frame.used][:, :, columns] * frame.span[columns] / frame.slopes[:, None]
         values = (y[:, frame.used] - y[center, frame.used]) / frame.slopes
         weights = frame.weights * frame.slopes / frame.slope
-        return Known(z[:, columns], values, slopes, center, radius, weights, x, columns)
+        offset = y[center, frame.used] / frame.slopes
+        return Known(z[:, columns], values, slopes, center, radius, weights, x, columns, offset)
 
     def proposals(self, known: Known, y: Array, count: int) -> list[Proposal]:
         """Up to so many points to solve next, the most promising first; none where no guide knows a better one.

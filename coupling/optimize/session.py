@@ -17,6 +17,7 @@ from coupling.optimize.guides.base import Guide
 from coupling.optimize.guides.bridge import Bridge
 from coupling.optimize.guides.expanded import Expanded
 from coupling.optimize.guides.kriging import GaussianProcess
+from coupling.optimize.guides.logarithms import Logarithms
 from coupling.optimize.guides.quasi_newton import Positive, Secant
 from coupling.optimize.navigator import Navigator
 from coupling.optimize.solution import Solution, Step
@@ -129,6 +130,10 @@ class Session:
                 made[0] = self._begin(made[0].frame.task, made[0].starts, made[0].left, made[0].path)
             else:
                 break
+        if not len(points) and made[0].left <= 0 and self.archive.join():  # more was solved than may be, now
+            nowhere = np.zeros((0, len(self.solver.description.parameters)))
+            made[0] = self._begin(made[0].frame.task, (nowhere, nowhere), 0, made[0].path)
+            points = made[0].ask(self.solver.lanes)
         return points
 
     def _region(self, task: Task, start: Array | None, solves: int) -> TrustRegion:
@@ -170,8 +175,8 @@ class Session:
         if self.settings.guide == "automatic":
             if self.surrogate is not None:
                 guides.append(Bridge(self.surrogate, frame))
-            process = GaussianProcess()
-            guides += [process, Expanded(process)]
+            process, powers = GaussianProcess(), Logarithms(GaussianProcess(), frame)
+            guides += [process, Expanded(process), powers]
         return [*guides, Positive(), Secant()]
 
     def _keep(self, made: list[TrustRegion], records: Sequence[Sample | Failure]) -> None:

@@ -19,7 +19,8 @@ class Logarithmic:
 
     Mechanics is full of products and powers: a displacement goes with load over stiffness, a frequency with its root,
     and among logarithms all that is linear (Box & Cox 1964 on such transformations). What is positive or negative all
-    over the box, or on all samples, is taken the logarithm of; what changes sign is left as it is.
+    over the box, or on all samples, is taken the logarithm of; what changes sign is left as it is, and so are inputs
+    that come nearer to zero than samples show.
 
     Attributes:
         family: What learns.
@@ -28,6 +29,11 @@ class Logarithmic:
 
     family: Family = Solved()  # noqa: RUF009  (frozen)
     scaling: Scaling | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse logarithms of logarithms."""
+        if hasattr(self.family, "within"):
+            raise TypeError(f"{self.family.name} is given physical units by fit, and can't learn inside another family")
 
     @property
     def name(self) -> str:
@@ -60,4 +66,4 @@ class Logarithmic:
         if self.scaling is None:
             raise ValueError("Logarithmic does not know where zero is: give it the scaling of the samples, as fit does")
         with torch.no_grad():
-            return input_axes(self.scaling, targets.x.shape[1]), output_axes(self.scaling, targets.y)
+            return input_axes(self.scaling, targets.x), output_axes(self.scaling, targets.y)

@@ -6,10 +6,12 @@ import pytest
 from scipy.optimize import approx_fprime
 
 from coupling.optimize import Task, minimize
+from coupling.optimize.frame import Frame
 from coupling.optimize.guides.base import Known, corrected
 from coupling.optimize.guides.evidence import Evidence
 from coupling.optimize.guides.expanded import Expanded
 from coupling.optimize.guides.kriging import GaussianProcess
+from coupling.optimize.guides.logarithms import Logarithms
 from coupling.optimize.guides.quasi_newton import Positive, Secant
 from coupling.optimize.optimality import balance
 
@@ -34,7 +36,7 @@ def known(function, count, *, seed=1, weight=1.0, close=1.0):
     pairs = [function(point) for point in z]
     y = np.array([[value] for value, _ in pairs])
     slopes = np.array([[slope] for _, slope in pairs])
-    return Known(z, y - y[0], slopes, 0, 0.2, np.array([weight]), z, np.arange(3))
+    return Known(z, y - y[0], slopes, 0, 0.2, np.array([weight]), z, np.arange(3), y[0])
 
 
 def test_the_gradient_of_the_evidence_is_that_of_differences():
@@ -95,6 +97,46 @@ def test_an_expansion_knows_curvature_that_a_process_on_near_samples_has_no_digi
     truth = wavy(z)[1] - wavy(samples.here)[1]
     found = Expanded(GaussianProcess()).learn(samples)(z)[1][0] - samples.slopes[0, 0]
     assert found == pytest.approx(truth, rel=1e-2, abs=1e-6)
+
+
+BOX = np.array([[1.0, 4.0], [-9.0, -2.0], [-1.0, 1.0]])  # positive, negative, both
+BOXED = Frame(Task("q"), ("a", "b", "c"), ("q",), BOX)
+
+
+def power(z):
+    """A power law in a positive and a negative input, exponential in one of both signs."""
+    a, b, c = BOX[:, 0] + np.diff(BOX)[:, 0] * z
+    q = -2.0 * a**2 * abs(b) ** -1.5 * np.exp(0.3 * c)
+    return q, q * np.array([2.0 / a, -1.5 / b, 0.3]) * np.diff(BOX)[:, 0]
+
+
+def test_a_product_of_powers_is_foretold_all_over_the_box_by_logarithms_of_few_samples():
+    samples, z = known(power, 3), np.array([0.95, 0.9, 0.1])
+    truth, slopes = power(z)
+    errors = []
+    for guide in (GaussianProcess(), Logarithms(GaussianProcess(), BOXED)):
+        value, slope = guide.learn(samples)(z)
+        errors.append([abs(value[0] - truth + power(samples.here)[0]), np.abs(slope[0] - slopes).max()])
+    plain, logarithms = np.array(errors) / abs(truth)
+    assert (logarithms < 1e-2).all()
+    assert (logarithms < 0.05 * plain).all()
+
+
+@pytest.mark.parametrize("function", [power, wavy])
+def test_slopes_of_logarithms_are_those_of_values_and_agree_with_the_center(function):
+    """Where the response changes sign, of the inputs alone."""
+    samples, z = known(function, 5), np.array([0.3, 0.6, 0.7])
+    predict = corrected(Logarithms(GaussianProcess(), BOXED).learn(samples), samples)
+    assert predict(z)[1][0] == pytest.approx(approx_fprime(z, lambda z: predict(z)[0][0], 1e-7), abs=1e-4)
+    value, slopes = predict(samples.here)
+    assert value == pytest.approx(samples.y[0], abs=1e-14)
+    assert slopes == pytest.approx(samples.slopes[0], abs=1e-12)
+
+
+def test_logarithms_of_nothing_guide_nobody():
+    frame = Frame(Task("q"), ("a", "b", "c"), ("q",), np.array([[-1.0, 1.0]] * 3))
+    with pytest.raises(ArithmeticError, match="one side of zero"):
+        Logarithms(GaussianProcess(), frame).learn(known(lambda z: (z[0] - 0.5, np.array([1.0, 0.0, 0.0])), 6))
 
 
 NO, NONE = np.zeros(0, dtype=bool), np.zeros((0, 2))

@@ -92,6 +92,24 @@ def test_a_finished_search_leaves_no_trace_but_its_samples(tmp_path):
     assert minimize(again, LIMITED, path=path).solves == len(again.calls) == 0
 
 
+def test_the_samples_of_an_interrupted_search_guide_another_and_cost_it_nothing(tmp_path):
+    minimize(model(""), LIMITED, path=tmp_path / "beam.h5", solves=3)
+    again = model("")
+    solution = minimize(again, LIMITED, archive=Dataset.open(tmp_path / "beam.h5"))
+    assert solution.certified
+    assert solution.solves == len(again.calls) == len(solution.archive) - 3
+
+
+def test_fewer_solves_than_were_spent_leave_the_best_that_is_known(tmp_path):
+    path, again = tmp_path / "beam.h5", model("")
+    best = minimize(model(""), LIMITED, path=path, solves=3)
+    less = minimize(again, LIMITED, path=path, solves=1)
+    assert not again.calls
+    assert len(less.archive) == 3
+    assert less.x == pytest.approx(best.x)
+    assert len(Dataset.open(path)) == 3
+
+
 def test_a_start_that_is_known_is_not_solved_again(tmp_path):
     point = [0.6, 2.0, 0.3]
     archive = minimize(beam(), Task("weight", {"stress": 2.0}), start=point).archive

@@ -1,4 +1,4 @@
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from analytic import borehole_samples, derivative_error, five_samples, sample, value_error
 import numpy as np
@@ -116,6 +116,35 @@ def test_a_family_that_fails_or_lags_is_left_out_and_named(data):
     assert dropped["broken"] == "it failed: division by nothing"
     assert "times the error of the best after two folds" in dropped["hopeless"]
     assert len(surrogate.network.parts) == 1
+
+
+@dataclass(frozen=True)
+class Lucky(Broken):
+    """Nearly exact in its first two trainings, and hopeless in all others."""
+
+    name: str = "lucky"
+    trainings: list = field(default_factory=list)
+    ends: bool = False
+
+    def learn(self, targets, *, seed, watch, trial=False):
+        self.trainings.append(len(targets))
+        if len(self.trainings) <= 2:
+            return GOOD.learn(targets, seed=seed, watch=watch, trial=True)
+        if self.ends:
+            raise ArithmeticError("out of luck")
+        return Hopeless().learn(targets, seed=seed, watch=watch)
+
+
+GOOD = Solved(members=1, iterations=200)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_family_that_lagged_is_taken_back_if_the_others_turn_out_to_be_worse(data, ends):
+    easy = replace(data, y=data.y[:, 4:], jacobian=data.jacobian[:, 4:], responses=data.responses[4:])
+    plain = Solved(units=2, members=1, iterations=5)
+    choice = fit(easy, families=(plain, Lucky(ends=ends))).provenance["choice"]
+    assert choice["shares"][plain.name] > 0.9
+    assert (choice["dropped"] == {"lucky": "it failed: out of luck"}) if ends else not choice["dropped"]
 
 
 def test_a_family_that_refuses_is_left_out_and_named(data):

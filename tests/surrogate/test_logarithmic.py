@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import qmc
 import torch
 from torch import nn
 from torch.func import jacrev, vmap
@@ -60,7 +61,7 @@ class Straight(nn.Module):
 
 def module(data, inner):
     scaling, targets = scaled(data)
-    return LogarithmicModule.around(inner, input_axes(scaling, 3), output_axes(scaling, targets.y)), targets
+    return LogarithmicModule.around(inner, input_axes(scaling, targets.x), output_axes(scaling, targets.y)), targets
 
 
 def test_only_what_keeps_to_one_side_of_zero_is_taken_the_logarithm_of():
@@ -73,7 +74,7 @@ def test_labels_are_those_of_a_function_of_logarithms():
     """Exponents are the slopes, but for the widths of the axes."""
     data = samples(30)
     scaling, targets = scaled(data)
-    inputs, outputs = input_axes(scaling, 3), output_axes(scaling, targets.y)
+    inputs, outputs = input_axes(scaling, targets.x), output_axes(scaling, targets.y)
     inside = between(inputs, outputs, targets)
     slope = inside.jacobian[:, 0, :2] * outputs.width[0] / inputs.width[:2]
     assert slope.numpy() == pytest.approx(np.tile([2.0, -1.5], (30, 1)), rel=1e-12)
@@ -88,7 +89,7 @@ def test_missing_slopes_stay_missing():
     data = samples(10)
     data.jacobian[3, 0, 1] = np.nan
     scaling, targets = scaled(data)
-    inside = between(input_axes(scaling, 3), output_axes(scaling, targets.y), targets)
+    inside = between(input_axes(scaling, targets.x), output_axes(scaling, targets.y), targets)
     assert inside.presence[3, 0, 1] == 0.0
     assert inside.jacobian[3, 0, 1] == 0.0
     assert bool(torch.isfinite(inside.jacobian).all())
@@ -145,6 +146,40 @@ def test_it_is_no_use_where_everything_changes_sign():
         surrogate.fit(data, families=[Logarithmic(Kriging())])
 
 
+@pytest.mark.parametrize("high", [17.0, 492.0, 10_000.0])
+@pytest.mark.parametrize("share", [0.0, 1e-9, 1e-3, 0.01])
+def test_an_input_that_comes_near_zero_is_left_as_it_is(high, share):
+    """Near its bound logarithms would spread without end, and no sample would tell."""
+    bounds = np.array([[share * high, high]])
+    x = bounds[:, 0] + np.ptp(bounds, axis=1) * (np.arange(16)[:, None] + 0.5) / 16
+    scaling = Scaling.from_data(bounds, x, ("y",))
+    targets = scaled_targets(scaling, x, x, None, device="cpu")
+    assert input_axes(scaling, targets.x).sign.tolist() == [0.0]
+
+
+def test_an_input_whose_samples_are_drawn_by_its_logarithm_is_taken_the_logarithm_of():
+    bounds = np.array([[1e-3, 1e3]])
+    x = np.exp(np.linspace(*np.log(bounds[0]), 16))[:, None]
+    scaling = Scaling.from_data(bounds, x, ("y",))
+    assert input_axes(scaling, scaled_targets(scaling, x, x, None, device="cpu").x).sign.tolist() == [1.0]
+
+
+def test_at_a_bound_of_zero_nothing_goes_astray():
+    """A response with an offset: a product only where the load is large."""
+    names, bounds = ("load", "stiffness"), np.array([[0.0, 10_000.0], [1.0, 3.0]])
+    x = bounds[:, 0] + np.ptp(bounds, axis=1) * qmc.Sobol(2, seed=1).random(16)
+    y = ((2000.0 + x[:, 0]) / x[:, 1])[:, None]
+    jacobian = np.stack([1 / x[:, 1], -y[:, 0] / x[:, 1]], 1)[:, None]
+    fitted = surrogate.fit(Samples(x, y, jacobian, names, ("y",), bounds), families=[Kriging(), Logarithmic(Kriging())])
+    edge = np.stack([np.zeros(9), np.linspace(1.0, 3.0, 9)], 1)
+    assert fitted.predict(edge)[0][:, 0] == pytest.approx(2000.0 / edge[:, 1], rel=0.05)
+
+
+def test_logarithms_of_logarithms_are_refused():
+    with pytest.raises(TypeError, match="can't learn inside another family"):
+        Logarithmic(Logarithmic(Kriging()))
+
+
 def test_without_a_scaling_it_says_what_is_missing():
     _, targets = scaled(samples(8))
     with pytest.raises(ValueError, match="does not know where zero is"):
@@ -182,4 +217,4 @@ def test_hessian_products_are_left_out():
     _, targets = scaled(samples(8))
     with_actions = Targets(targets.x, targets.y, targets.jacobian, targets.x, targets.jacobian)
     scaling, _ = scaled(samples(8))
-    assert between(input_axes(scaling, 3), output_axes(scaling, targets.y), with_actions).actions is None
+    assert between(input_axes(scaling, targets.x), output_axes(scaling, targets.y), with_actions).actions is None

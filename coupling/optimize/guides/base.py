@@ -30,6 +30,7 @@ class Known:
         weights: Of the responses in the objective (r,).
         x: The samples in physical units (N, n).
         columns: Which inputs z are (p,).
+        offset: Responses at the center, over their reference slopes (r,).
     """
 
     z: Array
@@ -40,6 +41,7 @@ class Known:
     weights: Array
     x: Array
     columns: Array
+    offset: Array
 
     @property
     def here(self) -> Array:
