@@ -22,6 +22,9 @@ MANY = 5
 CAUTIOUS = 0.3
 """Share of the radius that spare solvers try."""
 
+LEAD = float(np.log(2.0))
+"""Logarithm of how much better than others a guide in other coordinates must have been, to be asked before them."""
+
 WIDE = 0.2
 """Radius above which subproblems are solved from several starts."""
 
@@ -149,7 +152,7 @@ class Navigator:
 
     def _ranked(self) -> list[Guide]:
         """The guides, best first."""
-        return sorted(self.guides, key=lambda guide: self._records[guide.name].rank)
+        return sorted(self.guides, key=lambda guide: self._records[guide.name].rank + LEAD * guide.transformed)
 
     def _worth(self, name: str, candidate: Candidate, known: Known) -> float:
         """The objective at a candidate less that at the center, as bad as the guide's record makes it."""

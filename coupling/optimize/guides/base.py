@@ -75,6 +75,10 @@ class Guide(Protocol):
     def bold(self) -> bool:
         """Whether it follows curvature of any sign, also where no sample has seen any."""
 
+    @property
+    def transformed(self) -> bool:
+        """Whether it learns in other coordinates, which must prove themselves."""
+
     def learn(self, known: Known) -> Prediction:
         """Predictions of the responses, made to agree with the center to first order by `corrected`.
 

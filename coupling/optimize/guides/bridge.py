@@ -29,6 +29,7 @@ class Bridge:
     name: str = "surrogate"
     local: bool = False
     bold: bool = False
+    transformed: bool = False
     _seen: dict[bytes, tuple[Array, Array]] = field(default_factory=dict)
 
     def learn(self, known: Known) -> Prediction:

@@ -29,6 +29,7 @@ class Expanded:
     name: str = "expansion"
     local: bool = True
     bold: bool = True
+    transformed: bool = False
 
     def learn(self, known: Known) -> Prediction:
         """A quadratic for each response."""

@@ -29,6 +29,7 @@ class GaussianProcess:
     name: str = "Gaussian process"
     local: bool = False
     bold: bool = False
+    transformed: bool = False
     theta: dict[int, Array] = field(default_factory=dict)
     _last: tuple[Known, Prediction] | None = None
 

@@ -34,6 +34,7 @@ class Logarithms:
 
     guide: Guide
     frame: Frame
+    transformed: bool = True
     _last: tuple[Known, Prediction] | None = None
 
     @property

@@ -33,6 +33,7 @@ class Positive:
     name: str = "quasi-Newton"
     local: bool = True
     bold: bool = False
+    transformed: bool = False
 
     def learn(self, known: Known) -> Prediction:
         """A quadratic for each response."""
@@ -54,6 +55,7 @@ class Secant:
     name: str = "secants"
     local: bool = True
     bold: bool = True
+    transformed: bool = False
 
     def learn(self, known: Known) -> Prediction:
         """A quadratic for each response."""
