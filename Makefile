@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 # The tests share out the cores.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: help setup demo test test-cluster test-faults check lint bench lock clean
+.PHONY: help setup demo test-demo test test-cluster test-faults check lint bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -32,6 +32,9 @@ $(READY): requirements.lock pyproject.toml
 
 demo: $(READY) ## samples, surrogate, certified optimum and pictures of it all, in demo-output
 	$(BIN)/python examples/demo.py --out demo-output
+
+test-demo: demo ## the demo, and whether it keeps its promises
+	SOBOFEM_DEMO=demo-output $(BIN)/python -m pytest tests/test_demo.py
 
 test: lint ## the whole suite: serially, and under mpiexec on 2 and 3 ranks
 	$(BIN)/python -m pytest $(PARALLEL)

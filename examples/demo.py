@@ -160,6 +160,7 @@ def main() -> None:
     write_report(surrogate.load(out / f"plate_{largest}_sobolev.safetensors"), unseen, out / "report")
     console.rule("3  optimize: the lightest plate with a stress concentration of at most 1.95, certified")
     solution = optimize(out, largest)
+    (out / "optimum.json").write_text(json.dumps(solution.record(), indent=2) + "\n")
     show(solution, solution.archive.units, console)
     show_theory(solution)
     console.rule("4  stream: an elastic-plastic specimen, trained while it is solved")
