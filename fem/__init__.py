@@ -12,6 +12,7 @@ from fem.history import LocalUnknown, internal_variable
 from fem.linear_solver import DIRECT, MULTIGRID, SYMMETRIC
 from fem.load_path import LoadPath
 from fem.newton import Newton
+from fem.numbering import number_with_equal_digits
 from fem.parameters import Field, Scalar, Shape
 from fem.problem import Problem
 from fem.responses import Response, average, p_norm
@@ -34,3 +35,5 @@ __all__ = [
     "p_norm",
     "read_mesh",
 ]
+
+number_with_equal_digits()
