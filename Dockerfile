@@ -4,7 +4,11 @@
 #   docker build --target full     -t sobofem:full .       generate and certify as well
 #
 # docker run --gpus all -v "$PWD:/data" sobofem:training train plate.h5 --out plate.safetensors
-# docker run -v "$PWD:/data" --entrypoint mpiexec sobofem:full -n 8 sobofem generate MODEL --out plate.h5
+# docker run -v "$PWD:/data" -v sobofem-forms:/root/.cache/sobofem --entrypoint mpiexec sobofem:full \
+#     -n 8 sobofem generate MODEL --out plate.h5
+#
+# The volume `sobofem-forms` keeps compiled forms for the next container. They are programs: a folder that other accounts
+# may write to, as the one mounted at /data, would be refused.
 
 # ---- training: PyTorch and the readers of datasets --------------------------------------------------------------
 FROM python:3.12-slim AS training
@@ -29,6 +33,5 @@ RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-de
 WORKDIR /opt/sobofem
 RUN pip install --constraint requirements.lock ".[fem,surrogate]"
 
-# Compiled forms are kept on the mounted volume, so that the next container finds them.
-ENV SOBOFEM_CACHE=/data/.sobofem-cache OMP_NUM_THREADS=1
+ENV OMP_NUM_THREADS=1
 WORKDIR /data

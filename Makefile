@@ -9,14 +9,19 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 # One thread a process: parallelism is MPI's, and two cores are soon oversubscribed.
 export OMP_NUM_THREADS ?= 1
+# Whose round-off `make test-processors` takes, with how many threads, and which tests.
+PROCESSORS ?= SkylakeX Haswell Zen Prescott
+THREADS ?= 1 2
+NUMERICAL ?= tests/fem tests/surrogate tests/coupling
+SELECT ?= not slow
 # The tests share out the cores.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: help setup demo test-demo test test-cluster test-faults check lint bench lock clean
+.PHONY: help setup demo test-demo test test-processors test-cluster test-faults check lint bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## install everything into .venv (the other targets do it when needed)
 
@@ -41,6 +46,21 @@ test: lint ## the whole suite: serially, and under mpiexec on 2 and 3 ranks
 	$(BIN)/mpiexec -n 2 $(BIN)/python -m pytest -p no:cacheprovider tests/mpi
 	$(BIN)/mpiexec -n 3 $(BIN)/python -m pytest -p no:cacheprovider tests/mpi
 
+# OPENBLAS_CORETYPE: NumPy, SciPy and PETSc; the others: torch and its MKL. AVX-512 is not to be had everywhere.
+test-processors: $(READY) ## numerical tests in the round-off of other processors, with 1 and 2 threads, on other seeds
+	@set -e; shift=0; for core in $(PROCESSORS); do for threads in $(THREADS); do \
+		shift=$$((shift + 1)); \
+		case $$core in \
+			SkylakeX) grep -q -w avx512vl /proc/cpuinfo || { echo "$$core: this processor has no AVX-512"; continue; }; \
+				isa=avx512 cbwr=AVX512;; \
+			Prescott) isa=default cbwr=COMPATIBLE;; \
+			*) isa=avx2 cbwr=AVX2;; \
+		esac; \
+		echo "$$core, $$threads threads, seeds shifted by $$shift"; \
+		OPENBLAS_CORETYPE=$$core ATEN_CPU_CAPABILITY=$$isa MKL_CBWR=$$cbwr OMP_NUM_THREADS=$$threads \
+			$(BIN)/python -m pytest $(PARALLEL) --quiet -m "$(SELECT)" --shift-seeds $$shift $(NUMERICAL); \
+	done; done
+
 test-cluster: $(READY) ## job scripts on a Slurm of one node, set up for the purpose, in four minutes
 	@for program in slurmctld slurmd munged sbatch; do \
 		PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null || \
@@ -50,7 +70,7 @@ test-cluster: $(READY) ## job scripts on a Slurm of one node, set up for the pur
 test-faults: $(READY) ## a hundred kills at random moments, in ten minutes
 	SOBOFEM_KILLS=100 $(BIN)/python -m pytest tests/coupling/test_faults.py -k kills
 
-check: $(READY) ## the quick tests, in less than two minutes
+check: $(READY) ## the quick tests
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 lint: $(READY) ## format, style and types

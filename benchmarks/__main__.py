@@ -38,6 +38,7 @@ LONG = (
     "optimization",
     "calibration",
     "uncertainty_check",
+    "damaged_datasets",
 )
 """Minutes each: run by name alone."""
 

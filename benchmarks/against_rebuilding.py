@@ -10,9 +10,9 @@ from rich.table import Table
 import ufl
 
 from benchmarks.timing import medians
-from fem.geometry import read_mesh
 from fem.library.plate_with_hole import plate_with_hole
 from fem.materials.elasticity import plane_stress, strain
+from fem.mesh_files import read_mesh
 from meshes import FOLDER
 from meshes.tags import Plate
 

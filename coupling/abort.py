@@ -7,13 +7,16 @@ every rank fails in the same words (a file that isn't there), all know, and the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from os import _exit  # itself, also while a model runs
 import sys
 import time
 import traceback
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
+from coupling.interruption import Stopped
+from coupling.usercode import end_allowed
 from coupling.world import EVERY_RANK, Comm, Serial, known
 
 if TYPE_CHECKING:
@@ -75,8 +78,8 @@ def ending_all(comm: Comm) -> Iterator[None]:
 
 def settle(error: BaseException, comm: MPI.Comm) -> None:
     """Note on an error that every rank of `comm` raised it, or end the job; an exit or Ctrl-C ends it at once."""
-    if known(error):
-        return
+    if known(error) or (isinstance(error, Stopped) and isinstance(sys.excepthook, AbortHook)):
+        return  # a program of ours ends the job itself after a signal, in words
     if isinstance(error, Exception) and _alike(comm, f"{type(error).__name__}: {error}"):
         error.add_note(EVERY_RANK)
         return
@@ -99,8 +102,23 @@ def abort(message: str, code: int, comm: MPI.Comm | None = None) -> NoReturn:
     if size > 1:
         sys.stdout.flush()
         time.sleep(_FORWARD)
+        end_allowed()
         (comm or sys.modules["mpi4py.MPI"].COMM_WORLD).Abort(code)
     raise SystemExit(code)
+
+
+def end_job(message: str, code: int) -> NoReturn:
+    """Print a message and end every rank of the job, from whatever thread, without anything that comes after."""
+    rank, size = ranks()
+    text = f"rank {rank} of {size}: {message}" if size > 1 else message
+    print(f"\033[?25h{text}" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)  # a cursor that was hidden
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    if size > 1:
+        time.sleep(_FORWARD)
+        end_allowed()
+        sys.modules["mpi4py.MPI"].COMM_WORLD.Abort(code)
+    _exit(code)
 
 
 def _alike(comm: MPI.Comm, message: str) -> bool:

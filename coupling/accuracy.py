@@ -97,22 +97,21 @@ class Errors:
 
 
 def errors(model: Batch, data: Any) -> Errors:
-    """Normalized errors of a model on samples.
+    """Normalized errors of a model on samples; of a response that doesn't vary they are relative to its size.
 
     Args:
         model: Anything with `parameters`, `responses` and `predict`.
         data: Samples with `x`, `y`, `jacobian` or None, `parameters`, `responses` and `bounds`.
 
     Raises:
-        ValueError: If the names differ, there are fewer than two samples, or a response doesn't vary.
+        ValueError: If the names differ, or there are fewer than two samples.
     """
     check_names(model, data)
     if len(data.x) < 2:
         raise ValueError(f"there are {len(data.x)} samples to judge by; expected at least 2")
     spread = data.y.std(axis=0)
-    still = spread <= 1e-12 * np.abs(data.y).max(axis=0)
-    if still.any():
-        raise ValueError(f"response {data.responses[int(np.argmax(still))]!r} is constant over these samples")
+    size = np.abs(data.y).max(axis=0)
+    spread = np.where(spread <= 1e-12 * size, np.where(size > 0.0, size, 1.0), spread)
     y, jacobian = model.predict(data.x, jacobian=data.jacobian is not None)
     derivatives, flat = None, None
     if jacobian is not None:
@@ -144,7 +143,8 @@ def _derivative_errors(predicted: Array, true: Array, ranges: Array) -> tuple[Ar
     predicted, true = predicted * ranges, true * ranges
     slope = np.sqrt(np.mean(true**2, axis=(0, 2)))[:, None]
     spread = true.std(axis=0)
-    return _rms(predicted - true) / np.maximum(spread, FLAT * slope), spread <= FLAT * slope
+    measure = np.maximum(spread, FLAT * slope)
+    return _rms(predicted - true) / np.where(measure > 0.0, measure, 1.0), spread <= FLAT * slope
 
 
 def _rms(residual: Array) -> Array:

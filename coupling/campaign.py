@@ -18,7 +18,7 @@ from coupling.dataset import Dataset
 from coupling.design import PREFIX_STABLE, Recipe
 from coupling.identity import differences, identity
 from coupling.journal import Header
-from coupling.samples import Failure
+from coupling.samples import Failure, Sample
 from coupling.schedule import ATTEMPTS
 
 _KILLED = "its process died {} times while it was computed: out of memory, or killed from outside"
@@ -119,10 +119,8 @@ def _settled_alone(path: Path, planned: Dataset, *, retry_failed: bool) -> Datas
     """The dataset with all that dead jobs left, in its file."""
     if path.exists():
         data = _given_up(_continued(Dataset.open(path), planned, path))
-    elif leftovers.files(path):
-        raise ValueError(f"{leftovers.folder(path)} holds journals of a dataset that is gone; remove the folder")
     else:
-        data = planned
+        data = _given_up(leftovers.absorb(planned, leftovers.read(path)))  # of a dataset that somebody removed, perhaps
     data = _folded(path, _forgiven(data) if retry_failed else data)
     jobs.forget(path)
     return data
@@ -135,6 +133,8 @@ def _folded(path: Path, data: Dataset) -> Dataset:
     data = replace(data, provenance={**data.provenance, "runs": max([data.provenance.get("runs", 0), *runs])})
     data.save(path)
     for journal in journals:
+        if not {record.row for record in journal.records if isinstance(record, Sample)} <= set(data.rows.tolist()):
+            continue  # it has grown: its writer seemed to be dead
         torn = journal.damage.count(" at byte ") == 1 and "record cut off" in journal.damage
         if journal.damage and not torn:
             journal.path.rename(journal.path.with_suffix(".damaged"))

@@ -5,14 +5,20 @@ A new command is one function in `coupling.commands`, registered here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import contextlib
+import functools
 import os
 from pathlib import Path
+import signal
 import sys
-from typing import Annotated
+import time
+from typing import Annotated, Any, NoReturn
+import warnings
 
 import typer
 
-from coupling.abort import install_abort_hook, last_words, ranks, settle
+from coupling.abort import end_job, install_abort_hook, last_words, ranks, settle
 from coupling.commands.calibrate import calibrate
 from coupling.commands.check import check
 from coupling.commands.export_model import export_model
@@ -30,10 +36,13 @@ from coupling.commands.train import train
 from coupling.commands.uq import uq
 from coupling.commands.verify import verify
 from coupling.diagnosis import TooManyFailures
-from coupling.interruption import Interrupted
-from coupling.world import RootFailed, launched_rank
+from coupling.interruption import Endings, Interrupted, Stopped
+from coupling.ledger import LeftOver
+from coupling.usercode import EndsProgram, to_the_end
+from coupling.world import RootFailed, is_launched, launched_rank
 
 _DEBUG = "SOBOFEM_DEBUG"
+_YIELD = 1.0  # that other ranks give rank 0 to end the job by itself [s]
 WITHOUT_MPI = (
     "export-model",
     "infill",
@@ -78,8 +87,38 @@ _COMMANDS = (
     uq,
     run,
 )
+
+
+class _Stop(Exception):
+    """A signal's `Stopped`, on its way through typer, which takes every Ctrl-C for a wish of its own."""
+
+    every_rank = True
+
+    def __init__(self, stop: Stopped) -> None:
+        super().__init__(str(stop))
+        self.stop = stop
+
+
+def _to_the_end(command: Callable[..., None]) -> Callable[..., None]:
+    """The same command, which ends by a signal in words, and which no `sys.exit(0)` of others ends as if complete."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            with contextlib.chdir(Path.cwd()):  # where a study goes on, wherever a model went
+                command(*arguments, **options)
+        except KeyboardInterrupt as stop:
+            raise _Stop(stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT)) from None
+        except SystemExit as error:
+            raise EndsProgram(
+                f"something called sys.exit({error.code!r}) before {command.__name__} was done"
+            ) from error
+
+    return run
+
+
 for _command in _COMMANDS:
-    app.command()(_command)
+    app.command()(_to_the_end(_command))
 
 
 @app.callback()
@@ -95,17 +134,47 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; errors that a caller can mend end it with one line and exit code 2.
+    """Run the command line; errors that a caller can correct end it with one line and exit code 2.
 
     Typer's own entry would put its exception hook in place of the one that ends all MPI ranks.
     """
-    install_abort_hook(_last_words)
+    warnings.showwarning = _show_warning
+    alone = contextlib.nullcontext() if is_launched() else to_the_end()  # MPI ends ranks by `exit` as well
+    with Endings() as endings, alone:
+        install_abort_hook(_last_words)
+        try:
+            _run()
+        except _Stop as stopped:
+            _stop(stopped.stop)
+        except Exception:
+            if not endings.signal:
+                raise
+            _stop(Stopped(endings.signal))  # whatever an import, or code of others, made of it
+        except KeyboardInterrupt as stop:  # before or after a command
+            _stop(stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT))
+
+
+def _stop(stop: Stopped) -> NoReturn:
+    """End the program, and all ranks of a job, with one line."""
+    rank, size = ranks()
+    if size > 1:
+        time.sleep(_YIELD * (rank > 0))  # rank 0 speaks for all, if it has heard of it
+        end_job(str(stop), stop.exit_code)
+    print(stop, file=sys.stderr)
+    sys.exit(stop.exit_code)
+
+
+def _run() -> None:
     try:
         typer.main.get_command(app)(prog_name="sobofem")
     except Interrupted as stopped:
         if ranks()[0] == 0:
             print(stopped, file=sys.stderr)
         sys.exit(stopped.exit_code)
+    except LeftOver as left:
+        if ranks()[0] == 0:
+            print(left, file=sys.stderr)
+        sys.exit(75)
     except TooManyFailures as failures:
         if ranks()[0] == 0:
             print(f"error: {failures}", file=sys.stderr)
@@ -120,6 +189,12 @@ def main() -> None:
         if not (ranks()[0] or launched_rank()):
             print(f"error: {_words(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: object, **rest: object) -> None:
+    """A warning as one line, without the line of code that it came from."""
+    if ranks()[0] == 0:
+        print(f"warning: {message}", file=sys.stderr)
 
 
 def _last_words(error: BaseException) -> tuple[str, int]:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from coupling import export, leftovers, store
 from coupling.contract import Array, Description, checked_bounds
-from coupling.samples import Failure
+from coupling.samples import UNKNOWN_PIVOTS, Failure
 
 if TYPE_CHECKING:
     import pandas
@@ -34,6 +34,8 @@ class Dataset:
         attempts: How often a process died while it computed a row, for rows without an answer where one did.
         provenance: Design kind and seed, model specification, versions.
         damage: What could not be read of an interrupted run; empty where all is whole.
+        negative_pivots: Of the tangents behind each sample, (N,): 0 where all equilibria are minima of the energy, more
+            where one is not, -1 where unknown.
     """
 
     x: Array
@@ -47,11 +49,15 @@ class Dataset:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     damage: tuple[str, ...] = ()
     attempts: Mapping[int, int] = field(default_factory=dict)
+    negative_pivots: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
         n, m, N = len(self.parameters), len(self.responses), len(self.rows)
         checked_bounds(self.bounds, self.parameters)
+        if not len(self.negative_pivots):
+            object.__setattr__(self, "negative_pivots", np.full(N, UNKNOWN_PIVOTS))
         shapes = {"x": (N, n), "y": (N, m), "jacobian": (N, m, n), "seconds": (N,), "design": (len(self.design), n)}
+        shapes["negative_pivots"] = (N,)
         for name, shape in shapes.items():
             values = getattr(self, name)
             if values is not None and values.shape != shape:
@@ -90,19 +96,19 @@ class Dataset:
         """A dataset of arrays that came from elsewhere, checked; its rows are 0 to N - 1.
 
         Args:
-            x: Parameters, (N, n).
-            y: Responses, (N, m).
-            jacobian: dy/dx, (N, m, n), or None.
+            x: Parameters, (N, n); of a data frame columns are taken by name.
+            y: Responses, (N, m); likewise.
+            jacobian: dy/dx, (N, m, n), or None; columns of a data frame are named `d(y)/d(x)`.
             description: Names, bounds and units.
 
         Raises:
             ValueError: If shapes disagree, numbers are not finite, or inputs leave the bounds, naming the row.
         """
-        points = np.array(x, dtype=np.float64)
+        points, values, slopes = _as_arrays(x, y, jacobian, description)
         return cls(
             x=points,
-            y=np.array(y, dtype=np.float64),
-            jacobian=None if jacobian is None else np.array(jacobian, dtype=np.float64),
+            y=values,
+            jacobian=slopes,
             rows=np.arange(len(points)),
             seconds=np.zeros(len(points)),
             description=description,
@@ -132,6 +138,11 @@ class Dataset:
         """Unit of each parameter and response that has one, by name."""
         return self.description.units
 
+    def pivots_of(self, sample: int) -> int | None:
+        """Negative pivots behind one of the N samples, None where unknown."""
+        count = int(self.negative_pivots[sample])
+        return None if count == UNKNOWN_PIVOTS else count
+
     def save(self, path: str | Path) -> None:
         """Write to an HDF5 file, replacing it as a whole: a reader sees the old dataset or the new one."""
         store.write(Path(path), self)
@@ -155,7 +166,7 @@ class Dataset:
             if len(absent):
                 raise ValueError(f"design rows {absent.tolist()} have no sample here")
             keep = np.isin(self.rows, chosen)
-        arrays = {name: getattr(self, name)[keep] for name in ("x", "y", "rows", "seconds")}
+        arrays = {name: getattr(self, name)[keep] for name in ("x", "y", "rows", "seconds", "negative_pivots")}
         jacobian = None if self.jacobian is None else self.jacobian[keep]
         return replace(self, **arrays, jacobian=jacobian, failures=(), attempts={})
 
@@ -204,6 +215,24 @@ class Dataset:
                 f"row {self.rows[sample]} has {self.parameters[i]} = {self.x[sample, i]:g}, "
                 f"outside its bounds [{low[i]:g}, {high[i]:g}]"
             )
+
+
+def _as_arrays(x: Any, y: Any, jacobian: Any, description: Description) -> tuple[Array, Array, Array | None]:
+    """Arrays of their own; frames, tensors and the like as training takes them, for which torch must be there."""
+    if all(labels is None or type(labels) in (np.ndarray, list, tuple) for labels in (x, y, jacobian)):
+        kept = [np.asarray(labels) for labels in (x, y, () if jacobian is None else jacobian)]
+        if all(labels.dtype.kind in "biuf" for labels in kept):
+            points, values, slopes = (np.array(labels, dtype=np.float64) for labels in kept)
+            return points, values, None if jacobian is None else slopes
+    from surrogate import arrays
+
+    parameters, responses = description.parameters, description.responses
+    arrays.check_rows(x=x, y=y, jacobian=jacobian)
+    return (
+        np.array(arrays.table(x, parameters, "x")),
+        np.array(arrays.table(y, responses, "y")),
+        None if jacobian is None else np.array(arrays.jacobians(jacobian, responses, parameters, "jacobian")),
+    )
 
 
 def _read_only[T: np.generic](array: NDArray[T]) -> NDArray[T]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coupling.contract import Array
+from coupling.samples import Failure
 
 MOST_CONDITIONS = 3
 """Conditions that describe a corner: more are hard to read, and harder to trust."""
@@ -72,6 +73,26 @@ class TooManyFailures(Exception):
             + f". {self.diagnosis[:1].upper()}{self.diagnosis[1:]}. Narrow the bounds where they fail, give the "
             "solver gentler settings (smaller load steps, more iterations), or allow more with --max-failures."
         )
+
+
+def most_frequent(failures: Sequence[Failure], x: ArrayLike, bounds: ArrayLike, parameters: Sequence[str]) -> str:
+    """The most frequent cause of failure, and where in the box it strikes if it does so often, in a sentence.
+
+    Args:
+        failures: At least one.
+        x: Points that have an answer, (N, n).
+        bounds: The box, (n, 2).
+        parameters: Names of the n inputs.
+    """
+    reasons = [_NUMBER.sub("…", failure.reason) for failure in failures]
+    pattern, count = Counter(reasons).most_common(1)[0]
+    example = next(failure.reason for failure, reason in zip(failures, reasons, strict=True) if reason == pattern)
+    text = f"most frequent cause of failure ({count} of {len(failures)}): {example[:300]}"
+    if count < FEW:
+        return text
+    points = np.concatenate([np.asarray(x, dtype=np.float64), [failure.x for failure in failures]])
+    failed = np.concatenate([np.zeros(len(points) - len(failures), bool), [reason == pattern for reason in reasons]])
+    return f"{text}; {diagnose(points, failed, bounds, parameters)}"
 
 
 def grouped(reasons: Iterable[str]) -> dict[str, int]:

@@ -20,13 +20,15 @@ from coupling.diagnosis import TooManyFailures
 from coupling.groups import Groups, grouped
 from coupling.handout import Manager, Source, follower
 from coupling.interruption import Interrupted, StopRequest
-from coupling.ledger import Ledger, Report, join
+from coupling.ledger import Ledger, LeftOver, Report, join
 from coupling.loading import build, find, source_of
 from coupling.solving import Journals
 from coupling.world import Serial, is_of_mpi, on_root, private, world
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+_LONGEST = 1e8  # that a timer takes [s]
 
 
 def generate(
@@ -39,6 +41,7 @@ def generate(
     jacobian: bool = True,
     retry_failed: bool = False,
     max_failures: float = 0.5,
+    sample_timeout: float | None = None,
     progress: Report | None = None,
 ) -> Dataset:
     """Evaluate a model at every point of a design and keep all samples, failed ones with their reason.
@@ -48,8 +51,9 @@ def generate(
     time. A design that is prefix-stable (Sobol', Halton) may be longer than the dataset at `path`: then only the new
     rows are computed.
 
-    A sample that fails is tried once more where the model offers `evaluate_gently`. One whose process died three times
-    while it was computed counts as failed.
+    Whatever the model raises is a failure of that sample, recorded with its reason; the first is printed at once, an
+    error with its traceback. Where the model has no answer, it is tried once more if it offers `evaluate_gently`. A
+    sample whose process died three times while it was computed counts as failed.
 
     Args:
         model: A model, a factory that makes one (called with `comm=` the ranks of its group if it takes that), or a
@@ -60,7 +64,11 @@ def generate(
         ranks_per_solve: Ranks that solve one sample together.
         jacobian: Whether to store dy/dx.
         retry_failed: Try samples again that failed in an earlier run.
-        max_failures: Share of failed samples above which to stop, once there are 20 samples.
+        max_failures: Share of failed samples above which to stop, once there are 20 samples; earlier where none of
+            them has an answer.
+        sample_timeout: How long a sample may take [s]. One that takes longer is a failure; where it can't be
+            interrupted, since ranks wait for each other or C code runs, the process ends (with exit code 75), and the
+            same call goes on with the other samples.
         progress: Called on rank 0 after each of its samples, and while it waits for the others.
 
     Returns:
@@ -69,11 +77,14 @@ def generate(
     Raises:
         Interrupted: After Ctrl-C or SIGTERM, on every rank, once the samples under way are done.
         TooManyFailures: On every rank; it says where samples fail.
+        OSError: On every rank, if the dataset or the folder beside it was removed or replaced meanwhile, another job is
+            at work whose lock is not seen, or a disk refuses. What was computed is kept.
         ValueError: If the dataset at `path` belongs to another problem, design or seed.
-        Exception: What the model raised that is no `SampleFailure`. Where not all ranks raise alike, the one that
-            does prints it and ends the job, with whatever else the ranks were doing: the others would wait for ever.
+        LeftOver: On every rank, if another job died that had taken the samples that are missing.
+        Exception: What was raised while the model was made. Where not all ranks raise alike, the one that does prints
+            it and ends the job, with whatever else the ranks were doing: the others would wait for ever.
     """
-    settings = Settings(ranks_per_solve, jacobian, retry_failed, max_failures)
+    settings = Settings(ranks_per_solve, jacobian, retry_failed, max_failures, sample_timeout)
     ranks = world(comm)
     data = run(model, design, path, settings, comm=comm, progress=progress)
     if isinstance(ranks, Serial) or ranks.size == 1:
@@ -91,6 +102,7 @@ class Settings:
     jacobian: bool = True
     retry_failed: bool = False
     max_failures: float = 0.5
+    sample_timeout: float | None = None
     budget: int | None = None
 
     def __post_init__(self) -> None:
@@ -98,6 +110,10 @@ class Settings:
             raise ValueError(f"{self.ranks_per_solve} ranks a solve were asked for; expected at least one")
         if not 0.0 <= self.max_failures <= 1.0:
             raise ValueError(f"max_failures is {self.max_failures:g}; expected a share of the samples from 0 to 1")
+        if self.sample_timeout is not None and not 0.0 < self.sample_timeout < _LONGEST:
+            raise ValueError(
+                f"sample_timeout is {self.sample_timeout:g}; expected seconds, more than 0, or none at all"
+            )
 
 
 def run(
@@ -122,7 +138,7 @@ def run(
         trainer: On rank 0, which then solves nothing: what it does with the samples, and how many it can take. On the
             other ranks anything but None.
     """
-    path = Path(path)
+    named, path = Path(path), Path(path).absolute()  # a model may change the working directory
     with (
         private(world(comm)) as ranks,
         contextlib.ExitStack() as held,
@@ -130,7 +146,7 @@ def run(
         StopRequest() as stop,
         grouped(ranks, settings.ranks_per_solve, manager_alone=trainer is not None) as groups,
     ):
-        on_root(ranks, lambda: check_place(path))
+        on_root(ranks, lambda: check_place(named))
         solver, description, name = make_model(model, groups, stop)
         ledger: list[Ledger] = []
 
@@ -138,8 +154,8 @@ def run(
             planned = campaign.plan(design, description, jacobian=settings.jacobian, model=name, budget=settings.budget)
             if trainer is not None:
                 trainer.check(planned)
-            work = join(path, planned, retry_failed=settings.retry_failed, held=held)
-            ledger.append(Ledger(path, work, settings.max_failures, progress))
+            work, member = join(path, planned, retry_failed=settings.retry_failed, held=held)
+            ledger.append(Ledger(path, work, member, settings.max_failures, progress))
             if trainer is not None:
                 trainer.begin(ledger[0], path)
             return Journals(leftovers.folder(path), work)
@@ -151,18 +167,27 @@ def run(
             else:
                 source = (trainer or ledger[0]).manager(groups, stop)
             if solver is not None:
-                send, jacobian = trainer is not None, settings.jacobian
-                solving.work(solver, source, groups, journals.opener(groups), stop, jacobian=jacobian, send=send)
+                solving.work(
+                    solver,
+                    source,
+                    groups,
+                    journals,
+                    stop,
+                    jacobian=settings.jacobian,
+                    send=trainer is not None,
+                    limit=settings.sample_timeout,
+                )
             elif ledger and trainer is not None:
                 trainer.work()
             signal = source.finish()
         data: list[Dataset] = []
 
-        def conclude() -> tuple[int, TooManyFailures | None]:
+        def conclude() -> tuple[int, TooManyFailures | LeftOver | None]:
+            ledger[0].check_place()
             left = (trainer or ledger[0]).left if signal else 0
             if not left:
                 data.append(ledger[0].conclude())
-            return left, ledger[0].too_many(data[0]) if data else None
+            return left, ledger[0].shortfall(data[0], whole=trainer is None) if data else None
 
         left, failure = on_root(ranks, conclude)
         if left:

@@ -36,6 +36,8 @@ def summary(data: Dataset) -> str:
         lines += ["", "response ranges"]
         for label, column in zip(labels[len(data.parameters) :], data.y.T, strict=True):
             lines.append(f"  {label:{width}}  {column.min():12.6g} … {column.max():.6g}")
+    if said := stability(data):
+        lines += ["", said]
     if data.failures:
         lines += ["", "failures"]
         reasons = Counter(f.reason for f in data.failures)
@@ -44,9 +46,25 @@ def summary(data: Dataset) -> str:
     return "\n".join([*lines, *data.damage])
 
 
+def stability(data: Dataset) -> str:
+    """How many samples belong to equilibria that are no minimum of the energy; empty where nothing is known."""
+    known = data.negative_pivots[data.negative_pivots >= 0]
+    if not len(known):
+        return ""
+    unstable = int(np.count_nonzero(known))
+    if not unstable:
+        return f"all equilibria of {len(known)} samples are minima of the energy (stable)"
+    return (
+        f"{unstable} of {len(known)} samples have an equilibrium that is no minimum of the energy (unstable; "
+        f"`negative_pivots` up to {known.max()}): other samples may lie on other branches"
+    )
+
+
 def to_numpy(data: Dataset, path: Path) -> None:
     """Write arrays and names to a NumPy archive; `jacobian` is left out of a values-only dataset."""
     arrays: dict[str, Any] = {name: getattr(data, name) for name in ("x", "y", "rows", "seconds", "bounds", "design")}
+    if (data.negative_pivots >= 0).any():
+        arrays["negative_pivots"] = data.negative_pivots
     if data.jacobian is not None:
         arrays["jacobian"] = data.jacobian
     arrays["parameters"], arrays["responses"] = np.array(data.parameters), np.array(data.responses)
@@ -62,4 +80,7 @@ def to_pandas(data: Dataset) -> pandas.DataFrame:
     if data.jacobian is not None:
         columns += [f"d({y})/d({x})" for y in data.responses for x in data.parameters]
         parts.append(data.jacobian.reshape(len(data), -1))
+    if (data.negative_pivots >= 0).any():
+        columns.append("negative_pivots")
+        parts.append(data.negative_pivots[:, None].astype(np.float64))
     return pandas.DataFrame(np.hstack(parts), index=pandas.Index(data.rows, name="row"), columns=columns)

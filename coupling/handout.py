@@ -40,12 +40,21 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a row: its cost [s], whether it failed, and the sample itself where somebody wants it."""
+    """What became of a row.
+
+    Attributes:
+        row: Which.
+        seconds: Its cost [s].
+        failed: Whether it has no answer.
+        sample: The sample itself, where somebody wants it.
+        words: Of a group's first failure, what happened.
+    """
 
     row: int
     seconds: float
     failed: bool
     sample: Sample | None = None
+    words: str = ""
 
 
 @dataclass(frozen=True)

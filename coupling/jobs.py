@@ -3,13 +3,15 @@
 Beside the dataset, in `<path>.parts`:
 
     lock                      held for moments, by whoever looks at or changes what all jobs share
-    run-000001.lock           held by a job as long as it lives, however it ends
+    run-000001.lock           held by a job as long as it lives, however it ends, and renewed (`coupling.presence`)
     run-000001-group-*.journal   what its groups of ranks computed
     run-000001.error          says that it ended by an error, so that no row is blamed for it
+    run-000001-group-*.signals   the signals that told it to end, so that no row is blamed for its death
+    run-000001-group-*.hung      where a sample hangs, while it is computed under a time limit
     claims                    a line for each block of rows that a job took: its run, and ranges of rows
 
 A block that a dead job had claimed and not finished is free again. The last job to end folds all journals into the
-dataset.
+dataset. A job that finds its lock gone, or another's, or the dataset removed, stops: others may believe it dead.
 """
 
 from __future__ import annotations
@@ -17,16 +19,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 from dataclasses import dataclass, field
+import glob
 import itertools
+import os
 from pathlib import Path
+import time
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coupling import leftovers
-from coupling.lock import is_held, locked
+from coupling.lock import locked
+from coupling.presence import Presence, lives, sighted
 
 _TRIES = 100  # to enter a folder that other jobs make and remove
+_PAUSE = 0.1  # between two looks at another job [s]
+_INTERVAL = 1.0  # between two looks at a job's own files [s]
+
+_UNSEEN = (
+    "{who} is at work on {path}, but its lock is not seen from here: this file system keeps locks to one machine. Let "
+    "one job work on the dataset at a time, or mount it with shared locks (Lustre: flock; NFS: without local_lock). "
+    "All samples so far are kept; repeat the same command then"
+)
+_REMOVED = (
+    "{what} was removed, moved or replaced while this job was at work on it, so it stopped. What it had computed is "
+    "kept in {path} and {path}.parts, or where these were moved to: repeat the same command to go on"
+)
 
 type Rows = NDArray[np.int64]
 
@@ -47,12 +65,13 @@ def shared_state(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            _tidy(path, lock)
+            with contextlib.suppress(OSError):  # a folder that can't be written to any more
+                _tidy(path, lock)
 
 
 def living(path: Path) -> set[int]:
     """The runs whose jobs are at work now."""
-    return {leftovers.run_of(file) for file in _locks(path) if is_held(file)} - {0}
+    return {leftovers.run_of(file) for file in _locks(path) if lives(file)} - {0}
 
 
 def next_run(path: Path) -> int:
@@ -60,21 +79,83 @@ def next_run(path: Path) -> int:
     return 1 + max((leftovers.run_of(file) for file in leftovers.folder(path).glob("run-*")), default=0)
 
 
-@contextlib.contextmanager
-def alive(path: Path, run: int) -> Iterator[None]:
-    """Be a living job. Enter while holding the shared state, and leave without."""
-    lock = leftovers.folder(path) / f"run-{run:06d}.lock"
-    with locked(lock):
+def settle_doubts(path: Path) -> None:
+    """Wait until it is certain of each job on another machine whether it lives. Hold the shared state.
+
+    Raises:
+        BlockingIOError: If one lives whose lock is not seen from here.
+    """
+    for file in _locks(path):
+        first = sighted(file)
+        while (now := sighted(file)) is not None and first is not None and now.doubtful:
+            if now.time != first.time:
+                raise BlockingIOError(_UNSEEN.format(who=now.who, path=path))
+            time.sleep(_PAUSE)
+
+
+class Member:
+    """A living job among those on a dataset.
+
+    Args:
+        path: The dataset.
+        run: The job's own number.
+
+    Raises:
+        BlockingIOError: If another job took the same number at the same moment, which its lock should have prevented.
+    """
+
+    def __init__(self, path: Path, run: int) -> None:
+        self.path, self.run = path, run
+        lock = leftovers.folder(path) / f"run-{run:06d}.lock"
         try:
-            yield
-        finally:
-            with shared_state(path):
-                lock.unlink(missing_ok=True)
+            self._presence = Presence(lock)
+        except FileExistsError as error:
+            raise BlockingIOError(_UNSEEN.format(who="another job", path=path)) from error
+        self._others: dict[Path, int] = {}
+        self._looked, self._trouble, self._dataset = 0.0, "", False
+
+    def trouble(self, *, now: bool = False) -> str:
+        """Why this job must not go on, in a sentence; empty if it may. Looks once a second, or now."""
+        if not self._trouble and (now or time.monotonic() - self._looked > _INTERVAL):
+            self._trouble, self._looked = self._found(), time.monotonic()
+        return self._trouble
+
+    def leave(self) -> None:
+        """End, as seen from other jobs."""
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError):  # a folder that can't be written to any more
+                held.enter_context(shared_state(self.path))
+            self._presence.close()
+
+    def _found(self) -> str:
+        if not self._presence.is_there:
+            return _REMOVED.format(what=leftovers.folder(self.path), path=self.path)
+        before, self._dataset = self._dataset, self.path.exists()
+        if before and not self._dataset:
+            return _REMOVED.format(what=self.path, path=self.path)
+        for file in _locks(self.path):
+            seen = sighted(file)
+            if seen is not None and seen.doubtful and self._others.setdefault(file, seen.time) != seen.time:
+                return _UNSEEN.format(who=seen.who, path=self.path)
+        return ""
+
+
+@contextlib.contextmanager
+def alive(path: Path, run: int) -> Iterator[Member]:
+    """Be a living job. Enter while holding the shared state, and leave without."""
+    member = Member(path, run)
+    try:
+        yield member
+    finally:
+        member.leave()
 
 
 def forget(path: Path) -> None:
-    """Remove what dead jobs claimed. Hold the shared state, and let no job live."""
-    for file in (_claims(path), *_locks(path), *leftovers.folder(path).glob("run-*.error")):
+    """Remove what dead jobs claimed, or were writing. Hold the shared state, and let no job live."""
+    place = leftovers.folder(path)
+    notes = [file for ending in ("error", "signals", "hung") for file in place.glob(f"run-*.{ending}")]
+    unfinished = path.parent.glob(f"{glob.escape(path.name)}.*-*.tmp")
+    for file in (_claims(path), *_locks(path), *notes, *unfinished):
         file.unlink(missing_ok=True)
 
 
@@ -92,6 +173,7 @@ class Claims:
     run: int
     missing: Rows
     _settled: dict[int, Rows] = field(init=False, default_factory=dict)
+    _own: Rows = field(init=False, default_factory=lambda: np.zeros(0, np.int64))
 
     def claim(self, least: int) -> Rows:
         """Half of an even share of the free rows among the living jobs, but not fewer than `least` if there are."""
@@ -100,8 +182,9 @@ class Claims:
             free = self.missing[~np.isin(self.missing, self._taken(alive_now))]
             block = free[: max(least, len(free) // (2 * len(alive_now)))]
             if len(block):
-                with _claims(self.path).open("a") as file:
+                with open(_claims(self.path), "a", opener=_no_link) as file:
                     file.write(f"\n{self.run} {_ranges(block)}\n")
+                self._own = np.concatenate([self._own, block])
             return block
 
     def _taken(self, alive_now: set[int]) -> Rows:
@@ -109,7 +192,12 @@ class Claims:
         taken = [rows for run, rows in _read_claims(self.path) if run in alive_now]
         for run in leftovers.runs(self.path) - alive_now - self._settled.keys():
             self._settled[run] = leftovers.settled(self.path, run)
-        return np.concatenate([np.zeros(0, np.int64), *taken, *self._settled.values()])
+        return np.concatenate([self._own, *taken, *self._settled.values()])
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open a file unless it is a link, which may lead to one that is none of ours."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
 
 
 def _tidy(path: Path, lock: Path) -> None:

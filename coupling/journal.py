@@ -11,12 +11,16 @@ record says so: one that kills its process is known by that, and by the answer t
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
+import errno
+import itertools
 import json
 import os
 from pathlib import Path
 import struct
 import time
+import warnings
 import zlib
 
 import numpy as np
@@ -24,10 +28,15 @@ import numpy as np
 from coupling.contract import Array
 from coupling.samples import Failure, Sample
 
-VERSION = 2
+VERSION = 3
 HEADER, SAMPLE, FAILURE, ATTEMPT = range(4)
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+"""What a file is known by that another process removed; the last on network file systems."""
+
+_LARGEST = 1 << 30  # bytes to read at once
+_TRIES = 100  # to make a file in a folder that another job removes
 _MARK = b"SBFJ"
-_FRAME = struct.Struct("<4sBxxxII")
+_FRAME = struct.Struct("<4sB3sII")
 _COVERED = struct.Struct("<BI")
 _SAMPLE = struct.Struct("<qdB")
 _FAILURE = struct.Struct("<qdd")
@@ -53,6 +62,7 @@ class Journal:
         records: Samples and failures, in the order of writing.
         attempts: Rows that were begun and have no answer here.
         damage: Where and how records are damaged or missing; empty if the file is whole.
+        growing: Whether its writer was at work when it was read, so that it may end in half a record.
     """
 
     path: Path
@@ -60,6 +70,7 @@ class Journal:
     records: tuple[Sample | Failure, ...] = ()
     attempts: tuple[int, ...] = ()
     damage: str = ""
+    growing: bool = False
 
 
 @dataclass
@@ -81,10 +92,8 @@ class JournalWriter:
     _synced: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
-        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
-        content = {"version": VERSION, **vars(self.header)}
-        for _ in range(2):  # nothing can be read without it
-            self._append(HEADER, json.dumps(content).encode())
+        self._file = _created(self.path)
+        self._put(_head(self.header))
 
     def attempt(self, row: int) -> None:
         """Note that a row is begun."""
@@ -96,6 +105,8 @@ class JournalWriter:
         parts.append(_bytes(sample.y))
         if sample.jacobian is not None:
             parts.append(_bytes(sample.jacobian))
+        if sample.negative_pivots is not None:
+            parts.append(_bytes(np.array([sample.negative_pivots], dtype=np.float64)))
         self._append(SAMPLE, b"".join(parts))
 
     def failure(self, failure: Failure) -> None:
@@ -105,27 +116,128 @@ class JournalWriter:
 
     def close(self) -> None:
         """Bring everything to the disk and close the file."""
-        os.fsync(self._file)
-        os.close(self._file)
+        try:
+            self._stay()
+            self._sync()
+        finally:
+            os.close(self._file)
 
     def _append(self, kind: int, payload: bytes) -> None:
-        record = _FRAME.pack(_MARK, kind, len(payload), _checksum(kind, payload)) + payload
-        written = 0
+        self._stay()
+        self._put(_framed(kind, payload))
+
+    def _put(self, record: bytes) -> None:
         try:
-            while written < len(record):
-                written += os.write(self._file, record[written:])
-            if time.monotonic() - self._synced > self.sync_interval:
-                os.fsync(self._file)
-                self._synced = time.monotonic()
+            _write(self._file, record)
         except OSError as error:
-            os.ftruncate(self._file, self._size)
-            raise OSError(
-                error.errno,
-                f"{os.strerror(error.errno or 0)}: could not append to the journal; everything before is safe: "
-                "make room and repeat the same command",
-                str(self.path),
-            ) from error
-        self._size += written
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._size)
+            raise _refusal(error, self.path, "everything before is safe") from error
+        self._size += len(record)
+        if time.monotonic() - self._synced > self.sync_interval:
+            self._sync()
+
+    def _sync(self) -> None:
+        """Bring what was written to the disk, which may find only now that it has no room."""
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise _refusal(error, self.path, "all but its last records are safe") from error
+        self._synced = time.monotonic()
+
+    def _stay(self) -> None:
+        """Write all records again beside the others of the run if somebody removed, moved or replaced the file.
+
+        What was written to it would be lost else as soon as it is closed.
+        """
+        if _is_at(self._file, self.path):
+            return
+        if not self.path.parent.parent.is_dir() and os.fstat(self._file).st_nlink:
+            return  # all was moved, and this file with it
+        try:
+            content = self._written()
+            path, file = _beside(self.path)
+            _write(file, content)
+            os.fsync(file)
+        except OSError as error:
+            raise _refusal(error, self.path, "it was removed, and its records could not be written again") from error
+        os.close(self._file)
+        self.path, self._file, self._size = path, file, len(content)
+
+    def _written(self) -> bytes:
+        """All that was written, as far as the open file still gives it."""
+        content = bytearray()
+        try:
+            while part := os.pread(self._file, _LARGEST, len(content)):
+                content += part
+            return bytes(content)
+        except OSError as error:  # the server of a network file system removed it for all
+            warnings.warn(
+                f"{self.path} was removed, and {self._size} bytes of records with it ({error.strerror}): their samples "
+                "are computed again",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return _head(self.header)
+
+
+def _head(header: Header) -> bytes:
+    """The first records, twice: nothing can be read without them."""
+    return 2 * _framed(HEADER, json.dumps({"version": VERSION, **vars(header)}).encode())
+
+
+def _framed(kind: int, payload: bytes) -> bytes:
+    return _FRAME.pack(_MARK, kind, bytes(3), len(payload), _checksum(kind, payload)) + payload
+
+
+def _beside(path: Path) -> tuple[Path, int]:
+    """A new file at `path`, or beside it where there is one, in a folder that is made again if it is gone.
+
+    Where a file took the place of the folder, another one beside it is made.
+    """
+    for number in itertools.count():
+        name = f"{path.stem}{number:03d}{path.suffix}" if number else path.name
+        folder = path.parent
+        if folder.exists() and not folder.is_dir():
+            folder = folder.with_name(folder.name + ".kept")
+            warnings.warn(
+                f"{path.parent} is no folder any more; samples are kept in {folder}", RuntimeWarning, stacklevel=2
+            )
+        folder.mkdir(exist_ok=True)
+        try:
+            return folder / name, _created(folder / name)
+        except FileExistsError:
+            continue
+        except FileNotFoundError:  # another job found the folder empty, and removed it
+            if number > _TRIES:
+                raise
+    raise AssertionError("the count has no end")
+
+
+def _created(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+
+
+def _write(file: int, content: bytes) -> None:
+    written = 0
+    while written < len(content):
+        written += os.write(file, content[written:])
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether an open file is the one at a path."""
+    try:
+        there, own = os.stat(path), os.fstat(file)
+    except OSError as error:
+        if error.errno in GONE:
+            return False
+        raise
+    return (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino)
+
+
+def _refusal(error: OSError, path: Path, rest: str) -> OSError:
+    why = f"could not append to the journal; {rest}: make room and repeat the same command"
+    return OSError(error.errno, f"{os.strerror(error.errno or 0)}: {why}", str(path))
 
 
 def read_journal(path: Path) -> Journal:
@@ -146,16 +258,22 @@ def read_journal(path: Path) -> Journal:
             damage.append(f"{problem} at byte {at} of {len(data)}")
             at = _next_record(data, at + 1)
             continue
-        at += _FRAME.size + len(payload)
+        start, at = at, at + _FRAME.size + len(payload)
         if kind == HEADER:
-            header = _header(path, payload)
-        elif header is None:
+            header = header or _header(path, payload)
+            continue
+        if header is None:
             return Journal(path, None, damage=f"{path}: no header, so {len(data)} bytes can't be read")
-        elif kind == ATTEMPT:
-            begun[_ROW.unpack(payload)[0]] = None
+        try:
+            record = _parsed(kind, payload, header)
+        except (struct.error, ValueError) as error:
+            damage.append(f"record that its header does not allow ({error}) at byte {start} of {len(data)}")
+            continue
+        if isinstance(record, int):
+            begun[record] = None
         else:
-            records.append(_sample(payload, header) if kind == SAMPLE else _failure(payload, header))
-            begun.pop(records[-1].row, None)
+            records.append(record)
+            begun.pop(record.row, None)
     text = f"{path}: {'; '.join(damage)}" if damage else ""
     return Journal(path, header, tuple(records), tuple(begun), text)
 
@@ -173,8 +291,8 @@ def _record(data: bytes, at: int) -> tuple[int, bytes, str]:
     """Kind and payload of the record at a byte, and what is wrong with it (empty if nothing)."""
     if at + _FRAME.size > len(data):
         return 0, b"", "record cut off"
-    mark, kind, length, checksum = _FRAME.unpack_from(data, at)
-    if mark != _MARK:
+    mark, kind, zeros, length, checksum = _FRAME.unpack_from(data, at)
+    if mark != _MARK or any(zeros):
         return 0, b"", "no record begins"
     payload = data[at + _FRAME.size : at + _FRAME.size + length]
     if len(payload) < length:
@@ -184,20 +302,42 @@ def _record(data: bytes, at: int) -> tuple[int, bytes, str]:
     return kind, payload, ""
 
 
-def _header(path: Path, payload: bytes) -> Header:
-    content = json.loads(payload)
-    version = content.pop("version", 0)
+def _header(path: Path, payload: bytes) -> Header | None:
+    """The header that a record holds; None if it is not one."""
+    try:
+        content = dict(json.loads(payload))
+        version, header = content.pop("version"), Header(**content)
+    except (ValueError, TypeError, KeyError):
+        return None
+    sizes = (version, header.parameters, header.responses)
+    if not isinstance(header.fingerprint, str) or not all(isinstance(size, int) and size >= 0 for size in sizes):
+        return None
     if version > VERSION:
         raise ValueError(f"{path} has journal format {version}, this sobofem reads {VERSION}; use the newer one")
-    return Header(**content)
+    return header
+
+
+def _parsed(kind: int, payload: bytes, header: Header) -> Sample | Failure | int:
+    """A sample, a failure, or the row of an attempt. `struct.error` or `ValueError` if it is of another size."""
+    if kind == SAMPLE:
+        return _sample(payload, header)
+    if kind == FAILURE:
+        return _failure(payload, header)
+    if kind != ATTEMPT:
+        raise ValueError(f"kind {kind}")
+    return int(_ROW.unpack(payload)[0])
 
 
 def _sample(payload: bytes, header: Header) -> Sample:
     n, m = header.parameters, header.responses
     row, seconds, has_jacobian = _SAMPLE.unpack_from(payload)
     numbers = np.frombuffer(payload, "<f8", offset=_SAMPLE.size).astype(np.float64)
-    jacobian = numbers[n + m :].reshape(m, n) if has_jacobian else None
-    return Sample(row, numbers[:n], numbers[n : n + m], jacobian, seconds)
+    end = n + m + (m * n if has_jacobian else 0)
+    if len(numbers) not in (end, end + 1):
+        raise ValueError(f"{len(numbers)} numbers")
+    jacobian = numbers[n + m : end].reshape(m, n) if has_jacobian else None
+    pivots = int(numbers[end]) if len(numbers) > end else None
+    return Sample(row, numbers[:n], numbers[n : n + m], jacobian, seconds, pivots)
 
 
 def _failure(payload: bytes, header: Header) -> Failure:

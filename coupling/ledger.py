@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import contextlib
 from pathlib import Path
+import sys
 import time
 
 import numpy as np
@@ -22,21 +23,31 @@ from coupling.schedule import Schedule
 FEWEST = 20
 """Samples, computed or failed, before which no rate of failures is believed."""
 
+HOPELESS = 0.01
+"""Chance of so many failures in a row, at the share that is allowed, below which no further sample is tried."""
+
 _TELL = 0.1  # between two words on the progress while nothing happens [s]
 
 type Report = Callable[[Progress], None]
 
 
-def join(path: Path, planned: Dataset, *, retry_failed: bool, held: contextlib.ExitStack) -> Work:
+class LeftOver(Exception):
+    """Samples are missing that another job had taken, which died."""
+
+    every_rank = True
+
+
+def join(path: Path, planned: Dataset, *, retry_failed: bool, held: contextlib.ExitStack) -> tuple[Work, jobs.Member]:
     """Begin a job on a dataset; it lives until the stack unwinds.
 
     Raises:
         ValueError: If the dataset at `path` belongs to another problem, design or seed.
+        BlockingIOError: If another job is at work on it whose lock is not seen from here.
     """
     with jobs.shared_state(path):
+        jobs.settle_doubts(path)
         work = campaign.begin(path, planned, retry_failed=retry_failed)
-        held.enter_context(jobs.alive(path, work.run))
-    return work
+        return work, held.enter_context(jobs.alive(path, work.run))
 
 
 class Ledger:
@@ -45,19 +56,35 @@ class Ledger:
     Args:
         path: The dataset.
         work: What there is to do.
+        member: This job among those on the dataset.
         max_failures: Share of failures above which to stop.
         progress: Told of every change.
     """
 
-    def __init__(self, path: Path, work: Work, max_failures: float, progress: Report | None) -> None:
+    def __init__(
+        self, path: Path, work: Work, member: jobs.Member, max_failures: float, progress: Report | None
+    ) -> None:
         self.work = work
-        self._path, self._limit, self._progress = path, max_failures, progress
+        self._path, self._member, self._limit, self._progress = path, member, max_failures, progress
+        self._refused: OSError | None = None
         self._done = self._failed = 0
+        self._shown = False
         self._start, self._told = time.monotonic(), 0.0
 
     def manager(self, groups: Groups, stop: StopRequest) -> Manager:
         """Who hands out the work."""
-        schedule = Schedule(self.work.points, len(groups.leaders), self.claims().claim, self.work.attempts)
+        claims = self.claims()
+
+        def more(least: int) -> jobs.Rows:
+            """Further rows; none where this job must not go on."""
+            try:
+                if not self._member.trouble(now=True):
+                    return claims.claim(least)
+            except OSError as error:  # all stop in order, and it is raised in the end
+                self._refused = error
+            return np.zeros(0, dtype=np.int64)
+
+        schedule = Schedule(self.work.points, len(groups.leaders), more, self.work.attempts)
         return Manager(groups, schedule, self.work.points, stop, self.hear)
 
     def claims(self) -> jobs.Claims:
@@ -65,15 +92,16 @@ class Ledger:
         return jobs.Claims(self._path, self.work.run, self.work.missing)
 
     def hear(self, outcome: Outcome | None) -> bool:
-        """Count an outcome, if there is one; whether too many fail."""
+        """Count an outcome, if there is one; whether all are to stop: too many fail, or the job lost its place."""
         if outcome is not None:
             self._done += not outcome.failed
             self._failed += outcome.failed
+            self._show(outcome.words)
         now = time.monotonic()
         if self._progress is not None and (outcome is not None or now - self._told > _TELL):
             self._told, seconds = now, now - self._start
             self._progress(Progress(self._done, self._failed, len(self.work.missing), self.work.before, seconds))
-        return outcome is not None and self._exceeded
+        return bool(self._refused or self._member.trouble()) or (outcome is not None and self._exceeded)
 
     @property
     def left(self) -> int:
@@ -83,19 +111,49 @@ class Ledger:
     @property
     def _exceeded(self) -> bool:
         failed, tried = self.work.failed + self._failed, self.work.before + self._done + self._failed
-        return self._failed > 0 and tried >= FEWEST and failed > self._limit * tried
+        if not self._failed:
+            return False
+        if tried >= FEWEST:
+            return failed > self._limit * tried
+        return failed == tried and failed >= 3 and self._limit**failed < HOPELESS
+
+    def _show(self, words: str) -> None:
+        """Print what became of the first sample that failed: somebody may be watching who can remedy it."""
+        if words and not self._shown:
+            self._shown = True
+            print(words, file=sys.stderr, flush=True)
+
+    def check_place(self) -> None:
+        """Raise what keeps this job from going on.
+
+        Raises:
+            OSError: If the dataset or the folder beside it was removed, locks do not hold, or a disk refused.
+        """
+        if self._refused is not None:
+            raise self._refused
+        if trouble := self._member.trouble(now=True):
+            raise OSError(trouble)
 
     def conclude(self) -> Dataset:
         """The dataset as it is now."""
         with jobs.shared_state(self._path):
             return campaign.complete(self._path, self.work.run)
 
-    def too_many(self, data: Dataset) -> TooManyFailures | None:
-        """Why the work was stopped before it was done, if it was."""
-        if not (self._exceeded and self.left):
-            return None
-        x = np.concatenate([data.x, [failure.x for failure in data.failures]])
-        failed = np.arange(len(x)) >= len(data)
-        where = diagnose(x, failed, data.bounds, data.parameters)
-        reasons = grouped(failure.reason for failure in data.failures)
-        return TooManyFailures(int(failed.sum()), len(x), self._limit, reasons, where)
+    def shortfall(self, data: Dataset, *, whole: bool) -> TooManyFailures | LeftOver | None:
+        """Why the dataset is not what was wanted, if it isn't.
+
+        Args:
+            data: The dataset.
+            whole: Whether all of the design was wanted.
+        """
+        if (self._exceeded and self.left) or (data.failures and not len(data) and self._limit < 1.0):
+            x = np.concatenate([data.x, [failure.x for failure in data.failures]])
+            failed = np.arange(len(x)) >= len(data)
+            where = diagnose(x, failed, data.bounds, data.parameters)
+            reasons = grouped(failure.reason for failure in data.failures)
+            return TooManyFailures(int(failed.sum()), len(x), self._limit, reasons, where)
+        settled = np.union1d(data.rows, np.array([failure.row for failure in data.failures], dtype=np.int64))
+        missing = len(np.setdiff1d(self.work.missing, settled))
+        if whole and missing and not jobs.living(self._path) - {self.work.run}:
+            return LeftOver(f"{missing} samples are missing, which another job had taken that died; repeat the command")
+        return None

@@ -14,12 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from coupling import lock
-from coupling.journal import Journal, read_journal
-from coupling.samples import Failure, Sample
+from coupling.journal import GONE, Header, Journal, read_journal
+from coupling.presence import lives
+from coupling.samples import Failure, Sample, pivot_column
 
 if TYPE_CHECKING:
     from coupling.dataset import Dataset
+
+SIGNALS = ".signals"
+"""Ending of the file beside a journal that holds the signals that came, a byte each."""
+
+HUNG = ".hung"
+"""Ending of the file beside a journal in which the interpreter writes where a sample hangs, below the reason."""
 
 _NAME = re.compile(r"run-(\d+)(?:-(?:group|rank)-\d+\.journal|\.lock|\.error)$")
 
@@ -38,10 +44,12 @@ def read(path: Path) -> list[Journal]:
     """Read the journals beside a dataset; one that a run has just folded into the file is passed over."""
     journals = []
     for file in files(path):
+        growing = is_living(file)  # before: a job that ends meanwhile has then written all it had
         try:
-            journals.append(read_journal(file))
-        except FileNotFoundError:
-            continue
+            journals.append(replace(read_journal(file), growing=growing))
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
     return journals
 
 
@@ -58,7 +66,7 @@ def run_of(file: Path) -> int:
 
 def is_living(file: Path) -> bool:
     """Whether the job is at work that a file beside a dataset belongs to."""
-    return lock.is_held(file.with_name(f"run-{run_of(file):06d}.lock"))
+    return lives(file.with_name(f"run-{run_of(file):06d}.lock"))
 
 
 def note_error(place: Path, run: int) -> None:
@@ -90,15 +98,16 @@ def absorb(data: Dataset, journals: Sequence[Journal]) -> Dataset:
     Raises:
         ValueError: If a journal belongs to another problem definition or design.
     """
-    expected = fingerprint(data)
+    expected = Header(fingerprint(data), len(data.parameters), len(data.responses))
     samples: dict[int, Sample] = {}
     failures = {failure.row: failure for failure in data.failures}
     for journal in journals:
-        if journal.header and journal.header.fingerprint != expected:
+        if journal.header and journal.header != expected:
             raise ValueError(
-                f"{journal.path} belongs to another problem definition, design or seed than its dataset; remove it"
+                f"{journal.path} belongs to another problem definition, design or seed than its dataset; put the "
+                f"dataset back that it belongs to, or move {journal.path.parent} away"
             )
-        for record in journal.records:
+        for record in (*journal.records, *_hung(data, journal)):
             _check_point(data, journal, record)
             if isinstance(record, Sample):
                 samples.setdefault(record.row, record)
@@ -109,7 +118,7 @@ def absorb(data: Dataset, journals: Sequence[Journal]) -> Dataset:
         _with_samples(data, new),
         failures=_still_failed(failures, {*data.rows.tolist(), *samples}),
         attempts=_attempts(data, journals, {*data.rows.tolist(), *samples, *failures}),
-        damage=data.damage + tuple(journal.damage for journal in journals if _is_damaged(journal)),
+        damage=data.damage + tuple(journal.damage for journal in journals if journal.damage and not journal.growing),
     )
 
 
@@ -119,28 +128,48 @@ def _check_point(data: Dataset, journal: Journal, record: Sample | Failure) -> N
     if not known or not np.array_equal(record.x, data.design[record.row]):
         planned = data.design[record.row].tolist() if known else "nothing"
         raise ValueError(
-            f"{journal.path} has row {record.row} at {record.x.tolist()}, where its dataset plans {planned}; remove it"
+            f"{journal.path} has row {record.row} at {record.x.tolist()}, where its dataset plans {planned}; "
+            f"put the dataset back that it belongs to, or move {journal.path.parent} away"
         )
-
-
-def _is_damaged(journal: Journal) -> bool:
-    """Whether a journal lost something; one that is being written may end in half a record."""
-    return bool(journal.damage) and not is_living(journal.path)
 
 
 def _attempts(data: Dataset, journals: Sequence[Journal], answered: set[int]) -> dict[int, int]:
     """How often a process died while it computed a row, for rows without an answer.
 
     A run that ended by an error did not die of a row, one that lives has not died, and the attempts of one that was
-    folded into the dataset were counted then.
+    folded into the dataset were counted then. Where a signal came first, the death was another's wish, however often
+    that happens: it counts once, so that the row comes after others.
     """
     counts, folded = Counter(data.attempts), data.provenance.get("runs", 0)
     for journal in journals:
         run = run_of(journal.path)
         explained = journal.path.with_name(f"run-{run:06d}.error").exists()
-        if run > folded and not explained and not is_living(journal.path):
-            counts.update(journal.attempts)
+        if run > folded and not explained and not journal.growing:
+            wished = _size(journal.path.with_suffix(SIGNALS)) > 0
+            for row in journal.attempts:
+                counts[row] = max(counts[row], 1) if wished else counts[row] + 1
     return {row: count for row, count in sorted(counts.items()) if row not in answered}
+
+
+def _hung(data: Dataset, journal: Journal) -> list[Failure]:
+    """The row that took too long, where only the interpreter's own watchdog could end that."""
+    try:
+        reason, *trace = journal.path.with_suffix(HUNG).read_text(errors="replace").splitlines()
+    except (OSError, ValueError):
+        return []
+    if not (trace and journal.attempts) or is_living(journal.path):
+        return []
+    threads = [k for k, line in enumerate(trace) if "most recent call first" in line]  # the main one is the last
+    where = [line.strip() for line in trace[threads[-1] + 1 :][:1]] if threads else []
+    row = journal.attempts[-1]
+    return [Failure(row, data.design[row], "; ".join([reason, *where]), float("nan"))] if row < len(data.design) else []
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _still_failed(failures: dict[int, Failure], computed: set[int]) -> tuple[Failure, ...]:
@@ -161,5 +190,6 @@ def _with_samples(data: Dataset, samples: list[Sample]) -> Dataset:
         x=np.concatenate([data.x, [sample.x for sample in samples]])[order],
         y=np.concatenate([data.y, [sample.y for sample in samples]])[order],
         seconds=np.concatenate([data.seconds, [sample.seconds for sample in samples]])[order],
+        negative_pivots=np.concatenate([data.negative_pivots, pivot_column(samples)])[order],
         jacobian=jacobian,
     )

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from coupling.contract import Model
+from coupling.usercode import UserCode
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -29,6 +30,7 @@ def load_model(spec: str, comm: MPI.Comm | None = None) -> Model:
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the specification has no colon, or names no module, or nothing in it.
+        EndsProgram: If its code tried to end the program.
         TypeError: If what it names is no model and makes none.
     """
     return build(find(spec), comm, spec)
@@ -44,7 +46,8 @@ def find(spec: str) -> Any:
     source, colon, name = spec.rpartition(":")
     if not (colon and source and name):
         raise ValueError(f"{spec!r} names no model; expected `package.module:name` or `path/file.py:name`")
-    module = _from_file(Path(source)) if source.endswith(".py") else _from_package(source)
+    with UserCode(source):
+        module = _from_file(Path(source)) if source.endswith(".py") else _from_package(source)
     if not hasattr(module, name):
         raise ValueError(f"{source} has no {name!r}; {_offer(name, _candidates(module))}")
     return getattr(module, name)
@@ -57,7 +60,8 @@ def build(found: Model | Callable[..., Model], comm: MPI.Comm | None, spec: str 
     if not callable(found):
         raise TypeError(f"{spec} is of type {type(found).__name__}, neither a Model nor a function that makes one")
     takes_comm = comm is not None and "comm" in inspect.signature(found).parameters
-    made = found(comm=comm) if takes_comm else found()
+    with UserCode(spec):
+        made = found(comm=comm) if takes_comm else found()
     if not isinstance(made, Model):
         raise TypeError(f"{spec} made an object of type {type(made).__name__}, which is no Model")
     return made

@@ -38,7 +38,10 @@ class Marginal:
         if self.kind not in KINDS:
             raise ValueError(f"no distribution is called {self.kind!r}; there are {', '.join(KINDS)}")
         if KINDS[self.kind] and not (np.isfinite(self.centre) and 0.0 < self.spread < np.inf):
-            raise ValueError(f"{self.kind} has centre {self.centre:g} and spread {self.spread:g}; expected spread > 0")
+            raise ValueError(
+                f"{self.kind} has centre {self.centre:g} and spread {self.spread:g}; expected spread > 0: an input "
+                "that does not scatter is held at its value (--fix NAME=VALUE)"
+            )
         if self.kind == "lognormal" and self.centre <= 0.0:
             raise ValueError(f"lognormal has median {self.centre:g}, expected a positive one")
 

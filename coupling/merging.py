@@ -41,7 +41,7 @@ def merge(datasets: Sequence[Dataset]) -> Dataset:
     provenance = {key: value for key, value in first.provenance.items() if key != "unfinished"}
     if len(kinds) > 1 or len(design) > max(len(d.design) for d in datasets):
         provenance |= {"design": "merged", "seed": None}
-    arrays = {name: getattr(first, name) for name in ("x", "y", "seconds", "jacobian")}
+    arrays = {name: getattr(first, name) for name in ("x", "y", "seconds", "jacobian", "negative_pivots")}
     own = _in_order(places[0][first.rows], {name: values for name, values in arrays.items() if values is not None})
     merged = replace(first, design=design, failures=(), provenance=provenance, **own)
     for data, place in zip(datasets[1:], places[1:], strict=True):
@@ -75,7 +75,8 @@ def _added(merged: Dataset, data: Dataset, place: np.ndarray) -> Dataset:
     rows = place[data.rows]
     new = ~np.isin(rows, merged.rows)
     _check_agreement(merged, data, rows, ~new)
-    both = {name: np.concatenate([getattr(merged, name), getattr(data, name)[new]]) for name in ("x", "y", "seconds")}
+    names = ("x", "y", "seconds", "negative_pivots")
+    both = {name: np.concatenate([getattr(merged, name), getattr(data, name)[new]]) for name in names}
     if merged.jacobian is not None and data.jacobian is not None:
         both["jacobian"] = np.concatenate([merged.jacobian, data.jacobian[new]])
     return replace(merged, **_in_order(np.concatenate([merged.rows, rows[new]]), both))

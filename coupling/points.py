@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from coupling.contract import Array
+from coupling.tables import read_table
 
 SUFFIXES = (".csv", ".npy")
 
@@ -32,24 +32,27 @@ class PointsFile:
         Raises:
             ValueError: If the file is not one of these; the message names line and column.
         """
-        if self.path.suffix not in SUFFIXES:
+        if self.path.suffix.lower() not in SUFFIXES:
             raise ValueError(f"{self.path} is neither CSV nor NumPy; points come from a file {' or '.join(SUFFIXES)}")
-        found = self._from_csv(parameters) if self.path.suffix == ".csv" else np.load(self.path, allow_pickle=False)
+        found = self._from_csv(parameters) if self.path.suffix.lower() == ".csv" else self._from_numpy()
         if found.ndim != 2 or found.shape[1] != len(parameters) or not len(found):
             raise ValueError(f"{self.path} holds an array {found.shape}, expected (N, {len(parameters)}), N at least 1")
+        if not np.isfinite(found).all():
+            row = int(np.argwhere(~np.isfinite(found))[0, 0])
+            raise ValueError(f"{self.path} holds NaN or infinity, first in point {row + 1}; leave such points out")
+        return found
+
+    def _from_numpy(self) -> Array:
+        found = np.load(self.path, allow_pickle=False)
+        if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu":
+            kind = found.dtype if isinstance(found, np.ndarray) else "several arrays"
+            raise ValueError(f"{self.path} holds {kind}; expected one array of real numbers")
         return np.asarray(found, dtype=np.float64)
 
     def _from_csv(self, parameters: Sequence[str]) -> Array:
-        with self.path.open(newline="", encoding="utf-8-sig") as file:
-            header, *rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row] or [[]]
-        if sorted(header) != sorted(parameters):
+        table = read_table(self.path)
+        if sorted(table.header) != sorted(parameters):
             raise ValueError(
-                f"{self.path} has the columns {', '.join(header)}; expected the inputs {', '.join(parameters)}"
+                f"{self.path} has the columns {', '.join(table.header)}; expected the inputs {', '.join(parameters)}"
             )
-        values = np.zeros((len(rows), len(header)))
-        for number, row in enumerate(rows):
-            try:
-                values[number] = [float(cell) for cell in row]
-            except ValueError as error:
-                raise ValueError(f"{self.path}, point {number + 1}: {error}") from error
-        return values[:, [header.index(name) for name in parameters]]
+        return np.array([table.numbers(name) for name in parameters]).T

@@ -126,7 +126,7 @@ class _Answers:
 
 
 def _solved(model: Model, point: Array, *hear: Heard | None) -> Record:
-    record = solving.solve(model, Task(0, point), None, jacobian=True)
+    record = solving.solve(model, Task(0, point), jacobian=True)
     for listener in hear:
         if listener is not None:
             listener(record)

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from coupling.contract import Array, Model, checked_bounds, checked_evaluation
+from coupling.contract import Array, Model, Recomputed, checked_bounds, checked_evaluation
 
 ALL_TOGETHER = "all together"
+EACH = 24  # most parameters that are tested one by one unless that is wanted
+RANDOM = 5  # random directions in place of more
+SAME = 1e-9  # difference of two ways to a value, as a part of what they sum
 RATE = 1.95  # least rate that passes; two is exact
 FIRST = 0.16  # largest step, in widths of the box; less where the box is near
 HALVINGS = 9  # at most: no more once every remainder has sunk into the noise
@@ -30,7 +33,7 @@ class TaylorRow:
     """The test of one response along one direction.
 
     Attributes:
-        direction: A parameter, or `ALL_TOGETHER` for the random mix of all.
+        direction: A parameter, `ALL_TOGETHER` for the random mix of all, or one of several mixes, `random 1`.
         response: The response.
         derivative: Directional derivative by the Jacobian; per unit of the parameter, or of the mix.
         difference: The same by central differences at the smallest step.
@@ -59,11 +62,13 @@ class TaylorReport:
         point: Where, (n,).
         rows: One for each direction and response.
         noise: Noise found in each response, (m,), in its unit.
+        mixed: Whether it was made along random mixes of the parameters alone.
     """
 
     point: Array
     rows: tuple[TaylorRow, ...]
     noise: Array
+    mixed: bool = False
 
     @property
     def passed(self) -> bool:
@@ -80,15 +85,49 @@ class TaylorReport:
         )
 
 
-def taylor_test(model: Model, *, point: ArrayLike | None = None, seed: int = 0) -> TaylorReport:
-    """Test the Jacobian of every response along every parameter and along a random mix of all.
+@dataclass(frozen=True)
+class ValueRow:
+    """A response by two ways.
 
-    Evaluates a smooth model at most 20 n + 27 times, one with kinks 32 n + 39 times. Collective on its communicator.
+    Attributes:
+        response: The response.
+        value: As `evaluate` gives it.
+        again: By the second way.
+        passed: Whether they are the same but for round-off.
+    """
+
+    response: str
+    value: float
+    again: float
+    passed: bool
+
+
+def value_test(model: Model, point: Array) -> tuple[ValueRow, ...]:
+    """Compare responses at a point with those that a model computes by a second way; empty where it knows none.
+
+    Collective on the model's communicator.
+    """
+    if not isinstance(model, Recomputed):
+        return ()
+    values, again, size = model.recompute(point)
+    passed = np.abs(values - again) <= SAME * size
+    return tuple(map(ValueRow, model.responses, values.tolist(), again.tolist(), passed.tolist()))
+
+
+def taylor_test(
+    model: Model, *, point: ArrayLike | None = None, seed: int = 0, directions: int | None = None
+) -> TaylorReport:
+    """Test the Jacobian of every response, along every parameter and a random mix of all, or along several mixes.
+
+    Evaluates a smooth model at most 20 k + 7 times for k directions, one with kinks 32 k + 7 times. If a mix fails, the
+    parameters are halved until one is left that does, in some 10 directions more. Collective on its communicator.
 
     Args:
         model: The model to test.
         point: Where, (n,); by default at random in the middle 40 % of the box.
-        seed: Of the random point and the random mix.
+        seed: Of the random point and the random mixes.
+        directions: How many mixes; 0 for every parameter and one mix. By default that for up to `EACH` parameters, and
+            `RANDOM` mixes for more.
 
     Raises:
         ValueError: If the point is not inside the box with room for steps of 1 % of its width.
@@ -97,7 +136,12 @@ def taylor_test(model: Model, *, point: ArrayLike | None = None, seed: int = 0) 
     rng = np.random.default_rng(seed)
     width = box[:, 1] - box[:, 0]
     x = box[:, 0] + width * rng.uniform(0.3, 0.7, len(names))
-    mix = width * rng.uniform(0.5, 1.0, len(names)) * rng.choice([-1.0, 1.0], len(names))
+    if directions is None:
+        directions = 0 if len(names) <= EACH else RANDOM
+    mixes = [
+        width * rng.uniform(0.5, 1.0, len(names)) * rng.choice([-1.0, 1.0], len(names))
+        for _ in range(max(directions, 1))
+    ]
     if point is not None:
         x = np.asarray(point, dtype=np.float64)
         if x.shape != width.shape or not (np.abs(x - box.mean(axis=1)) <= 0.49 * width).all():
@@ -106,11 +150,32 @@ def taylor_test(model: Model, *, point: ArrayLike | None = None, seed: int = 0) 
     y, jacobian = checked_evaluation(model, x)
     assert jacobian is not None  # checked_evaluation returns one unless it was declined
     base = _Base(model, x, y, jacobian)
-    noise = np.maximum(base.remainders(mix, TINY)[0].max(axis=0), 4 * np.finfo(float).eps * np.abs(y))
+    noise = np.maximum(base.remainders(mixes[0], TINY)[0].max(axis=0), 4 * np.finfo(float).eps * np.abs(y))
     rows: list[TaylorRow] = []
-    for name, direction, unit in [*zip(names, np.diag(width), width, strict=True), (ALL_TOGETHER, mix, 1.0)]:
-        rows += _along(base, name, direction, first, unit, noise)
-    return TaylorReport(x, tuple(rows), noise)
+    if directions:
+        for k, mix in enumerate(mixes, start=1):
+            rows += _along(base, f"random {k}", mix, first, 1.0, noise)
+            if not all(row.passed for row in rows):
+                rows += _culprit(base, mix, first, width, noise)
+                break
+    else:
+        for name, direction, unit in [*zip(names, np.diag(width), width, strict=True), (ALL_TOGETHER, mixes[0], 1.0)]:
+            rows += _along(base, name, direction, first, unit, noise)
+    return TaylorReport(x, tuple(rows), noise, mixed=directions > 0)
+
+
+def _culprit(base: _Base, mix: Array, first: float, width: Array, noise: Array) -> list[TaylorRow]:
+    """Rows of one parameter along which the test fails, found by halving those of a mix that does."""
+    left = np.arange(len(mix))
+    while len(left) > 1:
+        half = left[: len(left) // 2]
+        part = np.zeros_like(mix)
+        part[half] = mix[half]
+        failed = not all(row.passed for row in _along(base, "", part, first, 1.0, noise))
+        left = half if failed else left[len(left) // 2 :]
+    name = base.model.parameters[left[0]]
+    rows = _along(base, name, np.eye(len(mix))[left[0]] * width, first, float(width[left[0]]), noise)
+    return [row for row in rows if not row.passed]
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,6 +42,11 @@ def launched_rank() -> int:
     return int(found[0]) if found else 0
 
 
+def is_launched() -> bool:
+    """Whether an MPI launcher started this process, known without starting MPI."""
+    return any(name in os.environ for name in _LAUNCHERS)
+
+
 def world(comm: MPI.Comm | None = None) -> Comm:
     """The given communicator, else `COMM_WORLD` under an MPI launcher or once mpi4py is loaded, else `Serial`.
 

@@ -26,20 +26,19 @@ def creeping_bracket(comm: MPI.Intracomm = MPI.COMM_WORLD) -> fem.Problem:
     young, poisson, traction = Constant(mesh, 150e3), Constant(mesh, 0.3), Constant(mesh, 3.0)
     rate, exponent = Constant(mesh, 3e-12), Constant(mesh, 4.0)  # of creep at 1 MPa [1/h], of stress
 
-    time = Constant(mesh, 0.0)  # what the load path passes through
-    before = fem.internal_variable(mesh, "time", quadrature_degree=DEGREE)
+    hours = Constant(mesh, 0.0)  # that the present step takes
     creep = fem.internal_variable(mesh, "creep_strain", (3, 3), quadrature_degree=DEGREE)
     growth = fem.LocalUnknown(mesh, quadrature_degree=DEGREE, name="creep increment")
 
     trial = stress(strain(u) - creep, young, poisson)
     shear = young / (2 * (1 + poisson))
     size = ufl.sqrt(1.5 * ufl.inner(ufl.dev(trial), ufl.dev(trial)) + 1e-6)
-    gamma = growth.solving(lambda g: g - (time - before) * rate * (size - 3 * shear * g) ** exponent)  # Norton's law
+    gamma = growth.solving(lambda g: g - hours * rate * (size - 3 * shear * g) ** exponent)  # Norton's law
     grown = 1.5 * gamma / size * ufl.dev(trial)
     sigma = trial - 2 * shear * grown
 
-    path = fem.LoadPath(HOURS, factor=time)
-    history = {creep: creep + grown, before: time}
+    path = fem.LoadPath(times=HOURS, step=hours)
+    history = {creep: creep + grown}
 
     dx = ufl.dx(mesh, metadata={"quadrature_degree": DEGREE})
     right = dolfinx.mesh.locate_entities_boundary(mesh, 1, lambda x: np.isclose(x[0], LENGTH))

@@ -1,4 +1,4 @@
-"""Families of forms that are assembled together: one kernel and one pass over the mesh for many results.
+"""Families of forms that are assembled together: one kernel a quadrature rule, one pass over the mesh for many results.
 
 A family of k linear forms over one space V becomes a single form over V's k-fold copy; a family of k
 functionals becomes a single form over k constants a cell. Assembled so, ten derivatives of a residual cost
@@ -14,13 +14,12 @@ from typing import Any
 from mpi4py import MPI
 import basix.ufl
 import dolfinx
-import dolfinx.fem.petsc
 import numpy as np
 from petsc4py import PETSc
 import ufl
 
 from fem.forms import Member, Span, by_function, total, weighted
-from fem.jit import compile_form
+from fem.kernels import Kernels
 from fem.stacking import copies, copy_of, is_stackable, owned_size, stacked, unstacked
 
 CHUNK = 16
@@ -44,8 +43,8 @@ class LinearForms:
         for group in self._groups:
             family = [single[i] for i in group]
             form = _stacked(family, space) if width > 1 else family[0].stacked(lambda form: form)
-            self._forms.append(compile_form(form, space.mesh.comm))
-        self._vectors = [dolfinx.fem.create_vector(f.function_spaces[0]) for f in self._forms]
+            self._forms.append(Kernels(form, space.mesh.comm))
+        self._vectors = [dolfinx.fem.create_vector(f.space) for f in self._forms]
         self._spans = [_SpanMatrix(span) for span in members if isinstance(span, Span)]
 
     def assemble(self) -> Columns:
@@ -55,7 +54,7 @@ class LinearForms:
         dense = np.zeros((owned, len(self._singles)))
         for group, form, vector in zip(self._groups, self._forms, self._vectors, strict=True):
             vector.array[:] = 0.0
-            dolfinx.fem.assemble_vector(vector.array, form)
+            form.add_to(vector.array)
             vector.scatter_reverse(dolfinx.la.InsertMode.add)
             dense[:, group] = unstacked(vector.array[: owned * len(group)], len(group), block)
         for span in self._spans:
@@ -115,14 +114,12 @@ class _SpanMatrix:
         self._basis = span.basis
         self._empty = form.empty()
         if not self._empty:
-            self._form = compile_form(form, field.mesh.comm)
-            self._matrix = dolfinx.fem.petsc.create_matrix(self._form)
+            self._form = Kernels(form, field.mesh.comm)
+            self._matrix = self._form.create_matrix()
 
     def assemble(self) -> None:
         if not self._empty:
-            self._matrix.zeroEntries()
-            dolfinx.fem.petsc.assemble_matrix(self._matrix, self._form)
-            self._matrix.assemble()
+            self._form.fill(self._matrix)
 
     def times(self, directions: np.ndarray) -> np.ndarray | float:
         return 0.0 if self._empty else matrix_times(self._matrix, self._basis @ directions)
@@ -163,11 +160,10 @@ class Functionals:
         self._groups = _groups(single, CHUNK)
         self._forms = []
         for group in self._groups:
-            element = basix.ufl.element("DG", mesh.basix_cell(), 0, shape=(len(group),))
-            test = ufl.TestFunction(dolfinx.fem.functionspace(mesh, element))
+            test = ufl.TestFunction(_summed(mesh, len(group), at_vertices=_at_vertices(single[group[0]])))
             pieces = [single[i].stacked(partial(weighted, weight=test[k])) for k, i in enumerate(group)]
-            self._forms.append(compile_form(total(pieces), mesh.comm))
-        self._vectors = [dolfinx.fem.create_vector(f.function_spaces[0]) for f in self._forms]
+            self._forms.append(Kernels(total(pieces), mesh.comm))
+        self._vectors = [dolfinx.fem.create_vector(f.space) for f in self._forms]
         self._spans = _span_vectors([span for span in members if isinstance(span, Span)])
 
     def assemble(self) -> np.ndarray:
@@ -175,13 +171,26 @@ class Functionals:
         values = np.zeros(self._count)
         for group, form, vector in zip(self._groups, self._forms, self._vectors, strict=True):
             vector.array[:] = 0.0
-            dolfinx.fem.assemble_vector(vector.array, form)
+            form.add_to(vector.array)
             values[self._singles[group]] = vector.array.reshape(-1, len(group)).sum(axis=0)
         for forms, indices in self._spans:
             slopes = forms.assemble().times()
             for slope, (basis, k) in zip(slopes.T, indices, strict=True):
                 values[self._ranges[k]] = basis.T @ slope
         return self._mesh.comm.allreduce(values, op=MPI.SUM) if self._mesh.comm.size > 1 else values
+
+
+def _summed(mesh: dolfinx.mesh.Mesh, count: int, *, at_vertices: bool) -> dolfinx.fem.FunctionSpace:
+    """Vectors of a space whose basis functions add up to one: tested with all of them, an integrand gives its integral.
+
+    The constants of each cell are the fewest; FFCx takes at vertices only what is continuous there.
+    """
+    kind = ("Lagrange", 1) if at_vertices else ("DG", 0)
+    return dolfinx.fem.functionspace(mesh, basix.ufl.element(kind[0], mesh.basix_cell(), kind[1], shape=(count,)))
+
+
+def _at_vertices(member: Member) -> bool:
+    return any(integral.integral_type() == "vertex" for integral in member.form.integrals())
 
 
 def _span_vectors(spans: Sequence[Span]) -> list[tuple[LinearForms, list[tuple[np.ndarray, int]]]]:
@@ -231,8 +240,8 @@ class DirectedForms:
                 parts = [copy_of(f, i, V.value_shape) for f, V in zip(self._functions, directions, strict=True)]
                 family.append(Member(ufl.replace(form, dict(zip(single, parts, strict=True)))))
             form = _stacked(family, space)
-        self._form = None if form.empty() else compile_form(form, space.mesh.comm)
-        self._vector: Any = None if self._form is None else dolfinx.fem.create_vector(self._form.function_spaces[0])
+        self._form = None if form.empty() else Kernels(form, space.mesh.comm)
+        self._vector: Any = None if self._form is None else dolfinx.fem.create_vector(self._form.space)
 
     def assemble(self, *columns: np.ndarray) -> np.ndarray:
         """The forms (owned, k) along owned rows (owned_i, k) of directions in each space. Collective."""
@@ -246,7 +255,7 @@ class DirectedForms:
             part = slice(start, min(start + self._width, count))
             self._direct([c[:, part] for c in columns])
             self._vector.array[:] = 0.0
-            dolfinx.fem.assemble_vector(self._vector.array, self._form)
+            self._form.add_to(self._vector.array)
             self._vector.scatter_reverse(dolfinx.la.InsertMode.add)
             values = self._vector.array[: owned * self._width]
             result[:, part] = unstacked(values, self._width, block)[:, : part.stop - part.start]
@@ -274,12 +283,15 @@ def _sorted(members: Sequence[Member | Span]) -> tuple[list[Member], np.ndarray,
 
 
 def _groups(members: Sequence[Member], width: int) -> list[list[int]]:
-    """Indices of members to compile together: not empty, not too many, with the same mesh tags for each measure."""
+    """Indices of members to compile together: not empty, not too many, with the same mesh tags for each measure.
+
+    Those with integrals over vertices stay among themselves.
+    """
     by_tags: dict[object, list[int]] = {}
     for i, member in enumerate(members):
         if not member.empty:
             tags = {(x.integral_type(), id(x.subdomain_data())) for x in member.form.integrals() if x.subdomain_data()}
-            by_tags.setdefault(frozenset(tags), []).append(i)
+            by_tags.setdefault((frozenset(tags), _at_vertices(member)), []).append(i)
     return [same[i : i + width] for same in by_tags.values() for i in range(0, len(same), width)]
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import itertools
 from typing import Any
 
 from mpi4py import MPI
 import dolfinx
+from dolfinx import cpp as _cpp
 import numpy as np
 import ufl
 from ufl.algorithms.analysis import extract_type
 
+from fem.errors import agree
 from fem.forms import Member, Span
+from fem.jit import CELL_SIZE
+from fem.load_path import Held, LoadPath
 from fem.parameters import Field, Parameter, Scalar, Shape
-from fem.responses import SMOOTHER, Combination, Response, jumping
+from fem.responses import SMOOTHER, Combination, Response
+from fem.switches import bending, jumps
+from fem.varying import Varying
 
 UNMOVED = (
     ufl.Circumradius,
@@ -76,7 +82,7 @@ def checked_box(parameters: Sequence[Parameter]) -> np.ndarray:
 
 
 def check_forms(forms: Sequence[ufl.Form], unknown: dolfinx.fem.Function, parameters: Sequence[Parameter]) -> None:
-    """Refuse forms whose derivative would be wrong: views of unknown or fields, and cell sizes under a `Shape`.
+    """Refuse what would be wrong: views of unknown or fields, cell sizes under a `Shape`, gradients at vertices.
 
     Raises:
         ValueError: With the way to write it instead.
@@ -87,6 +93,12 @@ def check_forms(forms: Sequence[ufl.Form], unknown: dolfinx.fem.Function, parame
     }
     comm = unknown.function_space.mesh.comm
     for form in forms:
+        for integral in form.integrals():
+            if integral.integral_type() == "vertex" and extract_type(integral.integrand(), ufl.classes.Grad):
+                raise ValueError(
+                    "an integral over vertices holds a gradient, which differs from cell to cell around a vertex; "
+                    "average it over a region"
+                )
         for function in form.coefficients():
             for whole, name in {unknown: "the unknown", **fields}.items():
                 shared = function is not whole and np.shares_memory(function.x.array, whole.x.array)
@@ -97,7 +109,7 @@ def check_forms(forms: Sequence[ufl.Form], unknown: dolfinx.fem.Function, parame
         if moving and any(extract_type(form, kind) for kind in UNMOVED):
             raise ValueError(
                 "UFL does not differentiate Circumradius, CellDiameter and edge lengths by shape; "
-                "use ufl.CellVolume(mesh)**(1/dimension)"
+                "use the size of cells " + CELL_SIZE.format(dimension=unknown.function_space.mesh.topology.dim)
             )
 
 
@@ -123,19 +135,33 @@ def check_independence(parameters: Sequence[Parameter], unknown: dolfinx.fem.Fun
 def check_boundary_values(
     parameters: Sequence[Parameter], bcs: Sequence[dolfinx.fem.DirichletBC], unknown: dolfinx.fem.Function
 ) -> None:
-    """Refuse two parameters that prescribe the same boundary value. Collective; `ValueError` names them."""
+    """Refuse two parameters that prescribe the same boundary value, and the unknown as its own. Collective.
+
+    Raises:
+        ValueError: With the names.
+    """
+    comm = unknown.function_space.mesh.comm
+    for k, bc in enumerate(bcs):
+        value = bc.g
+        same = isinstance(value, _cpp.fem.Function_float64) and np.shares_memory(value.x.array, unknown.x.array)
+        if comm.allreduce(same, op=MPI.LOR):
+            raise ValueError(
+                f"boundary condition {k} prescribes the unknown itself, which changes as it is solved for; give it a "
+                "function of its own: dolfinx.fem.dirichletbc(unknown.copy(), dofs)"
+            )
     names: dict[int, str] = {}
     marked: dict[int, np.ndarray] = {}
     for parameter in parameters:
-        if isinstance(parameter, Scalar):
-            own = [bc for bc in bcs if bc.g is parameter.constant._cpp_object]
+        if isinstance(parameter, Scalar | Field):
+            source = parameter.constant if isinstance(parameter, Scalar) else parameter.function
+            own = [bc for bc in bcs if bc.g is source._cpp_object]
             for bc in own:
-                key = id(parameter.constant)
+                key = id(source)
                 names.setdefault(key, parameter.name)
                 marked.setdefault(key, np.zeros(len(unknown.x.array), dtype=bool))[bc.dof_indices()[0]] = True
     for first, second in itertools.combinations(marked, 2):
         shared = int(np.count_nonzero(marked[first] & marked[second]))
-        if unknown.function_space.mesh.comm.allreduce(shared, op=MPI.SUM):
+        if comm.allreduce(shared, op=MPI.SUM):
             raise ValueError(
                 f"parameters {names[first]!r} and {names[second]!r} prescribe the same boundary value; "
                 "take the nodes that both hold out of one of the two boundary conditions"
@@ -143,26 +169,27 @@ def check_boundary_values(
 
 
 def check_smoothness(
-    responses: Sequence[Response], combination: Combination, integrals: Sequence[ufl.Form], unknown: Any
+    responses: Sequence[Response], combination: Combination, integrals: Sequence[ufl.Form], varying: Varying
 ) -> None:
-    """Refuse responses whose derivative jumps: absolute values, minima and maxima, unless raised to a power.
+    """Refuse responses whose derivative jumps: by absolute values, minima and maxima of the solution. Collective.
 
     Args:
         responses: The responses.
         combination: Of the integrals.
         integrals: Expanded.
-        unknown: What the solution is.
+        varying: Parameters and state.
     """
+    trouble = None
     for response, slots in zip(responses, combination.slots_of, strict=True):
         own = [integrals[combination.slots[slot][0]] for slot in slots]
-        expressions = [integral.integrand() for form in own for integral in form.integrals()]
-        for expression in expressions:
-            for node in jumping(expression):
-                if unknown in extract_type(node, ufl.Coefficient):
-                    raise ValueError(
-                        f"response {response.name!r} uses {type(node).__name__} of the solution, whose derivative "
-                        f"jumps; {SMOOTHER}"
-                    )
+        for expression in [integral.integrand() for form in own for integral in form.integrals()]:
+            if trouble is None and (node := bending(expression, varying.is_solution, varying.ends)) is not None:
+                trouble = (
+                    f"response {response.name!r} uses {type(node).__name__} of the solution, whose derivative "
+                    f"jumps; {SMOOTHER}"
+                )
+    if trouble := agree(varying.comm, trouble):
+        raise ValueError(trouble)
 
 
 def check_effect(names: Sequence[str], families: Sequence[Sequence[Member | Span]]) -> None:
@@ -187,22 +214,49 @@ def check_effect(names: Sequence[str], families: Sequence[Sequence[Member | Span
         )
 
 
-def check_load_factor(
-    factor: dolfinx.fem.Constant | None, parameters: Sequence[Parameter], bcs: Sequence[dolfinx.fem.DirichletBC]
-) -> None:
-    """Refuse a load factor that is a parameter as well, or a boundary value, which follows the load factor anyway."""
-    if factor is None:
+def check_path(path: LoadPath, parameters: Sequence[Parameter], bcs: Sequence[dolfinx.fem.DirichletBC]) -> None:
+    """Refuse constants of the load path that are parameters as well, and a factor that scales boundary values twice."""
+    for name, constant in path.constants.items():
+        for parameter in parameters:
+            if isinstance(parameter, Scalar) and parameter.constant is constant:
+                raise ValueError(
+                    f"parameter {parameter.name!r} is the load path's {name}, which the path sets; use another"
+                )
+    if path.factor is None:
         return
-    for parameter in parameters:
-        if isinstance(parameter, Scalar) and parameter.constant is factor:
-            raise ValueError(
-                f"parameter {parameter.name!r} is the load path's factor, which the path sets; use another"
-            )
-    if any(bc.g is factor._cpp_object for bc in bcs):
+    if any(bc.g is path.factor._cpp_object and not isinstance(bc, Held) for bc in bcs):
         raise ValueError(
             "a boundary condition prescribes the load path's factor; boundary values are multiplied by it anyway, so "
             "prescribe their full value, such as a Constant of 1.0"
         )
+
+
+def check_path_matters(
+    path: LoadPath,
+    bcs: Sequence[dolfinx.fem.DirichletBC],
+    everything: Sequence[ufl.Form],
+    fields: Mapping[str, Any],
+) -> None:
+    """Refuse constants of the load path that enter neither the forms, expanded, nor a boundary value, nor a field."""
+    used = {id(c) for form in everything for c in form.constants()}
+    used |= {id(c) for expression in fields.values() for c in extract_type(ufl.as_ufl(expression), ufl.Constant)}
+    for name, constant in path.constants.items():
+        if id(constant) not in used and not any(bc.g is constant._cpp_object for bc in bcs):
+            raise ValueError(
+                f"the load path's {name} enters neither the form nor a boundary value nor a response; use the Constant "
+                "itself in UFL, not its value"
+            )
+
+
+def check_initial_values(functions: Sequence[dolfinx.fem.Function]) -> None:
+    """Refuse values to start from that are not finite. Collective; `ValueError` names the function."""
+    for function in functions:
+        bad = int(np.count_nonzero(~np.isfinite(function.x.array)))
+        if bad := function.function_space.mesh.comm.allreduce(bad, op=MPI.MAX):
+            raise ValueError(
+                f"{function.name!r} holds values that are not finite ({bad} of them); a problem starts from what it "
+                "holds when the problem is made: set x.array to finite numbers, or to zero"
+            )
 
 
 def check_regions(responses: Sequence[Response], combination: Combination, integrals: np.ndarray) -> None:
@@ -217,3 +271,53 @@ def check_regions(responses: Sequence[Response], combination: Combination, integ
         for form, slot in zip(response.forms, slots, strict=True):
             if not form.coefficients() and not form.constants() and integrals[combination.slots[slot][0]] == 0.0:
                 raise ValueError(f"response {response.name!r} integrates over an empty region; check its facet tag")
+
+
+def check_differentiability(
+    forms: Sequence[ufl.Form],
+    responses: Sequence[Response],
+    combination: Combination,
+    integrals: Sequence[ufl.Form],
+    updates: Sequence[ufl.Form],
+    varying: Varying,
+) -> None:
+    """Refuse what jumps, or whose derivative does, with the parameters, and responses that jump with the solution.
+
+    Collective.
+
+    Args:
+        forms: The form as given, and the residual.
+        responses: The responses.
+        combination: Of the integrals as given.
+        integrals: Expanded.
+        updates: Of internal variables.
+        varying: Parameters and state.
+
+    Raises:
+        ValueError: With what to write instead.
+    """
+    given, residual = forms
+    history = [("the update of internal variables", update) for update in updates]
+    for name, form in [("the form", given), *_named(responses, combination, combination.integrals), *history]:
+        for integral in form.integrals():
+            for node, parameter in varying.kinks(integral.integrand()):
+                raise ValueError(
+                    f"{name} uses {type(node).__name__} of parameter {parameter!r}, whose derivative jumps; {SMOOTHER}"
+                )
+    for name, form in [("the form", residual), *_named(responses, combination, integrals), *history]:
+        decides = varying.deciding(form)
+        found = (jumps(integral.integrand(), decides, varying.ends) for integral in form.integrals())
+        switch = next((node for node in found if node is not None), None)
+        if trouble := agree(varying.comm, None if switch is None else varying.jump(name, switch)):
+            raise ValueError(trouble)
+
+
+def _named(
+    responses: Sequence[Response], combination: Combination, integrals: Sequence[ufl.Form]
+) -> list[tuple[str, ufl.Form]]:
+    """Integrals, expanded or not, with the responses that they are of."""
+    return [
+        (f"response {response.name!r}", integrals[combination.slots[slot][0]])
+        for response, slots in zip(responses, combination.slots_of, strict=True)
+        for slot in slots
+    ]

@@ -6,17 +6,20 @@ from collections.abc import Callable, Sequence
 
 from mpi4py import MPI
 import dolfinx
-import dolfinx.fem.petsc
 import numpy as np
 import ufl
 
 from fem.assembly import CHUNK, DirectedForms
 from fem.errors import NotConverged
 from fem.forms import by_function, depends_on, expand
-from fem.jit import compile_form
-from fem.linear_solver import DIRECT, LinearSolver, Options
+from fem.kernels import Kernels
+from fem.linear_solver import DIRECT, UNSOLVED, LinearSolver, Options
+from fem.load_path import Held
 from fem.newton import Newton
+from fem.regularity import Regularity
 from fem.rigid_motions import rigid_motions
+from fem.singularity import SUSPICIOUS
+from fem.stability import LAG, PivotCount
 from fem.stacking import owned_size
 
 LINEAR_RTOL = 1e-6
@@ -37,7 +40,7 @@ class Equilibrium:
 
     Args:
         residual: UFL form of rank 1 in the unknown, expanded.
-        unknown: The function that `solve` writes to.
+        unknown: The function that `solve` writes to; its values on construction are the initial state.
         bcs: Boundary conditions.
         options: PETSc options of the linear solver.
         newton: Tolerance and limits.
@@ -50,6 +53,7 @@ class Equilibrium:
         linear: Whether the tangent is the same for every state.
         constrained: Owned degrees of freedom with prescribed values.
         residuals: Norms of the residual during the last `solve`, the first one before its first step.
+        pivots: Negative ones of the tangent.
     """
 
     def __init__(
@@ -74,37 +78,53 @@ class Equilibrium:
         self._form = residual
         self._symmetric = symmetric
         self._actions: dict[tuple[bool, int], DirectedForms] = {}
-        self._residual_form = compile_form(residual, self._comm)
-        self._tangent_form = compile_form(tangent, self._comm)
-        self._matrix = dolfinx.fem.petsc.create_matrix(self._tangent_form)
+        self._residual_form = Kernels(residual, self._comm)
+        self._tangent_form = Kernels(tangent, self._comm)
+        self._matrix = self._tangent_form.create_matrix()
         if (motions := rigid_motions(space)) is not None:
             self._matrix.setNearNullSpace(motions)
         self._residual = dolfinx.la.vector(space.dofmap.index_map, space.dofmap.index_map_bs)
         self._lifting = dolfinx.la.vector(space.dofmap.index_map, space.dofmap.index_map_bs)
         self._step = self._residual.petsc_vec.duplicate()
         self._solver = LinearSolver(self._comm, options, symmetric=symmetric)
+        if newton.unstable == "refuse" and not self._solver.counts:
+            raise ValueError(
+                'newton=Newton(unstable="refuse") needs a solver that counts negative pivots: with a symmetric tangent '
+                "solver=fem.SYMMETRIC, which is the default for an energy"
+            )
         self._stale = False
         self._owned = owned_size(space)
         self.constrained = _constrained(bcs, owned=True)
+        self._regularity = Regularity(unknown, self.constrained, symmetric=symmetric)
+        self._suspected = False
+        self.pivots = PivotCount(mixed=bool(space.num_sub_spaces) and space.dofmap.index_map_bs == 1)
         self._prescribed = _constrained(bcs, owned=False)
         self._cell_size = _cell_size(space.mesh)
-        self._factor = 1.0
+        self._initial = unknown.x.array.copy()
+        self._following = _following(bcs, self._initial.size)
+        self._factor, self._initial_part = 1.0, 0.0
         self._origin: np.ndarray | None = None
         self._imbalance: np.ndarray | None = None
         self._remaining = 0.0
         self.residuals: list[float] = []
 
     def reset(self) -> None:
-        """Return to the undeformed state."""
-        self._unknown.x.array[:] = 0.0
+        """Return to the initial state; a linear problem, whose answer it does not touch, to zero."""
+        self._unknown.x.array[:] = 0.0 if self.linear else self._initial
+        self.pivots.restart()
 
     def refresh(self) -> None:
         """Take notice of a state that was put in place."""
         self._prepare()
 
-    def aim(self, factor: float) -> None:
-        """From the present state, head for equilibrium under loads as of now and boundary values times `factor`."""
-        self._factor = factor
+    def aim(self, factor: float, *, initial: float = 0.0) -> None:
+        """From the present state, head for equilibrium under loads and held boundary values as of now.
+
+        Args:
+            factor: Of the other boundary values.
+            initial: Part of the initial state that is added to these.
+        """
+        self._factor, self._initial_part = factor, initial
         self._origin = self._unknown.x.array.copy()
         self._imbalance = None
 
@@ -124,9 +144,17 @@ class Equilibrium:
         before = self._unknown.x.array.copy()
         try:
             return self._iterate(share)
-        except NotConverged:
+        except NotConverged as failure:
             self._unknown.x.array[:] = before
-            raise
+            raise self._explained(failure) from failure
+
+    def _explained(self, failure: NotConverged) -> NotConverged:
+        """A failure, or what is behind it: where the tangent was singular to begin with, no step can be right."""
+        if failure.final or not (self._suspected or failure.reason in UNSOLVED):
+            return failure
+        self._prepare()
+        self._assemble_tangent()
+        return self._regularity.explained(failure, self._matrix, self._solver)
 
     def _iterate(self, share: float) -> int:
         if share < 1.0 and self._imbalance is None:
@@ -136,17 +164,25 @@ class Equilibrium:
         self._remaining = 1.0 - share
         gap = self._gap(share)
         self.residuals = [self._checked(self._assemble_residual())]
+        self._suspected = True  # until the first factor is sound
         for iteration in range(1, self.newton.max_iterations + 1):
             self.factor()
+            if iteration == 1:
+                ratio = self._solver.pivot_ratio()
+                self._suspected = ratio is None or ratio > SUSPICIOUS
+                self._regularity.check_motions(self._matrix, self._solver)
             if gap is not None:
                 self._lift(gap)
                 if iteration == 1:
                     self.residuals = [self._norm(self._residual.array[: self._owned])]
             self._solver.solve(self._residual.petsc_vec, self._step)
+            if self.linear:
+                self._regularity.check(self._matrix, self._solver)
             taken = self._take_step(gap)
             gap = None if gap is None or taken == 1.0 else (1.0 - taken) * gap
             if gap is None and self._converged(taken):
                 self._stale = not self.linear
+                self._judge(taken)
                 return iteration
         first, size = self.residuals[0], self.residuals[-1]
         raise NotConverged(
@@ -154,6 +190,19 @@ class Equilibrium:
             + ("the system is close to singular" if self.linear else "apply smaller loads, or more points of the path"),
             reason="too many Newton iterations",
         )
+
+    def _judge(self, taken: float) -> None:
+        """Look at the tangent at the solution: that before Newton's last step, unless this was a long one."""
+        if not self.linear:
+            self._regularity.check(self._matrix, self._solver)
+            step, solution = self._norm(self._step.array_r), self._norm(self._unknown.x.array[: self._owned])
+            if self.pivots.now is not None and taken * step > LAG * solution:
+                self.factor()
+        if self.newton.unstable == "refuse" and self.pivots.now:
+            raise NotConverged(
+                f"the equilibrium is unstable: its tangent has {self.pivots.now} negative pivots; apply smaller loads",
+                reason="unstable",
+            )
 
     def _converged(self, taken: float) -> bool:
         first, size, round_off = self.residuals[0], self.residuals[-1], self._round_off()
@@ -175,6 +224,7 @@ class Equilibrium:
         """Assemble and factorize the tangent at the present state. Collective; raises `NotConverged`."""
         self._assemble_tangent()
         self._solver.factor(self._matrix)
+        self.pivots.add(self._solver.negative_pivots)
         self._stale = False
 
     def solve_tangent(self, right: np.ndarray, *, transposed: bool = False) -> np.ndarray:
@@ -214,15 +264,13 @@ class Equilibrium:
         return product
 
     def _assemble_tangent(self) -> None:
-        self._matrix.zeroEntries()
-        dolfinx.fem.petsc.assemble_matrix(self._matrix, self._tangent_form, bcs=self._bcs)
-        self._matrix.assemble()
+        self._tangent_form.fill(self._matrix, self._bcs)
 
     def _assemble_residual(self) -> float:
         """Residual at the free degrees of freedom, less what is to remain of the first imbalance; and its norm."""
         self._prepare()
         self._residual.array[:] = 0.0
-        dolfinx.fem.assemble_vector(self._residual.array, self._residual_form)
+        self._residual_form.add_to(self._residual.array)
         self._residual.scatter_reverse(dolfinx.la.InsertMode.add)
         owned = self._residual.array[: self._owned]
         owned[self.constrained] = 0.0
@@ -234,14 +282,19 @@ class Equilibrium:
     @staticmethod
     def _checked(size: float) -> float:
         if not np.isfinite(size):
-            raise NotConverged("the residual is not finite; check loads and coefficients", reason="NaN in residual")
+            raise NotConverged(
+                "the residual is not finite; check loads and coefficients, and the initial guess, which is what the "
+                "unknown holds when the problem is made",
+                reason="NaN in residual",
+            )
         return size
 
     def _gap(self, share: float) -> np.ndarray | None:
         """By how much boundary values have to change, at all of this rank's nodes; None if nowhere. Collective."""
         values = np.zeros_like(self._unknown.x.array)
         for bc in self._bcs:
-            bc.set(values, None, self._factor)
+            bc.set(values, None, 1.0 if isinstance(bc, Held) else self._factor)
+        values[self._following] += self._initial_part * self._initial[self._following]
         target = values[self._prescribed]
         if share < 1.0 and self._origin is not None:
             target = share * target + (1.0 - share) * self._origin[self._prescribed]
@@ -255,9 +308,7 @@ class Equilibrium:
         for bc in self._bcs:
             bc.set(prescribed)
         self._lifting.array[:] = 0.0
-        dolfinx.fem.apply_lifting(
-            self._lifting.array, [self._tangent_form], [self._bcs], x0=[prescribed - gap], alpha=-1.0
-        )
+        self._tangent_form.lift(self._lifting.array, self._bcs, prescribed - gap)
         self._lifting.scatter_reverse(dolfinx.la.InsertMode.add)
         owned = self._residual.array[: self._owned]
         owned += self._lifting.array[: self._owned]
@@ -280,13 +331,18 @@ class Equilibrium:
         return float(part)
 
     def _round_off(self) -> float:
-        """Residual that round-off of strains leaves: that of a motion by a few ulps of a cell's size."""
+        """Residual that round-off leaves: that of a change by a few ulps of a cell's size, or of the unknown.
+
+        The first is for strains, the second for an unknown that is large beside its differences, as 300 K are. Its size
+        is that at the start of the step: one that runs away would make its own tolerance.
+        """
         diagonal = self._matrix.getDiagonal()
-        entries = diagonal.array
+        large = 0.0 if self._origin is None else np.abs(self._origin[: self._owned])
+        entries = diagonal.array * (self._cell_size + large)
         entries[self.constrained] = 0.0
         size = self._norm(entries)
         diagonal.destroy()
-        return 16 * np.finfo(float).eps * self._cell_size * size
+        return 16 * np.finfo(float).eps * size
 
     def _norm(self, owned: np.ndarray) -> float:
         square = float(np.einsum("i,i", owned, owned))  # no BLAS, whose idle threads would take the cores from assembly
@@ -301,6 +357,14 @@ def _constrained(bcs: Sequence[dolfinx.fem.DirichletBC], *, owned: bool) -> np.n
     """Degrees of freedom with prescribed values that this rank owns, or knows of."""
     indices = [dofs[:count] if owned else dofs for dofs, count in (bc.dof_indices() for bc in bcs)]
     return np.unique(np.concatenate([*indices, np.zeros(0, dtype=np.int32)]))
+
+
+def _following(bcs: Sequence[dolfinx.fem.DirichletBC], size: int) -> np.ndarray:
+    """Which of this rank's degrees of freedom have prescribed values that follow the load factor."""
+    marked = np.zeros(size, dtype=bool)
+    for bc in bcs:  # in order: the last condition on a node wins
+        marked[bc.dof_indices()[0]] = not isinstance(bc, Held)
+    return marked
 
 
 def _cell_size(mesh: dolfinx.mesh.Mesh) -> float:

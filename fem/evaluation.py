@@ -9,11 +9,12 @@ import numpy as np
 from fem.assembly import Functionals
 from fem.equilibrium import Equilibrium
 from fem.errors import NotConverged
-from fem.load_path import LoadPath
+from fem.load_path import LoadPath, Step
+from fem.plain import PlainIntegrals
 from fem.recursion import Recursion
 from fem.responses import Combination
 from fem.sensitivity import Method, Sensitivity
-from fem.simulation import Simulation, Step, Trajectory
+from fem.simulation import Simulation, Trajectory
 
 FACTORIZATION = 40
 """Back-substitutions that cost as much as the factorization which an adjoint sweep repeats at each load step."""
@@ -106,6 +107,18 @@ class Evaluation:
                 slopes = taken @ slope if slopes is None else slopes + taken @ slope
         self.slots = slots
         return slopes
+
+    def against(self, plain: PlainIntegrals) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Walk, and take responses (m,) twice: as ever, and of plain integrals; with the size of what they sum."""
+        slots = np.zeros((2, len(self._combination.slots)))
+
+        def take(step: Step, taken: bool) -> None:
+            if taken:
+                slots[:] += plain.assemble() @ self.taken(step).T
+
+        self.walk(take)
+        values, sizes = slots
+        return self.response(), _defined(self._combination.value, values), np.abs(self.chain()) @ sizes
 
     def jacobian(self, *, method: Method) -> np.ndarray:
         """Walk, and differentiate the responses by the parameters, (m, n). Collective."""

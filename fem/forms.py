@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import ufl
 from ufl.algorithms import estimate_total_polynomial_degree, expand_derivatives
-from ufl.constantvalue import Zero
+from ufl.constantvalue import FloatValue, Zero
 from ufl.corealg.traversal import unique_post_traversal
 from ufl.variable import Variable
 
@@ -42,30 +42,42 @@ def residual(form: ufl.Form, unknown: ufl.Coefficient) -> ufl.Form:
 def with_quadrature_degrees(form: ufl.Form) -> ufl.Form:
     """The form with UFL's estimate of the quadrature degree made explicit wherever the user gave none.
 
+    Integrals without a degree over one kind of entity take the largest of their estimates, as in DOLFINx, and so share
+    a kernel.
+
     Raises:
         ValueError: If an estimate exceeds `MAX_ESTIMATED_DEGREE`, as it does for large strains and roots.
     """
+    estimates: dict[str, int] = {}
+    for integral in form.integrals():
+        if not _has_degree(integral):
+            kind = integral.integral_type()
+            estimates[kind] = max(estimates.get(kind, 0), _estimated_degree(integral))
 
     def fixed(integral: Any) -> Any:
         metadata = dict(integral.metadata())
-        if metadata.get("quadrature_degree", -1) in (-1, None):
-            degree = _estimated_degree(integral)
-            if degree > MAX_ESTIMATED_DEGREE:
-                raise ValueError(
-                    f"UFL estimates quadrature degree {degree} for an integral over {integral.integral_type()}; "
-                    "that is slow. Give the degree: ufl.dx(metadata={'quadrature_degree': 4})"
-                )
-            metadata["quadrature_degree"] = degree
+        if not _has_degree(integral):
+            metadata["quadrature_degree"] = estimates[integral.integral_type()]
         return integral.reconstruct(metadata=metadata)
 
     return ufl.Form([fixed(integral) for integral in form.integrals()])
 
 
+def _has_degree(integral: Any) -> bool:
+    return integral.metadata().get("quadrature_degree", -1) not in (-1, None)
+
+
 def _estimated_degree(integral: Any) -> int:
-    degree = estimate_total_polynomial_degree(
+    found = estimate_total_polynomial_degree(
         expand_derivatives(integral.integrand()), default_degree=1, element_replace_map={}
     )
-    return int(max(degree) if isinstance(degree, tuple) else degree)
+    degree = int(max(found) if isinstance(found, tuple) else found)
+    if degree > MAX_ESTIMATED_DEGREE:
+        raise ValueError(
+            f"UFL estimates quadrature degree {degree} for an integral over {integral.integral_type()}; "
+            "that is slow. Give the degree: ufl.dx(metadata={'quadrature_degree': 4})"
+        )
+    return degree
 
 
 def map_integrands(function: Callable[[Any], Any], form: ufl.Form) -> ufl.Form:
@@ -107,6 +119,21 @@ def without_variables(expression: Any) -> Any:
         else:
             stripped[node] = node._ufl_expr_reconstruct_(*operands)
     return stripped[expression]
+
+
+def rounded(expression: Any) -> Any:
+    """An expression whose numbers have twelve digits: sums over ranks, such as a volume, differ in the last ones."""
+    mapped: dict[Any, Any] = {}
+    for node in unique_post_traversal(expression):
+        operands = [mapped[operand] for operand in node.ufl_operands]
+        if isinstance(node, FloatValue):
+            short = float(f"{float(node):.12g}")
+            mapped[node] = node if short == float(node) else ufl.as_ufl(short)
+        elif all(new is old for new, old in zip(operands, node.ufl_operands, strict=True)):
+            mapped[node] = node
+        else:
+            mapped[node] = node._ufl_expr_reconstruct_(*operands)
+    return mapped[expression]
 
 
 def by_function(form: ufl.Form, function: Any, direction: Any) -> ufl.Form:

@@ -1,38 +1,15 @@
-"""The mesh itself: reading it, finding its parts, and watching it while shape parameters move it."""
+"""The mesh itself: watching it while shape parameters move it, and measures of how it moved."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from mpi4py import MPI
 import dolfinx
 import numpy as np
 import ufl
 
 from fem.errors import NotConverged, agree
 from fem.jit import compile_expression
-
-
-def read_mesh(path: str | Path, comm: MPI.Intracomm) -> tuple[dolfinx.mesh.Mesh, dolfinx.mesh.MeshTags]:
-    """Read a mesh and its facet tags from XDMF, as `meshes` writes them. Collective on `comm`.
-
-    Args:
-        path: The `.xdmf` file, with its `.h5` file beside it; grids `mesh` and `facets` are read.
-        comm: Communicator to distribute the mesh over.
-
-    Raises:
-        FileNotFoundError: If either file is missing.
-    """
-    path = Path(path)
-    missing = next((str(needed) for needed in (path, path.with_suffix(".h5")) if not needed.is_file()), None)
-    if missing := agree(comm, missing):
-        raise FileNotFoundError(f"mesh file {missing} does not exist")
-    with dolfinx.io.XDMFFile(comm, str(path), "r") as file:
-        mesh = file.read_mesh(name="mesh")
-        mesh.topology.create_connectivity(mesh.topology.dim - 1, mesh.topology.dim)
-        facets = file.read_meshtags(mesh, "facets")
-    return mesh, facets
 
 
 class Orientation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mpi4py import MPI
 import basix
 import basix.ufl
 import dolfinx
@@ -26,7 +27,9 @@ from fem.stacking import owned_size
 def internal_variable(
     mesh: dolfinx.mesh.Mesh, name: str, shape: tuple[int, ...] = (), *, quadrature_degree: int
 ) -> dolfinx.fem.Function:
-    """A function with one value at each quadrature point, zero at first. Collective.
+    """A function with one value at each quadrature point: zero at first, or what you set before a problem is made.
+
+    Collective.
 
     Args:
         mesh: Its mesh.
@@ -38,7 +41,29 @@ def internal_variable(
 
 
 class InternalVariable(dolfinx.fem.Function):
-    """A function at quadrature points that evolves; others there are given data."""
+    """A function at quadrature points that evolves, from its first values on; others there are given data."""
+
+    _initial: np.ndarray | None = None
+    _left: np.ndarray | None = None
+
+    def initial(self) -> np.ndarray:
+        """What it holds, or held before a problem left something in it, which it then holds again. Collective."""
+        owned = self.x.array[: owned_size(self.function_space)]
+        untouched = self._left is not None and np.array_equal(self._left, owned, equal_nan=True)
+        if self._initial is None or not self.function_space.mesh.comm.allreduce(untouched, op=MPI.LAND):
+            self.x.scatter_forward()  # what was set at owned points alone is known to neighbours now
+            self._initial = self.x.array.copy()
+        self.leave(self._initial)
+        return self._initial
+
+    def leave(self, values: np.ndarray) -> None:
+        """Take values that are a problem's, not the user's."""
+        self.x.array[:] = values
+        self.note()
+
+    def note(self) -> None:
+        """Remember what it holds as a problem's."""
+        self._left = self.x.array[: owned_size(self.function_space)].copy()
 
 
 def _space(mesh: dolfinx.mesh.Mesh, shape: tuple[int, ...], degree: int) -> dolfinx.fem.FunctionSpace:
@@ -49,8 +74,9 @@ def _space(mesh: dolfinx.mesh.Mesh, shape: tuple[int, ...], degree: int) -> dolf
 class LocalUnknown:
     """A scalar that solves an equation at every quadrature point, such as the plastic multiplier of a return mapping.
 
-    Newton's method solves it at the points before each assembly, starting from zero, where the equation needs a finite
-    slope; an equation that is convex or concave and has its root on the flat side is safe. Its UFL `value` is one more
+    Newton's method solves it at the points before each assembly, starting from zero, or from what `function` holds when
+    the problem is made. There the equation needs a finite slope; one that is convex or concave and has its root on the
+    flat side is safe. Its UFL `value` is one more
     Newton step from there: the same number, whose derivative by everything in the equation is that of the implicit
     function theorem.
 
@@ -62,7 +88,7 @@ class LocalUnknown:
             resolves of an elastic one.
 
     Attributes:
-        function: What was found at the points, to look at; in forms stands what `solving` returns.
+        function: An `InternalVariable` that holds what was found at the points; in forms stands what `solving` returns.
         labels: What `ufl.variable` marked in the equation.
     """
 
@@ -112,19 +138,20 @@ class LocalUnknown:
         """Functions in the equation, those of other local unknowns among them."""
         return set(extract_type(self._equation[0], dolfinx.fem.Function)) if self._equation else set()
 
-    def prepare(self) -> None:
-        """Compile the equation. Collective; called by the problem that it is part of."""
+    def prepare(self) -> np.ndarray:
+        """Compile the equation; the values to start from. Collective; called by the problem that it is part of."""
         if self._equation is None:
             raise ValueError(f"{self.name!r} solves nothing; use what its `solving` returns in the form")
         points = self.function.function_space.element.interpolation_points
         self._expression = compile_expression(ufl.as_vector(self._equation), points, self._mesh.comm)
         self._cells = _owned_cells(self._mesh)
         self._dofs = self.function.function_space.dofmap.list[: len(self._cells)].ravel()
+        return self.function.initial()
 
-    def solve(self) -> None:
-        """Solve at all points that this rank owns, from zero. What does not converge becomes NaN."""
+    def solve(self, start: np.ndarray) -> None:
+        """Solve at all points that this rank owns, from values to start from. What does not converge becomes NaN."""
         values = self.function.x.array
-        values[:] = 0.0
+        values[:] = start
         open_points = np.ones(len(self._dofs), dtype=bool)
         with np.errstate(all="ignore"):
             for _ in range(self.MAX_ITERATIONS):
@@ -135,6 +162,7 @@ class LocalUnknown:
                 if not open_points.any() or not np.isfinite(step).any():
                     break
         values[self._dofs[open_points]] = np.nan
+        self.function.note()
 
 
 def in_order(local: Sequence[LocalUnknown]) -> tuple[LocalUnknown, ...]:
@@ -189,11 +217,12 @@ class History:
         one = ufl.as_vector([1.0] * sum(self._sizes))
         self._weight_form = compile_form(ufl.inner(one, ufl.TestFunction(self.space)) * self._measure, mesh.comm)
         self._weights = np.ones(owned_size(self.space))
+        self._initial = [function.initial() for function in self._old]
 
     def reset(self) -> None:
-        """Forget everything."""
-        for function in self._old:
-            function.x.array[:] = 0.0
+        """Return to the initial values."""
+        for function, values in zip(self._old, self._initial, strict=True):
+            function.leave(values)
 
     def evolve(self) -> np.ndarray:
         """Values (points, entries) of all internal variables at the end of the load step."""
@@ -210,6 +239,7 @@ class History:
         for function, nodes, size in zip(self._old, self._old_nodes, self._sizes, strict=True):
             function.x.array.reshape(-1, size)[nodes] = values[:, start : start + size]
             function.x.scatter_forward()
+            function.note()
             start += size
 
     def adopt_tags(self, form: ufl.Form) -> None:

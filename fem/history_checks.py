@@ -11,6 +11,7 @@ from ufl.algorithms.analysis import extract_type
 from ufl.differentiation import CoefficientDerivative, VariableDerivative
 
 from fem.history import InternalVariable, LocalUnknown, has_points, in_order, quadrature_degree
+from fem.parameters import Field, Parameter
 
 
 def check_history(
@@ -47,6 +48,17 @@ def check_history(
                         f"{own} uses {function.name!r}, which lives at the points "
                         f"of degree {degree} in cells; use ufl.dx(metadata={{'quadrature_degree': {degree}}})"
                     )
+
+
+def check_fields(parameters: Sequence[Parameter], own: Sequence[dolfinx.fem.Function]) -> None:
+    """Refuse a `Field` that sets what the problem evolves or solves for at quadrature points."""
+    for parameter in parameters:
+        if isinstance(parameter, Field) and any(parameter.function is function for function in own):
+            raise ValueError(
+                f"field {parameter.name!r} sets {parameter.function.name!r}, which changes in every load step. To vary "
+                "its initial values, give the field a function of its own: old + initial in the form, and in the "
+                "history old: what it becomes - initial"
+            )
 
 
 def check_local(

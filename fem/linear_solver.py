@@ -49,6 +49,15 @@ ACCEPTABLE = 1e-8
 ASYMMETRY = 1e-11
 """Of the products of a matrix and its transpose with random vectors, above what round-off leaves."""
 
+OUT_OF_RESERVED = (-8, -9)
+"""MUMPS's errors that more reserved memory heals: for integers, for numbers."""
+
+ROOM, MOST_ROOM = 25, 6400
+"""Memory that MUMPS reserves beyond what it estimates, in percent, by itself about and at most."""
+
+UNSOLVED = ("singular or invalid matrix", "linear solve failed")
+"""Reasons that a failed factorization and a failed solve give."""
+
 _serial = itertools.count()
 
 
@@ -65,7 +74,9 @@ class LinearSolver:
         self._comm = comm
         self._ksp = PETSc.KSP().create(comm)
         self._ksp.setOptionsPrefix(f"sobofem_{next(_serial)}_")
-        self._options: Options | None = dict(options)
+        self._given = dict(options)
+        self._options: Options | None = self._given
+        self._room = ROOM
         self._unused = set(options)
         self._symmetric = symmetric
         try:
@@ -88,9 +99,7 @@ class LinearSolver:
         self._ksp.setOperators(matrix)
         trouble = None
         try:
-            with self._shown(self._options):  # again, for what lies deeper than the solver: factors, levels
-                self._ksp.setUp()
-            self._options = None
+            self._set_up(matrix)
         except PETSc.Error as error:
             trouble = f"the factorization failed (PETSc error {error.ierr})"
         if self._unused and trouble is None:
@@ -103,18 +112,95 @@ class LinearSolver:
         if trouble is None and reason != 0:
             trouble = f"the factorization failed (reason {reason})"
         if trouble is None and (null_pivots := self._null_pivots()):
-            trouble = f"the matrix is singular ({null_pivots} null pivots); is every rigid motion constrained?"
-        self._raise_if(agree(self._comm, trouble), "singular or invalid matrix")
+            trouble = f"the matrix is singular ({null_pivots} null pivots)"
+        self._raise_if(agree(self._comm, trouble), UNSOLVED[0])
 
     def close(self) -> None:
         """Free the solver and its factorization. Collective."""
         self._ksp.destroy()
 
+    @property
+    def counts(self) -> bool:
+        """Whether factorizations count negative pivots: those of symmetric matrices by MUMPS do."""
+        pc = self._ksp.getPC()
+        return bool(pc.getType() == "cholesky" and pc.getFactorSolverType() == "mumps")
+
+    @property
+    def negative_pivots(self) -> int | None:
+        """Negative eigenvalues of a symmetric matrix, as its factorization found them; None where none did."""
+        factor = self._mumps() if self.counts else None
+        return None if factor is None else int(factor.getMumpsInfog(12))
+
+    def pivot_ratio(self) -> float | None:
+        """Largest pivot over the smallest, or a bound for it; None where nothing is factorized. Collective."""
+        factor = self._mumps()
+        if factor is not None:
+            smallest, largest = (float(factor.getMumpsRinfog(k)) for k in (20, 21))
+            return largest / smallest if smallest > 0.0 else np.inf
+        return self._growth() if self.direct else None
+
+    def _growth(self) -> float:
+        """Size of the inverse as a random vector shows it, times that of the matrix."""
+        matrix, _ = self._ksp.getOperators()
+        right, solution = matrix.createVecs()
+        right.setArray(np.random.default_rng([0, self._comm.rank]).standard_normal(right.getLocalSize()))
+        self._ksp.solve(right, solution)
+        ratio = matrix.norm(PETSc.NormType.INFINITY) * solution.norm() / right.norm() * np.sqrt(right.getSize())
+        right.destroy()
+        solution.destroy()
+        return float(ratio)
+
+    def relaxed(self) -> np.ndarray:
+        """What an iterative solver makes of a random start (owned,) where the right-hand side is zero. Collective."""
+        matrix, _ = self._ksp.getOperators()
+        right, solution = matrix.createVecs()
+        solution.setArray(np.random.default_rng([1, self._comm.rank]).standard_normal(right.getLocalSize()))
+        self._ksp.setInitialGuessNonzero(True)
+        self._ksp.solve(right, solution)
+        self._ksp.setInitialGuessNonzero(False)
+        found = solution.getArray().copy()
+        right.destroy()
+        solution.destroy()
+        return found
+
+    def _set_up(self, matrix: PETSc.Mat) -> None:
+        """Factorize; once more where MUMPS ran out of the memory that it had reserved, with more of it. Collective.
+
+        Pivots that it puts off, as it does where multipliers are large beside the rest, take more than it expects.
+        """
+        if self._error() < 0:
+            self._renew(matrix)
+        while True:
+            with self._shown(self._options):  # again, for what lies deeper than the solver: factors, levels
+                self._ksp.setUp()
+            self._options = None
+            if self._error() not in OUT_OF_RESERVED or self._room >= MOST_ROOM:
+                return
+            self._room = 4 * self._room
+            self._renew(matrix)
+
+    def _renew(self, matrix: PETSc.Mat) -> None:
+        """Begin with a new factor: PETSc never uses one again in which MUMPS met an error."""
+        self._ksp.reset()
+        self._ksp.setOperators(matrix)
+        self._options = {**self._given, "mat_mumps_icntl_14": self._room}
+
+    def _error(self) -> int:
+        """What MUMPS says of its last factorization, negative if that failed; 0 for every other solver."""
+        factor = self._mumps() if self._options is None else None
+        return 0 if factor is None else int(factor.getMumpsInfog(1))
+
     def _null_pivots(self) -> int:
         """Null pivots that MUMPS met; 0 for every other solver."""
-        if not self.direct or self._ksp.getPC().getFactorSolverType() != "mumps":
-            return 0
-        return int(self._ksp.getPC().getFactorMatrix().getMumpsInfog(28))
+        factor = self._mumps()
+        return 0 if factor is None else int(factor.getMumpsInfog(28))
+
+    def _mumps(self) -> PETSc.Mat | None:
+        """The factorization, if MUMPS made it."""
+        pc = self._ksp.getPC()
+        if pc.getType() not in ("lu", "cholesky") or pc.getFactorSolverType() != "mumps":
+            return None
+        return pc.getFactorMatrix()
 
     @contextlib.contextmanager
     def _shown(self, options: Options | None) -> Iterator[None]:
@@ -139,7 +225,7 @@ class LinearSolver:
             trouble = f"the linear solve failed (PETSc error {error.ierr})"
         else:
             trouble = self._judge(solution.array_r)
-        self._raise_if(agree(self._comm, trouble), "linear solve failed")
+        self._raise_if(agree(self._comm, trouble), UNSOLVED[1])
 
     def refine_many(
         self, right: np.ndarray, product: Callable[[np.ndarray], np.ndarray], *, transposed: bool = False
@@ -213,7 +299,7 @@ class LinearSolver:
         finally:
             b.destroy()
             x.destroy()
-        self._raise_if(agree(self._comm, trouble or self._judge(answer)), "linear solve failed")
+        self._raise_if(agree(self._comm, trouble or self._judge(answer)), UNSOLVED[1])
         return answer
 
     def _solve_in_turn(self, right: np.ndarray, transposed: bool) -> np.ndarray:

@@ -87,8 +87,9 @@ def write_vtk(problem: Problem, path: str | Path) -> Path:
 def write_path(problem: Problem, x: ArrayLike, path: str | Path, points: Sequence[int] | None = None) -> Path:
     """Walk the load path and write a time series of unknown, fields and internal variables for ParaView. Collective.
 
-    Its time is the number of the load path's point. Internal variables, as they are at the end of each load step, are
-    written entry by entry, `plastic_strain_0` and so on; a field of the same name takes a scalar's place.
+    Its time is that of the load path, if it has times, or else the number of the path's point. Internal variables, as
+    they are at the end of each load step, are written entry by entry, `plastic_strain_0` and so on; a field of the same
+    name takes a scalar's place.
 
     Args:
         problem: A problem; its last evaluation is lost.
@@ -114,7 +115,7 @@ def write_path(problem: Problem, x: ArrayLike, path: str | Path, points: Sequenc
     with dolfinx.io.VTKFile(problem.comm, str(path), "w") as file:
         for step in problem.walk(x):
             if step.point in wanted:
-                file.write_function(frame.functions(), step.point)
+                file.write_function(frame.functions(), step.point if step.time is None else step.time)
     return path
 
 

@@ -18,18 +18,21 @@ from fem.assembly import Functionals
 from fem.curvature import Curvature
 from fem.digest import digest
 from fem.equilibrium import Equilibrium
-from fem.errors import NotConverged, agree
+from fem.errors import NotConverged, agree, together
 from fem.evaluation import Evaluation
 from fem.geometry import Orientation
 from fem.history import History, LocalUnknown, in_order
 from fem.linear_solver import DIRECT, SYMMETRIC, Options
-from fem.load_path import LoadPath
+from fem.load_path import LoadPath, Step
 from fem.newton import Newton
 from fem.parameters import Binding, Parameter, Shape
+from fem.plain import PlainIntegrals
 from fem.recursion import Recursion
 from fem.responses import Combination, Response
 from fem.sensitivity import METHODS, Method, Sensitivity, by_parameters
-from fem.simulation import Simulation, Step
+from fem.simulation import Simulation
+from fem.stability import Stability
+from fem.varying import Varying
 
 
 class Parts(NamedTuple):
@@ -59,13 +62,16 @@ class Problem:
 
     Args:
         form: Potential energy (rank 0), whose derivative is the residual, or the residual itself (rank 1).
-        unknown: The function to solve for; it holds the solution of the last evaluation.
-        bcs: Boundary conditions. A `Constant` in one may be a `Scalar` parameter.
+        unknown: The function to solve for; it holds the solution of the last evaluation. What it holds when the
+            problem is made is the initial guess, from which every evaluation starts.
+        bcs: Boundary conditions. A `Constant` in one may be a `Scalar` parameter; values follow the load factor, unless
+            a condition is `held`.
         parameters: `Scalar`, `Field` and `Shape` inputs.
         responses: Outputs.
         fields: UFL expressions to look at, such as a stress, by name.
-        path: Load factors to pass through; boundary values follow them. By default all loads at once.
-        history: Maps internal variables, made by `internal_variable`, to what they become in a load step.
+        path: Load factors and times to pass through. By default all loads at once.
+        history: Maps internal variables, made by `internal_variable`, to what they become in a load step; what they
+            hold when the problem is made is their initial state.
         local: Equations that are solved at every quadrature point.
         newton: Tolerance and limits of the solver for non-linear problems.
         solver: PETSc options of the linear solver: `DIRECT`, `SYMMETRIC`, `MULTIGRID` or one's own. By default
@@ -93,6 +99,7 @@ class Problem:
         solver: Options | None = None,
     ) -> None:
         checks.check_arguments(form, unknown, bcs, parameters, responses)
+        unknown.x.scatter_forward()  # an initial guess that was set on owned nodes alone
         self.unknown = unknown
         self.mesh = unknown.function_space.mesh
         self.comm: MPI.Intracomm = self.mesh.comm
@@ -107,38 +114,50 @@ class Problem:
         self.units = {name: unit for name, unit in units.items() if unit}
 
         residual = forms.residual(form, unknown)
-        combination = Combination(responses, self.mesh.ufl_domain(), len(path.points))
+        combination = together(self.comm, lambda: Combination(responses, self.mesh.ufl_domain(), len(path.points)))
         integrals = [forms.expand(forms.with_quadrature_degrees(i)) for i in combination.integrals]
         checks.check_independence(parameters, unknown)
         checks.check_forms([residual, *integrals], unknown, parameters)
         checks.check_boundary_values(parameters, bcs, unknown)
-        checks.check_smoothness(responses, combination, integrals, unknown)
-        checks.check_load_factor(path.factor, parameters, bcs)
+        checks.check_path(path, parameters, bcs)
+        history_checks.check_fields(parameters, [*(history or {}), *(own.function for own in local)])
         history_checks.check_history([residual, *integrals], history or {}, local)
         history_checks.check_local([form, *combination.integrals], history or {}, local)
         memory = History(history) if history else None
-        self._bindings = [parameter.bind(unknown, bcs) for parameter in parameters]
+        updates = [memory.update(memory.weight)] if memory else []
+        varying = Varying(unknown, parameters, path, local)
+        checks.check_smoothness(responses, combination, integrals, varying)
+        checks.check_differentiability([form, residual], responses, combination, integrals, updates, varying)
+        self._bindings = together(self.comm, lambda: [parameter.bind(unknown, bcs) for parameter in parameters])
         self._sensitivity = Sensitivity(residual, integrals, unknown, self._bindings)
         self._recursion = None
         if memory is not None:
             self._recursion = Recursion(
                 self._sensitivity, residual, integrals, unknown, memory, self._bindings, len(responses)
             )
-        everything = [residual, *integrals] + ([memory.update(memory.weight)] if memory else [])
+        everything = [residual, *integrals, *updates]
         checks.check_effect(self._parameters, [by_parameters(form, self._bindings) for form in everything])
+        checks.check_path_matters(path, bcs, everything, self.fields)
         self._coordinates = self.mesh.geometry.x.copy()
         moving = any(isinstance(parameter, Shape) for parameter in parameters)
         self._orientation = Orientation(self.mesh) if moving else None
-        self.digest = digest(everything, combination, unknown, bcs, parameters, path.points)
 
         self._local = in_order(local)
-        for own in self._local:
-            own.prepare()
+        self._local_starts = [own.prepare() for own in self._local]
+        checks.check_initial_values([unknown, *self.history, *(own.function for own in local)])
+        if path.times is not None:  # so that nothing is ever assembled with another step, such as 0
+            path.apply(path.between(0))
         symmetric = not form.arguments()
         if solver is None:
             solver = SYMMETRIC if symmetric else DIRECT
         self._equilibrium = Equilibrium(
             residual, unknown, bcs, solver, newton, self._solve_local if local else None, symmetric
+        )
+        may_matter = memory is not None or not self._equilibrium.linear
+        stepping = f"first step {newton.first_step:g}" if memory else ""
+        guess = may_matter and _is_set(unknown)
+        self.digest = digest(
+            everything, combination, unknown, bcs, parameters, self._bindings, path, stepping, guess=guess
         )
         functionals = Functionals([forms.Member(integral) for integral in integrals], self.mesh)
         checks.check_regions(responses, combination, functionals.assemble())
@@ -147,6 +166,7 @@ class Problem:
             self._simulation, self._equilibrium, functionals, combination, self._sensitivity, self._recursion, path
         )
         self._forms = residual, integrals
+        self._given = combination.integrals
         self._newton = newton
         self._patient = newton if self._equilibrium.linear else newton.gentle(history=memory is not None)
         self._gently_at: np.ndarray | None = None
@@ -169,6 +189,16 @@ class Problem:
     def bounds(self) -> np.ndarray:
         """The box that the inputs live in, (n, 2)."""
         return self._bounds.copy()
+
+    @property
+    def stability(self) -> Stability:
+        """Whether the equilibria of the last load path are minima of the energy, as far as the solver knows."""
+        return self._simulation.stability
+
+    @property
+    def negative_pivots(self) -> int | None:
+        """Of the last load path: 0 where all of its equilibria are minima of the energy, None where unknown."""
+        return self.stability.negative_pivots
 
     @property
     def parts(self) -> Parts:
@@ -215,7 +245,8 @@ class Problem:
 
         It takes longer, and a linear problem is evaluated as ever. The Jacobian is that of the way which was gone; so
         are `jvp`, `vjp` and `hvp` at the same x, until the next evaluation. With internal variables, more cutbacks
-        mean finer steps, and an answer that differs by as much as it depends on them.
+        mean finer steps of load and of the load path's time, and an answer that differs by as much as it depends on
+        them.
 
         Args:
             x: Parameter values (n,), as for `evaluate`.
@@ -320,6 +351,24 @@ class Problem:
             raise NotConverged("a second derivative is not finite", reason="undefined response")
         return found.reshape(np.shape(directions))
 
+    def recompute(self, x: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Responses at x (n,), and the same by plain forms, one an integral, at the same states. Collective.
+
+        Returns:
+            Responses (m,) as `evaluate` takes them; as plain forms give them; and the size (m,) of what either sums,
+            of which round-off is a part.
+
+        Raises:
+            NotConverged, ValueError: As `evaluate`.
+        """
+        self._start(x)
+        return self._evaluation.against(self._plain)
+
+    @cached_property
+    def _plain(self) -> PlainIntegrals:
+        """Integrals as they were given, compiled when they are first wanted."""
+        return PlainIntegrals(self._given, self.comm)
+
     @cached_property
     def _curvature(self) -> Curvature:
         """Second derivatives, compiled when they are first wanted."""
@@ -331,7 +380,7 @@ class Problem:
         At each, `unknown`, `fields` and internal variables can be looked at or written.
 
         Yields:
-            Load steps: their load factor, and the number of the path's point at which they end, or None.
+            Load steps: their load factor and time, and the number of the path's point at which they end, or None.
 
         Raises:
             RuntimeError: If the problem was solved for something else between two steps.
@@ -356,8 +405,8 @@ class Problem:
 
     def _solve_local(self) -> None:
         """What has to be done before the residual is assembled."""
-        for own in self._local:
-            own.solve()
+        for own, start in zip(self._local, self._local_starts, strict=True):
+            own.solve(start)
 
     def _fingerprint(self, x: ArrayLike) -> list[np.ndarray]:
         """All that decides the state, and the state: constants and functions may have been changed meanwhile."""
@@ -381,11 +430,13 @@ class Problem:
 
     def _assign(self, values: np.ndarray) -> None:
         self.mesh.geometry.x[:] = self._coordinates
-        start = 0
-        for binding in self._bindings:
-            stop = start + binding.count
-            binding.assign(values[start:stop])
-            start = stop
+        ends = np.cumsum([binding.count for binding in self._bindings])[:-1]
+
+        def assign() -> None:
+            for binding, own in zip(self._bindings, np.split(values, ends), strict=True):
+                binding.assign(own)
+
+        together(self.comm, assign)
         if self._orientation is not None:
             self._orientation.check()
 
@@ -395,6 +446,11 @@ class Problem:
             bad = [name for name, good in zip(self._responses, finite, strict=True) if not good]
             raise NotConverged(f"responses {bad} or their derivatives are not finite", reason="undefined response")
         return values
+
+
+def _is_set(unknown: dolfinx.fem.Function) -> bool:
+    """Whether an unknown holds anything but zeros. Collective."""
+    return bool(unknown.function_space.mesh.comm.allreduce(bool(unknown.x.array.any()), op=MPI.LOR))
 
 
 def _held(everything: Sequence[ufl.Form], unknown: dolfinx.fem.Function) -> list[Callable[[], np.ndarray]]:

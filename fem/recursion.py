@@ -26,9 +26,10 @@ from fem.assembly import DirectedForms, LinearForms
 from fem.equilibrium import Equilibrium
 from fem.forms import Member, by_function
 from fem.history import History
+from fem.load_path import Step
 from fem.parameters import Binding
 from fem.sensitivity import Sensitivity, by_parameters
-from fem.simulation import Simulation, Step, Trajectory
+from fem.simulation import Simulation, Trajectory
 from fem.stacking import owned_size
 
 

@@ -11,9 +11,13 @@ import warnings
 import numpy as np
 import ufl
 from ufl.algorithms import expand_derivatives
+from ufl.algorithms.signature import compute_expression_signature
 from ufl.core.terminal import FormArgument
 from ufl.corealg.traversal import traverse_unique_terminals
 from ufl.geometry import GeometricQuantity
+
+from fem.forms import rounded, without_variables
+from fem.switches import PATHS, jumping, jumps
 
 When = int | Literal["end", "sum"]
 
@@ -110,6 +114,7 @@ class Combination:
         self._slopes: list[list[Any]] = []
         self._curvatures: list[list[list[Any]]] = []
         self._names = tuple(response.name for response in responses)
+        self._domain = domain
         numbers: dict[ufl.Form, int] = {}
         for response in responses:
             when = _point(response, points)
@@ -152,15 +157,13 @@ class Combination:
             return np.array([_number(value, known) for value in self._values])
 
     def signature(self) -> str:
-        """Responses at two made-up sets of integrals: changes with what `combine` computes."""
-        parts = []
-        for probe in (0.7, 1.3):
-            values = probe + 0.1 * np.arange(len(self.slots))
-            try:
-                parts.append(" ".join(f"{value:.9g}" for value in self.value(values)))
-            except (ArithmeticError, ValueError) as error:
-                parts.append(type(error).__name__)
-        return " | ".join([*self._names, *(str(slot) for slot in self.slots), *parts])
+        """Changes with what `combine` computes, and with what of."""
+        numbers = {placeholder: k for k, placeholder in enumerate(self._placeholders)} | {self._domain: 0}
+        formulas = [
+            compute_expression_signature(rounded(without_variables(ufl.as_ufl(value))), numbers)
+            for value in self._values
+        ]
+        return " | ".join([*self._names, *(str(slot) for slot in self.slots), *formulas])
 
     def slope(self, integrals: np.ndarray) -> np.ndarray:
         """Derivative (m, S) of the responses by the slots."""
@@ -192,27 +195,10 @@ def _point(response: Response, points: int) -> int | None:
     return number % points
 
 
-SMOOTHER = "take a p_norm for a maximum, ufl.sqrt(a**2 + small**2) for an absolute value"
-
-
-def jumping(expression: Any) -> list[Any]:
-    """Absolute values, maxima and minima in an expression, unless raised to a power: their derivatives jump."""
-    kinds = (ufl.classes.Abs, ufl.classes.MaxValue, ufl.classes.MinValue)
-    found, seen, waiting = [], set(), [expression]
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        operands = node.ufl_operands
-        if isinstance(node, ufl.classes.Power) and isinstance(operands[0], kinds):
-            exponent = operands[1]
-            if isinstance(exponent, ufl.classes.ScalarValue) and float(exponent) > 1.0:
-                operands = operands[0].ufl_operands
-        if isinstance(node, kinds):
-            found.append(node)
-        waiting.extend(operands)
-    return found
+SMOOTHER = (
+    "take a p_norm for a maximum over a region, ufl.sqrt(a**2 + small**2) for an absolute value, and for the larger of "
+    "two values 0.5 * (a + b + ufl.sqrt((a - b)**2 + small**2))"
+)
 
 
 class _Placeholder(ufl.Constant):
@@ -240,10 +226,12 @@ def _check_combined(name: str, combined: Any, placeholders: Sequence[Any]) -> No
                 f"combine of response {name!r} uses {terminal}, whose derivative would be lost; "
                 "put it into an integral, such as constant * ufl.dx"
             )
-    if jumps := jumping(value):
+    if kinks := jumping(value):
         raise ValueError(
-            f"combine of response {name!r} uses {type(jumps[0]).__name__}, whose derivative jumps; {SMOOTHER}"
+            f"combine of response {name!r} uses {type(kinks[0]).__name__}, whose derivative jumps; {SMOOTHER}"
         )
+    if jumps(value, lambda switch: True, _any_size) is not None:
+        raise ValueError(f"combine of response {name!r} jumps where a comparison turns; its derivative there is lost")
     probe = dict.fromkeys(placeholders, 0.7)
     with warnings.catch_warnings(action="ignore"), contextlib.suppress(ArithmeticError):
         try:
@@ -252,6 +240,11 @@ def _check_combined(name: str, combined: Any, placeholders: Sequence[Any]) -> No
             if isinstance(error, ValueError) and "Symbolic" not in str(error):
                 return  # outside the domain of a root or logarithm, just here
             raise TypeError(f"combine of response {name!r} can't be evaluated: {error}") from error
+
+
+def _any_size(_: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Made-up values of an integral, of either sign and all orders of magnitude."""
+    return rng.normal(size=PATHS), rng.normal(size=PATHS), True
 
 
 def _number(expression: Any, known: dict[Any, float]) -> float:

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-import itertools
 
+from mpi4py import MPI
 import dolfinx
 import numpy as np
 
 from fem.equilibrium import Equilibrium
 from fem.errors import NotConverged
 from fem.history import History
-from fem.load_path import LoadPath, march
+from fem.load_path import LoadPath, Step, march
 from fem.parameters import Binding
+from fem.stability import Stability
+from fem.stacking import owned_size
 
-
-@dataclass(frozen=True)
-class Step:
-    """A load step that was taken.
-
-    Attributes:
-        factor: The load factor at its end.
-        point: Number of the load path's point that it ends at; None for a step that a cutback put in between.
-    """
-
-    factor: float
-    point: int | None
+HIDDEN_TIME = (
+    "a load step was divided, and the state changes in one in which neither load factor nor time does. If the form "
+    "holds a step of time as a number, the parts of the divided step passed it once each, and no answer is right: "
+    "give the path LoadPath(times=[...], step=Constant(mesh, 0.0)), and the form that Constant. If such steps are "
+    "iterations of a scheme of your own, let none be divided: newton=fem.Newton(smallest_step=1.0)"
+)
 
 
 class Simulation:
@@ -38,6 +34,9 @@ class Simulation:
         path: The load path.
         history: Internal variables, if there are any.
         bindings: Parameters, whose boundary values follow the load factor.
+
+    Attributes:
+        stability: Of the last walk, as far as it went.
     """
 
     def __init__(
@@ -53,10 +52,12 @@ class Simulation:
         self._path = path
         self._history = history
         self._bindings = bindings
-        self.factor = 0.0
+        self._reached = ""
+        self._divided = self._drifted = False
+        self.stability = Stability()
 
     def walk(self) -> Iterator[Step]:
-        """Take the load path's steps from the undeformed state. Collective.
+        """Take the load path's steps from the initial state. Collective.
 
         While a step is out, the unknown is that at its end and internal variables those at its start. Without internal
         variables only the path's points are steps: how they were approached leaves no trace.
@@ -68,67 +69,99 @@ class Simulation:
             self._equilibrium.reset()
         if self._history:
             self._history.reset()
-        factors = [0.0, *self._path.points]
-        for point, (start, end) in enumerate(itertools.pairwise(factors)):
+        self._divided = self._drifted = False
+        self.stability = Stability()
+        count = len(self._path.points)
+        self._reach(self._path.between(0, 0.0, 0.0))
+        for point in range(count):
             try:
-                for step in self._leg(point, start, end):
+                self._equilibrium.pivots.begin_step()
+                for step in self._substeps(point) if self._history else self._whole(point):
+                    self._note(step)
                     yield step
-                    if step.point != len(self._path.points) - 1:
+                    if step.point != count - 1:
                         self.proceed()
             except NotConverged as failure:
-                passed = (point + failure.load_factor) / len(self._path.points)
-                message = f"{failure} (reached {passed:.1%} of the load path, load factor {self.factor:g})"
+                passed = (point + failure.load_factor) / count
+                message = f"{failure} (reached {passed:.1%} of the load path, {self._reached})"
                 raise NotConverged(message, reason=failure.reason, load_factor=passed) from failure
 
-    def _leg(self, point: int, start: float, end: float) -> Iterator[Step]:
-        """Steps from one point of the path to the next."""
-        self.factor = start
-        if self._history:
-            for share in self._march(lambda goal: self._load(start + goal * (end - start))):
-                self.factor = start + share * (end - start)
-                yield Step(self.factor, point if share == 1.0 else None)
-            return
-        self.load(end)
-        self._equilibrium.aim(end)
+    def _note(self, step: Step) -> None:
+        """Keep what the pivots at a point of the load path say, and those on the way there."""
+        if step.point is not None:
+            pivots = self._equilibrium.pivots
+            self.stability = self.stability.at(step.factor, pivots.now, crossed=pivots.seen > 0)
+
+    def _substeps(self, point: int) -> Iterator[Step]:
+        """Steps from one point of the path to the next, each on what the one before left in the history."""
+        newton, reached = self._equilibrium.newton, 0.0
+
+        def attempt(goal: float) -> None:
+            self._load(self._path.between(point, reached, goal))
+
+        divisible, before = self._path.divisible(point), self._unknown.x.array.copy()
+        shortest = newton.smallest_step if divisible else 1.0
+        for end in march(attempt, first=max(newton.first_step, shortest), smallest=shortest):
+            step = self._path.between(point, reached, end)
+            self._reach(step)
+            reached = end
+            self._divided |= step.point is None
+            self._drifted |= point > 0 and not divisible and self._changed_from(before)
+            if self._divided and self._drifted:
+                raise NotConverged(HIDDEN_TIME, reason="hidden time", load_factor=reached, final=True)
+            yield step
+
+    def _changed_from(self, before: np.ndarray) -> bool:
+        """Whether the unknown is another than before, by more than Newton's tolerance leaves open. Collective."""
+        owned = owned_size(self._unknown.function_space)
+        values, comm = self._unknown.x.array[:owned], self._unknown.function_space.mesh.comm
+        squares = comm.allreduce(np.array([((values - before[:owned]) ** 2).sum(), (values**2).sum()]), op=MPI.SUM)
+        return bool(np.sqrt(squares[0]) > max(1e-6, 100 * self._equilibrium.newton.rtol) * np.sqrt(squares[1]))
+
+    def _whole(self, point: int) -> Iterator[Step]:
+        """The one step from a point of the path to the next, without a history, approached in parts."""
+        newton, step = self._equilibrium.newton, self._path.between(point)
+        self.load(step)
+        self._equilibrium.aim(step.factor)
         if point == 0 and self._warm():
             try:
                 self._equilibrium.solve()
-                yield Step(end, point)
+                self._reach(step)
+                yield step
                 return
             except NotConverged:
                 self._equilibrium.reset()
-                self._equilibrium.aim(end)
-        for share in self._march(self._equilibrium.solve):
-            self.factor = start + share * (end - start)
-        yield Step(end, point)
+                self._equilibrium.aim(step.factor)
+        for part in march(self._equilibrium.solve, first=newton.first_step, smallest=newton.smallest_step):
+            self._reach(self._path.between(point, 0.0, part))
+        yield step
 
-    def _march(self, attempt: Callable[[float], object]) -> Iterator[float]:
-        newton = self._equilibrium.newton
-        return march(attempt, first=newton.first_step, smallest=newton.smallest_step)
+    def _reach(self, step: Step) -> None:
+        """Note how far the path was passed, for messages."""
+        self._reached = f"load factor {step.factor:g}" + ("" if step.time is None else f", time {step.time:g}")
 
     def _warm(self) -> bool:
         return self._equilibrium.newton.warm_start and not self._history and not self._equilibrium.linear
 
-    def _load(self, factor: float) -> None:
-        """One load step from the present state."""
-        self.load(factor)
-        self._equilibrium.aim(factor)
+    def _load(self, step: Step) -> None:
+        """Take one load step from the present state."""
+        self.load(step)
+        self._equilibrium.aim(step.factor, initial=step.initial)
         self._equilibrium.solve()
 
-    def load(self, factor: float) -> None:
-        """Apply a load factor."""
-        if self._path.factor is not None:
-            self._path.factor.value = factor
+    def load(self, step: Step) -> None:
+        """Apply load factor, time and size of a step."""
+        self._path.apply(step)
         for binding in self._bindings:
-            binding.scale_boundary_values(factor)
+            binding.scale_boundary_values(step.factor)
 
     def again(self, step: Step) -> None:
         """Take a step that was taken before, from the state it started from. Collective."""
-        self._load(step.factor)
+        self._load(step)
 
     def place(self, step: Step, snapshot: Snapshot) -> None:
         """Return to the end of a step."""
-        self.load(step.factor)
+        self.load(step)
         self._unknown.x.array[:] = snapshot.unknown
         if self._history and snapshot.internal is not None:
             self._history.assign(snapshot.internal)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from os import PathLike
 from typing import Any
@@ -42,24 +41,26 @@ def save(path: str | PathLike[str], settings: OnlineSettings, about: dict[str, A
 
 def load(
     path: str | PathLike[str], weighting: Weighting | None, device: str | None
-) -> tuple[OnlineSettings, dict[str, Any], dict[str, Any]]:
-    """What `save` wrote: settings, description and state; to be called under `reading`."""
-    tensors, record = files.read(path, kind=KIND)
-    settings = OnlineSettings(
-        network=from_record(record["network"]),
-        weighting=weighting_from(record["weighting"], weighting),
-        **(record["settings"] | ({} if device is None else {"device": device})),
-    )
-    return settings, record["about"], unpack(record["state"], tensors)
+) -> tuple[files.Stored, OnlineSettings, dict[str, Any], dict[str, Any]]:
+    """What `save` wrote: the file, settings, description and state."""
+    stored = files.read(path, "checkpoint")
+    files.check_kind(stored, KIND)
+    with reading(path):
+        record = stored.record
+        settings = OnlineSettings(
+            network=from_record(record["network"], most=stored.numbers),
+            weighting=weighting_from(files.entry(record, "weighting", dict), weighting),
+            **(files.entry(record, "settings", dict) | ({} if device is None else {"device": device})),
+        )
+        state = unpack(record["state"], stored.tensors)
+        if not isinstance(state, dict):
+            raise ValueError("its state is no table")
+        return stored, settings, files.entry(record, "about", dict), state
 
 
-@contextmanager
-def reading(path: str | PathLike[str]) -> Iterator[None]:
+def reading(path: str | PathLike[str]) -> AbstractContextManager[None]:
     """Turn what goes wrong in reading a checkpoint into one ValueError that names the file."""
-    try:
-        yield
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} can't be continued from: {error}") from error
+    return files.understanding(path, "continued from")
 
 
 def tensors_of(scaling: Scaling) -> dict[str, Tensor]:

@@ -8,6 +8,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 OUTSIDE = 1e-9
+SINGLE = 4.0 * float(np.finfo(np.float32).eps)
+"""How far, relative to the larger bound, numbers in single precision may lie outside; not beyond `SLIGHTLY`."""
+SLIGHTLY = 1e-3
+EXTRAPOLATE = "predict(x, extrapolate=True) answers there all the same, where nothing was learned"
 
 
 def check_names(parameters: tuple[str, ...], responses: tuple[str, ...]) -> None:
@@ -56,7 +60,7 @@ def check_shapes(
             )
 
 
-def check_finite(x: Array, y: Array, jacobian: Array | None) -> None:
+def check_finite(x: Array, y: Array | None, jacobian: Array | None, *, remedy: str = "leave those samples out") -> None:
     """Check that samples hold neither NaN nor infinity.
 
     Raises:
@@ -64,7 +68,7 @@ def check_finite(x: Array, y: Array, jacobian: Array | None) -> None:
     """
     for name, array in (("x", x), ("y", y), ("jacobian", jacobian)):
         if array is not None:
-            _refuse(~np.isfinite(array), f"{name} holds NaN or infinity", "leave those samples out")
+            _refuse(~np.isfinite(array), f"{name} holds NaN or infinity", remedy)
 
 
 def check_labels(name: str, labels: Array | None, *, missing: bool) -> None:
@@ -114,18 +118,22 @@ def check_bounds(bounds: Array, parameters: tuple[str, ...]) -> None:
     if not ordered.all():
         worst = int(np.argmin(ordered))
         low, high = bounds[worst]
+        remedy = "; a parameter that never varies is left out of the data" if low == high else ""
         raise ValueError(
-            f"bounds of {parameters[worst]!r} are [{low:g}, {high:g}]; expected finite, lower before upper"
+            f"bounds of {parameters[worst]!r} are [{low:g}, {high:g}]; expected finite, lower before upper{remedy}"
         )
 
 
-def check_inside(x: Array, bounds: Array, parameters: tuple[str, ...]) -> None:
+def check_inside(x: Array, bounds: Array, parameters: tuple[str, ...], *, remedy: str = "") -> None:
     """Check that inputs lie in the box, give or take a relative 1e-9 of its width.
+
+    Numbers in single precision may be on its faces but for their rounding.
 
     Args:
         x: Inputs (N, n).
         bounds: The box (n, 2).
         parameters: Names of the n inputs, for the message.
+        remedy: What to do, for the message.
 
     Raises:
         ValueError: If one doesn't; the message names the parameter, its range and the rows.
@@ -134,11 +142,15 @@ def check_inside(x: Array, bounds: Array, parameters: tuple[str, ...]) -> None:
     slack = OUTSIDE * (high - low)
     outside = (x < low - slack) | (x > high + slack)
     if outside.any():
+        single = x == x.astype(np.float32)
+        rounding = np.minimum(SINGLE * np.maximum(np.abs(low), np.abs(high)), SLIGHTLY * (high - low))
+        outside &= ~single | (x < low - rounding) | (x > high + rounding)
+    if outside.any():
         k = int(np.argmax(outside.any(axis=0)))
         rows = np.flatnonzero(outside[:, k])
         raise ValueError(
             f"{parameters[k]!r} is {x[rows[0], k]:.10g} in {in_words(rows)}, "
-            f"outside its bounds [{low[k]:g}, {high[k]:g}]"
+            f"outside its bounds [{low[k]:g}, {high[k]:g}]" + (f"; {remedy}" if remedy else "")
         )
 
 
@@ -150,6 +162,6 @@ def in_words(rows: NDArray[np.intp]) -> str:
 
 def _refuse(bad: NDArray[np.bool_], what: str, mend: str) -> None:
     """Raise if anything is bad (N, ...)."""
-    rows = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))
+    rows = np.flatnonzero(bad.any(axis=tuple(range(1, bad.ndim))))
     if len(rows):
         raise ValueError(f"{what} in {in_words(rows)}; {mend}")

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from numbers import Integral
 from typing import Any
 import warnings
 
 import numpy as np
+from numpy.typing import NDArray
 import torch
 
+from surrogate.constants import learned_apart
 from surrogate.cross_validation import Unseen, cross_validate
-from surrogate.device import CPU, check_device
+from surrogate.device import CPU, check_device, undisturbed
+from surrogate.doubts import Doubts, doubtful_slopes, find_doubts, mislead, torn_points
 from surrogate.families import FAMILIES, Family, Learned, Watch
 from surrogate.loss import Targets
 from surrogate.mixture import Mixture, MixtureModule, spread
 from surrogate.model import Surrogate
 from surrogate.monitor import History, Progress
-from surrogate.noise import noise_record
+from surrogate.noise import held_out_record, noise_record
+from surrogate.reach import narrow_points, widened
 from surrogate.samples import Data, Samples
 from surrogate.scaling import Scaling
 from surrogate.stacking import calibrated
 from surrogate.training import scaled_targets
 
+USELESS = 0.95
+"""Error on samples not seen, relative to the size of what is predicted, from which on nothing was learned."""
 
+
+@undisturbed()
 def fit(
     data: Data,
     *,
@@ -48,8 +57,12 @@ def fit(
 
     Returns:
         The surrogate. Its `provenance` tells under `choice` the weights of the families, their errors on samples not
-        seen, and why others were left out; and if a `Kriging` has a share, under `noise` what it takes for noise
-        of the labels, as `noise_record` has it: with exact labels, what is too rough for it.
+        seen, and why others were left out; under `held_out` the mixture's errors of values and slopes of each response
+        on such samples, relative to their size; and if a `Kriging` has a share, under `noise` what it takes for noise
+        of the labels, as `noise_record` has it: with exact labels, what is too rough for it. Values and slopes that the
+        others contradict are not learned from: a warning names them, and `doubts` holds them by row number; so it is
+        with the slopes of a response without which its values are predicted better. A response of which nothing was
+        learned is named in a warning, too.
 
     Raises:
         TypeError: If `data` lacks an attribute.
@@ -64,8 +77,12 @@ def fit(
         raise ValueError(f"families of one name can't be told apart: {[family.name for family in families]}")
     if not isinstance(seed, Integral):
         raise ValueError(f"seed is {seed!r}; expected a whole number")
-    scaling = Scaling.from_data(samples.bounds, samples.y, samples.responses)
-    targets = scaled_targets(
+    again = partial(fit, families=families, seed=seed, device=device, progress=progress)
+    if (apart := learned_apart(samples, again)) is not None:
+        return apart
+    doubts = find_doubts(samples, seed=int(seed))
+    scaling = Scaling.from_data(samples.bounds, doubts.without_values(samples.y), samples.responses)
+    given = scaled_targets(
         scaling,
         samples.x,
         samples.y,
@@ -74,6 +91,7 @@ def fit(
         actions=samples.hessian_actions,
         device="cpu",
     )
+    targets = doubts.applied(given)
     families = tuple(family.within(scaling) if hasattr(family, "within") else family for family in families)
     watch = _watch(progress)
     refused = {family.name: family.refuses(targets) for family in families}
@@ -81,10 +99,19 @@ def fit(
     if not able:
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
     _tell_of_actions(targets, able)
-    unseen = cross_validate(able, targets, seed=int(seed), watch=watch, device=device)
+    judge = partial(cross_validate, able, seed=int(seed), watch=watch, device=device)
+    unseen = judge(targets)
+    doubtful = doubtful_slopes(targets)
+    if doubtful.any():
+        doubts, targets, unseen = _without_slopes(doubts, doubtful, given, targets, unseen, judge)
     unseen, learned = _train(unseen, targets, seed=int(seed), watch=watch, device=device)
-    network, module = _mix(unseen, learned, targets.x.shape[1])
-    main = learned[int(module.weights.sum(0).argmax())]
+    mixture, mixed = _mix(unseen, learned, targets.x.shape[1])
+    network, module = widened(mixture, mixed, targets)
+    held_out = held_out_record(*unseen.mixed_errors(), samples.responses)
+    narrow = _too_narrow(narrow_points(targets.x, samples.parameters))
+    for sentence in (*_doubted(doubts, samples), *narrow, *_not_learned(held_out)):
+        warnings.warn(sentence, stacklevel=3)  # beyond `undisturbed`
+    main = learned[int(mixed.weights.sum(0).argmax())]
     dropped = {name: reason for name, reason in refused.items() if reason} | unseen.dropped
     return Surrogate(
         module=module,
@@ -98,10 +125,53 @@ def fit(
             **samples.provenance,
             "samples": len(samples.x),
             "choice": _reasons(unseen, samples.responses, dropped),
+            "held_out": held_out,
+            **({"doubts": doubts.record(samples)} if doubts.any else {}),
             **_noise(learned, scaling, samples),
         },
         history=_history(main),
     )
+
+
+def _without_slopes(
+    doubts: Doubts,
+    doubtful: NDArray[np.bool_],
+    given: Targets,
+    targets: Targets,
+    unseen: Unseen,
+    judge: Callable[[Targets], Unseen],
+) -> tuple[Doubts, Targets, Unseen]:
+    """Judge all families without doubtful slopes (m, n), too, and give up those without which values are better."""
+    fewer = judge(doubts.everywhere(doubtful).applied(given))
+    errors = zip(unseen.value_errors().tolist(), fewer.value_errors().tolist(), strict=True)
+    better = doubtful & np.array([[mislead(among, without)] for among, without in errors])
+    if not better.any():
+        return doubts, targets, unseen
+    doubts = doubts.everywhere(better)
+    targets = doubts.applied(given)
+    return doubts, targets, fewer if (better == doubtful).all() else judge(targets)
+
+
+def _doubted(doubts: Doubts, samples: Samples) -> list[str]:
+    """Warnings of labels that were not learned from."""
+    said = [f"{sentence}; not learned from" for sentence in doubts.sentences(samples)]
+    return said + [f"{sentence}; their mean is learned" for sentence in torn_points(samples, doubts)]
+
+
+def _too_narrow(gaps: list[str]) -> list[str]:
+    """A warning of points that leave out much of the box."""
+    return [f"the points span too little of the box: {'; '.join(gaps)}; add points elsewhere"] if gaps else []
+
+
+def _not_learned(held_out: dict[str, dict[str, float | None]]) -> list[str]:
+    """Warnings of responses of which samples not seen are predicted no better than by a mean."""
+    return [
+        f"{'nothing' if what == 'values' else 'no slope'} of {response!r} was learned: on samples not seen its {what} "
+        f"err by {error:.2g} times their size; more samples are needed, or fewer or other parameters"
+        for response, errors in held_out.items()
+        for what, error in errors.items()
+        if error is not None and error > USELESS
+    ]
 
 
 def _tell_of_actions(targets: Targets, families: Sequence[Family]) -> None:

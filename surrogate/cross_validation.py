@@ -12,6 +12,7 @@ from surrogate.device import CPU
 from surrogate.families.base import Family, Watch
 from surrogate.loss import Targets
 from surrogate.mixture import part_outputs
+from surrogate.noise import relative_errors
 from surrogate.stacking import stacked_weights
 
 Outputs = tuple[Tensor, Tensor]
@@ -77,6 +78,21 @@ class Unseen:
         errors, known = self._squares(), self.known.to(self.labels.dtype)
         kinds = ((errors[..., :1, :], known[..., :1]), (errors[..., 1:, :], known[..., 1:]))
         return torch.stack([error.sum((0, 1, 2)) / there.sum() for error, there in kinds]).sqrt()
+
+    def mixed_errors(self) -> tuple[Tensor, Tensor]:
+        """Root mean square errors of the mixture, of values and of slopes over all inputs (m,), (m,); NaN without any.
+
+        Relative to their size, as `relative_errors` has it.
+        """
+        mixed = (self.means * self.weights.unsqueeze(1)).sum(-1)
+        return relative_errors(mixed - self.labels, self.labels, self.known)
+
+    def value_errors(self) -> Tensor:
+        """Root mean square error of values of the best family, without the largest tenth (m,)."""
+        squares = self._squares()[..., 0, :].sort(0).values
+        first = len(squares) - self.known[..., 0].sum(0)  # values that aren't there have errors of zero
+        kept = [squares[k : len(squares) - (len(squares) - int(k)) // 10, r] for r, k in enumerate(first.tolist())]
+        return torch.stack([rows.mean(0).min() for rows in kept]).sqrt()
 
     @property
     def errors(self) -> Tensor:
@@ -223,6 +239,8 @@ def _collect(
     labels = torch.cat((held.y.unsqueeze(-1), slopes), -1)
     known = torch.ones_like(labels, dtype=torch.bool)
     known[..., 1:] = held.jacobian is not None
+    if held.believed is not None:
+        known[..., 0] = held.believed > 0.0
     if held.presence is not None:
         known[..., 1:] &= held.presence[..., :n] > 0.0
     means, variances = (

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from surrogate import active
 from surrogate.active import Acquisition
+from surrogate.device import neutral
 from surrogate.reservoir import Reservoir
 from surrogate.samples import as_points
 from surrogate.team import Team
@@ -28,6 +29,7 @@ class Curious:
     reservoir: Reservoir
     _team: Team
 
+    @neutral()
     def disagreement(self, x: ArrayLike) -> Array:
         """Standard deviation over the members at points x (N, n): (N,), scaled, values and slopes together.
 
@@ -41,6 +43,7 @@ class Curious:
         points = self._team.points(x)
         return active.disagreement([member.module for member in self._team.members], points, self._team.yardstick)
 
+    @neutral()
     def gradient_residual(self, x: ArrayLike) -> Array:
         """Misfit of the first member's Jacobian at the known sample that is nearest to points x (N, n): (N,).
 
@@ -54,6 +57,7 @@ class Curious:
             raise ValueError(f"{self._team.settings.weighting} uses no Jacobians, so that none are held")
         return active.gradient_residual(self._team.members[0].module, points, held, self._team.yardstick)
 
+    @neutral()
     def choose(
         self, candidates: ArrayLike, count: int, *, by: Acquisition = "disagreement", pending: ArrayLike | None = None
     ) -> NDArray[np.intp]:
@@ -83,4 +87,4 @@ class Curious:
 
     def _unit(self, x: ArrayLike) -> Array:
         low, high = self.bounds.T
-        return (np.asarray(x, dtype=np.float64) - low) / (high - low)
+        return (as_points(x, self.parameters) - low) / (high - low)

@@ -73,6 +73,8 @@ class Evidence:
         part = self.layer.split(theta)
         W, a, p, h = self.layer.at(part, self.labels.x)
         A = torch.cat((a, a.new_ones(len(a), 1)), 1)
+        if self.labels.believed is not None:
+            A = A * self.labels.believed[:, None]
         Wo, M = W * self.weights, len(W)
         noise = torch.exp(part.noise)
         G = A.T @ A

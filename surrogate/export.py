@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 import torch
 from torch.export import ExportedProgram
 
-from surrogate import files, pointwise
-from surrogate.checks import check_inside
+from surrogate import arrays, files, pointwise
+from surrogate.checksum import fits, seal
+from surrogate.device import neutral, undisturbed
 from surrogate.exporting import onnx_file, torch_file
 from surrogate.exporting.about import describe, understand
 from surrogate.exporting.agreement import Run, disagreement
@@ -24,7 +25,7 @@ from surrogate.exporting.program import Program
 from surrogate.exporting.torch_file import TorchRuntime
 from surrogate.exporting.tracing import trace
 from surrogate.model import Surrogate
-from surrogate.samples import as_points
+from surrogate.samples import as_bounds, as_points
 
 Array = NDArray[np.float64]
 Precision = Literal["float64", "float32"]
@@ -37,6 +38,7 @@ _WRITERS: dict[str, Callable[[ExportedProgram, Program, str], bytes]] = {
 _RUNTIMES: dict[str, type[OnnxRuntime] | type[TorchRuntime]] = {".onnx": OnnxRuntime, ".pt2": TorchRuntime}
 
 
+@undisturbed()
 def export_model(
     surrogate: Surrogate,
     path: str | PathLike[str],
@@ -82,7 +84,7 @@ def export_model(
     if precision not in TOLERANCE:
         raise ValueError(f"precision is {precision!r}; expected one of {', '.join(TOLERANCE)}")
     program = Program(exportable(surrogate), getattr(torch, precision), hessian=hessian)
-    content = _WRITERS[kind](trace(program), program, describe(surrogate, program))
+    content = seal(_WRITERS[kind](trace(program), program, describe(surrogate, program)))
     differences = disagreement(surrogate, program, _RUNTIMES[kind](content, Path(path).name))
     worst = max(differences, key=lambda name: differences[name])
     limit = TOLERANCE[precision] if tolerance is None else tolerance
@@ -109,6 +111,7 @@ class ExportedModel:
         units: Unit of each parameter and response that has one, by name.
         provenance: Where the training data came from.
         about: All that the file says of itself.
+        checked: Whether the file carried a checksum, which it fitted.
     """
 
     parameters: tuple[str, ...]
@@ -117,8 +120,10 @@ class ExportedModel:
     units: dict[str, str]
     provenance: dict[str, Any]
     about: dict[str, Any]
+    checked: bool
     _run: Run
 
+    @neutral()
     def run(self, x: ArrayLike, direction: ArrayLike | None = None) -> dict[str, np.ndarray]:
         """All outputs by name, as arrays of the file's precision, at points x (N, n), inside the bounds or not.
 
@@ -139,9 +144,7 @@ class ExportedModel:
         Raises:
             ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
         """
-        points = as_points(x, self.parameters)
-        if not extrapolate:
-            check_inside(points, self.bounds, self.parameters)
+        points = as_points(x, self.parameters, None if extrapolate else self.bounds)
         direction = np.zeros_like(points) if "direction" in self.about["inputs"] else None
         found = self.run(points, direction)
         return found["y"].astype(np.float64), found["jacobian"].astype(np.float64) if jacobian else None
@@ -155,8 +158,12 @@ class ExportedModel:
         return pointwise.evaluate(self, x, jacobian=jacobian)
 
 
+@undisturbed()
 def open_exported(path: str | PathLike[str]) -> ExportedModel:
-    """Open a file that `export_model` wrote.
+    """Open a file that `export_model` wrote, if it is what was written.
+
+    It is compared with its checksum before anything in it is run; a file from before there were any is opened with a
+    warning. A checksum finds accidents, and no ill will: take programs from those whom you trust.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -166,15 +173,21 @@ def open_exported(path: str | PathLike[str]) -> ExportedModel:
     kind = _suffix(path)
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no program file {path}")
-    runtime = _RUNTIMES[kind](Path(path).read_bytes(), path)
-    about = understand(path, runtime.about)
+    content = Path(path).read_bytes()
+    sealed = fits(content)
+    if sealed is False:
+        raise ValueError(f"{path} is damaged: it doesn't fit its checksum; copy it again, or export it again")
+    runtime = _RUNTIMES[kind](content, path)
+    about = understand(path, runtime.about, sealed=bool(sealed))
+    parameters = arrays.names_of(about["parameters"], "parameters")
     return ExportedModel(
-        parameters=tuple(about["parameters"]),
-        responses=tuple(about["responses"]),
-        bounds=np.array(about["bounds"], dtype=np.float64),
+        parameters=parameters,
+        responses=arrays.names_of(about["responses"], "responses"),
+        bounds=as_bounds(about["bounds"], parameters),
         units=about["units"],
         provenance=about["provenance"],
         about=about,
+        checked=bool(sealed),
         _run=runtime,
     )
 

@@ -2,22 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
 import json
 import os
 from os import PathLike
 from pathlib import Path
 import platform
+import re
 import tempfile
 from typing import Any
+import warnings
 
 import numpy as np
-import safetensors
-from safetensors.torch import save as to_bytes
 import torch
 from torch import Tensor
 
+from surrogate import container
+from surrogate.container import CHECKSUM, Container
+
 FORMAT = "sobofem-surrogate"
-VERSION = 1
+VERSION = 2
+"""Of the format; from 2 on files carry a checksum."""
+DEEPEST = 4
+"""Files within files: a field's surrogate may hold one of few coordinates, and that another."""
+_BROKEN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What may go wrong in making objects of a record that anybody may have written."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """What a file of ours holds.
+
+    Attributes:
+        name: What messages call the file.
+        kind: What it says that it is: `sobofem-` and a noun.
+        tensors: Tensors by name.
+        record: Plain values by name.
+        checked: Whether it carried a checksum, which it fitted.
+        depth: How many files it lies in.
+    """
+
+    name: str
+    kind: str
+    tensors: dict[str, Tensor]
+    record: dict[str, Any]
+    checked: bool
+    depth: int = 0
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the tensors have."""
+        return sum(tensor.numel() for tensor in self.tensors.values())
 
 
 def write(path: str | PathLike[str], tensors: dict[str, Tensor], record: dict[str, Any], kind: str = FORMAT) -> None:
@@ -41,8 +89,7 @@ def write(path: str | PathLike[str], tensors: dict[str, Tensor], record: dict[st
         ),
         "record": json.dumps(record, default=str),
     }
-    content = to_bytes({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=metadata)
-    replace(target, content)
+    replace(target, container.pack(tensors, metadata))
 
 
 def replace(path: str | PathLike[str], content: bytes) -> None:
@@ -68,43 +115,151 @@ def replace(path: str | PathLike[str], content: bytes) -> None:
         raise OSError(error.errno, f"can't be written: {error.strerror}", str(path)) from error
 
 
-def read(path: str | PathLike[str], kind: str = FORMAT) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the record of a file of this kind.
+def read(path: str | PathLike[str], what: str = "model") -> Stored:
+    """What a file of ours holds, checked against its checksum.
+
+    Files that older versions wrote carry none: they are read with a warning.
+
+    Args:
+        path: The file.
+        what: What to call it where it is missing.
 
     Raises:
         FileNotFoundError: If there is none.
-        ValueError: If it is damaged, of another kind, or of a newer version; the message says what to do.
+        ValueError: If it is damaged, no file of ours, or of a newer version; the message says what to do.
     """
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder; name the model file in it")
     if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no {'model' if kind == FORMAT else _noun(kind)} file {path}")
+        raise FileNotFoundError(f"there is no {what} file {path}")
+    with open(path, "rb") as file:
+        return _read(file, os.fstat(file.fileno()).st_size, str(path), 0)
+
+
+def read_bytes(content: bytes, outer: str, depth: int) -> Stored:
+    """What a file within a file holds, which lies in so many.
+
+    Raises:
+        ValueError: If it is no file of ours, or lies too deep.
+    """
+    if depth > DEEPEST:
+        raise ValueError(f"it holds files within files, more than {DEEPEST} deep")
+    return _read(BytesIO(content), len(content), f"the model in {outer}", depth)
+
+
+@contextmanager
+def understanding(name: str | PathLike[str], what: str = "loaded") -> Iterator[None]:
+    """Turn whatever goes wrong in making objects of a record into one ValueError, of one line, that names the file."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            _check_kind(path, metadata, kind)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except safetensors.SafetensorError as error:
+        yield
+    except _BROKEN as error:
+        text = str(error).strip() or type(error).__name__
+        reason = f"its record lacks {text}" if isinstance(error, KeyError) else text.splitlines()[0]
+        raise ValueError(f"{name} can't be {what}: {reason[:300]}") from error
+
+
+def check_kind(stored: Stored, kind: str) -> None:
+    """Check that a file is of a kind.
+
+    Raises:
+        ValueError: If it isn't; the message says what reads it.
+    """
+    if stored.kind != kind:
+        reader = "OnlineTraining.load_checkpoint" if stored.kind == "sobofem-checkpoint" else "surrogate.load"
         raise ValueError(
-            f"{path} is no whole safetensors file ({error}): it was cut short or is of another kind; "
-            f"copy it again, or {'train again with `sobofem train`' if kind == FORMAT else 'start anew without it'}"
+            f"{stored.name} is a {_noun(stored.kind)} of sobofem, expected a {_noun(kind)}; {reader} reads it"
+        )
+
+
+def entry(record: dict[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
+    """An entry of a record, if it is of one of these types.
+
+    Raises:
+        KeyError: If there is none.
+        ValueError: If it is of another type.
+    """
+    value = record[name]
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"its record has {name} {str(value)[:60]!r}, of type {type(value).__name__}")
+    return value
+
+
+def names(record: dict[str, Any], name: str) -> tuple[str, ...]:
+    """A list of different names in a record.
+
+    Raises:
+        KeyError: If there is none.
+        ValueError: If it is something else.
+    """
+    values = entry(record, name, list)
+    if not values or not all(isinstance(value, str) for value in values) or len(set(values)) < len(values):
+        raise ValueError(f"its record has {name} {str(values)[:60]}, expected different names")
+    return tuple(values)
+
+
+def _read(file: Any, size: int, name: str, depth: int) -> Stored:
+    try:
+        found = container.read(file, size)
+    except (ValueError, MemoryError) as error:
+        raise ValueError(
+            f"{name} is no whole safetensors file ({error}): it was cut short, damaged or is of another kind; {_REMEDY}"
         ) from error
-    return tensors, json.loads(metadata["record"])
+    kind = _checked_kind(name, found.metadata)
+    checked = _check_sum(name, found)
+    try:
+        record = json.loads(found.metadata["record"])
+        if not isinstance(record, dict):
+            raise ValueError(f"its record is {found.metadata['record'][:40]!r}, no table")
+        return Stored(name, kind, found.arrays(), record, checked, depth)
+    except (KeyError, ValueError, RecursionError) as error:
+        reason = "it has no record" if isinstance(error, KeyError) else str(error) or "its record is nested too deeply"
+        raise ValueError(f"{name} is damaged: {reason.splitlines()[0]}; {_REMEDY}") from error
+
+
+_REMEDY = "copy it again, or make it again, as with `sobofem train`"
+
+
+def _check_sum(name: str, found: Container) -> bool:
+    """Whether there is a checksum, which it fits.
+
+    Raises:
+        ValueError: If it doesn't, or there is none where there must be.
+    """
+    told = found.metadata.get(CHECKSUM)
+    if told is None and int(found.metadata["version"]) >= VERSION:
+        raise ValueError(f"{name} is damaged: it has lost its checksum; {_REMEDY}")
+    if told is None:
+        warnings.warn(
+            f"{name} was written by an older sobofem, without a checksum: damage can't be noticed; load and save it "
+            "once to add one",
+            stacklevel=6,
+        )
+        return False
+    if told != found.digest:
+        raise ValueError(f"{name} is damaged: what it holds does not fit its checksum; {_REMEDY}")
+    return True
+
+
+def _checked_kind(name: str, metadata: dict[str, str]) -> str:
+    """What a file says that it is.
+
+    Raises:
+        ValueError: If it is nothing of ours, or of a newer version.
+    """
+    version, kind = metadata.get("version", ""), metadata.get("format", "")
+    if not kind.startswith("sobofem-"):
+        raise ValueError(f"{name} is a safetensors file, but no surrogate of sobofem; name one that it saved")
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", version):
+        raise ValueError(f"{name} is damaged: its format version is {version[:20]!r}; {_REMEDY}")
+    if int(version) > VERSION:
+        raise ValueError(
+            f"{name} has format version {version}, and this sobofem reads up to {VERSION}; upgrade sobofem"
+        )
+    return kind
 
 
 def _noun(kind: str) -> str:
-    return kind.removeprefix("sobofem-")
-
-
-def _check_kind(path: str | PathLike[str], metadata: dict[str, str], kind: str) -> None:
-    version, found = metadata.get("version", ""), metadata.get("format", "")
-    if found != kind and found.startswith("sobofem-"):
-        reader = "OnlineTraining.load_checkpoint" if found == "sobofem-checkpoint" else "surrogate.load"
-        raise ValueError(f"{path} is a {_noun(found)} of sobofem, expected a {_noun(kind)}; {reader} reads it")
-    if found != kind or not version.isdigit() or "record" not in metadata:
-        raise ValueError(f"{path} is a safetensors file, but no {_noun(kind)} of sobofem; name one that it saved")
-    if int(version) > VERSION:
-        raise ValueError(
-            f"{path} has format version {version}, and this sobofem reads up to {VERSION}; upgrade sobofem"
-        )
+    return kind.removeprefix("sobofem-").replace("-", " ")
 
 
 def _umask() -> int:

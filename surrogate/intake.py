@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from numpy.typing import ArrayLike
 
+from surrogate import arrays
+from surrogate.device import neutral
 from surrogate.online_settings import OnlineSettings
 from surrogate.reservoir import Reservoir
-from surrogate.samples import check_bounds, check_finite, check_inside, check_names, check_shapes
+from surrogate.samples import as_bounds, check_finite, check_inside, check_names, check_shapes
 
 
 class Intake:
@@ -32,10 +33,10 @@ class Intake:
         self, parameters: Sequence[str], responses: Sequence[str], bounds: ArrayLike, settings: OnlineSettings
     ) -> None:
         self.settings = settings
-        self.parameters, self.responses = tuple(parameters), tuple(responses)
-        self.bounds = np.array(bounds, dtype=np.float64)
+        self.parameters = arrays.names_of(parameters, "parameters")
+        self.responses = arrays.names_of(responses, "responses")
         check_names(self.parameters, self.responses)
-        check_bounds(self.bounds, self.parameters)
+        self.bounds = as_bounds(bounds, self.parameters)
         self.reservoir = Reservoir(settings.capacity, settings.watermark, seed=int(settings.seed))
 
     @property
@@ -57,6 +58,7 @@ class Intake:
         """Whether the sample of this design row ever came in: a resumed job need not send it again."""
         return self.reservoir.knows(row)
 
+    @neutral()
     def add(self, rows: ArrayLike, x: ArrayLike, y: ArrayLike, jacobian: ArrayLike | None = None) -> int:
         """Take in samples in physical units; those whose row is known already are ignored.
 
@@ -76,8 +78,11 @@ class Intake:
         weighting = self.settings.weighting
         if weighting.uses_jacobian and jacobian is None:
             raise ValueError(f"{weighting} weighs sensitivities, but the samples hold no Jacobians; use ValuesOnly()")
-        points, values = (np.array(array, dtype=np.float64) for array in (x, y))
-        slopes = np.array(jacobian, dtype=np.float64) if weighting.uses_jacobian else None
+        arrays.check_rows(x=x, y=y, jacobian=jacobian)
+        points, values = arrays.table(x, self.parameters, "x"), arrays.table(y, self.responses, "y")
+        slopes = None
+        if weighting.uses_jacobian:
+            slopes = arrays.jacobians(jacobian, self.responses, self.parameters, "jacobian")
         check_shapes(points, values, slopes, self.parameters, self.responses)
         check_finite(points, values, slopes)
         check_inside(points, self.bounds, self.parameters)

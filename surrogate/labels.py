@@ -23,12 +23,14 @@ class Labels:
         y: Values (N,).
         slopes: Derivatives (N, n), zero where missing; None without any.
         known: Which of them are there (N, n), 0 or 1; None where all are.
+        believed: Which values are learned from (N,), 0 or 1, the others being zero; None where all are.
     """
 
     x: Tensor
     y: Tensor
     slopes: Tensor | None = None
     known: Tensor | None = None
+    believed: Tensor | None = None
 
     @classmethod
     def of(cls, targets: Targets, response: int) -> Self:
@@ -37,21 +39,25 @@ class Labels:
         slopes = None if targets.jacobian is None else targets.jacobian[:, response]
         presence = None if targets.presence is None else targets.presence[:, response, :n]
         known = None if presence is None or bool((presence > 0.0).all()) else (presence > 0.0).to(targets.x.dtype)
-        return cls(targets.x, targets.y[:, response], slopes, known)
+        believed = None if targets.believed is None else targets.believed[:, response]
+        if believed is not None and bool(believed.all()):
+            believed = None
+        return cls(targets.x, targets.y[:, response], slopes, known, believed)
 
     @property
     def rows(self) -> int:
         """Number of labels."""
+        values = len(self.y) if self.believed is None else int(self.believed.sum())
         if self.slopes is None:
-            return len(self.y)
-        return len(self.y) + (self.slopes.numel() if self.known is None else int(self.known.sum()))
+            return values
+        return values + (self.slopes.numel() if self.known is None else int(self.known.sum()))
 
     def some(self, count: int, seed: int) -> Labels:
         """So many samples drawn at random; all of them, in their order, where there are no more."""
         if count >= len(self.y):
             return self
         rows = torch.randperm(len(self.y), generator=torch.Generator(CPU).manual_seed(seed), device=CPU)[:count]
-        parts = (self.x, self.y, self.slopes, self.known)
+        parts = (self.x, self.y, self.slopes, self.known, self.believed)
         return type(self)(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
 
     def row_weights(self) -> Tensor:

@@ -171,7 +171,13 @@ def between(inputs: Axes, outputs: Axes, targets: Targets) -> Targets:
     """Scaled samples as a module between these axes is to learn them; without products of Hessians."""
     inputs, outputs = inputs.to(targets.x.device), outputs.to(targets.x.device)
     (u, by_input), (v, by_output) = inputs.into(targets.x), outputs.into(targets.y)
-    slopes, presence = targets.jacobian, targets.presence
+    slopes, presence, believed = targets.jacobian, targets.presence, targets.believed
     if slopes is not None:
         slopes = by_output.unsqueeze(2) * slopes / by_input.unsqueeze(1)
-    return Targets(u, v, slopes, presence=None if presence is None else presence[..., : u.shape[1]])
+    presence = None if presence is None else presence[..., : u.shape[1]]
+    if believed is not None:
+        v = v * believed
+        if slopes is not None:  # the slope of a logarithm needs the value
+            known = believed.unsqueeze(2).expand_as(slopes)
+            slopes, presence = slopes * known, known if presence is None else presence * known
+    return Targets(u, v, slopes, presence=presence, believed=believed)

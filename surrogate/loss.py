@@ -28,6 +28,8 @@ class Targets:
         presence: What the squared errors of slopes and actions count, (N, m, T − 1); None where each counts once.
             `of_labels` has missing labels count nothing, and the others more than once, so that a mean over samples
             is one over labels.
+        believed: Which values are learned from (N, m), 1 or 0; None for all. Only families of `fit` look at it: one
+            that isn't is zero.
     """
 
     x: Tensor
@@ -36,6 +38,7 @@ class Targets:
     directions: Tensor | None = None
     actions: Tensor | None = None
     presence: Tensor | None = None
+    believed: Tensor | None = None
 
     @classmethod
     def of_labels(
@@ -64,13 +67,15 @@ class Targets:
 
     def select(self, rows: Tensor) -> Self:
         """The samples of these row numbers."""
-        parts = (self.x, self.y, self.jacobian, self.directions, self.actions, self.presence)
-        return type(self)(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
+        return type(self)(*(None if part is None else part[rows] for part in self._parts))  # type: ignore[arg-type]
 
     def to(self, device: torch.device | str) -> Self:
         """The same samples on a device."""
-        parts = (self.x, self.y, self.jacobian, self.directions, self.actions, self.presence)
-        return type(self)(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
+        return type(self)(*(None if part is None else part.to(device) for part in self._parts))  # type: ignore[arg-type]
+
+    @property
+    def _parts(self) -> tuple[Tensor | None, ...]:
+        return self.x, self.y, self.jacobian, self.directions, self.actions, self.presence, self.believed
 
     def mean_squares(self) -> Tensor:
         """Mean square of each target (m, T): the losses of a network that predicts zero."""
@@ -91,7 +96,10 @@ def squared_errors(targets: Targets, y: Tensor, jacobian: Tensor | None, actions
         (m, T): responses in column 0, their derivative by input j in column 1 + j, and entry j of the Hessian's
         action in column 1 + n + j. What is neither in the targets nor in the prediction is zero.
     """
-    values = (y - targets.y).square().mean(0).unsqueeze(1)
+    of_values = (y - targets.y).square()
+    if targets.believed is not None:
+        of_values = of_values * targets.believed
+    values = of_values.mean(0).unsqueeze(1)
     errors = [_squares(jacobian, targets.jacobian, targets)]
     if targets.actions is not None:
         errors.append(_squares(actions, targets.actions, targets))

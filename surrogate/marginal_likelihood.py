@@ -49,7 +49,7 @@ class MarginalLikelihood:
         self.labels = labels
         N, n = labels.x.shape
         there = torch.zeros(N, 1 + n, dtype=torch.bool, device=labels.x.device)
-        there[:, 0] = True
+        there[:, 0] = True if labels.believed is None else labels.believed > 0.0
         if labels.slopes is not None:
             there[:, 1:] = True if labels.known is None else labels.known > 0.0
         self._rows = torch.nonzero(there.flatten()).flatten()
@@ -67,8 +67,8 @@ class MarginalLikelihood:
         theta = theta.detach().requires_grad_()
         K = self._covariance(theta)
         with torch.no_grad():
-            L, failed = torch.linalg.cholesky_ex(K)
-            if failed:
+            L = _factor(K)
+            if L is None:
                 return inf, torch.zeros_like(theta)
             z, N, n = self._targets(theta.detach()), len(K), self.labels.x.shape[1]
             inverse = torch.cholesky_inverse(L)
@@ -95,10 +95,12 @@ class MarginalLikelihood:
         """
         with torch.no_grad():
             N, n = self.labels.x.shape
-            L, failed = torch.linalg.cholesky_ex(self._covariance(theta))
-            if failed:
+            L = _factor(self._covariance(theta))
+            if L is None:
                 raise ArithmeticError("the covariance of a Gaussian process can't be factorized: samples coincide?")
             alpha, trend, q = self._solve(theta, L, self._targets(theta))
+            if not bool(torch.isfinite(alpha).all()):
+                raise ArithmeticError("the trend of a Gaussian process can't be solved for: samples coincide?")
             full = alpha.new_zeros(N * (1 + n))
             full[self._rows] = alpha
             variance = q / len(L)
@@ -123,7 +125,7 @@ class MarginalLikelihood:
     def _targets(self, theta: Tensor) -> Tensor:
         y, slopes = self.labels.y[:, None], self.labels.slopes
         if slopes is None:
-            return self.labels.y
+            return self.labels.y if self.labels.believed is None else self.labels.y[self.labels.believed > 0.0]
         return torch.cat((y, slopes * torch.exp(theta[: self.labels.x.shape[1]])), 1).flatten()[self._rows]
 
     def _basis(self, theta: Tensor) -> Tensor:
@@ -137,7 +139,7 @@ class MarginalLikelihood:
         B = self._basis(theta)
         white, rest = (torch.linalg.solve_triangular(L, part, upper=False) for part in (B, z[:, None]))
         ridge = 1e-10 * white.square().sum(0).mean() * torch.eye(B.shape[1], dtype=B.dtype, device=B.device)
-        trend = torch.linalg.solve(white.T @ white + ridge, white.T @ rest)
+        trend, _ = torch.linalg.solve_ex(white.T @ white + ridge, white.T @ rest)  # not finite where singular
         rest = rest - white @ trend
         alpha = torch.linalg.solve_triangular(L.T, rest, upper=True)
         return alpha[:, 0], trend[:, 0], rest.square().sum()
@@ -148,3 +150,10 @@ class MarginalLikelihood:
         full = rows.new_zeros(N * (1 + n))
         full[self._rows] = rows
         return full.view(N, 1 + n)[:, 1:].sum(0)
+
+
+def _factor(K: Tensor) -> Tensor | None:
+    """The Cholesky factor of K, or None where K is not positive definite or not finite."""
+    L, failed = torch.linalg.cholesky_ex(K)
+    # LAPACK takes an infinite pivot for a positive one: a line search that steps far out meets infinite noise.
+    return None if failed or not bool(L.isfinite().all()) else L

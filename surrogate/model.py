@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from surrogate import files, pointwise
+from surrogate.device import neutral
 from surrogate.jacobian import value_and_jacobian
 from surrogate.monitor import History
-from surrogate.registry import Network, from_record, to_record
-from surrogate.samples import as_points, check_inside
+from surrogate.registry import Network, from_record, to_record, within_budget
+from surrogate.samples import as_points, check_bounds, check_names
 from surrogate.scaling import Scaling
 
 Array = NDArray[np.float64]
@@ -58,6 +59,7 @@ class Surrogate:
         """
         return pointwise.evaluate(self, x, jacobian=jacobian)
 
+    @neutral()
     def predict(
         self, x: ArrayLike, *, jacobian: bool = True, extrapolate: bool = False, chunk: int = 512
     ) -> tuple[Array, Array | None]:
@@ -66,16 +68,14 @@ class Surrogate:
         Args:
             x: Points, one a row.
             jacobian: Whether to differentiate.
-            extrapolate: Whether points outside the bounds are welcome: nothing was learned there.
+            extrapolate: Answer at points outside the bounds, too, where nothing was learned, instead of refusing them.
             chunk: Points that go through the network at once.
 
         Raises:
             ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
         """
         n, m = len(self.parameters), len(self.responses)
-        points = as_points(x, self.parameters)
-        if not extrapolate:
-            check_inside(points, self.bounds, self.parameters)
+        points = as_points(x, self.parameters, None if extrapolate else self.bounds)
         y = np.empty((len(points), m))
         dy = np.empty((len(points), m, n)) if jacobian else None
         for rows, values, slopes in self._chunks(self.scaling.scale_x(points), jacobian, chunk):
@@ -84,6 +84,7 @@ class Surrogate:
                 dy[rows] = self.scaling.unscale_jacobian(slopes)
         return y, dy
 
+    @neutral()
     def uncertainty(self, x: ArrayLike, *, extrapolate: bool = False, chunk: int = 1024) -> tuple[Array, Array]:
         """Standard deviations of responses (N, m) and of dy/dx (N, m, n), in physical units at points x (N, n).
 
@@ -92,7 +93,7 @@ class Surrogate:
 
         Args:
             x: Points, one a row.
-            extrapolate: Whether points outside the bounds are welcome: nothing was learned there.
+            extrapolate: Answer at points outside the bounds, too, where nothing was learned, instead of refusing them.
             chunk: Points that go through the network at once.
 
         Raises:
@@ -104,9 +105,7 @@ class Surrogate:
             raise TypeError(
                 f"{type(self.network).__name__} offers no standard deviation; use surrogate.fit or train_ensemble"
             )
-        points = as_points(x, self.parameters)
-        if not extrapolate:
-            check_inside(points, self.bounds, self.parameters)
+        points = as_points(x, self.parameters, None if extrapolate else self.bounds)
         y = np.empty((len(points), len(self.responses)))
         dy = np.empty((*y.shape, len(self.parameters)))
         scaled = torch.from_numpy(self.scaling.scale_x(points))
@@ -126,6 +125,7 @@ class Surrogate:
                 y, dy = value_and_jacobian(self.module, points) if jacobian else (self.module(points), points)
             yield rows, y.numpy(), dy.numpy()
 
+    @neutral()
     def save(self, path: str | PathLike[str]) -> None:
         """Write to a safetensors file, whole or not at all; `surrogate.load` reads it.
 
@@ -154,40 +154,74 @@ class Surrogate:
         files.write(path, tensors | parameters, record)
 
 
-def read(path: str | PathLike[str]) -> Surrogate:
-    """Read what `Surrogate.save` wrote; `surrogate.load` reads surrogates of fields and of many inputs, too.
+def unpack(stored: files.Stored) -> Surrogate:
+    """The surrogate that `Surrogate.save` stored.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, of another kind or of a newer version, or needs a network that is not
-            registered here.
+        ValueError: If the record is damaged, or needs a network that is not registered here.
     """
-    tensors, record = files.read(path)
-    try:
-        return _unpack(tensors, record)
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} can't be loaded: {error}") from error
-
-
-def _unpack(tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> Surrogate:
-    parameters, responses = tuple(record["parameters"]), tuple(record["responses"])
-    network = from_record(record["network"])
-    module = network.build(len(parameters), len(responses), torch.Generator())
+    tensors, record = stored.tensors, stored.record
+    parameters, responses = files.names(record, "parameters"), files.names(record, "responses")
+    check_names(parameters, responses)
+    n, m = len(parameters), len(responses)
+    shapes = {"x_center": (n,), "x_scale": (n,), "y_center": (m,), "y_scale": (m,)}
+    scaling = Scaling(**{name: _array(tensors, f"scaling.{name}", shape) for name, shape in shapes.items()})
+    if not ((scaling.x_scale > 0.0).all() and (scaling.y_scale > 0.0).all()):
+        raise ValueError("its scaling is not positive")
+    bounds = _array(tensors, "bounds", (n, 2))
+    check_bounds(bounds, parameters)
+    network = from_record(record["network"], most=stored.numbers)
+    with within_budget(stored.numbers):
+        module = network.build(n, m, torch.Generator())
     prefix = "module."
     module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    _check_finite(module, n, m)
     return Surrogate(
-        module=module.eval(),
+        module=module,
         network=network,
-        scaling=Scaling(**{f.name: tensors[f"scaling.{f.name}"].numpy() for f in fields(Scaling)}),
+        scaling=scaling,
         parameters=parameters,
         responses=responses,
-        bounds=tensors["bounds"].numpy(),
-        units=record["units"],
-        provenance=record["provenance"],
-        history=History(
-            **{name: tensors[f"history.{name}"].numpy() for name in _CURVES},
-            stages=tuple((name, step) for name, step in record["stages"]),
-            best=record["best"],
-            interrupted=record["interrupted"],
-        ),
+        bounds=bounds,
+        units=_units(record),
+        provenance=files.entry(record, "provenance", dict),
+        history=_history(tensors, record, (m, 1 + n)),
+    )
+
+
+def _array(tensors: dict[str, torch.Tensor], name: str, shape: tuple[int, ...]) -> Array:
+    """An array of this shape; -1 for any number."""
+    array = tensors[name].numpy().astype(np.float64, copy=False)
+    if array.ndim != len(shape) or any(s not in (-1, found) for s, found in zip(shape, array.shape, strict=True)):
+        raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
+    return array
+
+
+def _check_finite(module: nn.Module, n: int, m: int) -> None:
+    """Check that weights and what they give in the middle of the box are numbers."""
+    with torch.no_grad():
+        y = module.eval()(torch.zeros(1, n, dtype=torch.float64))
+    if y.shape != (1, m) or not all(bool(torch.isfinite(values).all()) for values in (y, *module.parameters())):
+        raise ValueError("its weights hold NaN or infinity, or don't make a surrogate")
+
+
+def _units(record: dict[str, Any]) -> dict[str, str]:
+    units = files.entry(record, "units", dict)
+    if not all(isinstance(unit, str) for unit in units.values()):
+        raise ValueError("its units are no texts")
+    return units
+
+
+def _history(tensors: dict[str, torch.Tensor], record: dict[str, Any], terms: tuple[int, int]) -> History:
+    step = _array(tensors, "history.step", (-1,))
+    weights = _array(tensors, "history.weights", (len(step), terms[0], -1))
+    stages = files.entry(record, "stages", list)
+    return History(
+        step=step,
+        train=_array(tensors, "history.train", (len(step),)),
+        validation=_array(tensors, "history.validation", (len(step),)),
+        weights=weights,
+        stages=tuple((str(name), int(at)) for name, at in stages),
+        best=files.entry(record, "best", int),
+        interrupted=files.entry(record, "interrupted", bool),
     )

@@ -97,9 +97,27 @@ class Monitor:
             self._stages = list(past.stages)
             self.total = self.best_step = self._stages[-1][1]
 
-    def begin(self, stage: str, of: int, patience: int | None) -> None:
-        """Start a stage of at most `of` steps that ends after `patience` steps without improvement."""
-        self._stage, self._of, self._patience = stage, of, patience
+    def begin(
+        self,
+        stage: str,
+        of: int,
+        patience: int | None,
+        *,
+        judges: torch.Tensor | None = None,
+        batch: int | None = None,
+    ) -> None:
+        """Start a stage of at most `of` steps that ends after `patience` steps without improvement.
+
+        Args:
+            stage: Its name.
+            of: Steps that it may do.
+            patience: Steps without improvement after which it ends, or None.
+            judges: Row numbers of the samples to judge by; all where None.
+            batch: Samples of a step, or None for all: as many steps pass between two checks as one costs.
+        """
+        self._stage, self._of, self._patience, self._judges = stage, of, patience, judges
+        count = len(self.objective.targets) if judges is None else len(judges)
+        self._interval = self.every if batch is None else max(self.every, -(-count // batch))
         self._start = self._improved = self.total
 
     def stop(self, step: int) -> bool:
@@ -111,12 +129,12 @@ class Monitor:
         Raises:
             ArithmeticError: If the loss is not finite and never was.
         """
-        checked = self.total // self.every
+        checked = self.total // self._interval
         self.total = self._start + step
-        if self.total // self.every == checked and step < self._of:
+        if self.total // self._interval == checked and step < self._of:
             return False
         with torch.no_grad():
-            train = float(self.objective())
+            train = float(self.objective(self._judges))
         validation = float("nan") if self.score is None or not isfinite(train) else self.score()
         criterion = train if self.score is None else validation
         if not isfinite(criterion):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from surrogate.device import CPU
 from surrogate.loss import Targets, term_losses
 from surrogate.networks.hooks import penalty
 from surrogate.weighting import Terms, Weighting, Weights
 from surrogate.weighting.residuals import residuals
 
 SAME = 1e-3
+JUDGES = 2048
+"""Samples, at most, by which training in batches is judged and weighted: more would cost more than the steps."""
 
 
 class Objective:
@@ -74,7 +77,23 @@ class Objective:
         order = torch.randperm(N, generator=self._generator)
         return list(order.to(self.targets.x.device).split(size))
 
-    def reweigh(self, step: int, targets: Targets | None = None) -> bool:
+    def draws(self, size: int | None) -> Iterator[Tensor | None]:
+        """Row numbers of batches, pass after pass, without end; None, all at once, unless N > size."""
+        while True:
+            yield from self.batches(size)
+
+    def judges(self, size: int | None) -> Tensor | None:
+        """Row numbers of the samples by which training in batches of this size is judged; None for all.
+
+        They are the same throughout. A step costs what its batch does, however many samples there are.
+        """
+        N = len(self.targets)
+        if size is None or size >= N or N <= JUDGES:
+            return None
+        generator = torch.Generator(CPU).manual_seed(N)
+        return torch.randperm(N, generator=generator, device=CPU)[:JUDGES].to(self.targets.x.device)
+
+    def reweigh(self, step: int, targets: Targets | Tensor | None = None) -> bool:
         """Let the weighting update its weights if that is due after `step` steps.
 
         Weights whose ratios have changed by less than a thousandth since they last changed stay what they are: what an
@@ -82,7 +101,8 @@ class Objective:
 
         Args:
             step: Steps done so far.
-            targets: Samples to judge the terms by; its own where None.
+            targets: Samples to judge the terms by, or row numbers of its own; all of its own where None, or where they
+                have weights each.
 
         Returns:
             True if the weights have changed.
@@ -94,6 +114,8 @@ class Objective:
         if not interval or step - self.updated < interval:
             return False
         self.updated = step
+        if isinstance(targets, Tensor):
+            targets = self.targets.select(targets) if self.weights.samples is None else None
         terms = self.terms(step, self.targets if targets is None else targets)
         old, new = self.weights, self.weighting.update(self.weights, terms)
         values = new.values

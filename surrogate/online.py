@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from os import PathLike
 import time
 from typing import Any, Self
@@ -13,14 +14,16 @@ from numpy.typing import ArrayLike
 import torch
 
 from surrogate import checkpoint
+from surrogate.constants import CONSTANT, WithConstants, named, tell
 from surrogate.curious import Curious
 from surrogate.curve import Curve
-from surrogate.device import check_device
+from surrogate.device import check_device, neutral, undisturbed
 from surrogate.intake import Intake
 from surrogate.model import Surrogate
 from surrogate.monitor import History, Monitor, Progress
 from surrogate.online_settings import OnlineSettings
 from surrogate.optimizers import LBFGS, Adam, Optimizer
+from surrogate.registry import within_budget
 from surrogate.samples import FEWEST
 from surrogate.scaling import Scaling
 from surrogate.team import Team
@@ -66,6 +69,7 @@ class OnlineTraining(Intake, Curious):
         ValueError: If names repeat or bounds have the wrong shape.
     """
 
+    @undisturbed()
     def __init__(
         self,
         parameters: Sequence[str],
@@ -86,16 +90,18 @@ class OnlineTraining(Intake, Curious):
 
     @property
     def ready(self) -> bool:
-        """Whether `step` may be called: the watermark was reached and every response varies, or `end` was called.
+        """Whether `step` may be called: the watermark was reached and a response varies, or `end` was called.
 
-        A response that doesn't vary yet is waited for as long as there is room.
+        A network that can't follow a change of scale waits for every response to vary as long as there is room.
         """
         if self._team.begun:
             return True
         if not self.reservoir.ready or len(self.reservoir) < FEWEST:
             return False
-        return not self.room or bool((np.ptp(self.reservoir.held()["y"].numpy(), axis=0) > 0.0).all())
+        varies = np.ptp(self.reservoir.held()["y"].numpy(), axis=0) > 0.0
+        return not self.room or bool(varies.all() or (varies.any() and self._team.scalable))
 
+    @undisturbed()
     def step(self) -> float:
         """One update by Adam, or one round of L-BFGS, by every member on samples from the reservoir.
 
@@ -103,13 +109,13 @@ class OnlineTraining(Intake, Curious):
             The weighted relative loss on these samples, before the step, averaged over members.
 
         Raises:
-            ValueError: If it is not `ready`, or a response is the same in all samples.
+            ValueError: If it is not `ready`.
             ArithmeticError: If the loss is not finite.
         """
         if not self.ready:
             raise ValueError(
                 f"{len(self.reservoir)} samples are here; training begins with {self.settings.watermark} "
-                "(the watermark) that differ in every response"
+                "(the watermark) that differ"
             )
         began = time.perf_counter()
         team, settings = self._team, self.settings
@@ -132,6 +138,7 @@ class OnlineTraining(Intake, Curious):
         self.seconds += time.perf_counter() - began
         return float(np.mean(losses))
 
+    @neutral()
     def surrogate(self) -> Surrogate:
         """What the first member has learned so far, as a surrogate of its own: training on doesn't change it.
 
@@ -141,6 +148,7 @@ class OnlineTraining(Intake, Curious):
         scaling = self._team.scaling
         return self._package(deepcopy(self._team.members[0].module), scaling, self._curve.history(self.steps))
 
+    @undisturbed()
     def finish(
         self,
         optimizers: Sequence[Optimizer] | None = None,
@@ -158,7 +166,7 @@ class OnlineTraining(Intake, Curious):
             The surrogate, with the history of steps and stages. Ctrl-C returns the best so far.
 
         Raises:
-            ValueError: If fewer than four samples are held, or a response is constant over them.
+            ValueError: If fewer than four samples are held.
         """
         if len(self.reservoir) < FEWEST:
             raise ValueError(f"there are {len(self.reservoir)} samples; expected at least {FEWEST}")
@@ -168,8 +176,11 @@ class OnlineTraining(Intake, Curious):
         twin, objective, scaling = self._team.best(self.reservoir.held())
         monitor = Monitor(objective, None, progress, past=self._curve.history(self.steps))
         interrupted = run_stages(stages, objective, monitor)
+        if known := named(self.responses, self.reservoir.held()["y"].numpy()):
+            tell(known, len(self.reservoir), stacklevel=4)
         return self._package(twin.module, scaling, monitor.history(interrupted=interrupted))
 
+    @neutral()
     def save_checkpoint(self, path: str | PathLike[str]) -> None:
         """Write all state to a file, whole or not at all; `load_checkpoint` continues from it bit for bit.
 
@@ -182,6 +193,7 @@ class OnlineTraining(Intake, Curious):
         checkpoint.save(path, self.settings, about, self._state())
 
     @classmethod
+    @undisturbed()
     def load_checkpoint(
         cls, path: str | PathLike[str], *, weighting: Weighting | None = None, device: str | None = None
     ) -> Self:
@@ -196,9 +208,12 @@ class OnlineTraining(Intake, Curious):
             FileNotFoundError: If there is no such file.
             ValueError: If it is damaged, of another kind or of a newer version, or the weighting is another.
         """
+        stored, settings, about, state = checkpoint.load(path, weighting, device)
         with checkpoint.reading(path):
-            settings, about, state = checkpoint.load(path, weighting, device)
-            training = cls(**about, settings=settings)
+            if settings.members != len(state["members"]):
+                raise ValueError(f"it holds {len(state['members'])} networks, and its settings say {settings.members}")
+            with within_budget(stored.numbers):
+                training = cls(**about, settings=settings)
             training._restore(state)
         return training
 
@@ -226,14 +241,23 @@ class OnlineTraining(Intake, Curious):
         return (Adam(missing), quasi) if missing > 0 else (quasi,)
 
     def _package(self, module: torch.nn.Module, scaling: Scaling, history: History) -> Surrogate:
+        """The surrogate of a network, in which what didn't vary in the samples held is constant."""
+        network, n, m = self.settings.network, len(self.parameters), len(self.responses)
+        module = module.to("cpu")
+        if known := named(self.responses, self.reservoir.held()["y"].numpy()):
+            varying = tuple(k for k, name in enumerate(self.responses) if name not in known)
+            wrapped = WithConstants(network, varying, whole=True)
+            network, module = wrapped, wrapped.around(module, n, m)
+            centers = [known.get(name, c) for name, c in zip(self.responses, scaling.y_center, strict=True)]
+            scaling = replace(scaling, y_center=np.array(centers))
         return Surrogate(
-            module=module.to("cpu").eval(),
-            network=self.settings.network,
+            module=module.eval(),
+            network=network,
             scaling=scaling,
             parameters=self.parameters,
             responses=self.responses,
             bounds=self.bounds,
             units=self.units,
-            provenance={**self.provenance, "samples": self.received},
+            provenance={**self.provenance, "samples": self.received, **({CONSTANT: known} if known else {})},
             history=history,
         )

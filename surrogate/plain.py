@@ -42,6 +42,8 @@ def unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
     """
     if not isinstance(packed, dict):
         return packed
+    if len(packed) != 1:
+        raise ValueError(f"the record holds {str(packed)[:60]!r}, which is nothing that a checkpoint stores")
     ((kind, content),) = packed.items()
     if kind == "tensor":
         return tensors[content]
@@ -86,7 +88,11 @@ def weighting_from(record: dict[str, Any], given: Weighting | None) -> Weighting
             name: weighting_from(value["weighting"], None) if isinstance(value, dict) else value
             for name, value in record["fields"].items()
         }
-        built: Weighting = getattr(surrogate.weighting, record["name"])(**settings)
-    except (AttributeError, TypeError) as error:
+        kind = vars(surrogate.weighting)[record["name"]]
+        if not (isinstance(kind, type) and is_dataclass(kind)):
+            raise TypeError(f"{record['name']!r} is no weighting")
+        built: Any = kind(**settings)
+    except (KeyError, TypeError) as error:
         raise ValueError(f"the weighting {record['prints']} is unknown here: {error}") from error
-    return built
+    weighting: Weighting = built
+    return weighting

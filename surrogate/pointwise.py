@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from surrogate import arrays
+
 Array = NDArray[np.float64]
 
 
@@ -32,12 +34,10 @@ def evaluate(model: Batched, x: ArrayLike, *, jacobian: bool = True) -> tuple[Ar
 
 
 def as_batch(x: ArrayLike, parameters: tuple[str, ...]) -> Array:
-    """A point (n,) as a batch (1, n).
+    """A point (n,) as a batch (1, n), in the order of the parameters where its numbers have names.
 
     Raises:
-        ValueError: If it has another shape.
+        TypeError: If it holds complex numbers, text or other objects.
+        ValueError: If it has another shape or other names.
     """
-    point = np.asarray(x, dtype=np.float64)
-    if point.shape != (len(parameters),):
-        raise ValueError(f"x has shape {point.shape}, expected {(len(parameters),)}: {parameters}")
-    return point[None]
+    return arrays.point(x, parameters, "x")[None]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
+from math import prod
 from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Network(Protocol):
@@ -29,6 +31,10 @@ class Network(Protocol):
         """
 
 
+SMALL = 4096
+"""Sizes of a network up to which nothing is asked."""
+SLACK, PLENTY = 10, 1_000_000
+"""How many times the stored numbers, and how many besides, may be drawn or computed for a module while it is built."""
 _REGISTERED: dict[str, type] = {}
 
 
@@ -60,18 +66,27 @@ def to_record(spec: Network) -> dict[str, Any]:
     return {"name": name, "fields": {f.name: _plain(getattr(spec, f.name)) for f in fields(spec)}}  # type: ignore[arg-type]
 
 
-def from_record(record: dict[str, Any]) -> Network:
+def from_record(record: Any, *, most: int | None = None) -> Network:
     """The network that `to_record` described; sequences in its fields come back as tuples.
 
+    Args:
+        record: What `to_record` gave.
+        most: Numbers that there are for it: none of its sizes can be larger.
+
     Raises:
-        ValueError: If no class of that name is registered here, or its fields have changed.
+        ValueError: If no class of that name is registered here, its fields have changed, or it is too large.
     """
+    if not isinstance(record, dict) or set(record) != {"name", "fields"} or not isinstance(record["fields"], dict):
+        raise ValueError(f"its network is {str(record)[:60]!r}, no name with fields")
     name = record["name"]
-    if name not in _REGISTERED:
+    if not isinstance(name, str) or name not in _REGISTERED:
         known = ", ".join(sorted(_REGISTERED))
         raise ValueError(f"network {name!r} is unknown (known: {known}); import the module that registers it")
+    spec, settings = _REGISTERED[name], {key: _field(value, most) for key, value in record["fields"].items()}
+    if most is not None and spec.__module__.startswith("surrogate."):
+        _check_sizes(name, settings, max(most, SMALL))
     try:
-        network: Network = _REGISTERED[name](**{key: _field(value) for key, value in record["fields"].items()})
+        network: Network = spec(**settings)
     except TypeError as error:
         raise ValueError(f"network {name!r} no longer takes the stored fields: {error}") from error
     return network
@@ -83,7 +98,33 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _field(value: Any) -> Any:
+def _field(value: Any, most: int | None) -> Any:
     if isinstance(value, dict) and set(value) == {"network"}:
-        return from_record(value["network"])
-    return tuple(_field(item) for item in value) if isinstance(value, list | tuple) else value
+        return from_record(value["network"], most=most)
+    return tuple(_field(item, most) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _check_sizes(name: str, settings: dict[str, Any], most: int) -> None:
+    for key, value in settings.items():
+        if isinstance(value, int) and abs(value) > most:
+            raise ValueError(f"{key} of the network {name!r} is {str(value)[:20]}, but the file holds {most} numbers")
+
+
+class within_budget(TorchDispatchMode):  # a context, as those of torch are
+    """A context in which tensors may be made of no more numbers than a module needs for which so many are stored.
+
+    Args:
+        numbers: How many are stored.
+    """
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()
+        self._left = SLACK * numbers + PLENTY
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count what is made before it is made."""
+        if args and isinstance(args[0], list | tuple) and all(isinstance(size, int) for size in args[0]):
+            self._left -= prod(args[0])
+            if self._left < 0:
+                raise ValueError("its network is larger than all that the file holds")
+        return func(*args, **(kwargs or {}))

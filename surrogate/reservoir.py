@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from math import ceil
 from numbers import Integral
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 import torch
 from torch import Tensor
+
+from surrogate import arrays
 
 Batch = dict[str, Tensor]
 
@@ -46,12 +49,15 @@ class Reservoir:
         self.closed = False
         self._generator = torch.Generator().manual_seed(int(seed))
         self._known: set[int] = set()
+        self._count, self._room = 0, 0
         self._columns: Batch = {}
         self._draws = torch.zeros(0, dtype=torch.int64)
+        self._new: deque[int] = deque()
+        self._seen: list[int] = []
 
     def __len__(self) -> int:
         """Samples held now."""
-        return len(self._draws)
+        return self._count
 
     @property
     def received(self) -> int:
@@ -61,7 +67,7 @@ class Reservoir:
     @property
     def unseen(self) -> int:
         """Samples held that were never in a batch."""
-        return int((self._draws == 0).sum())
+        return len(self._new)
 
     @property
     def room(self) -> int:
@@ -81,12 +87,12 @@ class Reservoir:
     @property
     def rows(self) -> Tensor:
         """Design rows of the samples held, in the order of `held`."""
-        return self._columns["row"].clone() if self._columns else torch.zeros(0, dtype=torch.int64)
+        return self.held()["row"].clone() if self._columns else torch.zeros(0, dtype=torch.int64)
 
     @property
     def draws(self) -> Tensor:
         """How often each sample held was drawn, in the order of `held`."""
-        return self._draws.clone()
+        return self._draws[: self._count].clone()
 
     def knows(self, row: int) -> bool:
         """Whether the sample of this design row ever came in."""
@@ -109,7 +115,7 @@ class Reservoir:
         """
         given = {"row": _whole(rows)} | {k: _tensor(v) for k, v in columns.items() if v is not None}
         self._check(given)
-        new = self._new(given["row"])
+        new = self._unknown(given["row"])
         if self.closed and new:
             raise ValueError(f"{len(new)} samples came after the reservoir was closed")
         if len(new) > self.room:
@@ -143,13 +149,14 @@ class Reservoir:
 
     def held(self) -> Batch:
         """All samples held, without counting as seen: columns (N, ...) by name; not to be changed."""
-        return dict(self._columns)
+        return {name: column[: self._count] for name, column in self._columns.items()}
 
     def state(self) -> dict[str, Tensor]:
         """All that it remembers, as plain tensors; `restore` takes it."""
         return {
-            **{f"column.{name}": column.clone() for name, column in self._columns.items()},
-            "draws": self._draws.clone(),
+            **{f"column.{name}": column.clone() for name, column in self.held().items()},
+            "draws": self.draws,
+            "seen": torch.tensor(self._seen, dtype=torch.int64),
             "known": torch.tensor(sorted(self._known), dtype=torch.int64),
             "closed": torch.tensor(self.closed),
             "generator": self._generator.get_state(),
@@ -161,34 +168,47 @@ class Reservoir:
         Raises:
             ValueError: If the state is incomplete or holds more samples than fit here.
         """
-        missing = {"draws", "known", "closed", "generator"} - set(state)
+        missing = {"draws", "seen", "known", "closed", "generator"} - set(state)
         if missing:
             raise ValueError(f"the state of the reservoir lacks {', '.join(sorted(missing))}")
         if len(state["draws"]) > self.capacity:
             raise ValueError(f"the state holds {len(state['draws'])} samples, more than the capacity {self.capacity}")
         prefix = "column."
         self._columns = {k.removeprefix(prefix): v.clone() for k, v in state.items() if k.startswith(prefix)}
-        self._draws, self._known = state["draws"].clone(), {int(row) for row in state["known"]}
+        self._draws, self._known = state["draws"].clone(), set(state["known"].tolist())
+        self._count = self._room = len(self._draws)
+        self._seen, new = state["seen"].tolist(), torch.nonzero(self._draws == 0).flatten()
+        if len(self._seen) + len(new) != self._count or any(len(c) != self._count for c in self._columns.values()):
+            raise ValueError(f"the state of the reservoir does not fit together: {self._count} samples are held")
+        self._new = deque(new[torch.argsort(self._columns["arrival"][new])].tolist() if len(new) else ())
         self.closed = bool(state["closed"])
         self._generator.set_state(state["generator"].clone())
 
     def _slots(self, size: int) -> Tensor:
-        """Where the samples of the next batch are."""
+        """Where the samples of the next batch are; they are among those seen from now on."""
         if size >= len(self):
+            self._seen += self._taken(len(self._new))
             return torch.arange(len(self))
-        new, old = self._split()
-        fresh = min(len(new), max(ceil(self.fresh * size), size - len(old)))
-        new = new[torch.argsort(self._columns["arrival"][new])][:fresh]
-        return torch.cat((new, self._any(old, size - fresh)))
+        fresh = min(len(self._new), max(ceil(self.fresh * size), size - len(self._seen)))
+        old = [self._seen[k] for k in self._distinct(len(self._seen), size - fresh)]
+        new = self._taken(fresh)
+        self._seen += new
+        return torch.tensor(new + old, dtype=torch.int64)
 
-    def _split(self) -> tuple[Tensor, Tensor]:
-        unseen = self._draws == 0
-        return torch.nonzero(unseen).flatten(), torch.nonzero(~unseen).flatten()
+    def _taken(self, count: int) -> list[int]:
+        """The slots of so many samples that were never drawn, the first to arrive first."""
+        return [self._new.popleft() for _ in range(count)]
 
-    def _any(self, slots: Tensor, count: int) -> Tensor:
-        return slots[torch.randperm(len(slots), generator=self._generator)[:count]]
+    def _distinct(self, among: int, count: int) -> list[int]:
+        """So many different numbers below `among`, in a time that doesn't grow with it (Floyd, in Bentley 1987)."""
+        chosen: dict[int, None] = {}
+        shares = torch.rand(count, generator=self._generator, dtype=torch.float64).tolist()
+        for last, share in zip(range(among - count, among), shares, strict=True):
+            number = int(share * (last + 1))
+            chosen[last if number in chosen else number] = None
+        return list(chosen)
 
-    def _new(self, rows: Tensor) -> list[int]:
+    def _unknown(self, rows: Tensor) -> list[int]:
         """Positions of the rows that are not known yet, each once."""
         first: dict[int, int] = {}
         for position, row in enumerate(rows.tolist()):
@@ -202,14 +222,37 @@ class Reservoir:
         samples["arrival"] = torch.arange(self.received, self.received + count)
         self._known.update(samples["row"].tolist())
         added = min(count, self.capacity - len(self))
-        replaced = self._any(self._split()[1], count - added)
-        if not self._columns:
-            self._columns = {name: column[:0] for name, column in samples.items()}
+        slots = [*range(len(self), len(self) + added), *self._forgotten(count - added)]
+        self._grow(len(self) + added, samples)
+        where = torch.tensor(slots, dtype=torch.int64)
         for name, column in samples.items():
-            self._columns[name] = torch.cat((self._columns[name], column[:added]))
-            self._columns[name][replaced] = column[added:]
-        self._draws = torch.cat((self._draws, torch.zeros(added, dtype=torch.int64)))
-        self._draws[replaced] = 0
+            self._columns[name][where] = column
+        self._draws[where] = 0
+        self._new.extend(slots)
+
+    def _forgotten(self, count: int) -> list[int]:
+        """The slots of so many samples, drawn at random from those seen, which are no longer."""
+        slots = []
+        for k in sorted(self._distinct(len(self._seen), count), reverse=True):
+            slots.append(self._seen[k])
+            self._seen[k] = self._seen[-1]
+            self._seen.pop()
+        return slots
+
+    def _grow(self, count: int, like: Batch) -> None:
+        """Make place for so many samples; twice as much each time, so that all are moved a few times only."""
+        self._count = count
+        if count <= self._room and self._columns:
+            return
+        self._room = min(self.capacity, max(2 * self._room, count))
+        for name, column in like.items():
+            grown = column.new_zeros(self._room, *column.shape[1:])
+            if name in self._columns:
+                grown[: len(self._columns[name])] = self._columns[name]
+            self._columns[name] = grown
+        draws = torch.zeros(self._room, dtype=torch.int64)
+        draws[: len(self._draws)] = self._draws
+        self._draws = draws
 
     def _check(self, given: Batch) -> None:
         count = len(given["row"])
@@ -239,4 +282,4 @@ def _whole(rows: ArrayLike) -> Tensor:
 
 
 def _tensor(values: ArrayLike) -> Tensor:
-    return torch.from_numpy(np.array(values, dtype=np.float64))
+    return torch.from_numpy(np.array(arrays.numbers(values, "a column")))

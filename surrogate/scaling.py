@@ -33,7 +33,7 @@ class Scaling:
     y_scale: Array
 
     @classmethod
-    def from_data(cls, bounds: Array, y: Array, responses: tuple[str, ...]) -> Self:
+    def from_data(cls, bounds: Array, y: Array, responses: tuple[str, ...], *, constants: bool = False) -> Self:
         """Scaling to mean zero and variance one.
 
         Inputs are standardized as a uniform sample of the box would be: the map is then the same for every
@@ -44,14 +44,17 @@ class Scaling:
             bounds: The input box (n, 2).
             y: Responses (N, m).
             responses: Their m names, for the message.
+            constants: Whether responses may be constant; they are then scaled by their size.
 
         Raises:
-            ValueError: If a response does not vary.
+            ValueError: If a response does not vary, and may not be constant.
         """
-        size = np.abs(y).max(axis=0)
-        center, scale = y.mean(axis=0), size * (y / np.where(size > 0.0, size, 1.0)).std(axis=0)
-        constant = scale <= CONSTANT * np.abs(y).max(axis=0)
-        if constant.any():
+        center = np.where(y.min(axis=0) == y.max(axis=0), y[0], y.mean(axis=0))  # the mean of equal numbers is rounded
+        scale, constant = _deviation(y), constant_over(y)
+        if constants:
+            size = np.abs(center)
+            scale = np.where(constant, np.where(size > 0.0, size, 1.0), scale)
+        elif constant.any():
             names = ", ".join(repr(name) for name, flat in zip(responses, constant, strict=True) if flat)
             raise ValueError(f"these responses are constant over all {len(y)} samples: {names}; leave them out")
         return cls(bounds.mean(axis=1), np.ptp(bounds, axis=1) / np.sqrt(12.0), center, scale)
@@ -90,3 +93,16 @@ class Scaling:
     def unscale_jacobian(self, jacobian: Array) -> Array:
         """Jacobian (..., m, n) in physical units."""
         return jacobian * (self.y_scale[:, None] / self.x_scale)
+
+
+def constant_over(y: Array) -> NDArray[np.bool_]:
+    """Which responses (m,) are the same in all samples (N, m), but for rounding."""
+    return _deviation(y) <= CONSTANT * np.abs(y).max(axis=0)
+
+
+def _deviation(y: Array) -> Array:
+    """Standard deviation of each response (m,), whatever its size."""
+    size = np.abs(y).max(axis=0)
+    with np.errstate(invalid="ignore"):  # infinity over infinity: not constant
+        deviation: Array = size * (y / np.where(size > 0.0, size, 1.0)).std(axis=0)
+    return deviation

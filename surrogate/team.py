@@ -18,7 +18,7 @@ from surrogate.objective import Objective
 from surrogate.online_settings import OnlineSettings
 from surrogate.optimizers import LBFGS
 from surrogate.reservoir import Batch
-from surrogate.samples import as_points, check_inside
+from surrogate.samples import as_points
 from surrogate.scaling import Scaling
 from surrogate.training import scaled_targets
 
@@ -51,6 +51,11 @@ class Team:
     def begun(self) -> bool:
         """Whether there is a scaling yet: from the first step on."""
         return self._scaling is not None
+
+    @property
+    def scalable(self) -> bool:
+        """Whether the networks can follow a change of scale."""
+        return self.members[0].scalable
 
     @property
     def scaling(self) -> Scaling:
@@ -86,8 +91,7 @@ class Team:
         Raises:
             ValueError: If they aren't, or before the first step.
         """
-        points = as_points(x, self.parameters)
-        check_inside(points, self.bounds, self.parameters)
+        points = as_points(x, self.parameters, self.bounds)
         return torch.as_tensor(self.scaling.scale_x(points), device=self.settings.device)
 
     def rescale(self, held: Batch) -> None:
@@ -160,6 +164,6 @@ class Team:
 
     def _fitting(self, held: Batch) -> Scaling:
         """The scaling of the samples held; the present one where the network can't follow a change."""
-        if self._scaling is not None and not self.members[0].scalable:
+        if self._scaling is not None and not self.scalable:
             return self._scaling
-        return Scaling.from_data(self.bounds, held["y"].numpy(), self.responses)
+        return Scaling.from_data(self.bounds, held["y"].numpy(), self.responses, constants=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import floor
 from numbers import Integral
 from typing import Any
@@ -12,14 +13,16 @@ from numpy.typing import NDArray
 import torch
 from torch import nn
 
-from surrogate.device import check_device
+from surrogate.constants import learned_apart
+from surrogate.device import check_device, undisturbed
+from surrogate.jacobian import value_and_jacobian
 from surrogate.loss import Targets, term_losses, weighted
 from surrogate.model import Surrogate
 from surrogate.monitor import Monitor, Progress
 from surrogate.networks import MLP
 from surrogate.networks.hooks import set_scaling
-from surrogate.noise import noise_record
-from surrogate.objective import Objective
+from surrogate.noise import held_out_record, noise_record, relative_errors
+from surrogate.objective import JUDGES, Objective
 from surrogate.optimizers import LBFGS, Adam, Optimizer
 from surrogate.registry import Network
 from surrogate.samples import Data, Samples
@@ -32,6 +35,7 @@ Array = NDArray[np.float64]
 PIPELINE: tuple[Optimizer, ...] = (Adam(), LBFGS())
 
 
+@undisturbed()
 def train(
     data: Data,
     *,
@@ -57,7 +61,7 @@ def train(
         optimizers: Stages of training, in order.
         decay: Regularization: decay / N times the sum of squared weight matrices joins the relative loss,
             which is 1 for a network that predicts zero.
-        validation: Share of the samples that are held out to choose the best moment. None by default:
+        validation: Share of the samples that are held out to choose the best moment, by 2,048 at most. None by default:
             labels of a deterministic solver carry no noise to overfit, the decay smooths between them, and
             few samples are better learned from than held out.
         seed: Decides the start of the network, the split and the batches.
@@ -66,32 +70,41 @@ def train(
 
     Returns:
         The surrogate, with the best parameters seen, its `history`, and as `provenance` that of the data and the
-        number of `samples`; with held-out samples and a likelihood for a weighting also the `noise` of the labels, as
+        number of `samples`; with held-out samples also their errors, `held_out`, of values and slopes of each response
+        relative to their size, and with such samples and a likelihood for a weighting the `noise` of the labels, as
         `noise_record` has it. (A network that is not stopped fits the noise, and there is nothing to estimate it by.)
         Ctrl-C returns the best so far, with `history.interrupted` set; before the first check it raises.
 
     Raises:
-        TypeError: If `data` lacks an attribute.
+        TypeError: If `data` lacks an attribute, or a setting is of another kind.
         ValueError: If the data can't be trained on, or a setting is out of range.
         ArithmeticError: If the loss is not finite from the start.
     """
     samples = Samples.of(data)
     check_device(device)
+    check_parts(network, weighting, optimizers)
+    settings: dict[str, Any] = {"optimizers": optimizers, "decay": decay, "validation": validation, "seed": seed}
+    again = partial(train, network=network, weighting=weighting, device=device, progress=progress, **settings)
+    if (apart := learned_apart(samples, again)) is not None:
+        return apart
     network = network or MLP()
     weighting = weighting or (ValuesOnly() if samples.jacobian is None else PerChannel())
     _check(samples, weighting, optimizers, decay=decay, validation=validation, seed=seed)
     generator = torch.Generator().manual_seed(int(seed))
     module = network.build(len(samples.parameters), len(samples.responses), generator).to(device)
     trained_on, held = _split(len(samples.x), validation, generator)
-    scaling = Scaling.from_data(samples.bounds, samples.y[trained_on], samples.responses)
+    scaling = Scaling.from_data(samples.bounds, samples.y[trained_on], samples.responses, constants=True)
     set_scaling(module, scaling)
     derivatives = weighting.uses_jacobian
     training = _targets(scaling, samples, trained_on, derivatives=derivatives, device=device)
-    held_out = _targets(scaling, samples, held, derivatives=derivatives, device=device) if len(held) else None
+    judging = held[:JUDGES]  # in random order
+    held_out = _targets(scaling, samples, judging, derivatives=derivatives, device=device) if len(held) else None
     objective = Objective(module, training, weighting, decay=decay, generator=generator)
     monitor = Monitor(objective, _score(module, training, held_out, objective.weights.values), progress)
     interrupted = run_stages(optimizers, objective, monitor)
     noise = _noise(objective, scaling, samples, device=device) if len(held) else {}
+    every = _targets(scaling, samples, held, derivatives=True, device=device) if len(held) else None
+    errors = {} if every is None else {"held_out": _held_out_errors(module, every, samples.responses)}
     return Surrogate(
         module=module.to("cpu").eval(),
         network=network,
@@ -100,7 +113,7 @@ def train(
         responses=samples.responses,
         bounds=samples.bounds,
         units=samples.units,
-        provenance={**samples.provenance, "samples": len(samples.x), **noise},
+        provenance={**samples.provenance, "samples": len(samples.x), **errors, **noise},
         history=monitor.history(interrupted=interrupted),
     )
 
@@ -117,6 +130,35 @@ def run_stages(optimizers: Sequence[Optimizer], objective: Objective, monitor: M
             return True
         monitor.end()
     return False
+
+
+def check_parts(network: object, weighting: object, optimizers: object) -> None:
+    """Check that what trains is of the right kind, before anything is done with it.
+
+    Raises:
+        TypeError: If it isn't; the message says what would be.
+    """
+    if network is not None and (isinstance(network, nn.Module | type) or not hasattr(network, "build")):
+        raise TypeError(
+            f"network is {_kind(network)}; expected what builds one, such as MLP(48, 3): a module of your own comes "
+            "from a frozen dataclass with build(n, m, generator), decorated by surrogate.register"
+        )
+    if weighting is not None and (isinstance(weighting, type) or not hasattr(weighting, "uses_jacobian")):
+        raise TypeError(f"weighting is {_kind(weighting)}; expected one of surrogate.weighting, such as PerChannel()")
+    if not isinstance(optimizers, list | tuple):
+        raise TypeError(f"optimizers is {_kind(optimizers)}; expected a tuple of stages, such as (Adam(), LBFGS())")
+    for stage in optimizers:
+        if isinstance(stage, type) or not hasattr(stage, "run"):
+            raise TypeError(
+                f"optimizers holds {_kind(stage)}; expected stages of training, such as surrogate.Adam() or LBFGS()"
+            )
+
+
+def _kind(value: object) -> str:
+    """What something is, for a message."""
+    if isinstance(value, type):
+        return f"the class {value.__module__}.{value.__qualname__}"
+    return repr(value) if isinstance(value, str) else f"a {type(value).__module__}.{type(value).__qualname__}"
 
 
 def _check(
@@ -199,6 +241,21 @@ def _noise(objective: Objective, scaling: Scaling, samples: Samples, *, device: 
         return {}
     levels = noise[:, : 1 + targets.x.shape[1]].cpu().numpy()
     return {"noise": noise_record(levels, scaling, samples.parameters, samples.responses)}
+
+
+def _held_out_errors(module: nn.Module, held_out: Targets, responses: Sequence[str]) -> dict[str, Any]:
+    """For the provenance: errors of values and slopes of each response on the samples held out."""
+    with torch.no_grad():
+        y, slopes = value_and_jacobian(module, held_out.x)
+    n = held_out.x.shape[1]
+    jacobian = torch.zeros_like(slopes) if held_out.jacobian is None else held_out.jacobian
+    labels = torch.cat((held_out.y.unsqueeze(2), jacobian), 2)
+    known = torch.ones_like(labels, dtype=torch.bool)
+    known[..., 1:] = held_out.jacobian is not None
+    if held_out.presence is not None:
+        known[..., 1:] &= held_out.presence[..., :n] > 0.0
+    found = relative_errors(torch.cat((y.unsqueeze(2), slopes), 2) - labels, labels, known)
+    return held_out_record(*found, responses)
 
 
 def _split(N: int, share: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

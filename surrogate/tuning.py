@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from surrogate.device import undisturbed
 from surrogate.model import Surrogate
 from surrogate.optimizers import LBFGS, Adam, LevenbergMarquardt, Optimizer
 from surrogate.registry import Network
@@ -25,6 +26,7 @@ LENGTHS = ((Adam, "steps"), (LBFGS, "iterations"), (LevenbergMarquardt, "iterati
 """What a share of a stage's length is a share of."""
 
 
+@undisturbed()
 def tuned(
     data: Data,
     *,
@@ -84,6 +86,7 @@ def tuned(
     return _recorded(surrogate, tuning={"learning_rate": best.learning_rate, "decay": best.decay, "trials": trials})
 
 
+@undisturbed()
 def restarted(
     data: Data,
     *,

@@ -6,6 +6,7 @@ import numpy as np
 import ufl
 
 import fem
+from fem.forms import Member, by_constant, map_integrands
 from fem.materials.elasticity import strain, stress
 
 DEGREE = {"quadrature_degree": 4}
@@ -73,3 +74,44 @@ def interior_point(problem, seed):
     """A random point well inside the bounds."""
     low, high = problem.bounds.T
     return low + np.random.default_rng(seed).uniform(0.15, 0.85, len(low)) * (high - low)
+
+
+class OwnKind:
+    """A kind of parameter of one's own: two inputs whose product, the first to a power, is a constant."""
+
+    bounds = (0.5, 2.0)
+    unit = ""
+    names = ("own_1", "own_2")
+
+    def __init__(self, constant, power=1.0):
+        self.constant, self.power = constant, power
+
+    def bind(self, unknown, bcs):
+        return _BoundOwnKind(self.constant, self.power, unknown.function_space.mesh)
+
+
+class _BoundOwnKind:
+    count = 2
+    motion = None
+
+    def __init__(self, constant, power, mesh):
+        self.constant, self.power = constant, power
+        self.slopes = [dolfinx.fem.Constant(mesh, 1.0) for _ in range(2)]
+
+    def assign(self, values):
+        self.constant.value = values[0] ** self.power * values[1]
+        self.slopes[0].value = self.power * values[0] ** (self.power - 1) * values[1]
+        self.slopes[1].value = values[0] ** self.power
+
+    def scale_boundary_values(self, factor):
+        pass
+
+    def derivatives(self, form):
+        by_product = by_constant(form, self.constant, ())
+        return [
+            Member(map_integrands(lambda integrand, slope=slope: slope * integrand, by_product))
+            for slope in self.slopes
+        ]
+
+    def boundary_direction(self, values):
+        return 0.0

@@ -99,11 +99,20 @@ def fewer(text):
     return re.sub(pattern, lambda found: f"{found[1]}{max(int(found[2]) // 4, 8)}", text)
 
 
+def test_the_bar_of_the_page_on_problems_cools_to_its_steady_state(tmp_path):
+    """After a day k (end - wall) / length = transfer (air - end), and the wall is as cold as it is held."""
+    (block,) = (block for block in blocks("docs/problems.md") if not block["excuse"])
+    found = literal_eval(run(block["text"] + "print((*response.tolist(), jacobian.tolist()))", "python", tmp_path))
+    end = (15.0 / 0.1 * 300.0 + 50.0 * 290.0) / (15.0 / 0.1 + 50.0)
+    assert found[0] == pytest.approx((300.0 + end) / 2, abs=0.1)  # of the 301 K that it has lost
+    assert found[2][0][1] == pytest.approx((1 + 150.0 / 200.0) / 2, rel=1e-3)
+
+
 @pytest.mark.slow
 def test_a_surrogate_with_no_settings_is_made_as_its_page_says(tmp_path):
     (tmp_path / "ripple.py").write_text(WAVE)
     run("sobofem generate ripple.py:Wave --samples 8 --seed 1 --out train.h5", "bash", tmp_path)
-    block, _ = blocks("docs/surrogates.md")
+    block, *_ = blocks("docs/surrogates.md")
     shares = literal_eval(run(block["text"], block["language"], tmp_path))
     assert np.sum([*shares.values()]) == pytest.approx(1.0)
 

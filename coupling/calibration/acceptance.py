@@ -16,7 +16,7 @@ from coupling.batches import predictions
 from coupling.calibration.continued import Continued
 from coupling.calibration.estimate import Estimate
 from coupling.calibration.objective import Objective, Task
-from coupling.calibration.posterior import Posterior, quantiles
+from coupling.calibration.posterior import Posterior, intervals
 from coupling.contract import Array, Model, SampleFailure, checked_evaluation
 from coupling.ledger import Report
 
@@ -36,6 +36,7 @@ class Accepted:
         weights: Of the draws, (S,); they add up to one.
         chain: Draws in the order of a Markov chain, as indices of `x`, (S,).
         accepted: Share of its candidates that the chain accepted.
+        estimate: The most probable parameters, (n,), which intervals are to hold; None for none.
     """
 
     parameters: tuple[str, ...]
@@ -45,6 +46,7 @@ class Accepted:
     weights: Array
     chain: np.ndarray
     accepted: float
+    estimate: Array | None = None
 
     @property
     def solves(self) -> int:
@@ -72,8 +74,8 @@ class Accepted:
         return np.sqrt(self.weights @ (self.x - self.mean) ** 2)
 
     def interval(self, level: float = 0.95) -> Array:
-        """Central intervals of each parameter alone, (n, 2)."""
-        return quantiles(self.x, self.weights, level)
+        """Intervals of each parameter alone, (n, 2): central, or as nearly so as the estimate lies within."""
+        return intervals(self.x, self.weights, level, self.estimate)
 
     def verdict(self) -> str:
         """What to think of the surrogate's posterior, in a sentence."""
@@ -140,7 +142,8 @@ def weigh(
         raise ArithmeticError(f"the model has no answer at any of {len(x)} draws from the surrogate's posterior")
     weights = np.exp(ratio - ratio.max())
     chain, accepted = _independent_chain(ratio, seed)
-    return Accepted(posterior.parameters, x, y, ratio, weights / weights.sum(), chain, accepted)
+    shares = weights / weights.sum()
+    return Accepted(posterior.parameters, x, y, ratio, shares, chain, accepted, posterior.estimate)
 
 
 def delayed_acceptance(
@@ -180,7 +183,7 @@ def delayed_acceptance(
     counts = np.bincount(chain, minlength=len(points)) / len(chain)
     share = accepted / max(solves - 1, 1)
     return Accepted(
-        found.parameters, np.array(points), np.array(answers), np.array(ratios), counts, np.array(chain), share
+        found.parameters, np.array(points), np.array(answers), np.array(ratios), counts, np.array(chain), share, found.x
     )
 
 

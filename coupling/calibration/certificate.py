@@ -34,9 +34,14 @@ class Certificate:
     failures: tuple[str, ...] = ()
 
     @property
-    def certified(self) -> bool:
+    def converged(self) -> bool:
         """Whether the model itself finds the point most probable, to first order."""
         return self.best.step <= self.within
+
+    @property
+    def certified(self) -> bool:
+        """Whether it does, and explains the measurements there: the most probable of impossible points is none."""
+        return self.converged and not self.best.goodness.impossible
 
     @property
     def solves(self) -> int:

@@ -22,6 +22,10 @@ SOFTNESS = 0.5
 """Standard deviation of the density beyond a wall, as a share of that of Laplace's approximation."""
 
 
+GENTLE = 0.01
+"""Force, as a share of that of a standard normal density, along what has none."""
+
+
 @dataclass(frozen=True, eq=False)
 class Continued:
     """The density of w in Rⁿ, with scaled parameters u = centre + root w.
@@ -30,17 +34,24 @@ class Continued:
         objective: The task on the model that gives the density.
         centre: Most probable point, (n,).
         root: Lower triangular, (n, n): a root of the covariance by Laplace's approximation.
+        width: Standard deviation (n,) of the density beyond each wall.
     """
 
     objective: Objective
     centre: Array
     root: Array
+    width: Array
 
     @classmethod
     def about(cls, found: Estimate) -> Continued:
-        """Coordinates in which the posterior about an estimate has roughly unit covariance."""
-        root = scipy.linalg.cholesky(laplace(found).covariance, lower=True)
-        return cls(found.objective, found.point.u, root)
+        """Coordinates in which the posterior about an estimate has roughly unit covariance, at bounds, too."""
+        _, push = found.objective.log_posterior(found.point)
+        held = np.array([name in found.at_bound for name in found.parameters])
+        push = np.where(held, np.abs(push), 0.0)
+        covariance = scipy.linalg.inv(scipy.linalg.inv(laplace(found).covariance) + np.diag(push**2))
+        root = scipy.linalg.cholesky(0.5 * (covariance + covariance.T), lower=True)
+        # where the density falls steeply from a wall, one that went on for longer beyond it would draw all mass there
+        return cls(found.objective, found.point.u, root, SOFTNESS * np.linalg.norm(root, axis=1))
 
     def u(self, w: Array) -> Array:
         """Scaled parameters (..., n) at w (..., n)."""
@@ -53,8 +64,9 @@ class Continued:
     def density(self, w: Array) -> tuple[float, Array]:
         """Logarithm of the density at w (n,), up to a constant, and its gradient (n,).
 
-        Beyond a wall the derivative of the Jacobian is left out of the gradient: a trajectory may follow any field of
-        forces, as long as the density that accepts its end is right.
+        Beyond a wall the derivative of the Jacobian is left out of the gradient, and where nothing moves a parameter
+        the gradient is not quite zero, by which the sampler would divide: a trajectory may follow any field of forces,
+        as long as the density that accepts its end is right.
         """
         u = self.u(w)
         inside = np.clip(u, 0.0, 1.0)
@@ -64,5 +76,6 @@ class Continued:
         residual = point.residual + point.slope @ beyond
         continued = replace(point, residual=residual, prior_residual=coordinates.prior_residual(u))
         value, gradient = self.objective.log_posterior(continued)
-        width = SOFTNESS * np.linalg.norm(self.root, axis=1)
-        return value - 0.5 * float(((beyond / width) ** 2).sum()), self.root.T @ (gradient - beyond / width**2)
+        force = self.root.T @ (gradient - beyond / self.width**2)
+        force = np.where(force == 0.0, -GENTLE * w, force)
+        return value - 0.5 * float(((beyond / self.width) ** 2).sum()), force

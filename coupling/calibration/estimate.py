@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import scipy.linalg
 import scipy.optimize
 
+from coupling.calibration.goodness import Goodness, goodness
 from coupling.calibration.objective import Objective, Point, Task
 from coupling.contract import Array, Model
 
@@ -19,6 +21,9 @@ REWEIGHTINGS = 20
 
 RIVAL = 8.0
 """Logarithm of how much less probable a second optimum may be, and still be told."""
+
+VALLEY = 0.1
+"""Distance, in standard deviations of what the measurements tell, below which two optima lie in one flat valley."""
 
 INSIDE = 1e-3
 """Distance from the bounds at which least squares start, as a share of the box."""
@@ -72,10 +77,16 @@ class Estimate:
         """Sum of squared residuals in standard deviations of the measurements."""
         return self.point.chi2
 
+    @cached_property
+    def goodness(self) -> Goodness:
+        """Whether the residuals are such as chance makes them."""
+        free = np.array([name not in self.at_bound for name in self.parameters])
+        return goodness(self.objective, self.point, free)
+
     @property
     def freedom(self) -> int:
-        """Measurements that are left over once the free parameters have been determined."""
-        return len(self.point.residual) - len(self.parameters) + len(self.at_bound)
+        """Measurements and normal priors that are left over once what they can determine has been determined."""
+        return self.goodness.freedom
 
     @property
     def noise(self) -> float:
@@ -85,11 +96,7 @@ class Estimate:
     @property
     def misfit(self) -> float:
         """Probability of residuals as large as these if model and deviations are right; NaN where none can be told."""
-        if self.task.noise == "unknown" or self.freedom < 1:
-            return float("nan")
-        from scipy.stats import chi2
-
-        return float(chi2.sf(self.chi2, self.freedom))
+        return self.goodness.probability
 
 
 def estimate(model: Model, task: Task, *, starts: int = 16, seed: int = 0) -> Estimate:
@@ -107,11 +114,25 @@ def estimate(model: Model, task: Task, *, starts: int = 16, seed: int = 0) -> Es
     if starts < 1:
         raise ValueError(f"starts is {starts}, expected at least 1")
     objective = Objective(model, task)
+    _require_spare(objective)
     drawn = np.random.default_rng(seed).uniform(size=(starts - 1, objective.size))
     ends = [descend(objective, start) for start in np.vstack([np.full(objective.size, 0.5), drawn])]
+    if not any(end.slope.any() for end in ends) and not objective.coordinates.precision.any():
+        names = ", ".join(dict.fromkeys(task.measurements.responses))
+        raise ValueError(f"no parameter moves {names}: the measurements tell nothing of {', '.join(model.parameters)}")
     judged_ends = [judged(objective, end) for end in ends]
     best = max(judged_ends, key=lambda e: e.log_posterior)
     return replace(best, rivals=_rivals(best, judged_ends), evaluations=objective.evaluations)
+
+
+def _require_spare(objective: Objective) -> None:
+    """Refuse to learn a noise from measurements that the parameters alone can meet."""
+    values, unknown = len(objective.rows), int((objective.coordinates.precision == 0.0).sum())
+    if objective.task.noise == "unknown" and values <= unknown:
+        raise ValueError(
+            f"a noise of unknown size can't be learned from {values} measurements, of which {unknown} parameters may "
+            "take every one; give standard deviations, more measurements, or fix parameters"
+        )
 
 
 def descend(objective: Objective, start: Array, *, low: Array | None = None, high: Array | None = None) -> Point:
@@ -199,10 +220,15 @@ def _step(objective: Objective, point: Point, gradient: Array, free: np.ndarray)
 
 
 def _rivals(best: Estimate, others: list[Estimate]) -> Array:
-    """Distinct optima that are nearly as probable as the best one."""
+    """Distinct optima that are nearly as probable as the best one; points of one flat valley are not distinct."""
     found: list[Estimate] = [best]
+    factor = best.objective.factor(best.point)
     for other in sorted(others, key=lambda e: -e.log_posterior):
-        near = [np.abs(other.point.u - known.point.u).max() < 1e-2 for known in found]
+        near = []
+        for known in found:
+            apart = other.point.u - known.point.u
+            across = float(apart @ precision(best.objective, known.point, factor) @ apart)
+            near.append(np.abs(apart).max() < 1e-2 or across < VALLEY**2)
         if not any(near) and best.log_posterior - other.log_posterior < RIVAL and other.step < 0.1:
             found.append(other)
     return np.array([e.x for e in found[1:]]).reshape(-1, len(best.parameters))

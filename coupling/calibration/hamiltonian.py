@@ -88,6 +88,7 @@ def sample(
         coordinates.x(u),
         divergences=int(np.asarray(trace.sample_stats["diverging"].values).sum()),
         evaluations=found.objective.evaluations - before,
+        estimate=found.x,
     )
 
 
@@ -162,6 +163,12 @@ def _run(
     except RuntimeError as error:
         if density.error is None:
             raise ArithmeticError(f"no chain could be begun: {str(error).splitlines()[0]}") from error
+        trace = None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of Rust, which is no Exception to Python
+            raise
+        if density.error is None:
+            raise ArithmeticError(f"the sampler failed: {str(error).splitlines()[0]}") from error
         trace = None
     if density.error is not None:
         raise density.error

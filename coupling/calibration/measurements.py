@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 import scipy.linalg
 
 from coupling.contract import Array
+from coupling.tables import read_table
 
 COLUMNS = ("response", "value", "sd", "at")
 
@@ -66,30 +67,31 @@ class Measurements:
     def read(cls, path: str | Path) -> Measurements:
         """Read a CSV file with the columns `response`, `value`, `sd` and `at`; the last two may be absent.
 
+        Semicolons, tabs, decimal commas and the encodings of spreadsheets are read as well; see `coupling.tables`.
+
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If a column is missing or unknown, or a cell is no number; the message names the line.
         """
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            lines = [(n, [cell.strip() for cell in row]) for n, row in enumerate(csv.reader(file), start=1) if row]
-        header, rows = lines[0][1] if lines else [], lines[1:]
-        if not {"response", "value"} <= set(header) <= set(COLUMNS) or len(set(header)) < len(header):
+        table = read_table(path)
+        table = replace(table, header=tuple(name.lower() for name in table.header))
+        if not {"response", "value"} <= set(table.header) <= set(COLUMNS):
             raise ValueError(
-                f"{path} has the columns {', '.join(header)}; expected response,value and perhaps sd and at"
+                f"{path} has the columns {', '.join(table.header)}; expected response,value and perhaps sd and at in "
+                "its first line"
             )
-        if not rows:
+        if not table.rows:
             raise ValueError(f"{path} holds no measurements below its header")
-        columns: dict[str, list[float]] = {name: [] for name in header if name != "response"}
-        for number, cells in rows:
-            if len(cells) != len(header):
-                raise ValueError(f"{path}, line {number}: {len(cells)} cells, expected {len(header)}")
-            for name, cell in zip(header, cells, strict=True):
-                if name != "response":
-                    columns[name].append(_number(cell, name, f"{path}, line {number}"))
-        which = header.index("response")
-        arrays = {name: np.array(column) for name, column in columns.items()}
+        arrays = {name: np.array(table.numbers(name)) for name in table.header if name != "response"}
+        responses = table.column("response")
+        for line, name, sd in zip(table.lines, responses, arrays.get("sd", ()), strict=False):
+            if not sd > 0.0:
+                raise ValueError(
+                    f"{path}, line {line}: the deviation of {name} is {sd:g}; expected positive ones, small where a "
+                    "measurement is nearly exact"
+                )
         try:
-            return cls(tuple(cells[which] for _, cells in rows), arrays["value"], arrays.get("sd"), at=arrays.get("at"))
+            return cls(tuple(responses), arrays["value"], arrays.get("sd"), at=arrays.get("at"))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -103,10 +105,22 @@ class Measurements:
             raise ValueError("a covariance does not fit into a CSV file of measurements")
         columns = [("response", self.responses), ("value", self.values), ("sd", self.deviations), ("at", self.at)]
         given = [(name, column) for name, column in columns if column is not None]
-        with Path(path).open("w", newline="") as file:
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow([name for name, _ in given])
             writer.writerows(zip(*(np.asarray(column).tolist() for _, column in given), strict=True))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What looks like a mistake, in sentences: measurements that are given twice, digit for digit."""
+        places = np.zeros(len(self)) if self.at is None else self.at
+        given = list(zip(self.responses, self.values.tolist(), self.sd.tolist(), places.tolist(), strict=True))
+        twice = {one: given.count(one) for one in given if self.covariance is None}
+        return tuple(
+            f"{name} = {value:g} is given {count} times and counts as so many independent measurements"
+            for (name, value, *_), count in twice.items()
+            if count > 1
+        )
 
     @cached_property
     def sd(self) -> Array:
@@ -149,13 +163,6 @@ class Measurements:
         if unknown := sorted(set(self.responses) - set(names)):
             raise ValueError(f"measured are {', '.join(unknown)}, but the model's responses are {', '.join(names)}")
         return np.array([names.index(name) for name in self.responses])
-
-
-def _number(cell: str, name: str, where: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        raise ValueError(f"{where}: {cell!r} is no number, as {name} must be") from None
 
 
 def synthetic(y: ArrayLike, responses: Sequence[str], sd: ArrayLike, *, seed: int = 0) -> Measurements:

@@ -40,7 +40,10 @@ class Task:
             raise ValueError(f"noise is {self.noise!r}; expected 'known' or 'unknown'")
         given = self.measurements.deviations is not None or self.measurements.covariance is not None
         if self.noise == "known" and not given:
-            raise ValueError("the measurements have no deviations: give them, or let the noise be 'unknown'")
+            raise ValueError(
+                "the measurements have no deviations: give them (a column sd), or have the size of the noise learned "
+                "(noise='unknown', --unknown-noise)"
+            )
 
     def blurred(self, deviations: Array) -> Task:
         """The same task with errors of the model (K,) added to those of the measurements.

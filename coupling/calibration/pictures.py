@@ -30,8 +30,9 @@ def posterior_figure(
     bounds: Array | None = None,
     points: Mapping[str, Array] | None = None,
     units: Mapping[str, str] | None = None,
+    intervals: Array | None = None,
 ) -> Figure:
-    """Every parameter alone and every two together (a corner plot), with central intervals of 95 %.
+    """Every parameter alone and every two together (a corner plot), with intervals of 95 %.
 
     Args:
         parameters: Names of the n inputs.
@@ -40,12 +41,14 @@ def posterior_figure(
         bounds: The box, (n, 2), whose ends are shown where they are near.
         points: Points to mark, (n,) each, by their label.
         units: Unit of each parameter that has one.
+        intervals: Those to mark, (n, 2), instead of the central ones.
     """
     n, units, marks = len(parameters), dict(units or {}), dict(points or {})
     figure = Figure(figsize=(1.2 + 1.9 * n, 0.9 + 1.9 * n), layout="constrained")
     axes = np.atleast_2d(figure.subplots(n, n, sharex="col", squeeze=False))
     spans = _spans(x, bounds, marks)
     labels = [f"{name} [{units[name]}]" if units.get(name) else name for name in parameters]
+    ends = np.quantile(x, (0.025, 0.975), axis=0).T if intervals is None else intervals
     for i in range(n):
         for j in range(n):
             ax = axes[i, j]
@@ -53,7 +56,7 @@ def posterior_figure(
                 ax.axis("off")
                 continue
             if i == j:
-                _alone(ax, x[:, i], spans[i], parameters[i])
+                _alone(ax, x[:, i], spans[i], parameters[i], ends[i])
             else:
                 _together(ax, x[:, [j, i]], spans[j], spans[i], solved and (solved[0][:, [j, i]], solved[1]))
             for k, point in enumerate(marks.values()):
@@ -76,9 +79,9 @@ def _spans(x: Array, bounds: Array | None, marks: Mapping[str, Array]) -> Array:
     return shown if bounds is None else np.clip(shown, bounds[:, :1], bounds[:, 1:])
 
 
-def _alone(ax: Axes, values: Array, span: Array, name: str) -> None:
+def _alone(ax: Axes, values: Array, span: Array, name: str, ends: Array) -> None:
     ax.hist(values, bins=28, range=(span[0], span[1]), color=BLUE, alpha=0.55)
-    low, high = np.quantile(values, (0.025, 0.975))
+    low, high = ends
     for end in (low, high):
         ax.axvline(end, color="0.25", linewidth=0.8, linestyle="--")
     ax.set_title(f"{name}\n{low:.4g} to {high:.4g}", fontsize=9)
@@ -150,6 +153,11 @@ def fit_figure(
     bottom.locator_params(axis="x", integer=True)
     for ax in (top, bottom):
         ax.grid(alpha=0.25)
+    if found.goodness.impossible:
+        figure.suptitle("The model does not explain the measurements", color=RED)
+    for residual in found.goodness.outliers:
+        value = (residual.measured - residual.model) / sd[residual.number - 1]
+        bottom.plot(residual.number, value, "o", color=RED, markersize=6, fillstyle="none")
     return figure
 
 

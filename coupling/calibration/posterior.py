@@ -29,6 +29,7 @@ class Posterior:
         effective: Effective number of draws of each parameter's bulk, (n,).
         divergences: Trajectories that went astray after warming up.
         evaluations: Model evaluations with Jacobian.
+        estimate: The most probable parameters, (n,), which intervals are to hold; None for none.
     """
 
     task: Task
@@ -40,6 +41,7 @@ class Posterior:
     divergences: int
     evaluations: int
     warnings: tuple[str, ...] = field(default=())
+    estimate: Array | None = None
 
     @property
     def x(self) -> Array:
@@ -57,8 +59,8 @@ class Posterior:
         return self.x.std(axis=0, ddof=1)
 
     def interval(self, level: float = 0.95) -> Array:
-        """Central intervals of each parameter alone, (n, 2)."""
-        return quantiles(self.x, np.full(len(self.x), 1.0 / len(self.x)), level)
+        """Intervals of each parameter alone, (n, 2): central, or as nearly so as the estimate lies within."""
+        return intervals(self.x, np.full(len(self.x), 1.0 / len(self.x)), level, self.estimate)
 
     def spaced(self, count: int) -> Array:
         """Some draws (count, n), as far from each other in their chains as can be, in an order that mixes the chains.
@@ -73,16 +75,44 @@ class Posterior:
         return mixed[np.linspace(0, C * N - 1, count).round().astype(int)]
 
 
-def quantiles(x: Array, weights: Array, level: float) -> Array:
-    """Central intervals (n, 2) of weighted draws (N, n), each parameter alone."""
+def intervals(x: Array, weights: Array, level: float, around: Array | None = None) -> Array:
+    """Intervals (n, 2) of weighted draws (N, n), each parameter alone, that hold a share `level` of them.
+
+    They are central, but for what a point needs to lie within: the most probable value of a density that falls from a
+    bound is the bound, which no central interval holds.
+
+    Args:
+        x: Draws (N, n).
+        weights: Of them (N,); they add up to one.
+        level: The share.
+        around: The point (n,).
+    """
     if not 0.0 < level < 1.0:
         raise ValueError(f"level is {level:g}, expected a probability between 0 and 1")
-    ends = (0.5 - 0.5 * level, 0.5 + 0.5 * level)
-    return np.array([np.quantile(column, ends, weights=weights, method="inverted_cdf") for column in x.T])
+    return np.array(
+        [_interval(x[:, k], weights, level, None if around is None else around[k]) for k in range(x.shape[1])]
+    )
+
+
+def _interval(values: Array, weights: Array, level: float, point: float | None) -> Array:
+    """One of them, (2,)."""
+    below = 0.5 - 0.5 * level
+    if point is not None:
+        at_most, less = (float(weights @ side) for side in (values <= point, values < point))
+        below = float(np.clip(below, max(less - level, 0.0), min(at_most, 1.0 - level)))
+    ends = np.quantile(values, (below, min(below + level, 1.0)), weights=weights, method="inverted_cdf")
+    return ends if point is None else np.array([min(ends[0], point), max(ends[1], point)])
 
 
 def diagnosed(
-    task: Task, parameters: tuple[str, ...], bounds: Array, chains: Array, *, divergences: int, evaluations: int
+    task: Task,
+    parameters: tuple[str, ...],
+    bounds: Array,
+    chains: Array,
+    *,
+    divergences: int,
+    evaluations: int,
+    estimate: Array | None = None,
 ) -> Posterior:
     """Draws (C, N, n) with what tells whether to believe them."""
     import arviz
@@ -100,6 +130,7 @@ def diagnosed(
         divergences,
         evaluations,
         _warnings(rhat, effective, divergences),
+        estimate,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def write(found: Calibration, folder: str | Path, *, units: Mapping[str, str] | 
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "calibration.json").write_text(json.dumps(record(found), indent=2) + "\n")
+    text = json.dumps(_finite(record(found)), indent=2, allow_nan=False)
+    (folder / "calibration.json").write_text(text + "\n", encoding="utf-8")
     _write_draws(found, folder)
     accepted = found.accepted
     pictures = {
@@ -40,6 +42,7 @@ def write(found: Calibration, folder: str | Path, *, units: Mapping[str, str] | 
             bounds=found.posterior.bounds,
             points={"estimate": found.estimate.x},
             units=units,
+            intervals=found.posterior.interval(),
         ),
         "fit.png": fit_figure(found.estimate, found.proposer, found.posterior.x, axis=axis, units=units),
         "identifiability.png": identifiability_figure(found.identifiability),
@@ -60,7 +63,7 @@ def _write_draws(found: Calibration, folder: Path) -> None:
 
 
 def _write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows([[repr(value.item()) for value in row] for row in rows])
@@ -69,10 +72,13 @@ def _write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]
 def record(found: Calibration) -> dict[str, Any]:
     """What a script reads, by name."""
     best, names = found.estimate, found.estimate.parameters
+    certificate = found.certificate
     return {
+        "fit": best.goodness.record(),
         "estimate": _by(names, best.x),
         "by_surrogate": _by(names, found.predicted.x),
-        "certified": None if found.certificate is None else found.certificate.certified,
+        "certified": None if certificate is None else certificate.certified,
+        "converged": None if certificate is None else certificate.converged,
         "step_in_standard_deviations": best.step,
         "at_bound": list(best.at_bound),
         "chi2": best.chi2,
@@ -118,6 +124,15 @@ def _accepted(found: Calibration) -> dict[str, Any] | None:
         "accepted": accepted.accepted,
         "failures": accepted.failures,
     }
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _by(names: tuple[str, ...], values: Array) -> dict[str, Any]:

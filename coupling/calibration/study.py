@@ -79,19 +79,20 @@ class Calibration:
     accepted: Accepted | None
 
     @property
+    def trustworthy(self) -> bool:
+        """Whether the estimate explains the measurements and, where there is a model, this certifies it."""
+        return not self.estimate.goodness.impossible and (self.certificate is None or self.certificate.certified)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
-        """Why not to believe it, in sentences; empty where nothing speaks against it."""
-        words = [*self.laplace.warnings, *self.posterior.warnings]
-        if self.estimate.misfit < 0.01:
-            words.append(
-                f"residuals as large as these have a probability of {self.estimate.misfit:.1g}: the model does not "
-                "explain the measurements, or their deviations are too small"
-            )
-        if self.certificate is not None and not self.certificate.certified:
+        """Why not to believe it, in sentences, a misfit first; empty where nothing speaks against it."""
+        words = [self.estimate.goodness.verdict()] if self.estimate.goodness.impossible else []
+        if self.certificate is not None and not self.certificate.converged:
             words.append(
                 f"not certified: the model would still move by {self.estimate.step:.2g} standard deviations; "
                 "allow more solves, or train on more samples"
             )
+        words += [*self.laplace.warnings, *self.posterior.warnings, *self.estimate.task.measurements.warnings]
         return tuple(words)
 
 
@@ -142,7 +143,7 @@ def calibrate(
     elif settings.surrogate_error and task.noise == "known" and _has_deviations(surrogate):
         task = widened(predicted, surrogate, seed=settings.seed)
         start = best = estimate(surrogate, task, starts=settings.starts, seed=settings.seed)
-    posterior = on_root(world(), lambda: _sampled(start, settings, say))
+    posterior = replace(on_root(world(), lambda: _sampled(start, settings, say)), estimate=best.x)
     accepted = None
     if model is not None and settings.solves:
         accepted = accept(
@@ -161,14 +162,19 @@ def calibrate(
 
 
 def _sampled(start: Estimate, settings: Settings, say: Tell) -> Posterior:
-    return sample(
-        start,
-        draws=settings.draws,
-        tune=settings.tune,
-        chains=settings.chains,
-        seed=settings.seed,
-        progress=lambda done, total: say(done, total, f"{done} of {total} draws"),
-    )
+    try:
+        return sample(
+            start,
+            draws=settings.draws,
+            tune=settings.tune,
+            chains=settings.chains,
+            seed=settings.seed,
+            progress=lambda done, total: say(done, total, f"{done} of {total} draws"),
+        )
+    except ArithmeticError as error:
+        if not start.goodness.impossible:
+            raise
+        raise ArithmeticError(f"{start.goodness.verdict()}; and the posterior was not drawn: {error}") from error
 
 
 def _digest(posterior: Posterior) -> str:

@@ -20,6 +20,7 @@ from coupling.calibration import calibrate as whole
 from coupling.contract import Array, Model
 from coupling.display import display, duration, report_console
 from coupling.groups import check_size
+from coupling.interruption import keeping
 from coupling.loading import load_model
 from coupling.marginals import Marginal, parse
 from coupling.world import Serial, on_root, world
@@ -40,7 +41,7 @@ def calibrate(
         typer.Argument(
             metavar="MEASUREMENTS",
             help="CSV file with the columns response, value and sd; a column `at` (a displacement, a time) is for the "
-            "picture.",
+            "picture. Semicolons, tabs and decimal commas are read, too.",
             show_default=False,
         ),
     ],
@@ -97,7 +98,7 @@ def calibrate(
     combinations of parameters the measurements determine at all. Hamiltonian Monte Carlo on the surrogate draws from
     the posterior. With --model, a few solves certify the estimate or correct it, and others weigh the draws, so that
     they are the model's; under `mpiexec` these are solved side by side, and they survive interruption. Exit code 1 if
-    the model did not certify the estimate.
+    the measurements are not explained, or the model did not certify the estimate.
 
     Example: sobofem calibrate specimen.safetensors curve.csv --prior rate=log --model hardening.py:model --out result
     """
@@ -105,7 +106,7 @@ def calibrate(
 
     torch.set_num_threads(1)  # single points: one thread is fastest
     began = time.monotonic()
-    together = world()
+    together, out = world(), out.absolute()
     on_root(together, _require_sampler)
     measured = Measurements.read(measurements)
     priors, known = _priors(prior), _values(fix)
@@ -126,7 +127,7 @@ def calibrate(
     size = 1 if isinstance(together, Serial) else together.size
     if model is not None and solves:
         check_size(size, ranks_per_solve)
-    with _told(), display() as update:
+    with keeping(lambda: f"solves at draws are in {out}: repeat the same command"), _told(), display() as update:
         found = whole(
             cheap,
             task,
@@ -143,7 +144,7 @@ def calibrate(
         write(found, out, units=units, axis=axis)
         show(found, units)
         typer.echo(f"{out}: numbers, draws and pictures written after {duration(time.monotonic() - began)}")
-    if found.certificate is not None and not found.certificate.certified:
+    if not found.trustworthy:
         raise typer.Exit(1)
 
 
@@ -154,14 +155,9 @@ def _require_sampler() -> None:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """What numerics find impossible, and Ctrl-C, is told in a line: other data or settings mend it."""
+    """What numerics find impossible is told in a line: other data or settings remedy it."""
     try:
         yield
-    except KeyboardInterrupt:
-        if ranks()[1] > 1:
-            raise
-        typer.echo("stopped; the same command begins anew, but for solves at draws, which are kept", err=True)
-        raise typer.Exit(130) from None
     except ArithmeticError as error:
         if type(error) is not ArithmeticError:
             raise
@@ -228,15 +224,18 @@ def _values(pairs: list[str] | None) -> dict[str, float]:
 def show(found: Calibration, units: Mapping[str, str], console: Console | None = None) -> None:
     """Print the estimate with its uncertainty, the way to it, and what to think of it."""
     console = console or report_console()
+    fit = found.estimate.goodness
+    if fit.impossible:
+        console.print(f"Misfit: {fit.verdict()}.", style="red", highlight=False)
     if found.certificate is not None:
         way = Table("solve", "chi²", "step left [sd]", title="by the model")
         for k, step in enumerate(found.certificate.path, start=1):
             way.add_row(str(k), f"{step.chi2:.4f}", f"{step.step:.1e}")
         console.print(way)
     console.print(_parameters(found, units))
-    for line in (_fit(found), found.identifiability.verdict(), *_drawn(found)):
+    for line in (*_fit(found), found.identifiability.verdict(), *_drawn(found)):
         console.print(line, highlight=False)
-    for warning in found.warnings:
+    for warning in found.warnings[bool(fit.impossible) :]:  # the misfit stands above
         console.print(f"Warning: {warning}.", style="yellow", highlight=False)
 
 
@@ -267,12 +266,15 @@ def _range(ends: Array) -> str:
     return f"{ends[0]:.5g} to {ends[1]:.5g}"
 
 
-def _fit(found: Calibration) -> str:
+def _fit(found: Calibration) -> list[str]:
+    """How well the measurements are explained; nothing where a misfit was said already."""
     best = found.estimate
-    words = f"chi² is {best.chi2:.1f} for {best.freedom} degrees of freedom"
+    if best.goodness.impossible:
+        return []
     if best.task.noise == "unknown":
-        return f"The noise is {best.noise:.3g} times the given deviations ({best.freedom} degrees of freedom)."
-    return f"{words} (probability of more: {best.misfit:.2g})." if best.freedom > 0 else f"{words}."
+        return [f"The noise is {best.noise:.3g} times the given deviations ({best.freedom} degrees of freedom)."]
+    words = best.goodness.verdict()
+    return [f"{words[0].upper()}{words[1:]}."]
 
 
 def _drawn(found: Calibration) -> list[str]:
@@ -282,9 +284,14 @@ def _drawn(found: Calibration) -> list[str]:
         f"{drawn.rhat.max():.3f}, {drawn.effective.min():.0f} effective draws or more."
     ]
     if found.certificate is not None:
-        state = "Certified" if found.certificate.certified else "Not certified"
-        spent = found.certificate.solves
-        words.insert(0, f"{state} with {spent} {'solve' if spent == 1 else 'solves'} of the model.")
+        certificate, spent = found.certificate, found.certificate.solves
+        state = "Certified" if certificate.certified else "Not certified"
+        misfit = ": no parameters nearby fit better, but these do not fit" if certificate.converged else ""
+        words.insert(
+            0,
+            f"{state} with {spent} {'solve' if spent == 1 else 'solves'} of the model"
+            f"{'' if certificate.certified else misfit}.",
+        )
     if found.accepted is not None:
         words.append(found.accepted.verdict())
     return words

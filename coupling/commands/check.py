@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Annotated
 
+from numpy.typing import ArrayLike
 from rich.table import Table
 import typer
 
 from coupling.abort import ending_all, ranks
-from coupling.contract import Model, SampleFailure, describe
-from coupling.display import report_console
+from coupling.contract import Array, Model, SampleFailure, describe, negative_pivots
+from coupling.display import Update, display, report_console
+from coupling.interruption import keeping
 from coupling.loading import load_model
-from coupling.verify import RATE, TaylorReport, taylor_test
+from coupling.verify import EACH, RANDOM, RATE, TaylorReport, ValueRow, taylor_test, value_test
 from coupling.world import Serial, world
+
+SPARE = 4
+"""Points that are tried beyond those that are wanted, where the model has no answer."""
 
 
 def check(
@@ -21,41 +29,118 @@ def check(
     ],
     seed: Annotated[int, typer.Option(help="Seed of the random points and directions.", min=0)] = 0,
     points: Annotated[int, typer.Option(help="Number of random points in the box.", min=1)] = 1,
+    directions: Annotated[
+        int | None,
+        typer.Option(
+            help="Random directions to test along; 0 for every parameter by itself. By default 0 for up to "
+            f"{EACH} parameters, {RANDOM} for more.",
+            min=0,
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Test MODEL's Jacobian against its responses, by Taylor remainders along every parameter.
+    """Test MODEL's Jacobian against its responses, by Taylor remainders along every parameter or random directions.
 
-    The remainder must fall at second order; a response that is linear in a parameter has none. Exit code 1 if any
-    derivative is wrong.
+    The remainder must fall at second order; a response that is linear in a parameter has none. The responses of a
+    finite-element problem are compared with plain assemblies of their own. Exit code 1 if any value or derivative is
+    wrong.
 
     Example: sobofem check plate.py:model --points 3
     """
     ranks_together = world()
     with ending_all(ranks_together):
         found = load_model(model, None if isinstance(ranks_together, Serial) else ranks_together)
-        reports = [_test(found, seed + k) for k in range(points)]
+        reports: list[TaylorReport] = []
+        with keeping(lambda: f"{len(reports)} of {points} points were tested before"), _progress() as update:
+            _test(reports, found, seed, points, directions, update)
+        values = [row for report in reports for row in value_test(found, report.point)]
+        unstable = [report.point for report in reports if _is_unstable(found, report.point)]
+    sound = all(row.passed for row in values)
     passed = all(report.passed for report in reports)
     if ranks()[0] == 0:
-        _show(found, reports, passed=passed)
-    if not passed:
+        _show(found, reports, unstable, passed=passed)
+        _show_values(values)
+    if not (passed and sound):
         raise typer.Exit(1)
 
 
-def _test(model: Model, seed: int) -> TaylorReport:
-    try:
-        return taylor_test(model, seed=seed)
-    except Exception as error:
-        if not isinstance(error, SampleFailure):
-            raise
-        raise ValueError(
-            f"the model has no answer near the random point: {error.reason}; take another --seed"
-        ) from error
+def _test(
+    reports: list[TaylorReport], model: Model, seed: int, points: int, directions: int | None, update: Update
+) -> None:
+    """Add reports at random points; where the model has no answer the next ones are tried."""
+    for k in range(points + SPARE):
+        watched = _Watched(model, partial(_count, update, len(reports), points))
+        try:
+            reports.append(taylor_test(watched, seed=seed + k, directions=directions))
+        except Exception as error:
+            if not isinstance(error, SampleFailure):
+                raise
+            failure = error
+        if len(reports) == points:
+            return
+    tried = points + SPARE
+    raise ValueError(
+        f"the model has no answer at or near {tried - len(reports)} of {tried} random points in the middle of its box, "
+        f"the last time because: {failure}. `sobofem generate MODEL --samples 64 --out FILE` says in which corner of "
+        "the box it fails; narrow the bounds there"
+    )
 
 
-def _show(model: Model, reports: list[TaylorReport], *, passed: bool) -> None:
+def _count(update: Update, k: int, points: int, solves: int) -> None:
+    update(k, points, f"point {k + 1} of {points}: {solves} solves")
+
+
+@contextmanager
+def _progress() -> Iterator[Update]:
+    """Progress on rank 0."""
+    if ranks()[0] != 0:
+        yield lambda done, total, text: None
+        return
+    with display() as update:
+        yield update
+
+
+class _Watched:
+    """A model whose evaluations are counted."""
+
+    def __init__(self, model: Model, progress: Callable[[int], None]) -> None:
+        self._model, self._progress, self._count = model, progress, 0
+        self.parameters, self.responses, self.bounds = model.parameters, model.responses, model.bounds
+
+    def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
+        """As the model's."""
+        self._count += 1
+        self._progress(self._count)
+        return self._model.evaluate(x, jacobian=jacobian)
+
+
+def _is_unstable(model: Model, x: Array) -> bool:
+    """Whether an equilibrium at x is no minimum of the energy; solved again, as the test ended elsewhere."""
+    if negative_pivots(model) is None:
+        return False
+    model.evaluate(x, jacobian=False)
+    return bool(negative_pivots(model))
+
+
+def _show_values(values: list[ValueRow]) -> None:
+    """Say whether values agree with plain assemblies, and which do not."""
+    console = report_console()
+    for row in values:
+        if not row.passed:
+            console.print(
+                f"[bold red]{row.response} is {row.value:.10g}, but {row.again:.10g} by a form of its own[/]: please "
+                "report this; until it is fixed, give all integrals one quadrature degree."
+            )
+    if values and all(row.passed for row in values):
+        console.print("[green]Every response has the value that a plain assembly of its own gives.[/]")
+
+
+def _show(model: Model, reports: list[TaylorReport], unstable: list[Array], *, passed: bool) -> None:
     console = report_console()
     description = describe(model)
     for report in reports:
-        point = ", ".join(f"{name} = {x:.5g}" for name, x in zip(model.parameters, report.point, strict=True))
+        entries = [f"{name} = {x:.5g}" for name, x in zip(model.parameters, report.point, strict=True)]
+        point = ", ".join(entries if len(entries) <= EACH else [*entries[:5], "..."])
         table = Table("direction", "response", "derivative", "by differences", "rate", "verdict", title=point)
         for row in report.rows:
             rate = "" if row.rate != row.rate else f"{row.rate:.2f}"
@@ -64,10 +149,18 @@ def _show(model: Model, reports: list[TaylorReport], *, passed: bool) -> None:
             cells = (name.replace("[", r"\[") for name in names)
             table.add_row(*cells, f"{row.derivative:.6g}", f"{row.difference:.6g}", rate, verdict)
         console.print(table)
+    for x in unstable:
+        where = ", ".join(f"{name} = {value:.5g}" for name, value in zip(model.parameters, x, strict=True))
+        console.print(
+            f"[yellow]Warning[/]: at {where} an equilibrium is no minimum of the energy: it is unstable, and other "
+            "samples may lie on other branches. Narrow the bounds, or refuse it with "
+            r'newton=fem.Newton(unstable="refuse").'
+        )
     verdicts = [row.passed for report in reports for row in report.rows]
     wrong, total = verdicts.count(False), len(verdicts)
     if passed:
-        console.print(f"[green]Every derivative is right[/]: rates at least {RATE}, or linear, or without influence.")
+        what = "Every derivative along these directions" if reports[0].mixed else "Every derivative"
+        console.print(f"[green]{what} is right[/]: rates at least {RATE}, or linear, or without influence.")
     else:
         console.print(
             f"[bold red]{wrong} of {total} derivatives failed[/]: rates below {RATE} mean a wrong Jacobian; where it "

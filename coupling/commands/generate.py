@@ -11,7 +11,9 @@ import typer
 from coupling import ensemble
 from coupling.commands.where import recipe
 from coupling.design import KINDS
+from coupling.diagnosis import most_frequent
 from coupling.display import display, duration, generation
+from coupling.export import stability
 from coupling.progress import Progress
 
 KINDS_HELP = f"How the points are spread: {', '.join(KINDS)}. Sobol' and Halton can grow later."
@@ -56,12 +58,17 @@ def generate(
     max_failures: Annotated[
         float, typer.Option(help="Stop, and say where samples fail, when more than this share of them does.")
     ] = 0.5,
+    sample_timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="A sample that takes longer is a failure, and does not stop the others."),
+    ] = None,
 ) -> None:
     """Evaluate MODEL at the points of a design, on all MPI ranks, into one dataset.
 
     Interrupt it as you like (Ctrl-C, time limit, crash): the same command finishes what is missing, on any number of
     ranks, and several jobs may work on one dataset at once. Exit code 75 says that a SIGTERM stopped it, for job
-    scripts to requeue on; 3 that too many samples failed.
+    scripts to requeue on; 3 that too many samples failed. A sample that fails, for whatever reason, stops no other; the
+    first is shown at once.
 
     Example: mpiexec -n 8 sobofem generate plate.py:model --samples 256 --seed 1 --out plate.h5
     """
@@ -72,9 +79,13 @@ def generate(
         def show(progress: Progress) -> None:
             update(progress.done + progress.failed, progress.total, generation(progress))
 
-        settings = ensemble.Settings(ranks_per_solve, not values_only, retry_failed, max_failures)
+        settings = ensemble.Settings(ranks_per_solve, not values_only, retry_failed, max_failures, sample_timeout)
         data = ensemble.run(model, where, out, settings, progress=show)
     if data is not None:
         took, others = duration(time.monotonic() - start), len(data.design) - len(data) - len(data.failures)
         under_way = f"; {others} more are planned, or under way in other jobs" if others else ""
         typer.echo(f"{out}: {len(data)} samples, {len(data.failures)} failed, in {took}{under_way}")
+        if (data.negative_pivots > 0).any():
+            typer.echo(stability(data))
+        if data.failures:
+            typer.echo(most_frequent(data.failures, data.x, data.bounds, data.parameters))

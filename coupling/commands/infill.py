@@ -37,7 +37,7 @@ def infill(
     dataset = Dataset.open(data)
     with display() as update:
         found = chosen(dataset, points, seed=seed, progress=lambda k, of: update(k, of, f"training step {k} of {of}"))
-    with out.open("w", newline="") as file:
+    with out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(dataset.parameters)
         writer.writerows([[repr(value) for value in point] for point in found.tolist()])

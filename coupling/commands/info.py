@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 from typing import Annotated, Any
 
-import h5py
 import typer
 
+from coupling import store
 from coupling.dataset import Dataset
 
 
@@ -24,22 +24,28 @@ def info(
     """
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}")
-    typer.echo(Dataset.open(file).summary() if h5py.is_hdf5(file) else _surrogate(file))
+    typer.echo(Dataset.open(file).summary() if store.is_dataset(file) else _surrogate(file))
 
 
 def _surrogate(file: Path) -> str:
     """What a surrogate maps, and how its training ended."""
     import surrogate
+    from surrogate import files
+    from surrogate.reduction.loading import unpack
 
-    model = surrogate.load(file)
+    stored = files.read(file)
+    model = unpack(stored)
     bounds = zip(model.parameters, model.bounds, strict=True)
     parameters = "parameters: " + ", ".join(f"{name} in [{low:g}, {high:g}]" for name, (low, high) in bounds)
     if isinstance(model, surrogate.FieldSurrogate):
         basis = model.basis
-        return f"surrogate: of {basis.name}, {basis.size} values by {basis.rank} modes\n{parameters}"
+        field = f"surrogate: of {basis.name}, {basis.size} values by {basis.rank} modes"
+        return "\n".join([field, parameters, _checksum(stored.checked)])
     if isinstance(model, surrogate.ProjectedSurrogate):
         coordinates = f"surrogate: in {len(model.subspace.coordinates)} coordinates of {len(model.parameters)} inputs"
-        return "\n".join([coordinates, parameters, "responses: " + ", ".join(model.responses)])
+        return "\n".join(
+            [coordinates, parameters, "responses: " + ", ".join(model.responses), _checksum(stored.checked)]
+        )
     history = model.history
     best = int(abs(history.step - history.best).argmin())
     loss = history.validation[best]
@@ -51,8 +57,36 @@ def _surrogate(file: Path) -> str:
             parameters,
             "responses: " + ", ".join(model.responses),
             *_training_data(model.provenance),
+            *held_out_errors(model.provenance),
+            *_constants(model.provenance),
+            _checksum(stored.checked),
         ]
     )
+
+
+def held_out_errors(provenance: Mapping[str, Any]) -> list[str]:
+    """A line on each response: errors on samples not seen, relative to the size of values and of slopes."""
+    if "samples" not in provenance:
+        return []
+    if "held_out" not in provenance:
+        return ["errors on unseen samples are not known: none was held out"]
+    lines = [
+        "errors on samples not seen, relative to the spread of values and the size of slopes (1: nothing learned):"
+    ]
+    for name, errors in provenance["held_out"].items():
+        known = [f"{what} {error:.2g}" for what, error in errors.items() if error is not None]
+        lines.append(f"  {name}: " + ", ".join(known))
+    return lines
+
+
+def _checksum(checked: bool) -> str:
+    return "checksum: fits" if checked else "checksum: none, as an older sobofem wrote it; load and save it to add one"
+
+
+def _constants(provenance: Mapping[str, Any]) -> list[str]:
+    """A line on the responses that were the same in all samples."""
+    found = provenance.get("constant")
+    return ["constant: " + ", ".join(f"{name} = {value:g}" for name, value in found.items())] if found else []
 
 
 def _training_data(provenance: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,9 +14,10 @@ from coupling.abort import ranks
 from coupling.commands.outfile import check_writable
 from coupling.contract import Model
 from coupling.dataset import Dataset
+from coupling.interruption import keeping
 from coupling.loading import load_model
 from coupling.optimize import Step, Task, minimize, pareto
-from coupling.optimize.report import line, show, show_front
+from coupling.optimize.report import line, show, show_front, so_far
 from coupling.world import Serial, on_root, world
 
 _LIMIT = "NAME=VALUE"
@@ -111,14 +113,21 @@ def optimize(
         raise ValueError("nothing to minimize or maximize; name a response: --minimize mass")
     sole = objective[0] if objective and len(weights) == 1 and "=" not in objective[0] else weights
     task = Task(sole, _values(at_most), _values(at_least), _values(fix), _choices(one_of))
+    steps, out, picture, data = list[Step](), _absolute(out), _absolute(picture), _absolute(data)
     together = world()
     guide = None if surrogate is None else _loaded(surrogate)
     if ranks_per_solve is None:
         found: Model | str = load_model(model, None if isinstance(together, Serial) else together)
     else:
         found = model
-    guided = {"surrogate": guide, "tolerance": tolerance, "solves": solves, "path": data, "progress": _tell}
-    try:
+    guided = {
+        "surrogate": guide,
+        "tolerance": tolerance,
+        "solves": solves,
+        "path": data,
+        "progress": partial(_tell, steps, solves),
+    }
+    with keeping(lambda: _kept(steps, tolerance, data)):
         if points:
             certified = _front(found, task, points, seed, guided, out, picture)
         else:
@@ -126,10 +135,6 @@ def optimize(
             certified = _optimum(
                 found, task, begin, guided | {"seed": seed, "ranks_per_solve": ranks_per_solve}, out, picture
             )
-    except KeyboardInterrupt:
-        kept = f"all solves are in {data}; the same command goes on from them" if data else "with --data they are kept"
-        typer.echo(f"stopped; {kept}", err=True)
-        raise typer.Exit(130) from None
     if not certified:
         raise typer.Exit(1)
 
@@ -192,7 +197,7 @@ def _front(
             from coupling.optimize.picture import front_picture
 
             front_picture(front, picture)
-    return all(solution.certified for solution in front.certificates.values())
+    return not front.unanswered and all(solution.certified for solution in front.certificates.values())
 
 
 def _fitted(data: Path | None) -> Model:
@@ -205,8 +210,20 @@ def _fitted(data: Path | None) -> Model:
     return fitted
 
 
-def _tell(step: Step) -> None:
-    typer.echo(line(step), err=True)
+def _tell(steps: list[Step], solves: int, step: Step) -> None:
+    steps.append(step)
+    typer.echo(f"{line(step)}; at most {max(solves - step.number, 0)} are left", err=True)
+
+
+def _absolute(path: Path | None) -> Path | None:
+    """The same file, also after a model has changed the working directory."""
+    return None if path is None else path.absolute()
+
+
+def _kept(steps: list[Step], tolerance: float, data: Path | None) -> str:
+    """What is there of an interrupted search."""
+    kept = f"all solves are in {data}: repeat the same command" if data else "with --data, solves are kept"
+    return f"{so_far(steps, tolerance)}; {kept}"
 
 
 def _loaded(path: Path) -> Model:

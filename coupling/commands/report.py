@@ -24,9 +24,11 @@ def report(
     Example: sobofem report plate.safetensors unseen.h5 --out report
     """
     from coupling.report import overlap, write_report
-    from surrogate.model import read
+    from surrogate import Surrogate, load
 
-    model, samples = read(surrogate), Dataset.open(data)
+    model, samples = load(surrogate), Dataset.open(data)
+    if not isinstance(model, Surrogate):
+        raise TypeError(f"{surrogate} is a {type(model).__name__}; reports are written on a Surrogate of responses")
     write_report(model, samples, out)
     if warning := overlap(model, samples):
         typer.echo(warning, err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 import time
 from typing import Annotated
@@ -16,19 +17,34 @@ from coupling.display import duration, report_console
 from coupling.journal import Journal
 from coupling.samples import Failure, Sample
 
+COUNTS = ("done", "failed", "remaining", "wanted", "jobs", "deaths")
+"""What --json counts."""
+
 
 def status(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Dataset, growing or not.", show_default=False)],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One line for scripts: a JSON object of counts, null where unknown.")
+    ] = False,
 ) -> None:
     """Say how far a generation is: samples done, failed and remaining, their rate, and what each group has done.
 
-    Safe at any time, from any machine that sees the files: it only reads.
+    Safe at any time, from any machine that sees the files: it only reads. Scripts ask it, not exit codes, whether
+    anything is left: `remaining` of --json counts the samples that have no answer and are not recorded as failed,
+    `jobs` the jobs at work, and `deaths` how often a process died while it computed a sample.
 
     Example: sobofem status plate.h5
     """
+    if as_json and not file.exists():
+        typer.echo(json.dumps(dict.fromkeys(COUNTS, 0) | {"remaining": None, "wanted": None}))
+        return
     data, journals = Dataset.open(file), leftovers.read(file)
     wanted = min(data.provenance.get("budget", len(data.design)), len(data.design))
     remaining = max(wanted - len(data) - len(data.failures), 0)
+    if as_json:
+        counts = (len(data), len(data.failures), remaining, wanted, len(jobs.living(file)), sum(data.attempts.values()))
+        typer.echo(json.dumps(dict(zip(COUNTS, counts, strict=True))))
+        return
     typer.echo(f"{file}: {len(data)} done, {len(data.failures)} failed, {remaining} remaining of {wanted}")
     if running := jobs.living(file):
         typer.echo(f"{len(running)} {'jobs are' if len(running) > 1 else 'job is'} at work on it")

@@ -61,6 +61,10 @@ def stream(
     max_failures: Annotated[
         float, typer.Option(help="Stop, and say where samples fail, when more than this share of them does.")
     ] = 0.5,
+    sample_timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="A sample that takes longer is a failure, and does not stop the others."),
+    ] = None,
 ) -> None:
     """Solve and train at the same time: rank 0 trains, the other MPI ranks solve.
 
@@ -70,6 +74,7 @@ def stream(
     Example: mpiexec -n 8 sobofem stream plate.py:model --samples 256 --data plate.h5 --out plate.safetensors
     """
     check_writable(out)
+    named, out, data = out, out.absolute(), data.absolute()  # a model may change the working directory
     import torch
 
     from coupling.ensemble import Settings
@@ -101,11 +106,13 @@ def stream(
             online=online,
             steer="" if steer is None else "disagreement" if steer is Steering.DISAGREEMENT else "gradient residual",
             budget=samples,
-            settings=Settings(ranks_per_solve, max_failures=max_failures),
+            settings=Settings(ranks_per_solve, max_failures=max_failures, sample_timeout=sample_timeout),
             watch=watch,
         )
     if ranks()[0] == 0 and trained is not None:
-        typer.echo(f"{out}: trained on {trained.provenance['samples']} samples in {duration(time.monotonic() - start)}")
+        typer.echo(
+            f"{named}: trained on {trained.provenance['samples']} samples in {duration(time.monotonic() - start)}"
+        )
 
 
 def words(progress: StreamProgress) -> str:

@@ -7,12 +7,15 @@ import math
 from pathlib import Path
 import time
 from typing import TYPE_CHECKING, Annotated, Any
+import warnings
 
 import typer
 
+from coupling.commands.info import held_out_errors
 from coupling.commands.outfile import check_writable
 from coupling.dataset import Dataset
 from coupling.display import display, duration
+from coupling.interruption import keeping
 
 if TYPE_CHECKING:
     import surrogate
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 
 DESCENT = "With --descent"
+_NOTHING = "no surrogate was written: repeat the same command, or let --descent keep the best so far"
 
 
 class WeightingName(StrEnum):
@@ -88,7 +92,8 @@ def train(
     if samples is not None:
         dataset = dataset.head(samples)
     start = time.monotonic()
-    with display() as update:
+    with keeping(lambda: _NOTHING), warnings.catch_warnings(record=True) as remarks, display() as update:
+        warnings.simplefilter("always", UserWarning)
 
         def show(progress: surrogate.Progress) -> None:
             update(progress.step, progress.of, _words(progress))
@@ -109,9 +114,14 @@ def train(
             except ArithmeticError as error:
                 raise ValueError(str(error)) from error
     trained.save(out)
-    took, ended = duration(time.monotonic() - start), "stopped by Ctrl-C" if trained.history.interrupted else "trained"
+    took, ended = (
+        duration(time.monotonic() - start),
+        "stopped by a signal, the best so far is kept; trained" if trained.history.interrupted else "trained",
+    )
     typer.echo(f"{out}: {ended} on {len(dataset)} samples in {took}")
-    for line in _reasons(trained.provenance.get("choice")):
+    for remark in remarks:
+        typer.echo(f"warning: {remark.message}", err=True)
+    for line in [*held_out_errors(trained.provenance), *_reasons(trained.provenance.get("choice"))]:
         typer.echo(line)
 
 

@@ -19,6 +19,7 @@ import typer
 from coupling.abort import ranks
 from coupling.contract import Model
 from coupling.display import display, report_console
+from coupling.interruption import keeping
 from coupling.world import on_root, world
 
 if TYPE_CHECKING:
@@ -97,18 +98,12 @@ def uq(
     --fail 'stress_concentration > 2.8' --model plate.py:model --solves 32 --out uncertainty
     """
     how = {"samples": samples, "seed": seed, "solves": solves, "method": method}
-    together, asked = world(), list[Question]()
+    together, asked, out = world(), list[Question](), out.absolute()
     on_root(together, lambda: asked.append(_question(surrogate, inputs, fix, fail, allow_outside, out)))
-    try:
-        with _trusted(model, out, ranks_per_solve) as check, _told() as told:
-            lead = partial(on_root, together) if check is None else check.lead
-            lead(lambda: _answer(asked[0], check, out, told, how))
-    except KeyboardInterrupt:
-        if ranks()[1] > 1:
-            raise
-        kept = "" if model is None else f"; solves are in {out / 'solves'}, and the same command goes on from them"
-        typer.echo(f"stopped{kept}", err=True)
-        raise typer.Exit(130) from None
+    kept = f"solves are in {out / 'solves'}: repeat the same command" if model else ""
+    with keeping(lambda: kept), _trusted(model, out, ranks_per_solve) as check, _told() as told:
+        lead = partial(on_root, together) if check is None else check.lead
+        lead(lambda: _answer(asked[0], check, out, told, how))
     if ranks()[0] == 0:
         typer.echo(f"{out}: results.json and {', '.join(sorted(path.name for path in out.glob('*.png')))} written")
 
@@ -211,7 +206,11 @@ def _remarks(study: Study, given: Inputs, spent: tuple[int, int]) -> Iterator[st
             yield f"warning: {len(failures)} solves for {name} have no answer ({failures[0]}); the others stand alone."
     if study.note:
         yield f"warning: {study.note}"
+    for name, value in study.indices.constant.items():
+        yield f"warning: {name} does not vary with these inputs ({value:.6g}): it has no variance to share out."
     failure = study.failure
+    for sentence in failure.certain if failure is not None else ():
+        yield f"warning: {sentence}."
     if failure is not None and given.outside > 0.1 * failure.value:
         yield (
             f"warning: {given.outside:.2g} of the inputs' probability lies outside the box and was cut off, "

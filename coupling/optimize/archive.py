@@ -19,7 +19,7 @@ from coupling.dataset import Dataset
 from coupling.ensemble import check_place
 from coupling.identity import differences, identity
 from coupling.optimize.frame import ALIKE
-from coupling.samples import Failure, Sample
+from coupling.samples import Failure, Sample, pivot_column
 
 DESIGN = "optimization"
 """What a dataset that a search made says of its design."""
@@ -59,6 +59,7 @@ def grown(data: Dataset, records: Sequence[Record]) -> Dataset:
         jacobian=np.concatenate([data.jacobian, *(np.asarray(s.jacobian)[None] for s in samples)]),
         rows=np.array([*data.rows, *(s.row for s in samples)], dtype=np.int64),
         seconds=np.array([*data.seconds, *(s.seconds for s in samples)]),
+        negative_pivots=np.concatenate([data.negative_pivots, pivot_column(samples)]),
         design=np.vstack([data.design, *(record.x for record in numbered)]),
         failures=(*data.failures, *failures),
     )
@@ -88,7 +89,9 @@ def recorded(data: Dataset, first: int = 0) -> list[Record]:
     """The samples and failures of a dataset from a design row on, in the order of the design."""
     assert data.jacobian is not None
     samples = [
-        Sample(int(data.rows[i]), data.x[i], data.y[i], data.jacobian[i], float(data.seconds[i]))
+        Sample(
+            int(data.rows[i]), data.x[i], data.y[i], data.jacobian[i], float(data.seconds[i]), data.pivots_of(int(i))
+        )
         for i in np.flatnonzero(data.rows >= first)
     ]
     return sorted([*samples, *(f for f in data.failures if f.row >= first)], key=lambda record: record.row)
@@ -101,13 +104,15 @@ class Archive:
         data: What is known.
         path: HDF5 dataset to write to, or None.
         search: What is asked for, in words: how a search finds its samples again.
+        member: This job among those on the dataset; None without a path.
 
     Attributes:
         data: What the search knows. Of one that goes on, at first what it began with.
     """
 
-    def __init__(self, data: Dataset, path: Path | None, search: str) -> None:
-        self._path, self._search = path, search
+    def __init__(self, data: Dataset, path: Path | None, search: str, member: jobs.Member | None = None) -> None:
+        self._path, self._search, self._member = path, search, member
+        self._written = _state(path)
         self._begun: dict[str, int] = dict(data.provenance.get(UNFINISHED, {}))
         first = min(self._begun.setdefault(search, len(data.design)), len(data.design))
         known = _without_searches(data)
@@ -147,9 +152,31 @@ class Archive:
         self._save()
 
     def _save(self) -> None:
-        if self._path is not None:
-            begun = {UNFINISHED: self._begun} if self._begun else {}
-            replace(self.data, provenance={**self.data.provenance, **begun}).save(self._path)
+        """Write all to the disk; beside the file, and no further, if it is not the one that was written before.
+
+        Raises:
+            OSError: If another program replaced the file, or the disk refuses.
+        """
+        if self._path is None:
+            return
+        begun = {UNFINISHED: self._begun} if self._begun else {}
+        data, found = replace(self.data, provenance={**self.data.provenance, **begun}), _state(self._path)
+        if found not in (None, self._written):
+            beside = self._path.with_name(self._path.stem + ".kept" + self._path.suffix)
+            data.save(beside)
+            raise OSError(f"{self._path} was replaced while this search was at work; what it knows is kept in {beside}")
+        data.save(self._path)
+        self._written = _state(self._path)
+        if self._member is not None and (trouble := self._member.trouble()):
+            raise OSError(trouble)
+
+
+def _state(path: Path | None) -> tuple[int, int] | None:
+    """What a file is known by as long as nobody replaces it; None where there is none."""
+    if path is None or not path.exists():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def _without_searches(data: Dataset) -> Dataset:
@@ -191,10 +218,11 @@ def opened(path: Path | None, description: Description, given: Dataset | None, s
     check_place(path)
     with contextlib.ExitStack() as held:
         with jobs.shared_state(path):
+            jobs.settle_doubts(path)
             if jobs.living(path):
                 raise BlockingIOError(f"another job is at work on {path}; wait for it, or name another file")
             if leftovers.files(path):
                 raise ValueError(f"{path} is of an interrupted generation; finish it by the same command first")
-            held.enter_context(jobs.alive(path, jobs.next_run(path)))
+            member = held.enter_context(jobs.alive(path, jobs.next_run(path)))
         stored = usable(Dataset.open(path), description) if path.exists() else empty(description)
-        yield Archive(joined(stored, start), path, search)
+        yield Archive(joined(stored, start), path, search, member)

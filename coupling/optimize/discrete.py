@@ -9,8 +9,10 @@ import numpy as np
 
 from coupling.contract import Array
 from coupling.dataset import Dataset
+from coupling.optimize.ending import explained
 from coupling.optimize.frame import Frame
 from coupling.optimize.guides.kriging import GaussianProcess
+from coupling.optimize.incumbent import incumbent
 from coupling.optimize.navigator import Navigator
 from coupling.optimize.session import NoAnswer, Session
 from coupling.optimize.solution import Solution, Step
@@ -19,6 +21,8 @@ from coupling.world import on_root
 
 MANY = 1000
 """Combinations above which enumeration is refused."""
+
+ELSEWHERE = "a sample of an earlier search is better than what this one found"
 
 SAFETY = 3.0
 """Errors of the guide at the last solves by which a combination must be worse to be left out unseen."""
@@ -56,7 +60,7 @@ def enumerated(session: Session, task: Task, start: Array | None) -> Solution:
     if len(left) > MANY:
         raise ValueError(f"{len(left)} combinations of discrete values are too many to enumerate; at most {MANY}")
     best: Solution | None = None
-    path, wrong, tried, failed = list[Step](), float("inf"), 0, ""
+    path, wrong, tried, failed = list[Step](), float("inf"), 0, list[str]()
     solves = session.settings.solves
     while left and solves > 0:
         outlooks = on_root(session.ranks, lambda: _ranked(session, task, left, start))
@@ -67,7 +71,7 @@ def enumerated(session: Session, task: Task, start: Array | None) -> Solution:
         try:
             found = session(task.holding(first.values), start, solves=solves)
         except NoAnswer as error:
-            failed, solves = str(error), solves - len(error.path)
+            failed, solves = [*failed, str(error)], solves - len(error.path)
             path += error.path
             continue
         tried, solves = tried + 1, solves - found.solves
@@ -75,23 +79,44 @@ def enumerated(session: Session, task: Task, start: Array | None) -> Solution:
         if np.isfinite(first.objective):
             wrong = abs(found.objective - first.objective)
         best = found if best is None or _better(found, best) else best
+    known = on_root(session.ranks, lambda: _known(session, task, left))  # earlier searches may have been there
+    for other in known:
+        best = other if best is None or _better(other, best) else best
     if best is None:
-        raise NoAnswer(failed, tuple(path))
-    skipped = f"; {len(left)} left out, which the guide foretells to be worse" if left else ""
+        raise NoAnswer(failed[-1], tuple(path))
+    skipped = f"; {len(left)} left out, which the guide predicts to be worse" if left else ""
     if left and solves <= 0:
         skipped = f"; {len(left)} not searched, since all solves are spent"
+    skipped += f"; {len(failed)} without an answer: {failed[-1]}" if failed else ""
     steps = tuple(replace(step, number=k) for k, step in enumerate(path, start=1))
     message = f"{best.message} (best of {tried} combinations{skipped})"
     return replace(best, path=steps, archive=on_root(session.ranks, lambda: _data(session)), message=message)
 
 
 def _better(one: Solution, other: Solution) -> bool:
-    """Whether one is the better answer: certified before not, then feasible before not, then by the objective."""
-    return (not one.certified, not one.optimum.feasible, one.objective) < (
-        not other.certified,
-        not other.optimum.feasible,
-        other.objective,
-    )
+    """Whether one is the better answer: feasible, then less violated, or of a lower objective, then certified."""
+    a, b = one.optimum, other.optimum
+    if not (a.feasible and b.feasible):
+        return (not a.feasible, a.violation) < (not b.feasible, b.violation)
+    margin = a.tolerance * max(abs(a.objective), abs(b.objective))
+    if a.certified != b.certified and abs(a.objective - b.objective) <= margin:
+        return a.certified
+    return a.objective < b.objective
+
+
+def _known(session: Session, task: Task, left: list[dict[str, float]]) -> list[Solution]:
+    """The best samples of combinations that were not searched, where there are any."""
+    data, about, found = _data(session), session.solver.description, list[Solution]()
+    assert data.jacobian is not None
+    for values in left:
+        frame = Frame(task.holding(values), about.parameters, about.responses, about.bounds)
+        best = incumbent(frame, data.x, data.y, data.jacobian, session.settings.tolerance)
+        if best is not None:
+            frame.calibrate(data.jacobian)
+            optimum = frame.judged(data.x[best], data.y[best], data.jacobian[best], session.settings.tolerance)
+            message, advice = explained(frame, optimum, ELSEWHERE, None)
+            found.append(Solution(optimum, (), data, message, advice))
+    return found
 
 
 def _ranked(session: Session, task: Task, left: list[dict[str, float]], start: Array | None) -> list[Outlook]:

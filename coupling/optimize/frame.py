@@ -148,9 +148,12 @@ class Frame:
         equal, (rows, margins) = self.limits.equal, self.local_limits(y, jacobian)
         gradient = self.weights @ self.scaled(jacobian) / self.unit_of_gain(y)
         found = balance(self.unit(x)[self.free], gradient, margins, rows, equal)
-        distance = np.where(equal, np.abs(margins), np.maximum(-margins, 0.0))
         multipliers = found.multipliers * self.unit_of_gain(y) / self._steepness(jacobian)
-        return Balance(found.residual, multipliers), float(distance.max(initial=0.0))
+        return Balance(found.residual, multipliers), float(_violations(margins, equal).max(initial=0.0))
+
+    def violation(self, y: Array, jacobian: Array) -> float:
+        """How far, to first order, a point is from meeting every limit: as `balance` says it."""
+        return float(_violations(self.local_limits(y, jacobian)[1], self.limits.equal).max(initial=0.0))
 
     def lagrangian_slope(self, at: tuple[Array, Array, Array], of: tuple[Array, Array, Array]) -> Array:
         """Slope (free,) at a point of the objective less the limits, weighed by the multipliers of another point.
@@ -173,6 +176,7 @@ class Frame:
         """A point (n,) with its responses (m,) and Jacobian (m, n), judged by limits and optimality."""
         found, violation = self.balance(x, y, jacobian)
         names = [self.responses[self.used[i]] for i in self.limits.index]
+        violations = _violations(self.local_limits(y, jacobian)[1], self.limits.equal).tolist()
         return Optimum(
             task=self.task,
             parameters=self.parameters,
@@ -181,6 +185,7 @@ class Frame:
             y=y,
             jacobian=jacobian,
             violation=violation,
+            violations=_largest(names, violations),
             optimality=found.residual,
             multipliers=_largest(names, found.multipliers.tolist()),
             tolerance=tolerance,
@@ -200,7 +205,11 @@ def _largest(names: list[str], multipliers: list[float]) -> dict[str, float]:
 
 def excess(margins: Array, equal: Mask) -> float:
     """Sum of the violations of margins (c,), some of which are equations."""
-    return float(np.where(equal, np.abs(margins), np.maximum(-margins, 0.0)).sum())
+    return float(_violations(margins, equal).sum())
+
+
+def _violations(margins: Array, equal: Mask) -> Array:
+    return np.where(equal, np.abs(margins), np.maximum(-margins, 0.0))
 
 
 def _limits(task: Task, names: list[str]) -> Limits:

@@ -42,15 +42,40 @@ def balance(z: Array, slope: Array, margins: Array, rows: Array, equal: NDArray[
     n, c = len(z), len(rows)
     if not c:
         return Balance(float(np.linalg.norm(_against_bounds(slope, z))), np.zeros(0))
+    found, residual = _least_squares(z, slope, margins, rows, equal)
+    multipliers = found[:c]
+    multipliers[equal] -= found[c + n :]
+    return Balance(residual, multipliers)
+
+
+def resistance(z: Array, slope: Array, margins: Array, rows: Array, equal: NDArray[np.bool_]) -> tuple[float, Array]:
+    """What keeps a point from moving against a slope: arguments as of `balance`, with margins of zero at violated ones.
+
+    Returns:
+        The share of the slope that nothing balances, 0 where every way is blocked; and the shares (c + n,) of it that
+        each constraint balances, and the bound that each input is nearer to.
+    """
+    c, n, size = len(rows), len(z), float(np.linalg.norm(slope))
+    if size == 0.0:
+        return 0.0, np.zeros(c + n)
+    found, residual = _least_squares(z, slope, margins, rows, equal)
+    pulls = found[: c + n].copy()
+    pulls[:c] *= np.linalg.norm(rows, axis=1)
+    pulls[:c][equal] += found[c + n :] * np.linalg.norm(rows[equal], axis=1)
+    return residual / size, pulls / size
+
+
+def _least_squares(
+    z: Array, slope: Array, margins: Array, rows: Array, equal: NDArray[np.bool_]
+) -> tuple[Array, float]:
+    """Multipliers of constraints (c,), of the bound near each input (n,), of equations reversed; and what is left."""
     sides = np.where(z <= 0.5, 1.0, -1.0)
     near = np.minimum(z, 1.0 - z)
     columns = np.vstack([rows, np.diag(sides), -rows[equal]])
     distance = np.abs(np.concatenate([margins, near, margins[equal]]))
     system = np.vstack([columns.T, np.diag(distance)])
     found, residual = scipy.optimize.nnls(system, np.concatenate([slope, np.zeros(len(distance))]))
-    multipliers = found[:c]
-    multipliers[equal] -= found[c + n :]
-    return Balance(float(residual), multipliers)
+    return found, float(residual)
 
 
 def _against_bounds(slope: Array, z: Array) -> Array:

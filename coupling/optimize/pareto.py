@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from coupling.dataset import Dataset
 from coupling.optimize.frame import ALIKE, Frame
 from coupling.optimize.minimize import minimize
 from coupling.optimize.multistart import ENOUGH, Inside
+from coupling.optimize.session import NoAnswer
 from coupling.optimize.solution import Solution, Step
 from coupling.optimize.subproblem import Subproblem
 from coupling.optimize.task import Task
@@ -37,6 +38,7 @@ class Front:
         y: Responses there (P, m).
         certificates: What the model itself says of some of them, by row.
         archive: Samples of the model; None before any.
+        unanswered: Why the model has no answer at points that it was to certify, by row; they stay the surrogate's.
     """
 
     objectives: tuple[str, ...]
@@ -48,6 +50,7 @@ class Front:
     y: Array
     certificates: Mapping[int, Solution]
     archive: Dataset | None = None
+    unanswered: Mapping[int, str] = field(default_factory=dict)
 
     def certify(
         self,
@@ -77,20 +80,25 @@ class Front:
             progress: Called after each solve.
 
         Returns:
-            The front with these points and their responses by the model; `certificates` tells of each.
+            The front with these points and their responses by the model; `certificates` tells of each. Where the model
+            has no answer the others go on; `unanswered` has the reason.
         """
         known, x, y = archive or self.archive, self.x.copy(), self.y.copy()
-        found = dict(self.certificates)
+        found, unanswered = dict(self.certificates), dict(self.unanswered)
         for row in range(len(x)) if rows is None else rows:
             how: dict[str, Any] = {"surrogate": surrogate, "tolerance": tolerance, "path": path, "progress": progress}
-            there = minimize(model, self._of(y[row]), start=x[row], archive=known, solves=1, **how)
+            try:
+                there = minimize(model, self._of(y[row]), start=x[row], archive=known, solves=1, **how)
+            except NoAnswer as error:
+                unanswered[row] = error.path[0].failure if error.path else str(error)
+                continue
             task = self._of(_answer(there.archive, x[row], y[row]))
             moved = minimize(model, task, archive=there.archive, solves=max(solves - there.solves, 1), **how)
             steps = enumerate((*there.path, *moved.path), start=1)
             solution = replace(moved, path=tuple(replace(step, number=k) for k, step in steps))
             known, found[row] = solution.archive, solution
             x[row], y[row] = solution.x, solution.optimum.y
-        return replace(self, x=x, y=y, certificates=found, archive=known)
+        return replace(self, x=x, y=y, certificates=found, archive=known, unanswered=unanswered)
 
     def refined(self, model: Model, row: int) -> Array:
         """The point (n,) of a row, moved until a cheap model itself finds it optimal, to first order."""

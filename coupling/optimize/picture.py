@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 import numpy as np
 
@@ -26,7 +27,9 @@ def front_picture(front: Front, path: str | Path) -> None:
 
 
 def convergence_figure(solution: Solution) -> Figure:
-    """Draw the objective, and residual and violation, of every solve by the model.
+    """Draw the objective, and residual and violation, of every solve by the model; failed ones at the foot.
+
+    Where failed points bound the search, the title says so.
 
     Args:
         solution: Of a search; one that needed no solve has empty axes.
@@ -37,7 +40,8 @@ def convergence_figure(solution: Solution) -> Figure:
     number = [step.number for step in steps]
     _by_guide(left, steps, [step.objective for step in steps])
     left.set(xlabel="solves of the model", ylabel=solution.optimum.task.title, title="objective")
-    if steps:
+    _failures(left, [step.number for step in solution.path if step.failure])
+    if solution.path:
         left.legend(fontsize="small")
     right.semilogy(number, [max(step.optimality, FLOOR) for step in steps], "o-", label="residual", color="tab:blue")
     if solution.optimum.task.at_most or solution.optimum.task.at_least:
@@ -48,6 +52,10 @@ def convergence_figure(solution: Solution) -> Figure:
     right.legend(fontsize="small")
     for axes in (left, right):
         axes.grid(alpha=0.3)
+    if solution.obstacle is not None and solution.obstacle.bounds_search:
+        way = " and ".join(solution.obstacle.towards)
+        title = f"Failed points bound the search{f', towards {way}' if way else ''}:\n{solution.obstacle.title}"
+        figure.suptitle(title, fontsize="medium", color="tab:red")
     return figure
 
 
@@ -67,6 +75,14 @@ def front_figure(front: Front) -> Figure:
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return figure
+
+
+def _failures(axes: Axes, numbers: Sequence[int]) -> None:
+    """Crosses at the foot of the picture for solves without an answer."""
+    if numbers:
+        foot = axes.get_xaxis_transform()
+        label = f"no answer ({len(numbers)})"
+        axes.plot(numbers, [0.03] * len(numbers), "x", color="tab:red", transform=foot, label=label)
 
 
 def _by_guide(axes: object, steps: Sequence[Step], values: Sequence[float]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -41,25 +41,36 @@ def show(solution: Solution, units: Mapping[str, str], console: Console | None =
     certificate.add_row("violation of limits", f"{best.violation:.1e}", f"{best.tolerance:g}")
     certificate.add_row("solves, of which failed", f"{solution.solves}, {sum(bool(s.failure) for s in solution.path)}")
     console.print(certificate)
+    if solution.obstacle is not None:
+        failed = Table("reason", "points", title="without an answer")
+        for reason, count in solution.obstacle.reasons.items():
+            failed.add_row(reason, str(count))
+        console.print(failed)
     console.print(verdict(solution))
+
+
+def so_far(steps: Sequence[Step], tolerance: float) -> str:
+    """The best of some solves, in a sentence, for a search that was stopped: feasible ones before others."""
+    answered = [step for step in steps if not step.failure]
+    if not answered:
+        return "no solve of this run has an answer yet"
+    feasible = [step for step in answered if step.violation <= tolerance]
+    if not feasible:
+        best = min(answered, key=lambda step: step.violation)
+        return f"no solve of this run meets the limits; nearest is solve {best.number}, violation {best.violation:.1e}"
+    best = min(feasible, key=lambda step: step.objective)
+    return f"the best of this run that meets the limits is solve {best.number}, {best.objective:.8g}, not certified"
 
 
 def verdict(solution: Solution) -> str:
     """What to think of the optimum, in a few sentences."""
-    best = solution.optimum
     if solution.certified:
         extra = solution.message.partition("optimal")[2]
         return (
             "Certified: the model itself finds this point feasible and, to first order, optimal, "
             f"after {solution.solves} solves{extra}."
         )
-    if not best.feasible:
-        advice = "Relax a limit, widen the bounds or start elsewhere."
-        return f"Not certified after {solution.solves} solves: {solution.message}. By the model {best.broken}. {advice}"
-    return (
-        f"Not certified after {solution.solves} solves: {solution.message}; {best.optimality:.1e} of the usual slope "
-        "is left unbalanced. Allow more solves; with --data or path= they go on from these."
-    )
+    return f"Not certified after {solution.solves} solves: {solution.message}. {solution.advice}"
 
 
 def show_front(front: Front, units: Mapping[str, str], console: Console | None = None) -> None:
@@ -75,6 +86,12 @@ def show_front(front: Front, units: Mapping[str, str], console: Console | None =
         residuals = (f"{best.optimality:.1e}", f"{best.violation:.1e}")
         table.add_row(str(row), *values, *residuals, str(solution.solves), "yes" if solution.certified else "no")
     console.print(table)
+    for row, solution in sorted(front.certificates.items()):
+        if not solution.certified:
+            console.print(f"Point {row}: {verdict(solution)}")
+    for row, reason in sorted(front.unanswered.items()):
+        console.print(f"Point {row}: the model has no answer there ({reason}); it stays what the surrogate says.")
     certified = sum(solution.certified for solution in front.certificates.values())
+    points = len(front.certificates) + len(front.unanswered)
     solves = sum(solution.solves for solution in front.certificates.values())
-    console.print(f"{certified} of {len(front.certificates)} points certified by the model with {solves} solves.")
+    console.print(f"{certified} of {points} points certified by the model with {solves} solves.")

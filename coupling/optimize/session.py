@@ -12,6 +12,7 @@ import scipy.stats
 
 from coupling.contract import Array, Model
 from coupling.optimize.archive import Archive
+from coupling.optimize.ending import STUCK, explained
 from coupling.optimize.frame import Frame
 from coupling.optimize.guides.base import Guide
 from coupling.optimize.guides.bridge import Bridge
@@ -20,6 +21,7 @@ from coupling.optimize.guides.kriging import GaussianProcess
 from coupling.optimize.guides.logarithms import Logarithms
 from coupling.optimize.guides.quasi_newton import Positive, Secant
 from coupling.optimize.navigator import Navigator
+from coupling.optimize.obstacle import obstacle
 from coupling.optimize.solution import Solution, Step
 from coupling.optimize.task import Task
 from coupling.optimize.trust_region import COLD, TrustRegion
@@ -194,7 +196,10 @@ class Session:
                 "give a start where it has one, or narrow the bounds",
                 tuple(region.path),
             )
-        return Solution(region.best, tuple(region.path), self.archive.data, region.message)
+        best, data, stuck = region.best, self.archive.data, region.message == STUCK
+        failed = obstacle(region.frame, best, region.path, data, stuck=stuck)
+        message, advice = explained(region.frame, best, region.message, failed)
+        return Solution(best, tuple(region.path), data, message, advice, failed)
 
 
 def _spread(frame: Frame, count: int, seed: int) -> Array:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from coupling.contract import Array
 from coupling.dataset import Dataset
 from coupling.optimize.task import Task
+
+if TYPE_CHECKING:
+    from coupling.optimize.obstacle import Obstacle
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +28,7 @@ class Optimum:
         y: The model's responses there, (m,).
         jacobian: Their derivatives there, (m, n).
         violation: How far the point is from meeting every limit, to first order, as a share of the box; 0 inside.
+        violations: The same of each response that has a limit, by name.
         optimality: Karush-Kuhn-Tucker residual: slope of the objective that no active limit or bound balances, as a
             share of its usual slope; 0 where the first-order conditions of an optimum hold.
         multipliers: What the objective loses per unit by which a limit is tightened, by the response's name.
@@ -38,6 +44,7 @@ class Optimum:
     y: Array
     jacobian: Array
     violation: float
+    violations: Mapping[str, float]
     optimality: float
     multipliers: Mapping[str, float]
     tolerance: float
@@ -60,12 +67,23 @@ class Optimum:
         return sum(weight * float(self.y[self.responses.index(name)]) for name, weight in self.task.weights.items())
 
     @property
+    def unmet(self) -> tuple[str, ...]:
+        """Names of the responses whose limits the point does not meet, to within the tolerance."""
+        return tuple(name for name, distance in self.violations.items() if distance > self.tolerance)
+
+    @property
     def broken(self) -> str:
-        """The limits that the point does not meet, in words."""
-        y = dict(zip(self.responses, self.y.tolist(), strict=True))
-        over = [f"{name} is {y[name]:.6g}, at most {v:g}" for name, v in self.task.at_most.items() if y[name] > v]
-        under = [f"{name} is {y[name]:.6g}, at least {v:g}" for name, v in self.task.at_least.items() if y[name] < v]
-        return "; ".join(over + under)
+        """The limits that the point does not meet, to within the tolerance, and by how much, in words."""
+        return "; ".join(map(self._broken, self.unmet))
+
+    def _broken(self, name: str) -> str:
+        value, task = float(self.y[self.responses.index(name)]), self.task
+        high, low = task.at_most.get(name, np.inf), task.at_least.get(name, -np.inf)
+        if high == low:
+            return f"{name} is {value:.6g}, required {low:g} ({abs(value - low):.2g} off)"
+        if value > high:
+            return f"{name} is {value:.6g}, at most {high:g} ({value - high:.2g} too much)"
+        return f"{name} is {value:.6g}, at least {low:g} ({low - value:.2g} too little)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +114,13 @@ class Step:
     accepted: bool
     failure: str = ""
 
+    def record(self) -> dict[str, Any]:
+        """As plain values, for JSON: where, and what came of it, or why nothing did."""
+        where = {"number": self.number, "x": self.x.tolist(), "guide": self.guide}
+        if self.failure:
+            return where | {"failure": self.failure}
+        return where | {"objective": self.objective, "violation": self.violation, "optimality": self.optimality}
+
 
 @dataclass(frozen=True, eq=False)
 class Solution:
@@ -107,12 +132,16 @@ class Solution:
         archive: All samples: those that were given, and the new ones. The next search over the same model starts
             from them.
         message: How the search ended, in words.
+        advice: What to do where it is not certified, in a sentence; empty where it is.
+        obstacle: What is known of points without an answer; None where the model had one everywhere.
     """
 
     optimum: Optimum
     path: tuple[Step, ...]
     archive: Dataset
     message: str
+    advice: str = ""
+    obstacle: Obstacle | None = None
 
     @property
     def certified(self) -> bool:
@@ -149,12 +178,12 @@ class Solution:
             "optimality": best.optimality,
             "multipliers": dict(best.multipliers),
             "tolerance": best.tolerance,
+            "feasible": best.feasible,
+            "not_met": list(best.unmet),
             "certified": best.certified,
             "solves": self.solves,
             "message": self.message,
-            "path": [
-                {"objective": s.objective, "violation": s.violation, "optimality": s.optimality, "guide": s.guide}
-                for s in self.path
-                if not s.failure
-            ],
+            "advice": self.advice,
+            "failures": None if self.obstacle is None else self.obstacle.record(),
+            "path": [step.record() for step in self.path],
         }

@@ -9,7 +9,9 @@ import numpy as np
 from coupling.contract import Array
 from coupling.optimize.acceptance import Filter, Trial
 from coupling.optimize.curvature import ACTIVE, Point, bends, glanced_at
+from coupling.optimize.ending import OPTIMAL, SPENT, STUCK
 from coupling.optimize.frame import ALIKE, Frame, Mask
+from coupling.optimize.incumbent import PENALTY, incumbent, ranks
 from coupling.optimize.navigator import Navigator, Proposal
 from coupling.optimize.solution import Optimum, Step
 from coupling.samples import Failure, Sample
@@ -17,9 +19,6 @@ from coupling.samples import Failure, Sample
 SMALLEST = 1e-11
 """Radius at which nothing more can be gained in double precision."""
 
-
-PENALTY = 10.0
-"""What a violation weighs against the objective where points are ranked; both are scaled."""
 
 REACH = 20.0
 """Largest radius after a step that went as foretold, in lengths of that step."""
@@ -81,7 +80,7 @@ class TrustRegion:
         self._asked: list[Proposal] = []
         self._filter = Filter()
         self._center: int | None = None
-        self._best: int | None = None
+        self._resumed: set[int] = set()  # points that the search went back to
         self._probes = PROBES
         self._glance: Proposal | None = None  # whence a certified center is looked at
         self._looked: int | None = None  # the center that was
@@ -99,11 +98,13 @@ class TrustRegion:
 
     @property
     def best(self) -> Optimum:
-        """The best point that it came by: the one that it stands at, unless one before was certified and better."""
-        if self._best is None:
-            return self.optimum
-        before, now = self._judged(self._best), self.optimum
-        return now if now.certified and now.objective < before.objective else before
+        """The best point that it knows of, whatever the search stands at."""
+        return self._judged(self._incumbent())
+
+    def _incumbent(self) -> int:
+        found = incumbent(self.frame, self.x, self.y, self.jacobian, self.tolerance)
+        assert found is not None
+        return found
 
     def _judged(self, i: int) -> Optimum:
         return self.frame.judged(self.x[i], self.y[i], self.jacobian[i], self.tolerance)
@@ -116,20 +117,26 @@ class TrustRegion:
     def ask(self, count: int = 1) -> Array:
         """Points (k, n) to solve next, up to `count`; none at the end, and then `message` says why."""
         count = min(count, self.left)
-        if self.begun and self.optimum.certified and not (count and (self._glances() or self._doubts(count))):
-            self.message = "the model itself finds this point feasible and, to first order, optimal"
-            return np.zeros((0, len(self.frame.parameters)))
+        while not self._finds(count) and count and self.begun and self._returns():
+            pass
+        if count and not self._asked and not self.begun:
+            self._asked, self._spare = self._spare[:count], self._spare[count:]
+        return np.array([proposal.x for proposal in self._asked]).reshape(-1, len(self.frame.parameters))
+
+    def _finds(self, count: int) -> bool:
+        """Whether there is a point to solve next; where there is none, `message` says why."""
+        if self.begun and self.optimum.certified:
+            self.message = OPTIMAL
+            return bool(count) and (self._glances() or self._doubts(count))
         if not count:
-            self.message = "all solves are spent"
+            self.message = SPENT
         elif self._asked:
             pass
         elif self._waiting:
             self._asked, self._waiting = self._waiting[:count], self._waiting[count:]
         elif self._center is not None:
             self._asked = self._untried(count)
-        if count and not self._asked and not self.begun:
-            self._asked, self._spare = self._spare[:count], self._spare[count:]
-        return np.array([proposal.x for proposal in self._asked]).reshape(-1, len(self.frame.parameters))
+        return bool(self._asked)
 
     def tell(self, records: Sequence[Sample | Failure], *, now: bool = True) -> None:
         """The model's answers at the points that were asked for, in their order.
@@ -178,19 +185,31 @@ class TrustRegion:
     def _settle(self) -> None:
         """Begin at the best sample that is known."""
         self.frame.calibrate(self.jacobian)
-        ranks = self._ranks()
-        self._center = int(np.argmin(ranks))
+        self._center = int(np.argmin(ranks(self.frame, self.x, self.y)))
         self._outside = not self.frame.on_task(self.x[self._center])
         self._filter = Filter()
 
-    def _ranks(self) -> Array:
-        """Objective plus violation, weighed such that it would not pay: what a center is chosen by (N,)."""
-        frame = self.frame
-        outside = np.array([not frame.on_task(x) for x in self.x])
-        objective = np.array([frame.objective(y) for y in self.y])
-        violation = np.array([frame.excess(y) for y in self.y])
-        ranks = objective + PENALTY * violation
-        return ranks + np.where(outside, 1e6 + np.abs(ranks).max(), 0.0)
+    def _returns(self) -> bool:
+        """Whether a better point was solved than the one that the search ends at: it goes on from there, once each.
+
+        What is as bad as that one does not lead it there again, by the filter.
+        """
+        i, here = self._incumbent(), self._center
+        assert here is not None
+        if i in self._resumed or not self._beats(i, here):
+            return False
+        self._resumed.add(i)
+        self._filter.add(self.frame.excess(self.y[here]), self.frame.objective(self.y[here]))
+        self._center, self.radius = i, COLD
+        return True
+
+    def _beats(self, i: int, other: int) -> bool:
+        """Whether a sample is the better answer, by more than the tolerance."""
+        feasible = [self.frame.violation(self.y[k], self.jacobian[k]) <= self.tolerance for k in (i, other)]
+        if feasible[0] != feasible[1]:
+            return feasible[0]
+        measure = self.frame.objective if feasible[0] else self.frame.excess
+        return measure(self.y[i]) < measure(self.y[other]) - self.tolerance
 
     def _untried(self, count: int) -> list[Proposal]:
         """What is proposed, but not where the model is known to have no answer: there the region shrinks at once."""
@@ -214,12 +233,7 @@ class TrustRegion:
             if better:
                 return better
             self.radius *= 0.1
-        best = self.optimum
-        self.message = (
-            f"no point near meets the limits: {best.broken}"
-            if not best.feasible
-            else f"the accuracy of the model allows no further gain; residual {best.optimality:.1e}"
-        )
+        self.message = STUCK
         return []
 
     def _glances(self) -> bool:
@@ -253,8 +267,6 @@ class TrustRegion:
         worth = max(PROMISE * abs(self.frame.objective(self.y[i])), self.tolerance)
         self._asked = [p for p in found if p.gain > worth and not self._has_failed(p.x)]
         self._probes -= bool(self._asked)
-        if self._asked:
-            self._best = i
         return bool(self._asked)
 
     def _retreat(self, proposal: Proposal) -> None:

@@ -49,6 +49,12 @@ class Cloud:
         return np.bincount(self.repeat, failed, REPEATS) * REPEATS
 
 
+def plain_cloud(margin: Margin, dimensions: int, samples: int, seed: int) -> Cloud:
+    """Sample as the inputs are distributed: arguments as of `subset_cloud`."""
+    u = drawn(dimensions, samples // REPEATS, repeats=REPEATS, seed=seed).reshape(-1, dimensions)
+    return Cloud(u, margin(u), np.full(len(u), 1.0 / len(u)), np.repeat(np.arange(REPEATS), samples // REPEATS))
+
+
 def importance_cloud(margin: Margin, centres: Sequence[Array], shares: Array, samples: int, seed: int) -> Cloud:
     """Sample around points of the limit state, with the weights that undo it.
 

@@ -40,6 +40,10 @@ class Estimate:
         """Ends of the 95 % interval."""
         return self.value - TWO_SIDED * self.error, self.value + TWO_SIDED * self.error
 
+    def shifted(self, offset: Array) -> Estimate:
+        """The same with a constant added to the values."""
+        return Estimate(self.value + offset, self.sampling, self.surrogate)
+
     def __getitem__(self, index: int | tuple[int, ...]) -> Estimate:
         return Estimate(*(np.asarray(part[index]) for part in (self.value, self.sampling, self.surrogate)))
 

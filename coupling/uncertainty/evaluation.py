@@ -7,11 +7,15 @@ from dataclasses import dataclass
 import itertools
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coupling import batches, solving
 from coupling.contract import Array, Model
 from coupling.handout import Task
 from coupling.samples import Failure, Sample
+
+CONSTANT = 1e-9
+"""Range of a response, as a share of its size, below which it counts as constant."""
 
 type Told = Callable[[int, int, str], None]
 """Called with what is done, of how much, and in words."""
@@ -37,8 +41,20 @@ class Solves:
 
 
 def predictions(model: Model, x: Array, *, jacobian: bool = True) -> tuple[Array, Array]:
-    """Responses (N, m) and Jacobians (N, m, n) of any model at points (N, n); zeros for Jacobians not asked for."""
+    """Responses (N, m) and Jacobians (N, m, n) of any model at points (N, n); zeros for Jacobians not asked for.
+
+    Raises:
+        ArithmeticError: If a response or one of its derivatives is not finite: no statistics hold with those left out.
+    """
     y, dy = batches.predictions(model, x, jacobian=jacobian)
+    lost = ~np.isfinite(y) if dy is None else ~(np.isfinite(y) & np.isfinite(dy).all(axis=2))
+    if lost.any():
+        point, response = np.argwhere(lost)[0]
+        where = ", ".join(f"{n} = {v:.5g}" for n, v in zip(model.parameters, np.asarray(x)[point], strict=True))
+        raise ArithmeticError(
+            f"{model.responses[response]} is NaN or infinite, or its slopes are, at {int(lost.any(axis=1).sum())} of "
+            f"{len(lost)} points, such as {where}; hold the inputs to where it is finite"
+        )
     return y, np.zeros((1, 1, 1)) if dy is None else dy
 
 
@@ -56,6 +72,11 @@ def deviations(model: Model, x: Array) -> tuple[Array, Array]:
         return np.zeros(shape[:2]), np.zeros(shape)
     y, dy = uncertainty(x)
     return y, dy
+
+
+def varying(y: Array) -> NDArray[np.bool_]:
+    """Which responses (m,) vary over samples y (N, m) by more than round-off."""
+    return np.asarray(np.ptp(y, axis=0) > CONSTANT * np.abs(y).max(axis=0))
 
 
 def same_names(model: Model, check: Model) -> None:
@@ -103,7 +124,7 @@ def records_of(check: Model, x: Array, *, told: Told | None = None) -> list[Samp
         return found
     records = list[Sample | Failure]()
     for point in x:
-        records.append(solving.solve(check, Task(0, point), None, jacobian=True))
+        records.append(solving.solve(check, Task(0, point), jacobian=True))
         tell()
     return records
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from coupling.contract import Array, Model
 from coupling.samples import Failure
+from coupling.uncertainty.certainty import Certainty, certainty, wide_sample
 from coupling.uncertainty.estimate import shown
 from coupling.uncertainty.evaluation import Told, records_of, same_names
 from coupling.uncertainty.joint import Inputs
@@ -23,7 +24,15 @@ STARTS = 6
 
 
 class NoDesignPoint(ArithmeticError):
-    """No point was found at which the limit is reached, or the trusted model has no answer there."""
+    """No point was found at which the limit is reached, or the trusted model has no answer there.
+
+    Attributes:
+        certainty: What is certain instead, where no input reaches the other side of the limit; else None.
+    """
+
+    def __init__(self, message: str, certainty: Certainty | None = None) -> None:
+        super().__init__(message)
+        self.certainty = certainty
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +151,8 @@ def verified(
             return replace(unsure, failures=(answer,)), state
         margin, gradient = state.of(point.u[None], *answer)
         slope = float(np.linalg.norm(gradient[0]))
+        if slope == 0.0:
+            raise NoDesignPoint(f"the model's {state.limit.response} does not vary at the surrogate's design point")
         normal = -gradient[0] / slope
         path.append(float(point.u @ normal + margin[0] / slope))
         off = abs(float(margin[0])) / slope
@@ -167,16 +178,34 @@ def local_points(state: LimitState, seed: int) -> list[Nearest]:
     ends = [nearest(state.at, start) for start in (np.zeros(d), *directions)]
     found = sorted((end for end in ends if end.found), key=lambda end: float(np.linalg.norm(end.u)))
     if not found:
-        best = min(ends, key=lambda end: abs(end.margin))
-        raise NoDesignPoint(
-            f"no point within {len(ends)} searches reaches {state.limit}: the nearest margin is {best.margin:.4g}; "
-            "failure is all but impossible, or certain, within the box"
-        )
+        found = _from_the_other_side(state, seed)
     kept: list[Nearest] = []
     for end in found:
         if all(np.linalg.norm(end.u - other.u) > 0.1 for other in kept):
             kept.append(end)
     return kept
+
+
+def _from_the_other_side(state: LimitState, seed: int) -> list[Nearest]:
+    """A search from the nearest point of a wide sample that lies beyond the limit, where a response is flat before it.
+
+    Raises:
+        NoDesignPoint: If there is none, or the search does not arrive.
+    """
+    u, margins = wide_sample(state, seed)
+    beyond = u[(margins < 0.0) != (margins[0] < 0.0)]
+    if not len(beyond):
+        known = certainty(state, seed)
+        if known is not None:
+            side = "" if known.fails else "+"
+            index = f"{side or '-'}inf"
+            raise NoDesignPoint(f"{known}: there is no design point, and the index is {index}", known)
+    for start in beyond[np.argsort(np.linalg.norm(beyond, axis=1))][:STARTS]:
+        end = nearest(state.at, start)
+        if end.found:
+            return [end]
+    best = float(np.abs(margins).min())
+    raise NoDesignPoint(f"no search from {2 * STARTS} starts arrives at {state.limit}: the least margin is {best:.4g}")
 
 
 def _again(state: LimitState, point: Nearest) -> Nearest:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 from coupling.contract import Array, Model, checked_bounds
-from coupling.marginals import Marginal, parse
+from coupling.marginals import SMALLEST_SHARE, Marginal, parse
 from coupling.uncertainty.truncated import Truncated
 
 ALLOWED_OUTSIDE = 0.01
@@ -142,6 +142,11 @@ def _cut(name: str, marginal: Marginal, bounds: Array, allowed: float) -> Trunca
         cut = Truncated(marginal, low, high)
     except ValueError as error:
         raise ValueError(f"input {name!r}: {error}") from error
+    if 1.0 - cut.outside < SMALLEST_SHARE:
+        raise ValueError(
+            f"input {name!r}: {marginal} leaves {1.0 - cut.outside:.1e} of its probability within the bounds "
+            f"[{low:g}, {high:g}]; widen the bounds and train again, or hold {name} at a value"
+        )
     if cut.outside > allowed:
         raise ValueError(
             f"input {name!r}: {cut.outside:.2%} of {marginal} lies outside the bounds [{low:g}, {high:g}] within which "

@@ -16,7 +16,7 @@ import numpy as np
 from coupling.contract import Array, Model
 from coupling.uncertainty import joint
 from coupling.uncertainty.estimate import Estimate, shown, standard_error
-from coupling.uncertainty.evaluation import Told, deviations, predictions
+from coupling.uncertainty.evaluation import Told, deviations, predictions, varying
 from coupling.uncertainty.joint import Inputs, drawn
 from coupling.uncertainty.propagation import REPEATS
 from coupling.uncertainty.residuals import residuals_of
@@ -56,6 +56,8 @@ class DerivativeMeasures:
                 cells = [shown(float(e.value[i, j]), float(e.error[i, j])) for e in (self.measure, self.bound)]
                 if self.bound.interval[1][i, j] < NOTHING:
                     cells = ["0", "0"]
+                if np.isnan(self.bound.value[i, j]):
+                    cells[1] = "does not vary"
                 body.append([response if j == 0 else "", name, *cells])
         return [["response", "input", "mean squared slope", "total index at most"], *body]
 
@@ -101,7 +103,7 @@ def derivative_measures(
     u = drawn(len(inputs.uncertain), samples // REPEATS, repeats=REPEATS, seed=seed)
     x = inputs.at(u.reshape(-1, u.shape[2]))
     y, dy = predictions(surrogate, x)
-    squares, variance = natural(dy, x, inputs) ** 2, y.var(axis=0)
+    squares, variance = natural(dy, x, inputs) ** 2, np.where(varying(y), y.var(axis=0), 0.0)
     parts = squares.reshape(REPEATS, -1, *squares.shape[1:]).mean(axis=1)
     by_parts = y.reshape(REPEATS, -1, y.shape[1]).var(axis=1)
     if check is None:
@@ -154,7 +156,8 @@ def measures_of_samples(data: Any, inputs: Inputs, *, drawn_as: Inputs | None = 
     squares = natural(data.jacobian, data.x, inputs) ** 2
     mean = np.tensordot(weights, data.y, axes=1)
     measure = _weighted(squares, weights)
-    variance = _weighted((data.y - mean) ** 2, weights * len(weights) / (len(weights) - 1.0))
+    squared = np.where(varying(data.y), (data.y - mean) ** 2, 0.0)
+    variance = _weighted(squared, weights * len(weights) / (len(weights) - 1.0))
     bound = _bound(measure, variance, inputs)
     return DerivativeMeasures(inputs.uncertain, tuple(data.responses), measure, bound, effective)
 

@@ -87,7 +87,7 @@ def _chance(cloud: Cloud, sigma: Array) -> Array:
     standardized = np.abs(cloud.margin) / np.maximum(sigma, np.finfo(float).tiny)
     chance = ndtr(-standardized)
     if not (cloud.weight * chance).any():  # so sure that no digit is left: take the nearest ones
-        chance = ndtr(-standardized / standardized.min())
+        chance = ndtr(-standardized / max(standardized.min(), np.finfo(float).tiny))
     return chance + ANYWHERE * float(cloud.weight @ chance) / cloud.weight.sum()
 
 

@@ -129,10 +129,12 @@ def propagate(
     x = inputs.at(u.reshape(-1, u.shape[2]))
     s = predictions(surrogate, x, jacobian=False)[0]
     residuals = None if check is None else residuals_of(surrogate, check, inputs, solves, seed, told)
+    base = s[0]  # what is constant then is so to the last digit
     if residuals is None:
-        mean, variance, quantiles, edges, density = _alone(s, deviations(surrogate, x)[0], wanted)
+        mean, variance, quantiles, edges, density = _alone(s - base, deviations(surrogate, x)[0], wanted)
     else:
-        mean, variance, quantiles, edges, density = _corrected(s, residuals, wanted, seed)
+        mean, variance, quantiles, edges, density = _corrected(s - base, residuals.less(base), wanted, seed)
+    mean, quantiles, edges = mean.shifted(base), quantiles.shifted(base[:, None]), edges + base[:, None]
     return Propagation(
         tuple(surrogate.responses),
         mean,

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coupling.contract import Array, Model
-from coupling.uncertainty.clouds import Cloud, importance_cloud, subset_cloud
+from coupling.uncertainty.certainty import Certainty, certainty
+from coupling.uncertainty.clouds import Cloud, importance_cloud, plain_cloud, subset_cloud
 from coupling.uncertainty.estimate import TWO_SIDED, standard_error
 from coupling.uncertainty.evaluation import Told, answered, deviations, predictions, same_names
-from coupling.uncertainty.form import DesignPoint, verified
+from coupling.uncertainty.form import DesignPoint, NoDesignPoint, verified
 from coupling.uncertainty.joint import Inputs
 from coupling.uncertainty.limits import Limit, LimitState, limit_state
 from coupling.uncertainty.misjudged import Correction, Rows, corrected
@@ -43,6 +44,7 @@ class FailureProbability:
         failures: Why solves of the trusted model had no answer; the probability leaves them out.
         outside: Probability that inputs had outside the box before their distributions were cut off: what happens
             there is not part of the probability.
+        certain: Limits that are always passed or never, by the surrogate, in sentences.
     """
 
     limits: tuple[Limit, ...]
@@ -57,6 +59,7 @@ class FailureProbability:
     disagreements: int
     failures: tuple[str, ...]
     outside: float
+    certain: tuple[str, ...] = ()
 
     @property
     def error(self) -> float:
@@ -91,6 +94,7 @@ class FailureProbability:
             *([["without an answer", str(len(self.failures))]] if self.failures else []),
             ["contradicted by the model", str(self.disagreements)],
             ["cut off outside the box", f"{self.outside:.2g}"],
+            *(["certain", sentence] for sentence in self.certain),
         ]
         return [["", self.method], *body]
 
@@ -111,6 +115,7 @@ class FailureProbability:
             "disagreements": self.disagreements,
             "failures": self.failures,
             "outside": self.outside,
+            "certain": list(self.certain),
         }
 
 
@@ -128,6 +133,7 @@ def failure_probability(
 ) -> FailureProbability:
     """The probability that a limit is passed, or at least one of several.
 
+    Where no input reaches the other side of a limit by the surrogate, the probability is 0 or 1, and `certain` tells.
     The trusted model, where given, first confirms the design points (`form`), then judges points that are drawn where
     the surrogate's sign is in doubt; what it contradicts corrects the probability without bias. Collective on its
     communicator.
@@ -145,8 +151,8 @@ def failure_probability(
         told: Called as solves proceed.
 
     Raises:
-        NoDesignPoint: If no search reached a limit, or the model has no answer where it is reached; subset simulation
-            may still find failure.
+        NoDesignPoint: If no search reached a limit that is passed somewhere, or the model has no answer where it is
+            reached; subset simulation may still find failure.
         ValueError: If names, limits or the method are unknown, or there are too few samples or solves.
         TypeError: If the surrogate knows no standard deviations.
         ArithmeticError: If failure is too rare to sample, or no solve has an answer.
@@ -154,17 +160,10 @@ def failure_probability(
     told_limits = [limits] if isinstance(limits, Limit | str) else list(limits)
     states = [limit_state(surrogate, inputs, limit) for limit in told_limits]
     require(states, method, samples, solves if check is not None else None)
-    points: list[DesignPoint] = []
-    failures: list[str] = []
-    spent = 0
-    if method == "importance":
-        pairs = [verified(state, seed=seed, check=check, solves=AT_DESIGN_POINTS, told=told) for state in states]
-        points = [point for point, _ in pairs]
-        states = [replace(state, scale=_slope(state, point.u)) for point, state in pairs]
-        spent = sum(point.solves for point in points)
-        failures = [reason for point in points for reason in point.failures]
-    system = System(tuple(states))
-    cloud = _cloud(system, points, samples, seed)
+    approach = _approached(states, method, seed, check, told)
+    points, system, spent = approach.points, System(approach.states), sum(point.solves for point in approach.points)
+    failures = [reason for point in points for reason in point.failures]
+    cloud = _cloud(system, approach, samples, seed)
     by_surrogate = float(cloud.probabilities().mean())
     deviation = system.deviations(cloud.u)
     if check is None:
@@ -186,14 +185,63 @@ def failure_probability(
         sampling=float(standard_error(cloud.probabilities())),
         surrogate=found.error,
         by_surrogate=by_surrogate,
-        method="importance sampling" if method == "importance" else "subset simulation",
-        points=tuple(points),
+        method=approach.method,
+        points=points,
         samples=len(cloud.u),
         solves=sum(len(point.path) for point in points) + found.solves,
         disagreements=found.disagreements,
         failures=tuple(failures),
         outside=inputs.outside,
+        certain=tuple(map(str, approach.certain)),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Approach:
+    """How failure is to be sampled.
+
+    Attributes:
+        method: In words.
+        states: All limit states, as far as solves at design points corrected them.
+        points: The design point of each limit that has one, for importance sampling.
+        certain: The limits that are always passed, or never.
+    """
+
+    method: str
+    states: tuple[LimitState, ...]
+    points: tuple[DesignPoint, ...]
+    certain: tuple[Certainty, ...]
+
+    @property
+    def decided(self) -> bool:
+        """Whether the surrogate leaves nothing to sample: a limit is always passed, or none ever."""
+        return any(known.fails for known in self.certain) or len(self.certain) == len(self.states)
+
+
+def _approached(
+    states: Sequence[LimitState], method: str, seed: int, check: Model | None, told: Told | None
+) -> Approach:
+    """Design points, or what is certain without one."""
+    own, points, certain = list[LimitState](), list[DesignPoint](), list[Certainty]()
+    for state in states:
+        known = certainty(state, seed) if method == "subset" else None
+        try:
+            if method == "importance":
+                point, state = verified(state, seed=seed, check=check, solves=AT_DESIGN_POINTS, told=told)
+                state = replace(state, scale=_slope(state, point.u))
+                points.append(point)
+        except NoDesignPoint as error:
+            if error.certainty is None:
+                raise
+            known = error.certainty
+            state = replace(state, scale=abs(known.margin) / 3.0 or 1.0)  # as far as three standard deviations
+        if known is not None:
+            certain.append(known)
+        own.append(state)
+    found = Approach("importance sampling", tuple(own), tuple(points), tuple(certain))
+    if found.decided:
+        return replace(found, method="sampling as the inputs are distributed")
+    return replace(found, method="subset simulation") if method == "subset" else found
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,8 +304,10 @@ def _left(solves: int, spent: int) -> int:
     return solves - spent
 
 
-def _cloud(system: System, points: list[DesignPoint], samples: int, seed: int) -> Cloud:
-    dimensions = len(system.states[0].inputs.uncertain)
+def _cloud(system: System, approach: Approach, samples: int, seed: int) -> Cloud:
+    dimensions, points = len(system.states[0].inputs.uncertain), approach.points
+    if approach.decided:
+        return plain_cloud(system.margins, dimensions, samples, seed)
     if not points:
         return subset_cloud(system.margins, dimensions, samples, seed)
     centres = [centre for point in points for centre in (point.u, *point.others)]

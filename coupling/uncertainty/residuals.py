@@ -51,6 +51,10 @@ class Residuals:
         """Number of points K."""
         return len(self.model)
 
+    def less(self, offset: Array) -> Residuals:
+        """The same of responses less a constant (m,)."""
+        return replace(self, surrogate=self.surrogate - offset, model=self.model - offset)
+
     def mean(self) -> tuple[Array, Array]:
         """Mean residual (m,) and its standard error."""
         own, true = self._gradients()

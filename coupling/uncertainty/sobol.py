@@ -7,20 +7,19 @@ changes by more than arcsin(δ / σ), with σ the response's own: projections of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.special import ndtri
 
 from coupling.contract import Array, Model
 from coupling.uncertainty.estimate import TWO_SIDED, standard_error
-from coupling.uncertainty.evaluation import Told, deviations, predictions
+from coupling.uncertainty.evaluation import Told, deviations, predictions, varying
 from coupling.uncertainty.joint import Inputs
 from coupling.uncertainty.residuals import residuals_of
 
 REPEATS = 8
-CONSTANT = 1e-9
-"""Range of a response, as a share of its size, below which it counts as constant."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +49,7 @@ class SobolIndices:
         surrogate: Standard deviation of the surrogate's error over that of each response, (m,).
         samples: Surrogate evaluations.
         solves: Answers of the trusted model by which that error is known; 0 where the surrogate says it itself.
+        constant: Values of responses that do not vary by the surrogate, by name: there is no variance to share out.
     """
 
     parameters: tuple[str, ...]
@@ -59,11 +59,15 @@ class SobolIndices:
     surrogate: Array
     samples: int
     solves: int
+    constant: Mapping[str, float] = field(default_factory=dict)
 
     def rows(self) -> list[list[str]]:
         """The table: a heading, and a row for each response and input."""
         body = []
         for i, response in enumerate(self.responses):
+            if response in self.constant:
+                body.append([response, f"does not vary: {self.constant[response]:.6g}", "", "", "", ""])
+                continue
             for j, name in enumerate(self.parameters):
                 pairs = [
                     cell
@@ -88,6 +92,7 @@ class SobolIndices:
             "surrogate": self.surrogate.tolist(),
             "samples": self.samples,
             "solves": self.solves,
+            "constant": dict(self.constant),
         }
 
 
@@ -137,14 +142,16 @@ def sobol_indices(
     x = inputs.at(ndtri(np.concatenate(unit)))
     y = predictions(surrogate, x, jacobian=False)[0]
     indices = np.full((REPEATS, 2, m, d), np.nan)
-    for i in np.flatnonzero(np.ptp(y, axis=0) > CONSTANT * np.abs(y).max(axis=0)):
+    moving = varying(y)
+    for i in np.flatnonzero(moving):
         for k, part in enumerate(y[:, i].reshape(REPEATS, -1)):  # SALib's own resampling knows nothing of sequences
             found = analysis.analyze(problem, part, calc_second_order=False, num_resamples=2, seed=1)
             indices[k, :, i] = found["S1"], found["ST"]
     ratio, spent = _error_ratio(surrogate, inputs, x[:: d + 2], y, check, solves, seed, told)
     value, width = indices.mean(axis=0), TWO_SIDED * standard_error(indices)
     first, total = (_widened(value[k], width[k], ratio) for k in range(2))
-    return SobolIndices(inputs.uncertain, tuple(surrogate.responses), first, total, ratio, len(x), spent)
+    still = {surrogate.responses[i]: float(y[0, i]) for i in np.flatnonzero(~moving)}
+    return SobolIndices(inputs.uncertain, tuple(surrogate.responses), first, total, ratio, len(x), spent, still)
 
 
 def _error_ratio(

@@ -13,10 +13,10 @@ import dolfinx
 import numpy as np
 import ufl
 
-from fem.geometry import read_mesh
 from fem.load_path import LoadPath
 from fem.materials import plasticity
 from fem.materials.elasticity import von_mises
+from fem.mesh_files import read_mesh
 from fem.newton import Newton
 from fem.parameters import Scalar, Shape
 from fem.problem import Problem

@@ -12,8 +12,8 @@ import dolfinx
 import numpy as np
 import ufl
 
-from fem.geometry import read_mesh
 from fem.materials.elasticity import plane_stress, strain, von_mises_plane_stress
+from fem.mesh_files import read_mesh
 from fem.parameters import Scalar, Shape, Velocity
 from fem.problem import Problem
 from fem.responses import Response, average, p_norm

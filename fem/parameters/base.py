@@ -43,7 +43,7 @@ class Binding(Protocol):
         """Take values, one per name, as of now."""
 
     def scale_boundary_values(self, factor: float) -> None:
-        """Take the part of prescribed boundary values that is applied as of now."""
+        """Take the load factor as of now, which prescribed boundary values follow unless they are `Held`."""
 
     def derivatives(self, form: ufl.Form) -> list[Member | Span]:
         """Derivatives of an expanded form, as many as there are names, boundary values included."""

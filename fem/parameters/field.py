@@ -9,7 +9,8 @@ import dolfinx
 import numpy as np
 import ufl
 
-from fem.forms import Member, Span, by_function
+from fem.forms import Member, Span, by_function, total
+from fem.load_path import Held
 from fem.parameters.base import Binding
 from fem.stacking import owned_size
 
@@ -20,7 +21,8 @@ class Field:
 
     Args:
         name: Stem of the names: `name_1`, `name_2`, ...
-        function: The function that stands in the forms; its values on construction of the problem are the mean.
+        function: The function that stands in forms or in boundary conditions; its values on construction of the
+            problem are the mean.
         basis: Functions on the same space, one per coefficient.
         bounds: Lower and upper bound of every coefficient.
         unit: Physical unit of the coefficients.
@@ -47,12 +49,13 @@ class Field:
 
     def bind(self, unknown: dolfinx.fem.Function, bcs: Sequence[dolfinx.fem.DirichletBC]) -> Binding:
         """Attach to a problem; the function's present values become the mean."""
-        if any(bc.g is self.function._cpp_object for bc in bcs):
-            raise ValueError(f"field {self.name!r} prescribes boundary values; only a Scalar may do that")
         for function in (self.function, *self.basis):
             function.x.scatter_forward()  # what was set on owned nodes alone is known to their neighbours now
         basis = np.stack([shape.x.array for shape in self.basis], axis=1)
-        return _BoundField(self.function, self.function.copy(), self.function.x.array.copy(), basis)
+        own = _BoundField(self.function, self.function.copy(), self.function.x.array.copy(), basis)
+        if not any(bc.g is self.function._cpp_object for bc in bcs):
+            return own
+        return _PrescribingField(own, unknown, self.basis, bcs)
 
 
 @dataclass(frozen=True)
@@ -89,3 +92,68 @@ class _BoundField:
     @property
     def motion(self) -> None:
         return None
+
+
+class _PrescribingField:
+    """A field that boundary conditions prescribe, and that may stand in forms as well.
+
+    Args:
+        own: What it is in forms.
+        unknown: What is prescribed.
+        basis: Functions on the field's space.
+        bcs: All boundary conditions.
+    """
+
+    motion = None
+
+    def __init__(
+        self,
+        own: _BoundField,
+        unknown: dolfinx.fem.Function,
+        basis: Sequence[dolfinx.fem.Function],
+        bcs: Sequence[dolfinx.fem.DirichletBC],
+    ) -> None:
+        self._own = own
+        self._unknown = unknown
+        self._shapes = [shape.copy() for shape in basis]
+        self._lifts = [dolfinx.fem.Function(unknown.function_space) for _ in basis]
+        self._following, self._held = (self._boundary_slopes(bcs, held=held) for held in (False, True))
+        self.scale_boundary_values(1.0)
+
+    @property
+    def count(self) -> int:
+        return self._own.count
+
+    def _boundary_slopes(self, bcs: Sequence[dolfinx.fem.DirichletBC], *, held: bool) -> np.ndarray:
+        """Derivatives (dofs, count) of the boundary values that are held, or of those that follow the load factor."""
+        function = self._own.function
+        slopes = np.zeros((self.count, len(self._unknown.x.array)))
+        for values, shape in zip(slopes, self._shapes, strict=True):
+            function.x.array[:] = shape.x.array
+            for bc in bcs:  # in order: the last condition on a node wins
+                bc.set(values, None, float(bc.g is function._cpp_object and isinstance(bc, Held) == held))
+        function.x.array[:] = self._own.mean
+        return slopes.T
+
+    def assign(self, values: np.ndarray) -> None:
+        self._own.assign(values)
+
+    def scale_boundary_values(self, factor: float) -> None:
+        for k, lift in enumerate(self._lifts):
+            lift.x.array[:] = factor * self._following[:, k] + self._held[:, k]
+
+    def derivatives(self, form: ufl.Form) -> list[Member | Span]:
+        pairs = zip(self._shapes, self._lifts, strict=True)
+        return [
+            Member(total([by_function(form, self._own.function, shape), by_function(form, self._unknown, lift)]))
+            for shape, lift in pairs
+        ]
+
+    def direct(self, values: np.ndarray) -> None:
+        self._own.direct(values)
+
+    def boundary_direction(self, values: np.ndarray) -> np.ndarray | float:
+        return np.sum([value * lift.x.array for value, lift in zip(values, self._lifts, strict=True)], axis=0)
+
+    def along(self, form: ufl.Form) -> ufl.Form:
+        return self._own.along(form)

@@ -11,6 +11,7 @@ import numpy as np
 import ufl
 
 from fem.forms import Member, Span, by_constant, by_function, map_integrands, total
+from fem.load_path import Held
 from fem.parameters.base import Binding
 
 
@@ -62,27 +63,27 @@ class Scalar:
 
     def bind(self, unknown: dolfinx.fem.Function, bcs: Sequence[dolfinx.fem.DirichletBC]) -> Binding:
         """Attach to a problem, finding the boundary values that the constant prescribes."""
-        lift = _lift(self, unknown, bcs)
+        prescribes = any(bc.g is self.constant._cpp_object for bc in bcs)
+        lift = dolfinx.fem.Function(unknown.function_space) if prescribes else None
+        following, held = (_boundary_slope(self, unknown, bcs, held=held) for held in (False, True))
+        if lift is not None:
+            lift.x.array[:] = following + held
         direction = dolfinx.fem.Constant(unknown.function_space.mesh, 1.0)
-        return _BoundScalar(self, unknown, direction, lift, None if lift is None else lift.x.array.copy())
+        return _BoundScalar(self, unknown, direction, lift, following, held)
 
 
-def _lift(
-    scalar: Scalar, unknown: dolfinx.fem.Function, bcs: Sequence[dolfinx.fem.DirichletBC]
-) -> dolfinx.fem.Function | None:
-    """Derivative of the boundary values by the scalar, or None if it prescribes none."""
-    constant = scalar.constant
-    prescribing = [bc.g is constant._cpp_object for bc in bcs]
-    if not any(prescribing):
-        return None
-    lift = dolfinx.fem.Function(unknown.function_space)
+def _boundary_slope(
+    scalar: Scalar, unknown: dolfinx.fem.Function, bcs: Sequence[dolfinx.fem.DirichletBC], *, held: bool
+) -> np.ndarray:
+    """Derivative by the scalar of the boundary values that are held, or of those that follow the load factor."""
+    constant, values = scalar.constant, np.zeros_like(unknown.x.array)
     saved = constant.value.copy()
     constant.value[...] = 0.0
     constant.value[scalar.index] = 1.0
-    for bc, active in zip(bcs, prescribing, strict=True):  # in order: the last condition on a node wins
-        bc.set(lift.x.array, None, 1.0 if active else 0.0)
+    for bc in bcs:  # in order: the last condition on a node wins
+        bc.set(values, None, float(bc.g is constant._cpp_object and isinstance(bc, Held) == held))
     constant.value[...] = saved
-    return lift
+    return values
 
 
 @dataclass(frozen=True)
@@ -91,15 +92,16 @@ class _BoundScalar:
     unknown: dolfinx.fem.Function
     direction: dolfinx.fem.Constant
     lift: dolfinx.fem.Function | None
-    full: np.ndarray | None
+    following: np.ndarray
+    held: np.ndarray
     count = 1
 
     def assign(self, values: np.ndarray) -> None:
         self.scalar.constant.value[self.scalar.index] = values[0]
 
     def scale_boundary_values(self, factor: float) -> None:
-        if self.lift is not None and self.full is not None:
-            self.lift.x.array[:] = factor * self.full
+        if self.lift is not None:
+            self.lift.x.array[:] = factor * self.following + self.held
 
     def derivatives(self, form: ufl.Form) -> list[Member | Span]:
         slope = by_constant(form, self.scalar.constant, self.scalar.index)

@@ -10,12 +10,19 @@ from mpi4py import MPI
 import dolfinx
 import numpy as np
 import ufl
+from ufl.constantvalue import Zero
+from ufl.core.expr import Expr
 
 from fem.errors import agree
 from fem.forms import Member, Span
+from fem.jit import compile_expression
 from fem.parameters.base import Binding
 
-Velocity = Callable[[np.ndarray], np.ndarray]
+Velocity = Callable[[np.ndarray], np.ndarray] | Any
+"""A function of points, or a vector-valued UFL expression; UFL has no types."""
+
+CONTINUOUS = 1e-8
+"""Part of a velocity's size by which its values in neighbouring cells may differ."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,10 @@ class Shape:
 
     Args:
         name: Name of the input.
-        velocity: Maps points (gdim, k) of the mesh as loaded to velocities (gdim, k) per unit of the parameter.
+        velocity: How fast each point of the mesh as loaded moves, per unit of the parameter: a vector with one
+            component per dimension. A function of points (gdim, k) with values (gdim, k), a `dolfinx.fem.Function` such
+            as the solution of an auxiliary problem, or a UFL expression. It is taken at the nodes of the mesh's
+            geometry when the problem is built, and has to be continuous there.
         bounds: Lower and upper bound, in `unit`.
         reference: The parameter's value on the mesh as loaded.
         unit: Physical unit, for labels.
@@ -35,6 +45,13 @@ class Shape:
     bounds: tuple[float, float]
     reference: float
     unit: str = ""
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.velocity, Expr) or callable(self.velocity)):
+            raise TypeError(
+                f"velocity of shape {self.name!r} is of type {type(self.velocity).__name__}; expected a function that "
+                "maps points (gdim, k) to velocities (gdim, k), a dolfinx.fem.Function, or a UFL expression"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -54,7 +71,7 @@ class _BoundShape:
     def __init__(self, shape: Shape, mesh: dolfinx.mesh.Mesh) -> None:
         self._mesh = mesh
         self._reference = shape.reference
-        self._nodal = _nodal_velocity(shape, mesh)
+        self._nodal = nodal_velocity(shape, mesh)
         self._velocity = _coordinate_function(mesh, self._nodal)
         self._direction = self._velocity.copy()
 
@@ -82,24 +99,60 @@ class _BoundShape:
         return self._direction
 
 
-def _nodal_velocity(shape: Shape, mesh: dolfinx.mesh.Mesh) -> np.ndarray:
+def nodal_velocity(shape: Shape, mesh: dolfinx.mesh.Mesh) -> np.ndarray:
     """The velocity at the geometry's nodes (k, gdim); what is wrong with it on any rank raises on all. Collective."""
     gdim, trouble = mesh.geometry.dim, None
-    expected = (gdim, mesh.geometry.x.shape[0])
-    nodal = np.zeros(expected)
-    try:
-        nodal = np.asarray(shape.velocity(mesh.geometry.x[:, :gdim].T.copy()), dtype=np.float64)
-    except Exception as error:
-        trouble = f"raised {type(error).__name__}: {error}"
-    if trouble is None and nodal.shape != expected:
-        trouble = f"has shape {nodal.shape}, expected {expected}"
-    elif trouble is None and not np.isfinite(nodal).all():
+    nodal = np.zeros((mesh.geometry.x.shape[0], gdim))
+    if isinstance(shape.velocity, Zero):  # has no mesh
+        pass
+    elif isinstance(shape.velocity, Expr):
+        _check_expression(shape.name, shape.velocity, mesh)
+        nodal, trouble = _of_expression(shape.velocity, mesh)
+    else:
+        try:
+            values = np.asarray(shape.velocity(mesh.geometry.x[:, :gdim].T.copy()), dtype=np.float64)
+        except Exception as error:
+            trouble = f"raised {type(error).__name__}: {error}"
+        else:
+            if values.shape == nodal.T.shape:
+                nodal = values.T
+            else:
+                trouble = f"has shape {values.shape}, expected {nodal.T.shape}: that of the points it is given"
+    if trouble is None and not np.isfinite(nodal).all():
         trouble = "is not finite everywhere on the mesh"
     size = mesh.comm.allreduce(0.0 if trouble else float(np.abs(nodal).max(initial=0.0)), op=MPI.MAX)
     trouble = agree(mesh.comm, trouble) or (None if size > 0.0 else "vanishes on the whole mesh")
     if trouble or not np.isfinite(shape.reference):
         raise ValueError(f"velocity of shape {shape.name!r} {trouble or 'has no finite reference'}")
-    return nodal.T
+    return nodal
+
+
+def _check_expression(name: str, velocity: Any, mesh: dolfinx.mesh.Mesh) -> None:
+    """Refuse an expression of another shape, or on another mesh."""
+    gdim = mesh.geometry.dim
+    if velocity.ufl_shape != (gdim,):
+        raise ValueError(f"velocity of shape {name!r} has shape {velocity.ufl_shape}, expected ({gdim},)")
+    if any(domain is not mesh.ufl_domain() for domain in ufl.domain.extract_domains(velocity)):
+        raise ValueError(f"velocity of shape {name!r} lives on another mesh than the unknown")
+
+
+def _of_expression(velocity: Any, mesh: dolfinx.mesh.Mesh) -> tuple[np.ndarray, str | None]:
+    """A UFL expression at the geometry's nodes (k, gdim), and what is wrong with it on this rank. Collective."""
+    gdim, nodes = mesh.geometry.dim, mesh.geometry.dofmaps[0]
+    points = mesh.ufl_domain().ufl_coordinate_element().basix_element.points
+    on_mesh = dolfinx.fem.Constant(mesh, 1.0) * velocity  # a mesh for expressions of numbers alone
+    values = compile_expression(on_mesh, points, mesh.comm).eval(mesh, np.arange(len(nodes), dtype=np.int32))
+    values = values.reshape(*nodes.shape, gdim)
+    function = _coordinate_function(mesh, np.zeros((mesh.geometry.x.shape[0], gdim)))
+    dofs = function.function_space.dofmap.list
+    function.x.array.reshape(-1, gdim)[dofs] = values
+    function.x.scatter_forward()  # of nodes that several ranks know, the owner's values
+    agreed = function.x.array.reshape(-1, gdim)[dofs]
+    size = mesh.comm.allreduce(float(np.abs(values).max(initial=0.0)), op=MPI.MAX)
+    nodal = np.zeros((mesh.geometry.x.shape[0], gdim))
+    nodal[nodes] = agreed
+    jumps = bool((np.abs(values - agreed) > CONTINUOUS * size).any())
+    return nodal, "jumps between cells; project it onto continuous functions" if jumps else None
 
 
 def _coordinate_function(mesh: dolfinx.mesh.Mesh, nodal: np.ndarray) -> dolfinx.fem.Function:

@@ -12,6 +12,8 @@ from surrogate.consistency.columns import Mend, find_mends
 from surrogate.consistency.outliers import Judgement, judge
 from surrogate.consistency.report import DerivativeReport, Finding, merged
 from surrogate.consistency.smoother import Smoother, smoothers
+from surrogate.device import undisturbed
+from surrogate.doubts import Doubts, find_doubts
 from surrogate.samples import Data, Samples
 from surrogate.scaling import Scaling
 
@@ -29,6 +31,7 @@ LIKELY = 0.12
 """How near a factor must be to a likely one, relative to it, to be taken for it."""
 
 
+@undisturbed()
 def check_derivatives(data: Data, *, seed: int = 0) -> DerivativeReport:
     """Find derivatives that contradict the values, from the samples alone.
 
@@ -39,7 +42,9 @@ def check_derivatives(data: Data, *, seed: int = 0) -> DerivativeReport:
     samples. It takes seconds.
 
     What it can't see: errors below 30 % in single samples, derivatives that hardly matter to their response, and single
-    samples of a response that varies too much between them. Samples that miss a label are passed over.
+    samples of a response that varies too much between them. Samples that miss a label are passed over. Single values
+    that all other samples contradict, such as that of a solve that diverged, are found first, and leave their sample
+    out of what follows.
 
     Args:
         data: Samples as for `train`, with Jacobians.
@@ -54,7 +59,8 @@ def check_derivatives(data: Data, *, seed: int = 0) -> DerivativeReport:
             constant response.
     """
     samples = Samples.of(data)
-    rows = _comparable(samples)
+    doubts = find_doubts(samples, seed=seed)
+    rows = _comparable(samples, doubts.values.any(axis=1))
     scaling = Scaling.from_data(samples.bounds, samples.y[rows], samples.responses)
     x, labels = scaling.scale_x(samples.x), _labels(samples, scaling)
     groups = [(group, smoothers(x[group])) for group in _groups(rows, len(samples.parameters), seed)]
@@ -75,16 +81,17 @@ def check_derivatives(data: Data, *, seed: int = 0) -> DerivativeReport:
             continue
         for (group, _), z, judgement in zip(groups, mended, judgements, strict=True):
             single += _of_samples(response, samples.parameters, group, z[:, 1:], judgement)
+    single += _of_values(samples.responses, doubts)
     return DerivativeReport(merged(everywhere + single), tuple(unresolved), len(rows), levels)
 
 
-def _comparable(samples: Samples) -> NDArray[np.intp]:
-    """Row numbers of the samples that miss no label."""
+def _comparable(samples: Samples, doubtful: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Row numbers of the samples that miss no label and have no doubtful value."""
     if samples.jacobian is None:
         raise ValueError("the data holds no Jacobians; there is nothing to check")
     if (n := len(samples.parameters)) > MOST:
         raise ValueError(f"there are {n} parameters; expected at most {MOST}, reduce them or check a selection")
-    rows = np.flatnonzero(~np.isnan(samples.jacobian).any(axis=(1, 2)))
+    rows = np.flatnonzero(~np.isnan(samples.jacobian).any(axis=(1, 2)) & ~doubtful)
     if len(rows) < FEWEST:
         raise ValueError(f"{len(rows)} samples have all labels; expected at least {FEWEST} to compare with each other")
     return rows
@@ -131,6 +138,17 @@ def _of_mends(response: str, parameters: tuple[str, ...], mends: Sequence[Mend])
         names = tuple(parameters[j] for j in sorted(rounded) if rounded[j] == factor)
         whole = len(names) == len(parameters)
         findings.append(Finding((response,), () if whole else names, None, "factor", factor))
+    return findings
+
+
+def _of_values(responses: tuple[str, ...], doubts: Doubts) -> list[Finding]:
+    """Single values that don't fit, and the slopes of their samples that don't, either."""
+    findings = []
+    for r, response in enumerate(responses):
+        rows = np.flatnonzero(doubts.values[:, r])
+        findings += [Finding((response,), (), (int(row),), "value") for row in rows]
+        wrong = rows[doubts.slopes[rows, r].any(axis=1)]
+        findings += [Finding((response,), (), (int(row),), "misfit") for row in wrong]
     return findings
 
 

@@ -101,6 +101,8 @@ def _shares(objective: Objective, rows: Tensor, samples: Targets) -> Tensor:
         own *= weights.samples
     if targets.presence is not None:
         own[..., 1:] *= targets.presence
+    if targets.believed is not None:
+        own[..., 0] *= targets.believed
     return own.new_zeros(len(samples), *share.shape).index_add_(0, rows, own)
 
 

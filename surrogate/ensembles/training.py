@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from surrogate.device import check_device
+from surrogate.constants import learned_apart
+from surrogate.device import check_device, undisturbed
 from surrogate.ensembles.calibration import Ratios, folds
 from surrogate.ensembles.course import Course
 from surrogate.ensembles.module import Ensemble, EnsembleModule
@@ -27,12 +30,13 @@ from surrogate.optimizers import LBFGS, Adam, Optimizer
 from surrogate.registry import Network
 from surrogate.samples import Data, Samples
 from surrogate.scaling import Scaling
-from surrogate.training import scaled_targets
+from surrogate.training import check_parts, scaled_targets
 from surrogate.weighting import PerChannel, ValuesOnly, Weighting
 
 PIPELINE: tuple[Optimizer, ...] = (Adam(), LBFGS(iterations=1500, history=20))
 
 
+@undisturbed()
 def train_ensemble(
     data: Data,
     *,
@@ -79,6 +83,12 @@ def train_ensemble(
     """
     samples = Samples.of(data)
     check_device(device)
+    check_parts(network, weighting, optimizers)
+    settings: dict[str, Any] = {"decay": decay, "bootstrap": bootstrap, "calibration": calibration, "seed": seed}
+    settings |= {"members": members, "network": network, "weighting": weighting, "optimizers": optimizers}
+    again = partial(train_ensemble, device=device, progress=progress, **settings)
+    if (apart := learned_apart(samples, again)) is not None:
+        return apart
     weighting = weighting or (ValuesOnly() if samples.jacobian is None else PerChannel())
     _check(samples, weighting, optimizers, decay=decay, calibration=calibration, seed=seed)
     ensemble = Ensemble(network or MLP(), members)

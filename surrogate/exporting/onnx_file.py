@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
+from surrogate.checksum import PLACEHOLDER
 from surrogate.exporting.about import KEY
 from surrogate.exporting.program import INPUTS, MEANING, Program
 from surrogate.exporting.tracing import first_line, quietly
@@ -56,8 +57,9 @@ def _tidy(model: Any, about: str) -> bytes:
         value.type.tensor_type.shape.dim[0].dim_param = "N"
         value.doc_string = MEANING.get(value.name, "in physical units (N, n)")
     graph.name = "surrogate"
-    record = model.metadata_props.add()
-    record.key, record.value = KEY, about
+    for key, value in ((KEY, about), (f"{KEY}.checksum", PLACEHOLDER.decode())):
+        record = model.metadata_props.add()
+        record.key, record.value = key, value
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
+from surrogate.checksum import PLACEHOLDER
 from surrogate.exporting.about import KEY
 from surrogate.exporting.program import Program
 from surrogate.exporting.tracing import first_line, quietly
 
 _RECORD = f"{KEY}.json"
+_END = b"PK\x05\x06"
 
 
 def to_bytes(traced: ExportedProgram, program: Program, about: str) -> bytes:
@@ -20,7 +22,13 @@ def to_bytes(traced: ExportedProgram, program: Program, about: str) -> bytes:
     archive = BytesIO()
     with quietly():
         torch.export.save(traced, archive, extra_files={_RECORD: about})
-    return archive.getvalue()
+    return _with_comment(archive.getvalue(), PLACEHOLDER)
+
+
+def _with_comment(archive: bytes, comment: bytes) -> bytes:
+    """A zip archive with a comment, which follows its last record; those of PyTorch have none."""
+    assert archive[-22:-18] == _END and archive[-2:] == bytes(2)  # else there is one already
+    return archive[:-2] + len(comment).to_bytes(2, "little") + comment
 
 
 class TorchRuntime:

@@ -20,7 +20,7 @@ class Adam:
     With `shrinkage` it is AdamW (Loshchilov & Hutter 2019), with `nesterov` NAdam (Dozat 2016), with both NAdamW.
 
     Attributes:
-        steps: Passes over the data; with `batch`, each is several updates.
+        steps: Updates; with `batch`, N / batch of them are a pass over N samples.
         learning_rate: Of the first step.
         final: Share of the learning rate that is left at the last step.
         batch: Samples per update; all of them at once where None.
@@ -58,16 +58,16 @@ class Adam:
     def run(self, objective: Objective, monitor: Monitor) -> None:
         """Train until the steps are done or the monitor says stop."""
         optimizer, schedule = self.fresh(objective.parameters)
-        monitor.begin("Adam", self.steps, self.patience)
-        for step in range(1, self.steps + 1):
-            for rows in objective.batches(self.batch):
-                optimizer.zero_grad()
-                objective(rows).backward()
-                optimizer.step()
+        judges = objective.judges(self.batch)
+        monitor.begin("Adam", self.steps, self.patience, judges=judges, batch=self.batch)
+        for step, rows in zip(range(1, self.steps + 1), objective.draws(self.batch), strict=False):
+            optimizer.zero_grad()
+            objective(rows).backward()
+            optimizer.step()
             schedule.step()
             if monitor.stop(step):
                 return
-            objective.reweigh(monitor.total)
+            objective.reweigh(monitor.total, judges)
 
     def fresh(
         self, parameters: Sequence[Tensor], *, matrix: int = 2

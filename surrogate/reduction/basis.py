@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from surrogate import arrays
 from surrogate.reduction.field_samples import FieldSamples
 from surrogate.reduction.modes import Method, leading_modes
 from surrogate.reduction.product import Mass, Product
@@ -77,7 +78,7 @@ class ReducedBasis:
         Raises:
             ValueError: If the fields have another size.
         """
-        u = np.asarray(fields, dtype=np.float64)
+        u = arrays.numbers(fields, "fields")
         if u.ndim != 2 or u.shape[1] != self.size:
             raise ValueError(f"fields have shape {u.shape}, expected (N, {self.size})")
         return (u - self.mean) @ self.dual
@@ -88,7 +89,7 @@ class ReducedBasis:
         Raises:
             ValueError: If there are not r coefficients each.
         """
-        c = np.asarray(coefficients, dtype=np.float64)
+        c = arrays.table(coefficients, self.coefficients, "coefficients")
         if c.ndim != 2 or c.shape[1] != self.rank:
             raise ValueError(f"coefficients have shape {c.shape}, expected (N, {self.rank})")
         return self.mean + c @ self.modes.T

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from surrogate.reduction.modes import Method, leading_modes
 from surrogate.reduction.product import Product
 from surrogate.reduction.subspace import Subspace
-from surrogate.samples import Samples, as_points
+from surrogate.samples import Samples, as_bounds, as_points
 
 Array = NDArray[np.float64]
 
@@ -122,7 +122,7 @@ def principal_inputs(
     )
     lift = scale[:, None] * found.vectors * found.values
     project = (found.vectors / found.values).T / scale
-    box = np.array(bounds, dtype=np.float64)
+    box = as_bounds(bounds, tuple(parameters))
     return Subspace(tuple(parameters), box, center, lift, project, scale, found.values**2, "principal")
 
 

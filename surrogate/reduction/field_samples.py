@@ -9,7 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from surrogate.samples import Data, check_bounds, check_inside, check_names
+from surrogate import arrays
+from surrogate.samples import Data, as_bounds, check_inside, check_names
 
 Array = NDArray[np.float64]
 
@@ -18,8 +19,9 @@ Array = NDArray[np.float64]
 class FieldSamples:
     """Inputs, fields and their Jacobians in physical units.
 
-    The Jacobians are read one sample at a time, so that they may lie on disk: a memory map, a dataset of h5py, or
-    any sequence of N arrays (M, n).
+    Inputs and fields may be given as anything that holds real numbers, as those of `Samples`; columns of the inputs are
+    put into order by name. The Jacobians are read one sample at a time, so that they may lie on disk: a memory map, a
+    dataset of h5py, or any sequence of N arrays (M, n).
 
     Attributes:
         x: Inputs (N, n).
@@ -57,11 +59,11 @@ class FieldSamples:
         """
         units = dict(getattr(data, "units", None) or {})
         return cls(
-            x=np.array(data.x, dtype=np.float64),
-            fields=np.array(data.y, dtype=np.float64),
+            x=data.x,  # type: ignore[arg-type]  # an array from there on
+            fields=data.y,  # type: ignore[arg-type]  # likewise
             jacobian=data.jacobian,  # type: ignore[arg-type]  # (N, m, n), checked as it is read
-            parameters=tuple(data.parameters),
-            bounds=np.array(data.bounds, dtype=np.float64),
+            parameters=data.parameters,
+            bounds=data.bounds,  # type: ignore[arg-type]  # an array from there on
             name=name,
             units={key: unit for key, unit in units.items() if key in data.parameters},
             provenance=dict(getattr(data, "provenance", None) or {}),
@@ -69,7 +71,16 @@ class FieldSamples:
 
     def __post_init__(self) -> None:
         """Refuse samples that don't fit together."""
-        check_names(self.parameters, (self.name,))
+        parameters = arrays.names_of(self.parameters, "parameters") or arrays.column_names(self.x, "x")
+        check_names(parameters, (self.name,))
+        found = {
+            "parameters": parameters,
+            "x": arrays.table(self.x, parameters, "x"),
+            "fields": arrays.numbers(self.fields, "fields"),
+            "bounds": as_bounds(self.bounds, parameters),
+        }
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
         N, n = len(self.x), len(self.parameters)
         if self.x.shape != (N, n) or not n:
             raise ValueError(f"x has shape {self.x.shape}, expected (N, {n}) for parameters {self.parameters}")
@@ -77,7 +88,6 @@ class FieldSamples:
             raise ValueError(f"fields have shape {self.fields.shape}, expected ({N}, M) for {N} samples")
         if self.jacobian is not None and len(self.jacobian) != N:
             raise ValueError(f"there are {len(self.jacobian)} Jacobians for {N} samples")
-        check_bounds(self.bounds, self.parameters)
         for name in ("x", "fields"):
             if not np.isfinite(array := getattr(self, name)).all():
                 row = int(np.argmin(np.isfinite(array).all(axis=1)))
@@ -97,7 +107,7 @@ class FieldSamples:
         """
         shape = (self.fields.shape[1], len(self.parameters))
         for row, given in enumerate(() if self.jacobian is None else self.jacobian):
-            slope = np.asarray(given, dtype=np.float64)
+            slope = arrays.numbers(given, f"jacobian of row {row}")
             if slope.shape != shape:
                 raise ValueError(
                     f"jacobian of row {row} has shape {slope.shape}, expected {shape}: (values, parameters)"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 import torch
 
-from surrogate import files, pointwise
+from surrogate import arrays, files, pointwise
 from surrogate.reduction.basis import ReducedBasis
 from surrogate.reduction.nesting import disclosed, enclosed
 
@@ -103,7 +103,7 @@ class FieldSurrogate:
         Args:
             x: Points, one a row.
             jacobian: Whether to differentiate; `jvp` and `vjp` do so without the whole Jacobian.
-            extrapolate: Whether points outside the bounds are welcome: nothing was learned there.
+            extrapolate: Answer at points outside the bounds, too, where nothing was learned, instead of refusing them.
 
         Raises:
             ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
@@ -117,6 +117,7 @@ class FieldSurrogate:
         Raises:
             ValueError: If a shape is wrong, or x outside the bounds.
         """
+        directions = arrays.entries(directions, self.parameters, "directions")
         along = _sized(directions, len(self.parameters), "directions")
         return along @ self._slopes(x).T @ self.basis.modes.T
 
@@ -167,23 +168,26 @@ class FieldSurrogate:
         return slopes
 
 
-def read(path: str | PathLike[str]) -> FieldSurrogate:
-    """Read what `FieldSurrogate.save` wrote.
+def unpack(stored: files.Stored) -> FieldSurrogate:
+    """The surrogate that `FieldSurrogate.save` stored.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, of another kind or of a newer version.
+        KeyError: If something is missing.
+        ValueError: If something is damaged.
     """
-    tensors, record = files.read(path, kind=KIND)
-    try:
-        arrays: dict[str, Any] = {name: tensors[name].numpy() for name in _ARRAYS}
-        return FieldSurrogate(ReducedBasis(**arrays, **record), disclosed(tensors["surrogate"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} can't be loaded: {error}") from error
+    name, unit = (files.entry(stored.record, key, str) for key in ("name", "unit"))
+    arrays: dict[str, Any] = {name: stored.tensors[name].numpy() for name in _ARRAYS}
+    M, r = arrays["modes"].shape
+    shapes = {"mean": (M,), "dual": (M, r), "residual": (M,)}
+    if any(arrays[key].shape != shape for key, shape in shapes.items()):
+        raise ValueError(f"its modes have shape {(M, r)}, which its other arrays don't fit")
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise ValueError("its modes hold NaN or infinity")
+    return FieldSurrogate(ReducedBasis(**arrays, name=name, unit=unit), disclosed(stored, "surrogate"))
 
 
 def _sized(values: ArrayLike, size: int, name: str) -> Array:
-    array = np.asarray(values, dtype=np.float64)
+    array = arrays.numbers(values, name)
     if array.ndim not in (1, 2) or array.shape[-1] != size or not np.isfinite(array).all():
         raise ValueError(f"{name} have shape {array.shape}, expected (k, {size}) or ({size},), of finite numbers")
     return array

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from surrogate.files import Stored, read_bytes
+
 
 class Saved(Protocol):
     """Anything that writes itself to a file."""
@@ -30,11 +32,16 @@ def enclosed(model: Saved) -> Tensor:
         return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
 
 
-def disclosed(content: Tensor) -> Any:
-    """The model that `enclosed` made a tensor of: any that `surrogate.load` reads."""
-    from surrogate.reduction.loading import load  # which reads files of models that hold models
+def disclosed(stored: Stored, name: str) -> Any:
+    """The model that `enclosed` made a tensor of, in a file: any that `surrogate.load` reads.
 
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "model"
-        path.write_bytes(content.numpy().tobytes())
-        return load(path)
+    Raises:
+        KeyError: If there is no such tensor.
+        ValueError: If it is no model.
+    """
+    from surrogate.reduction.loading import unpack  # which reads files of models that hold models
+
+    content = stored.tensors[name]
+    if content.dtype != torch.uint8 or content.ndim != 1:
+        raise ValueError(f"its {name} is no file")
+    return unpack(read_bytes(content.numpy().tobytes(), stored.name, stored.depth + 1))

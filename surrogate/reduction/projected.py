@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 import torch
 
-from surrogate import files, pointwise
+from surrogate import arrays, files, pointwise
 from surrogate.reduction.field_surrogate import Predicting
 from surrogate.reduction.nesting import disclosed, enclosed
 from surrogate.reduction.subspace import Subspace
-from surrogate.samples import as_points, check_inside
+from surrogate.samples import as_points
 
 Array = NDArray[np.float64]
 
@@ -114,7 +114,7 @@ class ProjectedSurrogate:
         Raises:
             ValueError: If a shape is wrong, or x outside the bounds.
         """
-        along = np.asarray(directions, dtype=np.float64)
+        along = arrays.entries(directions, self.parameters, "directions")
         if along.ndim not in (1, 2) or along.shape[-1] != len(self.parameters):
             raise ValueError(f"directions have shape {along.shape}, expected (k, {len(self.parameters)})")
         return along @ self.subspace.project.T @ self._slopes(x).T
@@ -125,7 +125,7 @@ class ProjectedSurrogate:
         Raises:
             ValueError: If a shape is wrong, or x outside the bounds.
         """
-        rows = np.asarray(weights, dtype=np.float64)
+        rows = arrays.entries(weights, self.responses, "weights")
         if rows.ndim not in (1, 2) or rows.shape[-1] != len(self.responses):
             raise ValueError(f"weights have shape {rows.shape}, expected (k, {len(self.responses)})")
         return rows @ self._slopes(x) @ self.subspace.project
@@ -148,9 +148,7 @@ class ProjectedSurrogate:
         files.write(path, tensors | {"surrogate": enclosed(self.surrogate)}, record, kind=KIND)
 
     def _reduced(self, x: ArrayLike, extrapolate: bool) -> Array:
-        points = as_points(x, self.parameters)
-        if not extrapolate:
-            check_inside(points, self.bounds, self.parameters)
+        points = as_points(x, self.parameters, None if extrapolate else self.bounds)
         return self.subspace.reduced(points)
 
     def _slopes(self, x: ArrayLike) -> Array:
@@ -161,17 +159,16 @@ class ProjectedSurrogate:
         return slopes[0]
 
 
-def read(path: str | PathLike[str]) -> ProjectedSurrogate:
-    """Read what `ProjectedSurrogate.save` wrote.
+def unpack(stored: files.Stored) -> ProjectedSurrogate:
+    """The surrogate that `ProjectedSurrogate.save` stored.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, of another kind or of a newer version.
+        KeyError: If something is missing.
+        ValueError: If something is damaged.
     """
-    tensors, record = files.read(path, kind=KIND)
-    try:
-        arrays: dict[str, Any] = {name: tensors[name].numpy() for name in _ARRAYS}
-        subspace = Subspace(tuple(record["parameters"]), name=record["name"], **arrays)
-        return ProjectedSurrogate(subspace, disclosed(tensors["surrogate"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} can't be loaded: {error}") from error
+    arrays: dict[str, Any] = {name: stored.tensors[name].numpy() for name in _ARRAYS}
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise ValueError("its coordinates hold NaN or infinity")
+    name = files.entry(stored.record, "name", str)
+    subspace = Subspace(files.names(stored.record, "parameters"), name=name, **arrays)
+    return ProjectedSurrogate(subspace, disclosed(stored, "surrogate"))

@@ -8,8 +8,9 @@ from typing import overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from surrogate import arrays
 from surrogate.reduction.field_samples import FieldSamples
-from surrogate.samples import Samples, as_points, check_bounds
+from surrogate.samples import Samples, as_bounds, as_points, check_bounds
 
 Array = NDArray[np.float64]
 
@@ -203,8 +204,7 @@ def linear_subspace(
     Raises:
         ValueError: If shapes don't fit together, or directions depend on each other.
     """
-    box, columns = np.array(bounds, dtype=np.float64), np.array(directions, dtype=np.float64)
-    check_bounds(box, parameters)
+    box, columns = as_bounds(bounds, tuple(parameters)), arrays.numbers(directions, "directions")
     if columns.ndim != 2 or len(columns) != len(parameters) or not columns.size or not np.isfinite(columns).all():
         raise ValueError(f"directions have shape {columns.shape}, expected ({len(parameters)}, k), all finite")
     scale = np.ptp(box, axis=1) / np.sqrt(12.0)

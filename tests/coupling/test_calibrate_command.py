@@ -111,7 +111,7 @@ def test_ctrl_c_while_drawing_ends_it_at_once_with_a_word(folder, tmp_path):
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert told.splitlines()[-1].startswith("stopped; ")
+    assert told.splitlines()[-1].startswith("stopped by SIGINT; ")
     assert not (tmp_path / "result" / "calibration.json").exists()
 
 
@@ -124,6 +124,23 @@ def test_a_noise_of_unknown_size_is_learned(here, folder, tmp_path):
     code, _, _ = here("calibrate", *arguments, "--unknown-noise")
     assert code == 0
     assert result(tmp_path / "result")["noise_factor"] == pytest.approx(5.0, rel=0.3)
+
+
+@pytest.mark.slow
+def test_a_misfit_is_said_first_written_first_and_ends_with_exit_code_1(here, folder, tmp_path):
+    """Every value is ten times too large; the file is a spreadsheet's, with decimal commas."""
+    truth = 10.0 * smooth.evaluate(TRUTH)[0]
+    lines = [f"{name};{value:.6f};0,05".replace(".", ",") for name, value in zip(smooth.responses, truth, strict=True)]
+    (tmp_path / "measured.csv").write_bytes(
+        "\r\n".join(["# gemessen für Übung", "response;value;sd", *lines]).encode("cp1252")
+    )
+    arguments = (folder / "smooth.safetensors", tmp_path / "measured.csv", "--out", tmp_path / "result", *QUICK)
+    code, told, _ = here("calibrate", *arguments)
+    assert code == 1
+    assert told.lstrip().startswith("Misfit: the model does not explain the measurements")
+    found = result(tmp_path / "result")
+    assert next(iter(found)) == "fit" and not found["fit"]["explained"]
+    assert found["warnings"][0].startswith("the model does not explain")
 
 
 @pytest.mark.parametrize(

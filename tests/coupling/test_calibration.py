@@ -284,7 +284,7 @@ def test_measurements_survive_a_file(tmp_path):
     ("text", "words"),
     [
         ("response,value\n", "no measurements below"),
-        ("", "expected response,value"),
+        ("", "is empty; expected a line that names the columns"),
         ("name,value\na,1\n", "columns name, value; expected"),
         ("response,value,sd\na,1\n", "line 2: 2 cells, expected 3"),
         ("response,value\n\na,x\n", "line 3: 'x' is no number, as value must be"),

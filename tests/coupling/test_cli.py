@@ -38,6 +38,12 @@ def test_check_passes_a_right_model_and_fails_a_wrong_one():
     assert wrong.returncode == 1 and "WRONG" in wrong.stdout and "2 of 12 derivatives failed" in wrong.stdout
 
 
+def test_check_fails_a_response_that_a_second_way_contradicts():
+    done = sobofem("check", f"{TOYS}:twofold", "--directions", 1)
+    assert done.returncode == 1 and "Every derivative along these directions is right" in done.stdout
+    assert done.stdout.count("by a form of its own") == 1
+
+
 def test_check_under_mpi_prints_once():
     done = sobofem("check", f"{TOYS}:smooth", ranks=2)
     assert done.returncode == 0, done.stderr
@@ -138,6 +144,7 @@ def test_train_and_report_make_their_files(here, tmp_path):
     about = here("info", model)[1]
     assert "MLP(width=1, depth=1" in about
     assert "trained on 16 samples: design sobol, seed 3, model Smooth, digest smooth-1" in about
+    assert "errors on unseen samples are not known: none was held out" in about
     code, _, said = here("report", model, tmp_path / "a.h5", "--out", tmp_path / "report")
     assert code == 0 and any((tmp_path / "report").glob("*.png"))
     warning = "warning: the surrogate was trained on 16 samples of this same design (sobol, seed 3)"
@@ -157,6 +164,10 @@ def test_training_tells_what_was_chosen_and_why(here, tmp_path, monkeypatch):
     assert code == 0 and "trained on 8 samples" in text and "fold 1 of 8" in said
     for family in ("shallow network", "Gaussian process"):
         assert re.search(rf"{family}: error on unseen folds \S+ in values, \S+ in slopes; share \d+ %", text)
+    about = here("info", model)[1]
+    for response in toys.smooth.responses:
+        line = rf"  {response}: values \S+, slopes \S+\n"
+        assert re.search(line, text) and re.search(line, about + "\n")
     assert here("report", model, tmp_path / "a.h5", "--out", tmp_path / "report")[0] == 0
 
 

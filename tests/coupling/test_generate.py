@@ -1,8 +1,12 @@
 """Ensembles in this process: resuming, growing, refusing, failing."""
 
+import asyncio
 from dataclasses import replace
+import os
+import signal
 import subprocess
 import sys
+import time
 
 from launching import environment
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 import toys
 
 from coupling import Dataset, Design, generate
+from coupling.diagnosis import TooManyFailures
 from coupling.journal import read_journal
 from coupling.loading import find
 from coupling.lock import locked
@@ -17,7 +22,7 @@ from coupling.lock import locked
 DESIGN = Design("sobol", 24, 3)
 
 
-class Crash(BaseException):
+class Crash(KeyboardInterrupt):
     """A death of the process, as far as one process can play it."""
 
 
@@ -187,22 +192,160 @@ def test_journals_of_another_problem_are_refused(tmp_path):
     with pytest.raises(ValueError, match="belongs to another problem definition"):
         Dataset.open(tmp_path / "a.h5")
     (tmp_path / "a.h5").unlink()
-    with pytest.raises(ValueError, match="journals of a dataset that is gone"):
-        generate(toys.fragile, DESIGN, tmp_path / "a.h5")
+    with pytest.raises(ValueError, match="belongs to another problem definition"):
+        generate(toys.smooth, DESIGN, tmp_path / "a.h5")
+    counting = Counting()
+    assert len(generate(counting, DESIGN, tmp_path / "a.h5").design) == 24
+    assert len(counting.points) == 24 - 5
 
 
-def test_an_ordinary_error_surfaces_and_keeps_what_was_computed(tmp_path):
-    class Buggy(toys.Smooth):
-        left = 5
+class Odd(toys.Smooth):
+    """Answers in its own way, by default in its fifth sample alone."""
 
-        def evaluate(self, x, *, jacobian=True):
-            self.left -= 1
-            y, dy = super().evaluate(x, jacobian=jacobian)
-            return (y, dy) if self.left else (y[:2], dy)
+    def __init__(self, answer, only=5):
+        super().__init__()
+        self.answer, self.only, self.count = answer, only, 0
 
-    with pytest.raises(ValueError, match=r"responses of shape \(2,\), expected \(3,\)"):
-        generate(Buggy(), DESIGN, tmp_path / "a.h5")
-    assert len(Dataset.open(tmp_path / "a.h5")) == 4
+    def evaluate(self, x, *, jacobian=True):
+        self.count += 1
+        y, dy = super().evaluate(x, jacobian=jacobian)
+        return self.answer(x, y, dy) if self.only in (0, self.count) else (y, dy)
+
+
+def raising(error):
+    def answer(x, y, dy):
+        raise error
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (raising(ValueError("no licence")), "ValueError: no licence (test_generate.py, line"),
+        (raising(MemoryError()), "MemoryError (test_generate.py"),
+        (raising(StopIteration(3)), "StopIteration: 3"),
+        (raising(OSError("no license:\n  server is  down\n")), "OSError: no license: server is down (test_generate.py"),
+        (raising(SystemExit(0)), "called sys.exit(0); a model says that it has no answer by an ordinary exception"),
+        (raising(asyncio.CancelledError("gone")), "raised CancelledError: gone; a model says that it has no answer by"),
+        (lambda x, y, dy: os._exit(0), "called os._exit(0)"),
+        (lambda x, y, dy: (y[:2], dy), "responses of shape (2,), expected (3,)"),
+        (lambda x, y, dy: (y * np.nan, dy), "NaN or infinity at {'E': "),
+        (lambda x, y, dy: (y, dy * [1.0, np.inf, 1.0]), "the derivative of energy by t is -inf"),
+        (lambda x, y, dy: (y + 0j, dy), "responses of complex numbers, whose imaginary part would be lost"),
+        (lambda x, y, dy: (y, (dy * (1 + 1e-30j)).tolist()), "a Jacobian of complex numbers"),
+        (lambda x, y, dy: ([str(v) for v in y], dy), "responses of type <U"),
+        (lambda x, y, dy: (np.ma.masked_less(y, np.inf), dy), "responses with masked entries"),
+        (lambda x, y, dy: ([y, 1.0, "a"], dy), "responses that make no array of numbers"),
+        (lambda x, y, dy: y, "evaluate returned ndarray, expected the pair"),
+    ],
+)
+def test_a_sample_that_goes_wrong_is_a_failure_and_stops_no_other(tmp_path, capfd, answer, reason):
+    data = generate(Odd(answer), DESIGN, tmp_path / "a.h5")
+    whole = generate(toys.smooth, DESIGN, tmp_path / "whole.h5")
+    (failure,) = data.failures
+    assert failure.row == 4 and reason in failure.reason
+    np.testing.assert_array_equal(data.y, np.delete(whole.y, 4, axis=0))
+    shown = capfd.readouterr().err
+    assert shown.count("Traceback (most recent call last)") >= 1 and shown.count("row 4 failed: ") == 1
+
+
+def test_only_the_first_failure_is_shown(tmp_path, capfd):
+    generate(Odd(lambda x, y, dy: (y / (x[2] > 3.0), dy), only=0), DESIGN, tmp_path / "a.h5", max_failures=0.9)
+    assert capfd.readouterr().err.count(" failed: ") == 1
+
+
+@pytest.mark.parametrize(("limit", "most"), [(0.5, 7), (0.1, 3), (0.9, 20)])
+def test_an_error_in_all_samples_ends_the_job_quickly(tmp_path, limit, most):
+    with pytest.raises(TooManyFailures, match=rf"{most} of {most} samples failed, .* division by zero"):
+        generate(
+            Odd(raising(ZeroDivisionError("division by zero")), only=0), DESIGN, tmp_path / "a.h5", max_failures=limit
+        )
+
+
+def test_no_sample_at_all_is_never_success(tmp_path):
+    for _ in range(2):
+        with pytest.raises(TooManyFailures, match="2 of 2 samples failed"):
+            generate(Odd(raising(ValueError()), only=0), Design("sobol", 2, 3), tmp_path / "a.h5")
+
+
+def _overwritten():
+    buffer = np.zeros(3)
+
+    def answer(x, y, dy):
+        buffer[:] = y
+        return buffer, dy
+
+    return answer
+
+
+def _moving(x, y, dy):
+    os.chdir("/")
+    return y, dy
+
+
+def _changing_all(x, y, dy):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    np.seterr(all="raise")
+    np.random.seed(0)  # noqa: NPY002
+    x[:] = np.nan
+    if os.fork() == 0:
+        return y, dy  # a copy that does not end itself
+    return y, dy
+
+
+def _as_tensors(x, y, dy):
+    torch = pytest.importorskip("torch")
+    return torch.tensor(y, requires_grad=True), torch.tensor(dy)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize(
+    "answer",
+    [_overwritten(), _moving, _changing_all, _as_tensors, lambda x, y, dy: (tuple(y), dy.tolist())],
+)
+def test_what_a_model_does_to_its_surroundings_does_no_harm(tmp_path, monkeypatch, answer):
+    monkeypatch.chdir(tmp_path)
+    before = np.geterr(), signal.getsignal(signal.SIGTERM)
+    data = generate(Odd(answer, only=0), DESIGN, "a.h5")
+    whole = generate(toys.smooth, DESIGN, tmp_path / "whole.h5")
+    assert (np.geterr(), signal.getsignal(signal.SIGTERM)) == before
+    np.testing.assert_array_equal(data.y, whole.y)
+    np.testing.assert_array_equal(data.jacobian, whole.jacobian)
+    np.testing.assert_array_equal(data.x, whole.x)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.h5", "whole.h5"]
+
+
+def test_a_sample_that_hangs_is_a_failure_after_its_time(tmp_path):
+    before = signal.getsignal(signal.SIGALRM)
+    data = generate(Odd(lambda x, y, dy: time.sleep(60.0)), DESIGN, tmp_path / "a.h5", sample_timeout=0.3)
+    (failure,) = data.failures
+    assert failure.row == 4 and "took longer than the 0.3 s that a sample may" in failure.reason
+    assert 0.3 <= failure.seconds < 30.0
+    assert signal.getsignal(signal.SIGALRM) == before and signal.getitimer(signal.ITIMER_REAL)[0] == 0.0
+
+
+def test_a_death_after_a_signal_is_never_a_failure(tmp_path):
+    """Preemption: SIGTERM, and SIGKILL a little later, as often as the scheduler likes."""
+    for _ in range(5):
+        model = Odd(raising(Crash()), only=1)
+        model.answer = lambda x, y, dy: (signal.raise_signal(signal.SIGTERM), raising(Crash())(x, y, dy))
+        with pytest.raises(Crash):
+            generate(model, DESIGN, tmp_path / "a.h5")
+        for file in (tmp_path / "a.h5.parts").glob("*.error"):
+            file.unlink()  # which a process that is killed does not write
+    data = generate(toys.smooth, DESIGN, tmp_path / "a.h5")
+    assert len(data) == len(DESIGN.points(toys.smooth.bounds, toys.smooth.parameters)) and not data.failures
+
+
+def test_deaths_without_a_signal_are(tmp_path):
+    for _ in range(3):
+        with pytest.raises(Crash):
+            generate(Odd(raising(Crash()), only=1), Design("sobol", 1, 3), tmp_path / "a.h5")
+        for file in (tmp_path / "a.h5.parts").glob("*.error"):
+            file.unlink()
+    with pytest.raises(TooManyFailures, match="its process died 3 times"):
+        generate(toys.smooth, Design("sobol", 1, 3), tmp_path / "a.h5")
 
 
 def test_a_lock_that_is_stuck_is_named(tmp_path, monkeypatch):
@@ -276,7 +419,7 @@ def test_answers_that_are_not_finite_are_refused_in_plain_numbers(tmp_path):
         def evaluate(self, x, *, jacobian=True):
             return np.full(3, np.nan), np.zeros((3, 3))
 
-    with pytest.raises(ValueError, match=r"NaN or infinity at \{'E': 200000.0, 't': 1.0, 'p': 1.0\}"):
+    with pytest.raises(TooManyFailures, match=r"NaN or infinity at \{'E': 200000.0, 't': 1.0, 'p': 1.0\}"):
         generate(Infinite(), [[2e5, 1.0, 1.0]], tmp_path / "a.h5")
 
 
@@ -291,7 +434,7 @@ import sys
 from pathlib import Path
 from coupling.jobs import alive, living, next_run, shared_state
 path = Path(sys.argv[1])
-for _ in range(150):
+for _ in range(30):
     with shared_state(path):
         run = next_run(path)
         assert run not in living(path)

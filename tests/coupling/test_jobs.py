@@ -7,7 +7,8 @@ import pytest
 
 from coupling import jobs, leftovers
 from coupling.journal import Header, JournalWriter
-from coupling.lock import is_held, locked
+from coupling.lock import locked
+from coupling.presence import lives
 from coupling.samples import Failure
 
 
@@ -32,12 +33,12 @@ def finish(path, run, rows):
 
 
 def test_a_lock_is_held_as_long_as_it_is_held(tmp_path):
-    assert not is_held(tmp_path / "lock")
+    assert not lives(tmp_path / "lock")
     with locked(tmp_path / "lock"):
-        assert is_held(tmp_path / "lock")
+        assert lives(tmp_path / "lock")
         with pytest.raises(BlockingIOError, match="has held it"), locked(tmp_path / "lock", patience=0.05):
             pass
-    assert not is_held(tmp_path / "lock")
+    assert not lives(tmp_path / "lock")
 
 
 def test_jobs_never_claim_the_same_row(tmp_path):
@@ -100,3 +101,14 @@ def test_files_that_are_no_run_s_disturb_nobody(tmp_path):
     with job(path) as run:
         assert run == 1 and jobs.living(path) == {1}
     assert leftovers.files(path) == []
+
+
+@pytest.mark.parametrize("name", ["lock", "claims"])
+def test_a_link_among_the_locks_leads_to_no_file_of_others(tmp_path, name):
+    path = tmp_path / "a.h5"
+    leftovers.folder(path).mkdir()
+    (tmp_path / "precious").write_text("data")
+    (leftovers.folder(path) / name).symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match=f"{name}"):
+        jobs.Claims(path, 1, np.arange(4)).claim(2)
+    assert (tmp_path / "precious").read_text() == "data"

@@ -1,13 +1,16 @@
 """Optima against closed forms, by few solves of the model, and what is said where there is none."""
 
+import dataclasses
+import json
 import math
 
 import numpy as np
-from optimize_cases import beam, bowl, formula, hock_schittkowski_71, valley
+from optimize_cases import Counted, beam, bowl, formula, hock_schittkowski_71, valley
 import pytest
 import scipy.optimize
 
 from coupling.optimize import NoAnswer, Task, certify, minimize, search
+from coupling.optimize.picture import convergence_figure
 
 LIMITED = Task("weight", at_most={"stress": 1.0, "slenderness": 4.0})
 GUIDES = pytest.mark.parametrize("guide", ["automatic", "quasi-newton"])
@@ -289,3 +292,158 @@ def test_a_task_that_makes_no_sense_is_refused(task, message):
 def test_options_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         minimize(beam(), LIMITED, **options)
+
+
+def hyperbola():
+    """Least 2a + b over a b ≥ 0.2: 2 √0.4 by the inequality of arithmetic and geometric means."""
+    return Counted(
+        ("a", "b"),
+        [[0.05, 1.0], [0.05, 1.0]],
+        sum=lambda x: (2 * x[0] + x[1], [2.0, 1.0]),
+        product=lambda x: (np.log(x[0] * x[1]), [1 / x[0], 1 / x[1]]),
+    )
+
+
+def least_of(solution, tolerance=1e-6):
+    """The least objective of all solves that meet the limits."""
+    return min(step.objective for step in solution.path if not step.failure and step.violation <= tolerance)
+
+
+@pytest.mark.parametrize(
+    ("guide", "start"),
+    [("automatic", [0.9, 0.9]), ("automatic", [0.5, 0.5]), ("quasi-newton", [0.9, 0.9]), ("quasi-newton", [0.06, 0.9])],
+)
+def test_whatever_the_budget_the_best_feasible_point_that_was_solved_is_handed_over(guide, start):
+    for solves in (1, 2, 4, 6, 7, 20):
+        task = Task("sum", at_least={"product": np.log(0.2)})
+        solution = minimize(hyperbola(), task, start=start, solves=solves, guide=guide)
+        if all(step.violation > 1e-6 for step in solution.path):
+            assert not solution.optimum.feasible and "product is" in solution.message
+            continue
+        assert solution.optimum.feasible
+        assert solution.objective <= least_of(solution) + 1e-6
+        assert "elax" not in solution.advice and "product is" not in solution.message
+    assert solution.certified
+    assert solution.objective == pytest.approx(2 * 0.4**0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+def test_a_feasible_point_is_handed_over_whatever_the_units_of_limit_and_objective(size):
+    model = hyperbola()
+    for name, formula_ in list(model.formulas.items()):
+        model.formulas[name] = lambda x, f=formula_: (size * f(x)[0], [size * slope for slope in f(x)[1]])
+    task = Task({"sum": 1.0}, at_least={"product": size * np.log(0.2)})
+    for solves in (3, 6, 8):
+        solution = minimize(model, task, start=[0.9, 0.9], solves=solves)
+        assert solution.optimum.feasible and solution.objective <= least_of(solution) + 1e-6 * size
+
+
+def test_samples_of_an_archive_count_as_solved_and_are_handed_over():
+    """The search starts where no point meets the limit, and the archive holds one that does."""
+    model, task = hyperbola(), Task("sum", at_least={"product": np.log(0.2)})
+    archive = minimize(model, task, start=[0.7, 0.6], solves=1).archive
+    solution = minimize(model, task, start=[0.1, 0.1], archive=archive, solves=2)
+    assert solution.optimum.feasible and solution.objective <= 2.0 + 1e-12
+
+
+def test_a_resumed_search_hands_over_the_best_of_all_runs(tmp_path):
+    task = Task("sum", at_least={"product": np.log(0.2)})
+    for solves in (4, 6, 7):
+        solution = minimize(hyperbola(), task, start=[0.9, 0.9], solves=solves, path=tmp_path / "kept.h5")
+        assert solution.solves == solves and solution.optimum.feasible
+    again = minimize(hyperbola(), task, start=[0.9, 0.9], solves=2, path=tmp_path / "kept.h5")
+    assert again.objective == solution.objective  # fewer solves than are known forget nothing
+
+
+def test_a_search_that_ends_in_a_pit_without_feasible_points_goes_back_to_a_feasible_one():
+    """Left of a = 0.4 the limit leads into a pit where it is never met, and the objective pulls that way."""
+    model = formula(
+        lambda x: (x[0] + 0.1 * (x[1] - 0.5) ** 2, [1.0, 0.2 * (x[1] - 0.5)]),
+        lambda x: (
+            (x[0] - 0.6) * (x[0] - 0.1) ** 2 + 0.02 - 0.05 * x[0],
+            [(x[0] - 0.1) ** 2 + 2 * (x[0] - 0.6) * (x[0] - 0.1) - 0.05, 0.0],
+        ),
+    )
+    solution = minimize(model, Task("objective", at_least={"limited": 0.0}), start=[0.9, 0.2], solves=25)
+    assert solution.optimum.feasible
+    assert solution.objective <= least_of(solution) + 1e-6
+
+
+def test_limits_that_work_against_each_other_are_named_with_the_amounts():
+    solution = minimize(
+        beam(), Task("weight", at_most={"slenderness": 2.0, "weight": 0.3, "stress": 1.0}), guide="quasi-newton"
+    )
+    best = solution.optimum
+    assert set(best.unmet) <= {"weight", "stress", "slenderness"} and best.unmet
+    y = dict(zip(best.responses, best.y, strict=True))
+    for name in best.unmet:
+        assert f"{name} is {y[name]:.6g}, at most {best.task.at_most[name]:g}" in solution.message
+    others = {"weight", "stress", "slenderness"} - set(best.unmet)
+    assert any(f"the limit of {name}" in solution.message for name in others | set(best.unmet))
+    assert solution.advice.startswith("Relax a limit: ")
+    assert solution.record()["not_met"] == list(best.unmet) and not solution.record()["feasible"]
+
+
+def test_a_bound_that_keeps_a_limit_from_being_met_is_named():
+    """A stress of 1 / (w h²) is at least 1 / (2 · 9), at the upper bounds of both."""
+    solution = minimize(beam(), Task("weight", at_most={"stress": 0.05}), guide="quasi-newton")
+    assert solution.x[:2] == pytest.approx([2.0, 3.0], rel=1e-6)
+    assert "stress is 0.0555556, at most 0.05 (0.0056 too much)" in solution.message
+    assert "the upper bound of" in solution.message and "widen the bounds of" in solution.advice
+    assert "limit of" not in solution.message
+
+
+def test_an_equation_that_is_not_met_says_by_how_much():
+    solution = minimize(beam(), Task("weight", {"stress": 0.04}, {"stress": 0.04}), guide="quasi-newton")
+    assert "stress is 0.0555556, required 0.04 (0.016 off)" in solution.message
+
+
+def test_a_limit_met_to_within_the_tolerance_is_not_called_broken():
+    best = minimize(beam(), LIMITED).optimum
+    nudged = dataclasses.replace(
+        best, y=best.y + np.array([0.0, 1e-9, 0.0]), violations={"stress": 3e-10, "slenderness": 0.0}
+    )
+    assert nudged.broken == "" and nudged.unmet == ()
+
+
+def failing_beam(height=2.9):
+    return beam(fails=lambda x: x[1] > height)
+
+
+def test_failed_points_that_bound_the_search_are_said_in_message_record_and_picture():
+    """The lightest beam has the greatest height, 3; beyond 2.9 the model has no answer."""
+    solution = minimize(failing_beam(), Task("weight", at_most={"stress": 1.0}), solves=30)
+    failed = sum(bool(step.failure) for step in solution.path)
+    assert not solution.certified and solution.optimum.feasible
+    assert solution.obstacle.bounds_search and solution.obstacle.towards[0] == "larger height"
+    assert f"{failed} of {solution.solves} solves failed (no equilibrium)" in solution.message
+    assert "failed points bound the search" in solution.message and "height > 2.9" in solution.message
+    assert "elax" not in solution.advice and "narrower bounds" in solution.advice
+    record = json.loads(json.dumps(solution.record(), allow_nan=False))
+    assert record["failures"]["count"] == failed == sum("failure" in step for step in record["path"])
+    assert record["failures"]["reasons"] == {"no equilibrium": failed}
+    figure = convergence_figure(solution)
+    assert "Failed points bound the search" in figure.get_suptitle()
+    labels = figure.axes[0].get_legend_handles_labels()[1]
+    assert f"no answer ({failed})" in labels
+
+
+def test_failed_points_that_are_passed_by_are_counted_but_bound_nothing():
+    solution = minimize(beam(fails=lambda x: x[0] > 1.0), LIMITED, start=[1.9, 1.0, 0.5])
+    assert solution.certified
+    assert solution.obstacle.failed >= 1 and not solution.obstacle.bounds_search
+    assert "bound the search" not in convergence_figure(solution).get_suptitle()
+
+
+def test_where_failed_points_keep_a_limit_from_being_met_no_limit_is_blamed():
+    solution = minimize(failing_beam(1.6), Task("weight", at_most={"stress": 0.14}), start=[1.0, 1.5, 0.5], solves=25)
+    assert not solution.optimum.feasible and solution.obstacle.bounds_search
+    assert "it is open whether the limits can be met" in solution.advice
+
+
+def test_the_best_feasible_combination_wins_over_one_of_an_earlier_search_and_the_other_way_round():
+    task = Task("weight", at_most={"stress": 1.0}, discrete={"height": (1.0, 2.0, 2.5)})
+    known = minimize(beam(), Task("weight", at_most={"stress": 1.0}, fixed={"height": 2.5})).archive
+    solution = minimize(beam(), task, archive=known, solves=1)
+    assert solution.optimum.feasible
+    assert solution.x[1] == 2.5 and solution.objective == pytest.approx(1 / 2.5, rel=1e-6)

@@ -1,5 +1,7 @@
 """Every solve is kept: in memory for the next search, and on disk where a path is given."""
 
+import shutil
+
 import numpy as np
 from optimize_cases import beam, valley
 import pytest
@@ -28,6 +30,29 @@ def test_a_search_that_dies_goes_on_from_its_solves(tmp_path):
     assert solution.certified
     assert len(again.calls) <= len(whole.calls) - 2
     assert len(Dataset.open(path)) == 4 + len(again.calls) == len(solution.archive)
+
+
+def test_a_file_that_is_replaced_under_a_search_is_left_alone_and_its_samples_are_kept_beside(tmp_path):
+    path = tmp_path / "beam.h5"
+
+    def replace(step):
+        path.unlink()
+        path.write_text("of another")
+
+    with pytest.raises(OSError, match=r"beam\.h5 was replaced .* is kept in .*beam\.kept\.h5"):
+        minimize(beam(), LIMITED, path=path, progress=replace)
+    assert path.read_text() == "of another" and len(Dataset.open(tmp_path / "beam.kept.h5")) == 2
+
+
+def test_a_search_whose_folder_vanishes_keeps_its_samples_and_stops(tmp_path, monkeypatch):
+    path = tmp_path / "beam.h5"
+    monkeypatch.setattr(jobs, "_INTERVAL", 0.0)
+    with pytest.raises(OSError, match=r"beam\.h5\.parts was removed"):
+        minimize(beam(), LIMITED, path=path, progress=lambda step: shutil.rmtree(tmp_path / "beam.h5.parts"))
+    assert len(Dataset.open(path)) == 2
+    path.unlink()
+    solution = minimize(beam(), LIMITED, path=path, progress=lambda step: path.unlink())
+    assert solution.certified and len(Dataset.open(path)) == len(solution.archive)
 
 
 def test_failures_are_kept_with_their_reason(tmp_path):

@@ -42,7 +42,7 @@ def test_the_best_of_all_values_is_found_and_the_model_solved_at_values_only():
 def test_values_without_promise_cost_nothing():
     model = layered()
     solution = minimize(model, STIFF)
-    assert "left out, which the guide foretells to be worse" in solution.message
+    assert "left out, which the guide predicts to be worse" in solution.message
     assert len({x[0] for x in model.calls}) < 5
 
 

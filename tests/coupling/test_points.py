@@ -34,10 +34,10 @@ def test_points_from_numpy_make_a_dataset_that_grows_with_the_file(tmp_path):
     ("text", "message"),
     [
         ("E,t\n1,2\n", "has the columns E, t; expected the inputs E, t, p"),
-        ("", "has the columns ; expected"),
+        ("", "is empty; expected a line that names the columns"),
         ("E,t,p\n", r"array \(0, 3\), expected \(N, 3\), N at least 1"),
-        ("E,t,p\n2e5,1,1\n2e5,one,1\n", "point 2: could not convert"),
-        ("E,t,p\n2e5,1\n", "point 1: "),
+        ("E,t,p\n2e5,1,1\n2e5,one,1\n", "line 3: 'one' is no number, as t must be"),
+        ("E,t,p\n2e5,1\n", "line 2: 2 cells, expected 3"),
     ],
 )
 def test_a_wrong_csv_file_is_refused_with_the_place(tmp_path, text, message):

@@ -74,14 +74,19 @@ def test_data_of_another_problem_is_refused(trained):
         errors(trained, replace(samples(5), responses=("force", "mass")))
 
 
-def test_too_little_or_constant_data_is_refused(trained):
+def test_too_little_data_is_refused(trained):
     data = samples(4)
     parts = {name: getattr(data, name) for name in ("parameters", "responses", "bounds")}
     one = SimpleNamespace(x=data.x[:1], y=data.y[:1], jacobian=None, **parts)
     with pytest.raises(ValueError, match="1 samples"):
         errors(trained, one)
-    with pytest.raises(ValueError, match="'mass' is constant"):
-        errors(trained, replace(data, y=data.y * [1.0, 0.0] + [0.0, 3.0], jacobian=None))
+
+
+def test_errors_of_a_constant_response_are_relative_to_its_size(trained):
+    data = samples(6)
+    mass = trained.predict(data.x)[0][:, 1]
+    table = errors(trained, replace(data, y=np.column_stack((data.y[:, 0], np.full(6, 4.0))), jacobian=None))
+    assert np.isclose(table.values[1], np.sqrt(np.mean((mass - 4.0) ** 2)) / 4.0)
 
 
 def test_axes_carry_units(trained):

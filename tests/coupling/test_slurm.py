@@ -1,9 +1,10 @@
 """The text of job scripts; `tests/cluster` runs them under a real Slurm."""
 
-import shlex
+import json
+import re
 import subprocess
 
-from launching import TOYS, sobofem
+from launching import TOYS
 import pytest
 import toys
 
@@ -24,13 +25,17 @@ def sbatch(text):
     return [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH")]
 
 
-def run(text, folder, **programs):
+COMPLETE = r"""echo '{"done": 8, "failed": 0, "remaining": 0, "wanted": 8, "jobs": 0, "deaths": 0}'"""
+
+
+def run(text, folder, SLURM_RESTART_COUNT="0", **programs):
     """Run a script outside Slurm, with programs replaced by lines of shell."""
     for name, line in programs.items():
         (folder / name).write_text(f"#!/bin/bash\n{line}\n")
         (folder / name).chmod(0o755)
     (folder / "job.sh").write_text(text)
     environment = {"PATH": f"{folder}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "TMPDIR": str(folder)}
+    environment |= {"SLURM_RESTART_COUNT": SLURM_RESTART_COUNT}
     line = ["bash", "job.sh"]
     return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=30, check=False)
 
@@ -68,34 +73,80 @@ def test_any_argument_reaches_generate_as_it_is(tmp_path):
     words = ("it's.py:model", "--out", "a b$HOME.h5", "--input", "E=normal:1,2; rm *", "--points", "`id`.csv")
     text = written(generate=words, out="a b$HOME.h5")
     program = 'if [ "$1" = generate ]; then printf "%s\\n" "$@" >told; fi'
+    program += f"; if [ $1 = status ]; then {COMPLETE}; fi"
     done = run(text, tmp_path, srun='shift 2; "$@"', sobofem=program, squeue="echo RUNNING None")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "told").read_text().splitlines() == ["generate", *words]
     assert not list(tmp_path.glob("*restarts*")) and not list(tmp_path.glob("*cache*"))
 
 
 def test_a_container_is_entered_by_every_rank(tmp_path):
-    program = 'echo "$@" >>told'
-    text = written(container="my image.sif")
+    program = f'[ -d "$5" ] && [ "$(stat -c %a "$5")" = 700 ] || exit 255; echo "$@" >>told; {COMPLETE}'
+    text = written(container="my image.sif", cache="new/place")
     done = run(text, tmp_path, srun='shift 2; "$@"', apptainer=program, squeue="echo RUNNING None")
-    assert done.returncode == 0, done.stderr
-    status, generation = (tmp_path / "told").read_text().splitlines()
-    cache = f"{tmp_path}/sobofem-cache-7"
-    assert generation.startswith(
-        f"exec --bind {tmp_path} --bind {cache} --pwd {tmp_path} my image.sif sobofem generate"
-    )
-    assert status.endswith("sobofem status a.h5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    before, generation, after = (tmp_path / "told").read_text().splitlines()
+    start = rf"exec --bind {tmp_path} --bind new/place/sobofem-cache-\w+ --pwd {tmp_path} my image.sif sobofem "
+    assert re.match(start + "generate plate.py:model", generation)
+    assert re.match(start + "status a.h5 --json", before) and before == after
+    assert not list((tmp_path / "new" / "place").iterdir())
 
 
 @pytest.mark.parametrize(
-    ("code", "requeued"), [(0, False), (1, False), (2, False), (3, False), (75, True), (130, False), (137, True)]
+    ("code", "computed", "left", "others", "end"),
+    [
+        (0, 1, 0, 0, 0),
+        (0, 0, 0, 0, 0),
+        (0, 1, 3, 1, 0),  # other jobs compute the rest
+        (0, 1, 3, 0, "requeued"),  # an exit code that lies, and new samples
+        (0, 0, 3, 0, 1),  # and none
+        (1, 1, 3, 0, "requeued"),
+        (1, 0, 3, 0, 1),
+        (2, 1, 3, 0, 2),
+        (3, 1, 3, 0, 3),
+        (75, 0, 3, 0, "requeued"),
+        (75, 1, 0, 0, 0),  # told to stop with the last sample
+        (130, 1, 3, 0, 130),
+        (137, 1, 3, 0, "requeued"),
+        (137, 1, 0, 0, 0),  # killed when all was done
+        (137, 0, 0, 0, "requeued"),  # or before a dataset that is to grow was looked at
+        (9, 0, 3, 0, "requeued"),
+    ],
 )
-def test_only_interrupted_runs_are_requeued(tmp_path, code, requeued):
-    programs = {"srun": f"exit {code}", "squeue": "echo RUNNING None", "sobofem": "true"}
+def test_what_is_left_decides_and_not_the_exit_code(tmp_path, code, computed, left, others, end):
+    (tmp_path / "computed").write_text("4")
+    programs = {
+        "srun": f"echo {4 + computed} >computed; exit {code}",
+        "squeue": "echo RUNNING None",
+        "sobofem": f'echo "{{\\"done\\": $(cat computed), \\"failed\\": 0, \\"remaining\\": {left}, '
+        f'\\"jobs\\": {others}, \\"deaths\\": 0}}"',
+    }
     done = run(written(), tmp_path, **programs, scontrol='echo "$@" >told; kill $PPID')
-    assert done.returncode == (75 if requeued else code)
-    assert (tmp_path / "told").exists() == requeued
-    assert not requeued or (tmp_path / "told").read_text() == "requeue 7\n"
+    assert done.returncode == (75 if end == "requeued" else end), done.stdout + done.stderr
+    assert (tmp_path / "told").exists() == (end == "requeued")
+    assert end != "requeued" or (tmp_path / "told").read_text() == "requeue 7\n"
+    assert not list(tmp_path.glob("*cache*"))
+
+
+@pytest.mark.parametrize(
+    ("program", "starts"),
+    [
+        ('echo "{\\"done\\": $(wc -l <starts), \\"failed\\": 0, \\"remaining\\": 9, \\"deaths\\": 0}"', 8),
+        ('echo "{\\"done\\": 0, \\"failed\\": 0, \\"remaining\\": 9, \\"deaths\\": 0}"', 2),
+        ("echo no such image >&2; exit 255", 2),
+    ],
+)
+def test_restarts_go_on_as_long_as_they_find_something_new(tmp_path, program, starts):
+    text = written(max_idle=1, launcher="mpiexec").replace("for pause in 0 1 5", "for pause in 0")
+    (tmp_path / "starts").write_text("")
+    programs = {"mpiexec": "echo >>starts; exit 137", "squeue": "echo RUNNING None", "sobofem": program}
+    for restart in range(8):
+        done = run(text, tmp_path, **programs, scontrol="kill $PPID", SLURM_RESTART_COUNT=str(restart))
+        if done.returncode != 75:
+            break
+    assert (tmp_path / "starts").read_text().count("\n") == starts
+    assert done.returncode == (75 if starts == 8 else 1)
+    assert "255" not in program or "sobofem status a.h5 fails: no such image" in done.stdout
 
 
 def test_a_cancelled_job_is_not_requeued(tmp_path):
@@ -110,17 +161,14 @@ def test_ranks_that_outlive_a_killed_one_are_waited_for_a_minute_only():
     assert 'launcher=(mpiexec -n "$SLURM_NTASKS")' in written(launcher="mpiexec")
 
 
-def test_scripts_understand_what_status_says(tmp_path):
+def test_scripts_understand_what_status_says(here, tmp_path):
+    assert json.loads(here("status", tmp_path / "a.h5", "--json")[1])["remaining"] is None
     generate(toys.smooth, Design("sobol", 8, 3), tmp_path / "a.h5")
-    (pattern,) = [line for line in written().splitlines() if line.startswith("found=$(")]
-    counted = subprocess.run(
-        ["grep", *shlex.split(pattern.partition("grep ")[2].rstrip(")"))],
-        input=sobofem("status", tmp_path / "a.h5").stdout,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert counted.stdout == "8 done, 0 failed\n"
+    said = here("status", tmp_path / "a.h5", "--json")[1]
+    assert json.loads(said) == {"done": 8, "failed": 0, "remaining": 0, "wanted": 8, "jobs": 0, "deaths": 0}
+    (tmp_path / "said").write_text(said)
+    done = run(written(), tmp_path, srun="true", squeue="echo RUNNING None", sobofem="cat said")
+    assert done.returncode == 0 and "nothing is left to do" in done.stdout
 
 
 def test_time_limits_are_read_as_slurm_reads_them():

@@ -97,7 +97,9 @@ def test_a_dataset_serves_as_well_as_a_model():
         ({}, {"fixed": {"x0": 1.0, "x1": 1.0}}, "every input is fixed"),
         ({"x0": "log"}, {}, "'x0': distribution log has no logarithm"),
         ({"x0": "gamma:1,2"}, {}, "no distribution is called 'gamma'"),
-        ({"x0": "normal:100,1"}, {}, "lies outside"),
+        ({"x0": "normal:12,1.5"}, {}, "lies outside"),
+        ({"x0": "normal:100,1"}, {"allow_outside": 1.0}, r"leaves 0.0e\+00 of its probability within the bounds"),
+        ({"x0": "normal:1,0"}, {}, "an input that does not scatter is held at its value"),
     ],
 )
 def test_inputs_that_make_no_sense_are_refused(marginals, options, message):

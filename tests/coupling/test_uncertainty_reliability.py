@@ -1,10 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 from uncertainty_cases import Fragile, Function, Imperfect, linear, standard
 
-from coupling.uncertainty import Limit, NoDesignPoint, failure_probability, form, inputs
+from coupling.uncertainty import Limit, NoDesignPoint, failure_probability, form, inputs, propagate
 from coupling.uncertainty.clouds import subset_cloud
 
 SLOPES = np.array([3.0, -2.0, 1.0])
@@ -182,12 +184,86 @@ def test_a_solve_without_an_answer_on_the_way_to_the_design_point_counts_and_end
     assert whole.failures[0] == found.failures[0] and whole.solves + len(whole.failures) == 16
 
 
-def test_a_limit_out_of_reach_is_said_to_be_so():
+def test_a_limit_out_of_reach_has_no_design_point_and_says_why():
     model, given, _ = plane()
-    with pytest.raises(NoDesignPoint, match=r"no point within .* reaches y > 90"):
-        form(model, given, "y > 90")
+    for limit, certain, index in (("y > 90", "impossible", "+inf"), ("y > -90", "certain", "-inf")):
+        with pytest.raises(NoDesignPoint, match=rf"failure is {certain} .* index is \{index}") as told:
+            form(model, given, limit)
+        assert told.value.certainty.probability == float(certain == "certain")
+        # the closest response within eight standard deviations, by the slopes' length
+        closest = 8.0 * LENGTH if certain == "impossible" else -8.0 * LENGTH
+        assert f"y = {closest:.4g}"[:7] in str(told.value)
+
+
+@pytest.mark.parametrize("method", ["importance", "subset"])
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize(("limit", "truth"), [("y > 90", 0.0), ("y < 90", 1.0), ("y > -90", 1.0), ("y < -90", 0.0)])
+def test_certain_and_impossible_failure_have_probabilities_of_one_and_zero(method, check, limit, truth):
+    model, given, _ = plane()
+    found = failure_probability(
+        model, given, limit, method=method, samples=1024, check=linear(SLOPES) if check else None, solves=32
+    )
+    assert found.value == truth and found.beta == (np.inf if truth == 0.0 else -np.inf)
+    assert found.interval[0] <= truth <= found.interval[1] and found.disagreements == 0
+    assert len(found.certain) == 1 and found.certain[0].startswith(limit)
+    json.dumps(found.record())
+
+
+def test_solves_that_contradict_a_certain_failure_correct_it():
+    """The surrogate is off by so much that it never fails; the model fails with probability Φ(-0.5)."""
+    model, given, _ = plane()
+    surrogate = linear(SLOPES, offset=-60.0)
+    found = failure_probability(surrogate, given, f"y > {0.5 * LENGTH}", samples=4096, check=model, solves=200)
+    assert found.by_surrogate == 0.0 and found.disagreements > 0
+    assert covers(found, norm.cdf(-0.5))
+
+
+def test_of_several_limits_one_that_is_certain_decides_and_one_that_is_impossible_does_not_matter():
+    model, given, limit = plane(2.0)
+    alone = failure_probability(model, given, limit, samples=4096)
+    both = failure_probability(model, given, [limit, "y < -90"], samples=4096)
+    assert both.value == pytest.approx(alone.value, rel=1e-9) and len(both.certain) == 1
+    assert failure_probability(model, given, [limit, "y < 90"], samples=4096).value == 1.0
+
+
+def test_failure_in_a_corner_of_a_flat_response_is_found():
+    """The response is zero up to x0 = 2 and grows with the cube beyond: no gradient leads there from the medians."""
+    model = Function(
+        lambda x: (np.maximum(x[:, 0] - 2.0, 0.0) ** 3)[:, None],
+        lambda x: np.stack([3 * np.maximum(x[:, 0] - 2.0, 0.0) ** 2, np.zeros(len(x))], axis=1)[:, None],
+        [[-9.0, 9.0]] * 2,
+        ("x0", "x1"),
+    )
+    given = inputs(model, standard(model))
+    assert form(model, given, "y > 1").beta == pytest.approx(3.0, abs=1e-3)
+    assert covers(failure_probability(model, given, "y > 1"), norm.cdf(-3.0))
+
+
+def test_a_constant_response_fails_always_or_never_and_at_its_limit_it_is_refused():
+    model = linear([0.0, 0.0, 0.0], offset=192.53)
+    given = inputs(model, standard(model))
+    for method in ("importance", "subset"):
+        assert failure_probability(model, given, "y > 200", method=method).value == 0.0
+        assert failure_probability(model, given, "y > 100", method=method).value == 1.0
+        with pytest.raises(ArithmeticError, match="does not vary and equals the limit"):
+            failure_probability(model, given, "y > 192.53", method=method)
+
+
+def test_failure_too_rare_for_subset_simulation_is_refused_with_its_size():
+    model, given, limit = plane(7.6)
     with pytest.raises(ArithmeticError, match="less probable than 1e-12"):
-        failure_probability(model, given, "y > 45", method="subset", samples=1024)
+        failure_probability(model, given, limit, method="subset", samples=1024)
+
+
+def test_a_surrogate_that_is_nan_somewhere_is_refused_and_not_counted_as_safe():
+    good = linear(SLOPES)
+    model = Function(
+        lambda x: np.where(x[:, :1] > 1.0, np.nan, good.values(x)), good.slopes, good.bounds, good.parameters
+    )
+    given = inputs(model, standard(model))
+    for attempt in (lambda: failure_probability(model, given, "y > 3"), lambda: propagate(model, given)):
+        with pytest.raises(ArithmeticError, match=r"y is NaN or infinite, or its slopes are, at .* such as x0 = "):
+            attempt()
 
 
 @pytest.mark.parametrize(

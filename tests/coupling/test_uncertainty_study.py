@@ -161,10 +161,10 @@ def test_ranks_solve_in_groups_and_one_prints(surrogate_file, tmp_path):
 
 def test_the_command_writes_numbers_and_pictures_and_goes_on_where_it_was(here, surrogate_file, tmp_path):
     out = tmp_path / "uq"
-    options = (*UNCERTAIN, "--fail", "energy > 1.6", "--model", f"{TOYS}:smooth", "--solves", 16, "--samples", 2048)
+    options = (*UNCERTAIN, "--fail", "energy > 1.6", "--model", f"{TOYS}:smooth", "--solves", 64, "--samples", 2048)
     code, text, errors = here("uq", surrogate_file, *options, "--out", out)
     assert code == 0, errors
-    assert "is confirmed by the model" in text and "32 solves of the model in this run" in text
+    assert "is confirmed by the model" in text and "128 solves of the model in this run" in text
     assert {path.name for path in out.glob("*.png")} == {"densities.png", "sensitivity.png", "design_points.png"}
     numbers = json.loads((out / "results.json").read_text())
     x = np.random.default_rng(0).normal([2e5, 1.3, 2.0], [1e4, 0.05, 0.4], (400_000, 3))
@@ -174,7 +174,7 @@ def test_the_command_writes_numbers_and_pictures_and_goes_on_where_it_was(here, 
     mean = numbers["propagation"]["mean"]
     assert mean["low"][0] - 2e-3 < energy.mean() < mean["high"][0] + 2e-3
     code, text, _ = here("uq", surrogate_file, *options, "--out", out)
-    assert code == 0 and "0 solves of the model in this run; 32 more are remembered from earlier runs" in text
+    assert code == 0 and "0 solves of the model in this run; 128 more are remembered from earlier runs" in text
     assert json.loads((out / "results.json").read_text()) == numbers
 
 
@@ -225,13 +225,13 @@ def test_the_command_says_what_is_wrong(here, surrogate_file, tmp_path, options,
     assert code == 2 and message in errors.replace("\n", " "), errors
 
 
-def test_failure_too_rare_to_sample_is_told_and_the_rest_is_there(here, surrogate_file, tmp_path):
-    code, text, errors = here(
-        "uq", surrogate_file, "--fail", "energy > 1e9", "--samples", 1024, "--out", tmp_path / "out"
-    )
-    assert code == 0 and "less probable than 1e-12" in (text + errors).replace("\n", " "), errors
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["failure"] is None and results["propagation"]
+@pytest.mark.parametrize(("limit", "truth"), [("energy > 1e9", 0.0), ("energy < 1e9", 1.0)])
+def test_impossible_and_certain_failure_are_answers_that_are_told(here, surrogate_file, tmp_path, limit, truth):
+    code, text, errors = here("uq", surrogate_file, "--fail", limit, "--samples", 1024, "--out", tmp_path / "out")
+    told = " ".join((text + errors).split())
+    assert code == 0 and f"failure is {'certain' if truth else 'impossible'} by the model at hand" in told, errors
+    failure = json.loads((tmp_path / "out" / "results.json").read_text())["failure"]
+    assert failure["value"] == truth and failure["beta"] is None and limit[:6] in failure["certain"][0]
 
 
 def test_a_missing_surrogate_is_named(here, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import toys
 
-from coupling.verify import ALL_TOGETHER, taylor_test
+from coupling.verify import ALL_TOGETHER, taylor_test, value_test
 
 
 def verdicts(report):
@@ -84,3 +84,67 @@ def test_too_much_noise_is_said_and_is_no_pass():
 def test_points_without_room_are_refused():
     with pytest.raises(ValueError, match="1 % of the width inside the bounds"):
         taylor_test(Bent(), point=[0.995])
+
+
+class Wide:
+    """600 parameters and two responses; the derivative of the second by one parameter may be wrong by 2 %."""
+
+    parameters = tuple(f"x_{k}" for k in range(600))
+    responses = ("a", "b")
+    bounds = np.tile([-1.0, 1.0], (600, 1))
+
+    def __init__(self, wrong=None):
+        self.wrong, self.evaluations = wrong, 0
+        self.weights = np.random.default_rng(0).normal(size=(2, 600)) / np.sqrt(600)
+
+    def evaluate(self, x, *, jacobian=True):
+        self.evaluations += 1
+        z = self.weights @ x
+        slope = np.cos(z)[:, None] * self.weights
+        if self.wrong is not None:
+            slope[1, self.wrong] *= 1.02
+        return np.sin(z), slope if jacobian else None
+
+
+def test_many_parameters_are_tested_along_a_few_random_directions():
+    model = Wide()
+    report = taylor_test(model)
+    assert report.passed
+    assert {row.direction for row in report.rows} == {f"random {k}" for k in range(1, 6)}
+    assert model.evaluations <= 20 * 5 + 7
+
+
+@pytest.mark.parametrize("wrong", [0, 417, 599])
+def test_the_one_wrong_derivative_of_many_is_named(wrong):
+    report = taylor_test(Wide(wrong))
+    assert not report.passed
+    assert [(row.direction, row.response) for row in report.rows if not row.passed][-1] == (f"x_{wrong}", "b")
+
+
+def test_as_many_directions_as_wanted_are_taken():
+    assert {row.direction for row in taylor_test(Wide(), directions=2).rows} == {"random 1", "random 2"}
+
+
+class Twice:
+    """A model that computes its responses a second way, which may differ by a part of their size."""
+
+    parameters, responses, bounds = ("x",), ("a", "b"), np.array([[0.0, 1.0]])
+
+    def __init__(self, off=0.0):
+        self.off = off
+
+    def evaluate(self, x, *, jacobian=True):
+        return np.array([x[0], 0.0]), np.array([[1.0], [0.0]]) if jacobian else None
+
+    def recompute(self, x):
+        response = self.evaluate(x)[0]
+        return response, response + np.array([0.0, self.off]), np.ones(2)
+
+
+@pytest.mark.parametrize(("off", "passed"), [(0.0, True), (1e-14, True), (1e-6, False)])
+def test_values_are_compared_with_those_of_a_second_way(off, passed):
+    assert [row.passed for row in value_test(Twice(off), np.array([0.5]))] == [True, passed]
+
+
+def test_a_model_without_a_second_way_has_nothing_to_compare():
+    assert value_test(Wide(), np.zeros(600)) == ()

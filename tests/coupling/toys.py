@@ -1,10 +1,12 @@
 """Closed-form models for the tests: by name on a command line (`toys.py:smooth`) or imported."""
 
+import ctypes
 from dataclasses import dataclass
+import itertools
 import os
 import signal
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -71,7 +73,7 @@ class Wrong(Smooth):
 class LoneBug(Smooth):
     """Raises an ordinary error on one MPI rank, in its third sample; the others go on."""
 
-    error: type[BaseException] = ZeroDivisionError
+    error: type[BaseException] | None = ZeroDivisionError
     count: int = 0
 
     def evaluate(self, x, *, jacobian=True):
@@ -79,6 +81,8 @@ class LoneBug(Smooth):
 
         self.count += 1
         if MPI.COMM_WORLD.rank == 1 and self.count == 3:
+            if self.error is None:
+                os._exit(0)
             raise self.error("a bug of rank one")
         return super().evaluate(x, jacobian=jacobian)
 
@@ -90,6 +94,39 @@ class Deadly(Smooth):
         if abs(x[0] - 238_063) < 1.0:
             time.sleep(0.2)
             os.kill(os.getpid(), signal.SIGKILL)
+        return super().evaluate(x, jacobian=jacobian)
+
+
+class Stops(Smooth):
+    """Ends the program at one point of the design, as `STOP` does in Fortran."""
+
+    def evaluate(self, x, *, jacobian=True):
+        if abs(x[0] - 238_063) < 1.0:
+            ctypes.CDLL(None).exit(0)
+        return super().evaluate(x, jacobian=jacobian)
+
+
+class Stuck(Smooth):
+    """Never comes back from C code at one point of the design, and keeps Python's lock meanwhile."""
+
+    def evaluate(self, x, *, jacobian=True):
+        if abs(x[0] - 238_063) < 1.0:
+            sum(itertools.repeat(0, 10**14))
+        return super().evaluate(x, jacobian=jacobian)
+
+
+@dataclass
+class Waiting(Smooth):
+    """Computed by two ranks, of which the second raises, or waits, at one point where the first waits for it."""
+
+    comm: Any = None
+    error: Exception | None = None
+
+    def evaluate(self, x, *, jacobian=True):
+        if abs(x[0] - 238_063) < 1.0:
+            if self.comm.rank == 1 and self.error is not None:
+                raise self.error
+            self.comm.recv(source=1 - self.comm.rank, tag=99)
         return super().evaluate(x, jacobian=jacobian)
 
 
@@ -110,25 +147,40 @@ class Shared(Smooth):
 
 
 class EveryRankBug(Smooth):
-    """Raises an ordinary error in its third sample, on every rank."""
+    """Raises an ordinary error in its third sample and all that follow, on every rank."""
 
     count = 0
 
     def evaluate(self, x, *, jacobian=True):
         self.count += 1
-        if self.count == 3:
+        if self.count >= 3:
             raise ZeroDivisionError("a bug of every rank")
         return super().evaluate(x, jacobian=jacobian)
 
 
 all_bug = EveryRankBug(seconds=0.05)
+
+
+class Twofold(Smooth):
+    """Finds its responses a second way, by which the first is twice as large."""
+
+    def recompute(self, x):
+        response = self.evaluate(x, jacobian=False)[0]
+        again = response.copy()
+        again[0] *= 2
+        return response, again, np.abs(response)
+
+
 smooth = Smooth()
+twofold = Twofold()
 deadly = Deadly(seconds=0.01)
 fragile = Fragile()
 slow = Smooth(seconds=0.02)
 wrong = Wrong(factor=1.01)
 lone_bug = LoneBug(seconds=0.05)
-lone_value_error = LoneBug(seconds=0.05, error=ValueError)
+lone_c_bug = LoneBug(seconds=0.05, error=None)
+stuck = Stuck()
+stops = Stops()
 lone_exit = LoneBug(seconds=0.05, error=SystemExit)
 lone_interrupt = LoneBug(seconds=0.05, error=KeyboardInterrupt)
 number = 3
@@ -146,6 +198,14 @@ def of_two(comm=None):
 
 def of_three(comm=None):
     return Shared(comm, 3)
+
+
+def deadlocked(comm=None):
+    return Waiting(comm=comm, error=RuntimeError("alone on rank one"))
+
+
+def never_comes(comm=None):
+    return Waiting(comm=comm)
 
 
 def lame(comm=None):

@@ -76,3 +76,30 @@ def test_prescribed_stretch_reproduces_uniaxial_stress_exactly():
     response, jacobian = problem.evaluate([4.0, 0.3, 0.6])
     assert response == pytest.approx([4.0 * 0.2 * 2.0, -0.3 * 0.2 * 1.0], rel=1e-12)
     assert jacobian == pytest.approx(np.array([[0.4, 0.0, 4.0 * 2 / 3], [0.0, -0.2, -0.1]]), rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("solver", [fem.SYMMETRIC, fem.MULTIGRID])
+def test_a_body_of_nanometres_or_far_from_the_origin_deforms_as_any_other(solver):
+    def mean(size, origin):
+        corners = [[origin, origin], [origin + 2 * size, origin + size]]
+        mesh = dolfinx.mesh.create_rectangle(MPI.COMM_SELF, corners, [8, 4])
+        space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1, (2,)))
+        u, mu, pull = dolfinx.fem.Function(space), dolfinx.fem.Constant(mesh, 1.0), dolfinx.fem.Constant(mesh, 0.1)
+        e, dx = ufl.sym(ufl.grad(u)), ufl.dx(mesh, metadata={"quadrature_degree": 2})
+        held = dolfinx.fem.locate_dofs_geometrical(
+            space, lambda x: np.isclose(x[0], origin, rtol=0.0, atol=1e-3 * size)
+        )
+        problem = fem.Problem(
+            mu * (ufl.inner(e, e) + 0.5 * ufl.tr(e) ** 2) * dx - pull * u[0] / size * dx,
+            u,
+            bcs=[dolfinx.fem.dirichletbc(np.zeros(2), held, space)],
+            parameters=[fem.Scalar("mu", mu, (0.5, 2.0)), fem.Scalar("pull", pull, (0.05, 0.2))],
+            responses=[fem.average("u", u[0], dx)],
+            solver=solver,
+        )
+        response, slope = problem.evaluate([1.0, 0.1])
+        return np.append(response, slope) / size
+
+    usual = mean(1.0, 0.0)
+    for size, origin in ((1e-9, 0.0), (1.0, 4e6), (1e-3, 1e4)):
+        np.testing.assert_allclose(mean(size, origin), usual, rtol=1e-7)

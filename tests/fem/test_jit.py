@@ -1,5 +1,8 @@
-"""The cache of compiled forms survives killed compilations, and no process waits for a dead one."""
+"""The cache of compiled forms survives killed compilations, nobody waits for a dead process, or runs code of others."""
 
+import contextlib
+import os
+import stat
 import subprocess
 import sys
 import time
@@ -9,7 +12,16 @@ import dolfinx
 import pytest
 import ufl
 
+from fem import jit
 from fem.jit import compile_form
+
+
+@pytest.fixture(autouse=True)
+def _forgotten():
+    """Each test looks at its cache as a new process does."""
+    jit._directory.cache_clear()
+    yield
+    jit._directory.cache_clear()
 
 
 @pytest.fixture
@@ -35,6 +47,30 @@ def test_an_unfinished_compilation_is_done_again(cache):
     assert time.monotonic() - begin < 60  # and not after waiting in vain
 
 
+def test_a_compilation_whose_source_is_gone_is_done_again(cache):
+    compile_form(area_form(5.0), MPI.COMM_SELF)
+    (source,) = cache.glob("libffcx_forms_*.c")
+    source.unlink()
+    assert dolfinx.fem.assemble_scalar(compile_form(area_form(5.0), MPI.COMM_SELF)) == pytest.approx(5.0)
+    assert source.exists()
+
+
+def test_what_other_compiler_flags_made_is_not_taken_for_ones_own(cache, monkeypatch):
+    with monkeypatch.context() as other:
+        other.setattr(jit, "_compiler_flags", lambda: ["-O1", "-w"])
+        compile_form(area_form(6.0), MPI.COMM_SELF)
+    locks, lock = [], jit._locked
+
+    def watched(directory):
+        locks.append(directory)
+        return lock(directory)
+
+    monkeypatch.setattr(jit, "_locked", watched)
+    compile_form(area_form(6.0), MPI.COMM_SELF)
+    assert locks == [cache]
+    assert len(list(cache.glob("*.c.cached"))) == 2
+
+
 def test_two_processes_compiling_the_same_form_both_succeed(cache):
     script = (
         "from mpi4py import MPI; import fem, dolfinx, ufl; from fem.jit import compile_form\n"
@@ -47,3 +83,126 @@ def test_two_processes_compiling_the_same_form_both_succeed(cache):
         assert run.returncode == 0
         assert float(output) == pytest.approx(3.0)
     assert len(list(cache.glob("*.c.cached"))) == 1
+
+
+def test_a_form_is_compiled_under_the_lock_again_once_the_compiler_s_settings_change(cache, monkeypatch):
+    before = jit._compiler_flags
+    compile_form(area_form(2.5), MPI.COMM_SELF)
+    monkeypatch.setattr(jit, "_compiler_flags", lambda: [*before(), "-DCHANGED"])
+    locked, made = jit._locked, []
+
+    @contextlib.contextmanager
+    def watched(directory):
+        with locked(directory):
+            yield
+            made.extend(directory.glob("*.c.cached"))
+
+    monkeypatch.setattr(jit, "_locked", watched)
+    compile_form(area_form(2.5), MPI.COMM_SELF)
+    assert len(made) == 2  # none of them made after the lock was given back
+    assert set(made) == set(cache.glob("*.c.cached"))
+
+
+def refused(cache, monkeypatch):
+    """What is said of a cache; nothing may be compiled or touched."""
+    monkeypatch.setenv("SOBOFEM_CACHE", str(cache))
+    jit._directory.cache_clear()
+    with pytest.raises(OSError) as refusal:
+        compile_form(area_form(4.0), MPI.COMM_SELF)
+    assert "$SOBOFEM_CACHE" in str(refusal.value)
+    return str(refusal.value)
+
+
+def test_a_new_cache_is_for_its_owner_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOBOFEM_CACHE", str(tmp_path / "a" / "b"))
+    before = os.umask(0)
+    try:
+        made = jit.cache_directory()
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(place.stat().st_mode) for place in (made, made.parent)] == [0o700, 0o700]
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
+def test_a_cache_that_others_may_write_to_is_refused(tmp_path, monkeypatch, mode):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(mode)
+    assert f"others may write to {tmp_path / 'cache'}" in refused(tmp_path / "cache", monkeypatch)
+
+
+@pytest.mark.parametrize(("mode", "sound"), [(0o777, False), (0o770, False), (0o1777, True), (0o755, True)])
+def test_no_parent_may_be_open_unless_it_keeps_what_lies_in_it(tmp_path, monkeypatch, mode, sound):
+    (tmp_path / "open" / "way").mkdir(parents=True)
+    (tmp_path / "open").chmod(mode)
+    cache = tmp_path / "open" / "way" / "cache"
+    if sound:
+        monkeypatch.setenv("SOBOFEM_CACHE", str(cache))
+        assert jit.cache_directory() == cache
+    else:
+        assert f"chmod go-w {tmp_path / 'open'}" in refused(cache, monkeypatch)
+
+
+def test_a_link_is_no_cache_and_one_on_the_way_is_followed_with_the_same_care(tmp_path, monkeypatch):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "closed").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to("closed")
+    (tmp_path / "way").symlink_to(tmp_path / "open")
+    assert f"name the folder that it points to, {tmp_path / 'closed'}" in refused(tmp_path / "link", monkeypatch)
+    assert "others may write to" in refused(tmp_path / "way" / "cache", monkeypatch)
+    monkeypatch.setenv("SOBOFEM_CACHE", str(tmp_path / "link" / "cache"))
+    assert jit.cache_directory().resolve() == tmp_path / "closed" / "cache"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")
+@pytest.mark.parametrize("whose", ["cache", ".", "cache/libffcx_forms_0.so", "cache/lock"])
+def test_nothing_of_another_account_is_believed(tmp_path, monkeypatch, whose):
+    (tmp_path / "own" / "cache").mkdir(parents=True, mode=0o700)
+    place = tmp_path / "own" / whose
+    if not place.exists():
+        place.touch()
+    os.chown(place, 65533, 65533)
+    assert "the account with number 65533" in refused(tmp_path / "own" / "cache", monkeypatch)
+
+
+def test_a_lock_that_is_a_link_truncates_nothing(tmp_path, monkeypatch):
+    (tmp_path / "precious").write_text("data")
+    (tmp_path / "cache").mkdir(mode=0o700)
+    (tmp_path / "cache" / "lock").symlink_to(tmp_path / "precious")
+    assert "is a link" in refused(tmp_path / "cache", monkeypatch)
+    with pytest.raises(OSError), jit._locked(tmp_path / "cache"):  # also where it came after the check
+        pass
+    assert (tmp_path / "precious").read_text() == "data"
+
+
+def test_without_a_usable_home_a_folder_of_the_process_does(tmp_path, monkeypatch):
+    for name in ("SOBOFEM_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache").chmod(0o777)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.warns(UserWarning, match=r"compiled forms are not kept \(others may write to"):
+        made = jit.cache_directory()
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700 and not list((tmp_path / ".cache").iterdir())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
+    with pytest.raises(PermissionError, match="chmod go-w"):  # what was named is used, or refused
+        jit.cache_directory()
+
+
+def test_a_relative_cache_stays_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOBOFEM_CACHE", "here")
+    made = jit.cache_directory()
+    monkeypatch.chdir("/")
+    assert jit.cache_directory() == made == tmp_path / "here"
+
+
+def test_a_finished_mark_whose_source_is_gone_does_not_block_its_form(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOBOFEM_CACHE", str(tmp_path))
+    jit._directory.cache_clear()
+    mesh = dolfinx.mesh.create_unit_interval(MPI.COMM_SELF, 2)
+    form = 3.5 * ufl.dx(mesh)
+    compile_form(form, mesh.comm)
+    for path in [*tmp_path.glob("*.c"), *tmp_path.glob("*.ready")]:
+        path.unlink()
+    assert dolfinx.fem.assemble_scalar(compile_form(form, mesh.comm)) == pytest.approx(3.5)

@@ -509,9 +509,10 @@ def test_products_with_the_jacobian_are_those_of_the_jacobian(any_block):
 def test_newton_converges_quadratically_in_a_plastic_step(block):
     for step in block.walk(interior_point(block, 13)):
         if step.point == 4:
-            *_, a, b, c = (size for size in block._equilibrium.residuals if size > 1e-9)
-            assert np.log(c / b) / np.log(b / a) > 1.8
-            assert c < 1e-9 * block._equilibrium.residuals[0]
+            first, *_ = sizes = block._equilibrium.residuals
+            *_, a, b, c = (size for size in sizes if size > 1e-9)
+            assert np.log(c / b) / np.log(b / a) > 1.8 or c < 1e-11 * first  # round-off
+            assert sizes[-1] < 1e-9 * first
 
 
 def test_evaluating_elsewhere_between_leaves_no_trace(block):

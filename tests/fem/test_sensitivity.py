@@ -1,8 +1,12 @@
+from mpi4py import MPI
+import dolfinx
 import numpy as np
 from problems import block, interior_point
 import pytest
+import ufl
 
 from coupling.verify import taylor_test
+import fem
 from fem.library.cantilever import cantilever
 from fem.library.plate_with_hole import plate_with_hole
 
@@ -56,3 +60,48 @@ def test_responses_alone_are_the_same_as_with_jacobian(problem):
     response, nothing = problem.evaluate(x, jacobian=False)
     assert nothing is None
     assert np.array_equal(response, problem.evaluate(x)[0])
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_field_of_boundary_values_gives_the_harmonic_functions_that_it_sums(held):
+    """Of a (x² - y²) + b x y on the unit square the Dirichlet integral is (4 a² + b²) 2/3, half of it the energy."""
+    mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 2, 2)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 2))
+    u, k, edge = dolfinx.fem.Function(space), dolfinx.fem.Constant(mesh, 1.0), dolfinx.fem.Function(space)
+    basis = [dolfinx.fem.Function(space) for _ in range(2)]
+    basis[0].interpolate(lambda x: x[0] ** 2 - x[1] ** 2)
+    basis[1].interpolate(lambda x: x[0] * x[1])
+    facets = dolfinx.mesh.locate_entities_boundary(mesh, 1, lambda x: np.full(x.shape[1], True))
+    bc = dolfinx.fem.dirichletbc(edge, dolfinx.fem.locate_dofs_topological(space, 1, facets))
+    energy = 0.5 * k * ufl.inner(ufl.grad(u), ufl.grad(u)) * ufl.dx
+    problem = fem.Problem(
+        energy,
+        u,
+        bcs=[fem.held(bc) if held else bc],
+        parameters=[fem.Scalar("k", k, (0.5, 2.0)), fem.Field("m", edge, basis, (-1.0, 1.0))],
+        responses=[fem.Response("energy", energy), fem.Response("before", energy, at=0)],
+        path=fem.LoadPath((0.6, 1.0)),
+    )
+    k, a, b = x = [1.4, 0.3, -0.7]
+    found, slope = k * (4 * a**2 + b**2) / 3, np.array([4 * a**2 + b**2, 8 * a * k, 2 * b * k]) / 3
+    part = 1.0 if held else 0.36
+    for method in ("adjoint", "tangent"):
+        response, jacobian = problem.evaluate(x, method=method)
+        assert response == pytest.approx([found, part * found], rel=1e-12)
+        assert jacobian == pytest.approx(np.outer([1.0, part], slope), rel=1e-12)
+
+
+def test_two_parameters_do_not_prescribe_one_value():
+    mesh = dolfinx.mesh.create_unit_interval(MPI.COMM_SELF, 2)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+    u, edge, end = dolfinx.fem.Function(space), dolfinx.fem.Function(space), dolfinx.fem.Constant(mesh, 0.0)
+    one, dofs = edge.copy(), np.array([0], dtype=np.int32)
+    one.x.array[:] = 1.0
+    with pytest.raises(ValueError, match="'end' and 'edge' prescribe the same"):
+        fem.Problem(
+            (u.dx(0) ** 2 + u**2) * ufl.dx,
+            u,
+            bcs=[dolfinx.fem.dirichletbc(end, dofs, space), dolfinx.fem.dirichletbc(edge, dofs)],
+            parameters=[fem.Scalar("end", end, (0.0, 1.0)), fem.Field("edge", edge, [one], (0.0, 1.0))],
+            responses=[fem.Response("mean", u * ufl.dx)],
+        )

@@ -16,6 +16,7 @@ from fem.library.cantilever import cantilever
 from fem.library.large_beam import large_beam
 from fem.library.plate_with_hole import plate_with_hole
 from fem.library.random_block import random_block
+from fem.materials.elasticity import strain, stress
 from fem.output import picture, write_vtk
 
 WORLD = MPI.COMM_WORLD
@@ -225,3 +226,99 @@ def test_a_closed_problem_says_so_and_leaves_others_alone():
         with pytest.raises(ValueError, match="closed"):
             call()
     assert second.evaluate(x)[0] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("solver", [fem.SYMMETRIC, fem.DIRECT, {"ksp_type": "cg", "pc_type": "jacobi"}])
+def test_a_free_translation_is_named_on_every_rank(solver):
+    mesh = dolfinx.mesh.create_rectangle(WORLD, [[0.0, 0.0], [2.0, 1.0]], [6, 3])
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1, (2,)))
+    u, k, x = dolfinx.fem.Function(space, name="u"), dolfinx.fem.Constant(mesh, 1.0), ufl.SpatialCoordinate(mesh)
+    part = space.sub(0).collapse()[0]
+    dofs = dolfinx.fem.locate_dofs_geometrical((space.sub(0), part), lambda x: np.isclose(x[0], 0.0))[0]
+    dx = ufl.dx(mesh, metadata={"quadrature_degree": 2})
+    problem = fem.Problem(
+        0.5 * ufl.inner(stress(strain(u), k, 0.3), strain(u)) * dx - (x[0] - 1.0) * u[0] * dx,
+        u,
+        bcs=[dolfinx.fem.dirichletbc(0.0, dofs, space.sub(0))],
+        parameters=[fem.Scalar("k", k, (0.5, 2.0))],
+        responses=[fem.Response("r", u[0] * dx)],
+        solver=solver,
+    )
+    with pytest.raises(fem.NotConverged, match="a translation of u along y") as caught:
+        problem.evaluate([1.0])
+    assert len(set(WORLD.allgather(str(caught.value)))) == 1
+    problem.close()
+
+
+CUT_OFF = """<Xdmf><Domain><Grid>
+<Geometry GeometryType="XY"><DataItem Dimensions="3 2">0 0 1 0 0 1</DataItem></Geometry>
+<Topology TopologyType="Mixed"><DataItem DataType="Int">4 0 1 2 1</DataItem></Topology>
+</Grid></Domain></Xdmf>"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<Xdmf><Domain/></Xdmf>", "no grid with points and cells"),
+        (CUT_OFF, "IndexError"),
+        (CUT_OFF.replace("4 0 1 2 1", "4 0 1 7"), "points 0 to 7"),
+    ],
+)
+def test_a_mesh_file_that_is_broken_raises_on_every_rank(tmp_path, text, message):
+    path = WORLD.bcast(tmp_path / "broken.xdmf")
+    if WORLD.rank == 0:
+        path.write_text(text)
+    WORLD.barrier()
+    with pytest.raises(ValueError, match=message):
+        fem.read_mesh(path, WORLD)
+
+
+class Fragile(fem.Scalar):
+    """A parameter of one's own, which the last rank can't set beyond a limit."""
+
+    def bind(self, unknown, bcs):
+        return FragileBinding(super().bind(unknown, bcs))
+
+
+class FragileBinding:
+    def __init__(self, whole):
+        self.whole = whole
+
+    def __getattr__(self, name):
+        return getattr(self.whole, name)
+
+    def assign(self, values):
+        if values[0] > 1.5 and WORLD.rank == WORLD.size - 1:
+            raise FloatingPointError("too large here")
+        self.whole.assign(values)
+
+
+def scalar_problem(kind, high, combine=None):
+    mesh = dolfinx.mesh.create_unit_square(WORLD, 4, 4)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+    u, k = dolfinx.fem.Function(space), dolfinx.fem.Constant(mesh, 1.0)
+    dofs = dolfinx.fem.locate_dofs_geometrical(space, lambda x: np.isclose(x[0], 0.0))
+    return fem.Problem(
+        (0.5 * k * ufl.inner(ufl.grad(u), ufl.grad(u)) - u) * ufl.dx,
+        u,
+        bcs=[dolfinx.fem.dirichletbc(0.0, dofs, space)],
+        parameters=[kind("k", k, (0.5, high))],
+        responses=[fem.Response("r", [u * ufl.dx], combine)],
+    )
+
+
+def test_code_of_the_user_that_fails_on_one_rank_raises_on_every_rank():
+    problem = scalar_problem(Fragile, 2.0)
+    expected = problem.evaluate([1.0])[0]
+    with pytest.raises((FloatingPointError, RuntimeError), match="too large here"):
+        problem.evaluate([1.8])
+    assert problem.evaluate([1.0])[0] == pytest.approx(expected)
+    problem.close()
+
+    def undefined(integral):
+        if WORLD.rank == WORLD.size - 1:
+            raise ValueError("not on this one")
+        return integral
+
+    with pytest.raises(ValueError, match="not on this one"):
+        scalar_problem(fem.Scalar, 2.0, undefined)

@@ -89,6 +89,13 @@ def test_its_gradient_passes_a_taylor_test(kind):
     assert np.log2(np.divide(remainders[:-1], remainders[1:])).min() > 1.9
 
 
+@pytest.mark.parametrize("far", [1e3, -1e3, 1e300])
+@pytest.mark.parametrize("kind", ["values", "all", "some"])
+def test_a_line_search_may_step_as_far_out_as_it_likes(kind, far):
+    value, gradient = MarginalLikelihood(labels(kind))(torch.full_like(theta(), far))
+    assert value == np.inf and not gradient.any()
+
+
 def smooth(x):
     return torch.stack((torch.sin(x[:, 0]) * x[:, 1] + 0.3 * x[:, 2] ** 2, torch.exp(0.4 * x[:, 0] - 0.2 * x[:, 2])), 1)
 

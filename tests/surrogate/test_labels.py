@@ -92,7 +92,7 @@ def test_missing_labels_train_in_batches(data):
     jacobian = data.jacobian.copy()
     jacobian[2:] = np.nan
     history = train(
-        replace(data, jacobian=jacobian, missing=True), network=MLP(8, 1), optimizers=(Adam(150, 0.02, batch=4),)
+        replace(data, jacobian=jacobian, missing=True), network=MLP(8, 1), optimizers=(Adam(600, 0.02, batch=4),)
     ).history
     assert history.train[-1] < 0.3 * history.train[0]
 
@@ -176,7 +176,7 @@ def test_fit_learns_from_actions_by_descent():
 
 
 def test_fit_says_so_if_no_family_learns_from_actions(data):
-    families = (Solved(units=8, members=1, iterations=10),)
+    families = (Solved(units=8, members=1, iterations=60),)
     curved = with_actions(data, seed=3)
     with pytest.warns(
         UserWarning, match=r"hessian_actions are not learned .* \(shallow network\); surrogate\.train and"

@@ -61,6 +61,8 @@ def test_a_constant_response_is_refused_by_name(value):
     y = np.column_stack([np.arange(5.0), np.full(5, value)])
     with pytest.raises(ValueError, match="constant over all 5 samples: 'mass'"):
         Scaling.from_data(BOUNDS, y, ("force", "mass"))
+    scaling = Scaling.from_data(BOUNDS, y, ("force", "mass"), constants=True)
+    assert scaling.y_center[1] == value and scaling.y_scale[1] == (value or 1.0)
 
 
 def cubic(x):

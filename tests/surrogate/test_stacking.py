@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from scipy.stats import t as student
 import torch
 
-from surrogate.stacking import calibrated, stacked_weights
+from surrogate.stacking import STUDENT, calibrated, stacked_weights
 
 
 def errors(sizes, *, L=60, n=3, seed=0, shared=0.0):
@@ -18,7 +19,7 @@ def weights_of(parts, scale=None):
     return stacked_weights(parts, torch.ones(parts.shape[1], dtype=torch.float64) if scale is None else scale, known)
 
 
-@pytest.mark.parametrize("sizes", [(1.0, 1.2), (1.0, 2.0, 1.5), (1.0, 1.05, 0.9, 1.3)])
+@pytest.mark.parametrize("sizes", [(1.0, 1.2), (1.0, 1.8, 1.5), (1.0, 1.05, 0.9, 1.3)])
 def test_stacked_weights_are_the_minimum_over_the_simplex(sizes):
     """By a general optimizer; sizes such that no weight is small enough to be dropped."""
     parts = errors(sizes)
@@ -43,6 +44,15 @@ def test_a_part_that_only_adds_to_the_errors_of_another_gets_nothing():
     parts = errors((1.0, 1.0))
     parts[..., 1] = 3.0 * parts[..., 0] + 0.01 * parts[..., 1]
     assert weights_of(parts).tolist() == [1.0, 0.0]
+
+
+def test_a_part_that_errs_more_than_twice_as_much_has_no_share():
+    """Though it errs the other way round at the few samples that make the error of the best."""
+    parts = errors((1e-4, 1.0), L=20)
+    parts[0, :, 0], parts[0, :, 1] = 1.5, -1.5
+    assert weights_of(parts).tolist() == [1.0, 0.0]
+    parts[..., 1] *= 0.3
+    assert 0.0 < weights_of(parts)[1] < 1.0
 
 
 def test_labels_that_are_not_there_do_not_count():
@@ -70,6 +80,18 @@ def test_calibrated_intervals_cover_as_they_say(share):
         assert gain * variances.mean() < 0.2 * floor
     if share == 1.0:
         assert floor < 0.2 * gain * variances.mean()
+
+
+def test_few_errors_are_calibrated_by_students_t():
+    """For normal errors of the constant size that is found, intervals hold the next in 95 % of the cases or more."""
+    assert np.allclose(STUDENT, student.ppf(0.975, np.arange(1, len(STUDENT) + 1)), atol=6e-4)
+    rng = np.random.default_rng(0)
+    for N in (8, 16):
+        covered = []
+        for _ in range(400):
+            drawn = torch.from_numpy(rng.normal(size=N))
+            covered.append(abs(rng.normal()) < 1.96 * calibrated(drawn, torch.zeros(N, dtype=torch.float64))[1] ** 0.5)
+        assert 0.93 < np.mean(covered) < 0.993
 
 
 def test_parts_that_agree_by_construction_leave_a_constant():

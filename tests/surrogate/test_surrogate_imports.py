@@ -24,6 +24,6 @@ print(model.evaluate([0.5])[0][0])
 
 
 def test_trains_with_finite_elements_and_message_passing_blocked_and_changes_no_global():
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert abs(float(done.stdout) - 0.25) < 0.01

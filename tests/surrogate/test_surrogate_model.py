@@ -1,15 +1,17 @@
 from dataclasses import dataclass, replace
 import json
+import pickle
 
 from analytic import borehole_samples, five_samples
 import numpy as np
 import pytest
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 import torch
 from torch import nn
 
+from benchmarks.damaged_models import trial
 from coupling.contract import Model, checked_evaluation, describe
-from surrogate import LBFGS, MLP, Adam, OnlineTraining, load, register, train
+from surrogate import LBFGS, MLP, Adam, OnlineTraining, container, load, register, train
 from surrogate.files import FORMAT, VERSION
 
 SHORT = (Adam(20), LBFGS(20))
@@ -164,26 +166,125 @@ def test_a_file_cut_short_is_refused(trained, tmp_path, share):
         load(path)
 
 
-def stored(record):
-    return {"format": FORMAT, "version": str(VERSION), "record": json.dumps(record)}
+def write(path, tensors, record, version=VERSION):
+    metadata = {"format": FORMAT, "version": str(version), "record": json.dumps(record)}
+    path.write_bytes(container.pack(tensors, metadata))
 
 
 def test_a_newer_file_says_to_upgrade(trained, tmp_path):
     path = tmp_path / "model.safetensors"
-    save_file({"weight": torch.zeros(3)}, path, metadata=stored({}) | {"version": str(VERSION + 1)})
+    write(path, {"weight": torch.zeros(3)}, {}, VERSION + 1)
     with pytest.raises(ValueError, match=f"format version {VERSION + 1}.*upgrade sobofem"):
         load(path)
 
 
-def test_a_file_that_does_not_fit_its_record_is_refused(trained, tmp_path):
+def contents(path):
+    """Tensors and record of a file."""
+    found = container.unpack(path.read_bytes())
+    return found.arrays(), json.loads(found.metadata["record"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network": {"name": "Absent", "fields": {}}}, r"network 'Absent' is unknown .*import the module"),
+        ({"network": {"name": "MLP", "fields": {"width": 3}}}, ""),
+        ({"network": {"name": "MLP", "fields": {"width": 10**9}}}, r"width .* 1000000000, but the file holds"),
+        ({"network": {"name": "Skip", "fields": {"width": 10**8}}}, "its network is larger than all"),
+        ({"network": None}, "its network is 'None'"),
+        ({"parameters": None}, "its record has parameters"),
+        ({"parameters": ["radius"] * 8}, "expected different names"),
+        ({"best": "x"}, "its record has best 'x', of type str"),
+        ({"stages": [1]}, ""),
+    ],
+)
+def test_a_record_that_no_file_of_ours_has_is_refused_though_its_checksum_fits(trained, tmp_path, change, message):
     path = tmp_path / "model.safetensors"
     trained.save(path)
-    tensors = load_file(path)
-    names = {"parameters": trained.parameters, "responses": trained.responses}
-    save_file(tensors, path, metadata=stored(names | {"network": {"name": "Absent", "fields": {}}}))
-    with pytest.raises(ValueError, match=r"network 'Absent' is unknown .*import the module"):
+    tensors, record = contents(path)
+    write(path, tensors, record | change)
+    with pytest.raises(ValueError, match=rf"model\.safetensors can't be loaded: .*{message}"):
         load(path)
-    small = {"network": {"name": "MLP", "fields": {"width": 3}}}
-    save_file(tensors, path, metadata=stored(names | small))
-    with pytest.raises(ValueError, match="can't be loaded"):
+
+
+def test_weights_that_are_no_numbers_and_tensors_that_are_missing_are_refused(trained, tmp_path):
+    path = tmp_path / "model.safetensors"
+    trained.save(path)
+    tensors, record = contents(path)
+    name = next(name for name in tensors if name.startswith("module."))
+    write(path, tensors | {name: torch.full_like(tensors[name], torch.nan)}, record)
+    with pytest.raises(ValueError, match="its weights hold NaN"):
         load(path)
+    write(path, {key: value for key, value in tensors.items() if key != "bounds"}, record)
+    with pytest.raises(ValueError, match="its record lacks 'bounds'"):
+        load(path)
+
+
+def test_the_checksum_holds_whatever_the_order_of_the_file_and_breaks_with_any_number_or_text(trained, data, tmp_path):
+    path = tmp_path / "model.safetensors"
+    trained.save(path)
+    found = container.unpack(path.read_bytes())
+    tensors, metadata = found.arrays(), found.metadata
+    save_file(dict(sorted(tensors.items(), reverse=True)), path, metadata=metadata)
+    assert np.array_equal(load(path).predict(data.x)[0], trained.predict(data.x)[0])
+    name = next(name for name in tensors if name.startswith("module."))
+    changed = tensors[name].clone()
+    changed.view(-1)[0] = torch.nextafter(changed.view(-1)[0], torch.tensor(9.0, dtype=torch.float64))
+    for other in ((tensors | {name: changed}, metadata), (tensors, metadata | {"versions": "{}"})):
+        save_file(other[0], path, metadata=other[1])
+        with pytest.raises(ValueError, match=r"model\.safetensors is damaged: .* does not fit its checksum"):
+            load(path)
+    save_file(tensors, path, metadata={key: text for key, text in metadata.items() if key != container.CHECKSUM})
+    with pytest.raises(ValueError, match="it has lost its checksum"):
+        load(path)
+
+
+def test_a_file_of_an_older_version_is_read_with_a_warning(trained, data, tmp_path):
+    path = tmp_path / "model.safetensors"
+    trained.save(path)
+    found = container.unpack(path.read_bytes())
+    metadata = {key: text for key, text in found.metadata.items() if key != container.CHECKSUM} | {"version": "1"}
+    save_file(found.arrays(), path, metadata=metadata)
+    with pytest.warns(UserWarning, match="by an older sobofem, without a checksum"):
+        assert np.array_equal(load(path).predict(data.x)[0], trained.predict(data.x)[0])
+    for version in ("0", "", "-1", "²"):
+        save_file(found.arrays(), path, metadata=metadata | {"version": version})
+        with pytest.raises(ValueError, match="is damaged: its format version is"):
+            load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty"),
+        (b"PK\x03\x04" + bytes(99), "it is a zip archive"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "it is a dataset"),
+        (pickle.dumps([1] * 99), "it is a pickle"),
+        (b"hello" * 99, "its header is longer than the file"),
+        ((2**62).to_bytes(8, "little") + b"{}", "its header is longer than the file"),
+        ((100_000).to_bytes(8, "little") + b"[" * 100_000, "its header is no JSON"),
+        ((2).to_bytes(8, "little") + b"[]", "no table of tensors"),
+    ],
+)
+def test_what_is_no_file_of_ours_is_named(tmp_path, content, message):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load(path)
+    with pytest.raises(ValueError, match="is a folder; name the model file in it"):
+        load(tmp_path)
+
+
+def test_a_size_is_believed_only_after_comparison_with_that_of_the_file(trained, tmp_path):
+    path = tmp_path / "model.safetensors"
+    trained.save(path)
+    with path.open("r+b") as file:
+        file.truncate(2**40)  # sparse: a terabyte that takes no room
+    with pytest.raises(ValueError, match=r"its tensors end at byte \d+, and the file at 1099511627776"):
+        load(path)
+
+
+def test_damages_of_all_kinds_of_model_files_are_refused_in_one_line():
+    counts, bad = trial(12, forged=97, programs=False)
+    assert not bad
+    assert sum(found.total() for found in counts.values()) > 100

@@ -5,8 +5,23 @@ from analytic import borehole_samples, derivative_error, five_samples, sample, v
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from surrogate import LBFGS, MLP, Adam, Fixed, InverseDirichlet, PerChannel, ValuesOnly, train
+from surrogate import (
+    LBFGS,
+    MLP,
+    Adam,
+    Fixed,
+    InverseDirichlet,
+    PerChannel,
+    ValuesOnly,
+    load,
+    train,
+    train_ensemble,
+)
+from surrogate.loss import Targets
+from surrogate.monitor import Monitor
+from surrogate.objective import Objective
 
 SHORT = (Adam(30), LBFGS(30))
 
@@ -171,15 +186,93 @@ def test_weighing_sensitivities_that_are_not_there_is_refused(data):
         train(replace(data, jacobian=None), weighting=PerChannel())
 
 
-def test_a_constant_response_is_refused(data):
+def with_constant(data):
+    """The samples with a response that is 5.3 and has no slopes."""
+    y, jacobian = data.y.copy(), data.jacobian.copy()
+    y[:, 2], jacobian[:, 2] = 5.3, 0.0
+    return replace(data, y=y, jacobian=jacobian)
+
+
+def test_a_constant_response_is_learned_as_the_constant_and_leaves_the_others_alone(data, tmp_path):
+    short = (Adam(20),)
+    with pytest.warns(UserWarning, match="'q2' is 5.3 in all 16 samples: learned as constant") as said:
+        model = train(with_constant(data), optimizers=short)
+    assert len(said) == 1 and model.provenance["constant"] == {"q2": 5.3}
+    y, slopes = model.predict(data.x)
+    assert (y[:, 2] == 5.3).all() and (slopes[:, 2] == 0.0).all()
+    keep = [0, 1, 3, 4]
+    names = tuple(data.responses[k] for k in keep)
+    alone = train(replace(data, y=data.y[:, keep], jacobian=data.jacobian[:, keep], responses=names), optimizers=short)
+    assert np.array_equal(y[:, keep], alone.predict(data.x)[0])
+    model.save(tmp_path / "model")
+    assert np.array_equal(load(tmp_path / "model").predict(data.x)[1], slopes)
+
+
+def test_a_constant_response_has_no_uncertainty(data):
+    with pytest.warns(UserWarning, match="'q2' is 5.3"):
+        model = train_ensemble(with_constant(data), members=2, calibration=2, network=MLP(6, 1), optimizers=(Adam(5),))
+    deviation, of_slopes = model.uncertainty(data.x[:3])
+    assert (deviation[:, 2] == 0.0).all() and (of_slopes[:, 2] == 0.0).all()
+    assert (deviation[:, 0] > 0.0).all()
+
+
+def test_where_every_response_is_constant_there_is_nothing_to_train(data, tmp_path):
+    flat = replace(data, y=np.zeros((16, 1)) + 1e-3, jacobian=None, responses=("q",))
+    with pytest.warns(UserWarning, match="'q' is 0.001"):
+        model = train(flat)
+    model.save(tmp_path / "model")
+    y, slopes = load(tmp_path / "model").predict(data.x)
+    assert (y == 1e-3).all() and not slopes.any()
+
+
+def test_a_constant_whose_slopes_say_otherwise_is_refused(data):
     y = data.y.copy()
     y[:, 2] = 5.0
-    with pytest.raises(ValueError, match="constant over all 16 samples: 'q2'"):
+    with pytest.raises(ValueError, match=r"'q2' is 5 in all 16 samples, but its derivatives have it change by up to"):
         train(replace(data, y=y))
 
 
+def test_what_trains_must_be_of_the_right_kind(data):
+    with pytest.raises(TypeError, match=r"network is a torch\.nn\.modules\.linear\.Linear; expected what builds one"):
+        train(data, network=nn.Linear(6, 5))
+    with pytest.raises(TypeError, match=r"optimizers is a surrogate.*Adam; expected a tuple of stages"):
+        train(data, optimizers=Adam(5))
+    with pytest.raises(TypeError, match="optimizers holds the class torch"):
+        train(data, optimizers=(torch.optim.Adam,))
+    with pytest.raises(TypeError, match="weighting is 'per-channel'; expected one of surrogate"):
+        train(data, weighting="per-channel")
+
+
+class Counting(nn.Module):
+    """A linear map that counts the points it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.points = nn.Linear(2, 1, dtype=torch.float64), 0
+
+    def value_and_jacobian(self, x):
+        self.points += len(x)
+        return self.linear(x), self.linear.weight.expand(len(x), 1, 2)
+
+
+@pytest.mark.parametrize("weighting", [PerChannel(), InverseDirichlet(interval=10)])
+def test_a_step_of_training_in_batches_sees_no_more_points_where_there_are_more_samples(weighting):
+    seen = []
+    for N in (10_000, 40_000):
+        x = torch.rand(N, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        slopes = torch.tensor([[[2.0, -1.0]]], dtype=torch.float64).expand(N, 1, 2)
+        module = Counting()
+        objective = Objective(
+            module, Targets(x, x @ slopes[0, 0, :, None], slopes), weighting, decay=0.0, generator=torch.Generator()
+        )
+        module.points = 0
+        Adam(60, batch=100).run(objective, Monitor(objective, None, None))
+        seen.append(module.points)
+    assert seen[0] == seen[1] < 60 * 100 + 10 * 2048
+
+
 def test_training_in_batches_lowers_the_objective_on_all_samples(data):
-    history = train(data, network=MLP(8, 1), optimizers=(Adam(300, 0.02, batch=4),)).history
+    history = train(data, network=MLP(8, 1), optimizers=(Adam(1200, 0.02, batch=4),)).history
     assert history.train[-1] < 0.3 * history.train[0]
 
 

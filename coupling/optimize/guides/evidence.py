@@ -108,8 +108,8 @@ class Evidence:
         K = _covariance(gap, k)
         K[np.diag_indices_from(K)] += NOISE
         try:
-            factor = scipy.linalg.cholesky(K, lower=True, check_finite=False)
-        except np.linalg.LinAlgError as error:
+            factor = scipy.linalg.cholesky(K, lower=True)
+        except ValueError as error:  # not positive definite (LinAlgError is one), or not finite
             raise ArithmeticError("the covariance of a Gaussian process can't be factorized") from error
         targets = np.concatenate([self.y[:, None], self.slopes * lengths], axis=1).ravel()
         basis = np.tile(np.eye(1 + p), (N, 1, 1))

@@ -1,0 +1,80 @@
+"""Values, digests and refusals are the same on any number of ranks."""
+
+from pathlib import Path
+import sys
+
+from mpi4py import MPI
+import dolfinx
+import numpy as np
+import pytest
+import ufl
+
+import fem
+
+sys.path.append(str(Path(__file__).parents[1] / "fem"))
+import test_digest
+import test_shape
+
+WORLD = MPI.COMM_WORLD
+
+
+def dotted(comm):
+    """A square on springs, with loads and responses at vertices, and integrals by several rules."""
+    mesh = dolfinx.mesh.create_unit_square(comm, 4, 4)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+    u, v, k = dolfinx.fem.Function(space), ufl.TestFunction(space), dolfinx.fem.Constant(mesh, 1.0)
+    points = dolfinx.mesh.locate_entities(mesh, 0, lambda x: np.isclose(x[0], x[1]))
+    tags = dolfinx.mesh.meshtags(mesh, 0, points, np.full(len(points), 3, dtype=np.int32))
+    at_points = ufl.Measure("dP", domain=mesh, subdomain_data=tags)(3)
+
+    def dx(degree):
+        return ufl.dx(mesh, metadata={"quadrature_degree": degree})
+
+    residual = k * ufl.inner(ufl.grad(u), ufl.grad(v)) * dx(2) + u * v * dx(1) - k**2 * v * at_points
+    return fem.Problem(
+        residual,
+        u,
+        bcs=[],
+        parameters=[fem.Scalar("k", k, (0.5, 2.0)), fem.Shape("size", lambda x: x.copy(), (-0.2, 0.2), 0.0)],
+        responses=[
+            fem.Response("sum", u * at_points),
+            fem.Response("squares", u**2 * at_points),
+            fem.Response("mean", u * dx(1)),
+            fem.Response("square", u**2 * dx(2)),
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return dotted(WORLD), dotted(MPI.COMM_SELF)
+
+
+def test_integrals_over_vertices_and_by_many_rules_are_those_of_one_rank(pair):
+    results = [(*problem.evaluate([1.3, 0.1]), problem.recompute([1.3, 0.1])[1]) for problem in pair]
+    for together, alone in zip(*results, strict=True):
+        np.testing.assert_allclose(together, alone, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("part", [None, 1])
+def test_the_digest_of_a_problem_on_ranks_is_that_of_one(part):
+    assert test_digest.problem(WORLD, part=part).digest == test_digest.problem(part=part).digest
+
+
+def test_functions_as_velocities_are_those_of_one_rank():
+    test_shape.test_a_velocity_is_a_function_of_points_a_function_of_the_mesh_or_an_expression()
+
+
+def test_a_jump_is_refused_on_every_rank():
+    mesh = dolfinx.mesh.create_unit_square(WORLD, 4, 4)
+    u = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1)))
+    a = dolfinx.fem.Constant(mesh, 0.5)
+    soft = ufl.conditional(ufl.lt(ufl.SpatialCoordinate(mesh)[0], a), 1.0, 0.1)
+    with pytest.raises(ValueError, match="jumps where parameter 'a'"):
+        fem.Problem(
+            (soft * u**2 - u) * ufl.dx,
+            u,
+            bcs=[],
+            parameters=[fem.Scalar("a", a, (0.2, 0.8))],
+            responses=[fem.Response("mean", u * ufl.dx)],
+        )
