@@ -16,6 +16,7 @@ FROM python:3.12-slim AS training
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /opt/sobofem
 COPY pyproject.toml requirements.lock README.md LICENSE ./
+COPY sobofem sobofem
 COPY fem fem
 COPY surrogate surrogate
 COPY coupling coupling

@@ -14,8 +14,9 @@ PROCESSORS ?= SkylakeX Haswell Zen Prescott
 THREADS ?= 1 2
 NUMERICAL ?= tests/fem tests/surrogate tests/coupling
 SELECT ?= not slow
-# The tests share out the cores.
+# The tests share out the cores. Those for several ranks run under mpiexec; those of other libraries belong to the benchmarks.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
+SERIAL := $(PARALLEL) --ignore tests/mpi --ignore tests/rivals
 
 .PHONY: help setup demo test-demo test test-processors test-cluster test-faults check lint bench lock clean
 .DEFAULT_GOAL := help
@@ -42,7 +43,7 @@ test-demo: demo ## the demo, and whether it keeps its promises
 	SOBOFEM_DEMO=demo-output $(BIN)/python -m pytest tests/test_demo.py
 
 test: lint ## the whole suite: serially, and under mpiexec on 2 and 3 ranks
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(SERIAL)
 	$(BIN)/mpiexec -n 2 $(BIN)/python -m pytest -p no:cacheprovider tests/mpi
 	$(BIN)/mpiexec -n 3 $(BIN)/python -m pytest -p no:cacheprovider tests/mpi
 
@@ -71,14 +72,16 @@ test-faults: $(READY) ## a hundred kills at random moments, in ten minutes
 	SOBOFEM_KILLS=100 $(BIN)/python -m pytest tests/coupling/test_faults.py -k kills
 
 check: $(READY) ## the quick tests
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+	$(BIN)/python -m pytest $(SERIAL) -m "not slow"
 
-lint: $(READY) ## format, style and types
+lint: $(READY) ## format, style, types, and who imports whom
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
-bench: $(READY) ## the figures in docs/benchmarks.md
+bench: $(READY) ## tests of the benchmarks and of other libraries in them, then the figures in docs/benchmarks.md
+	$(BIN)/python -m pytest $(PARALLEL) tests/rivals
 	$(BIN)/python -m benchmarks
 
 lock: $(READY) ## resolve the dependencies anew into requirements.lock

@@ -39,6 +39,8 @@ LONG = (
     "calibration",
     "uncertainty_check",
     "damaged_datasets",
+    "members",
+    "intervals",
 )
 """Minutes each: run by name alone."""
 

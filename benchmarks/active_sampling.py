@@ -13,8 +13,8 @@ from scipy.stats import qmc
 import torch
 from torch import Tensor
 
-import surrogate
-from surrogate.active import Acquisition
+from sobofem import surrogate
+from sobofem.surrogate.online.acquisition import Criterion
 
 SEEDS = 5
 START, EACH, TOTAL, CANDIDATES = 16, 4, 48, 512
@@ -74,7 +74,7 @@ def fixed(function: Function, seed: int) -> np.ndarray:
     return qmc.Sobol(len(function.bounds), rng=np.random.default_rng(seed)).random(64)[:TOTAL]
 
 
-def chosen(function: Function, seed: int, by: Acquisition) -> np.ndarray:
+def chosen(function: Function, seed: int, by: Criterion) -> np.ndarray:
     """As many points, of which only the first START are those of the sequence: the others the trainer chooses."""
     points = fixed(function, seed)[:START]
     rng = np.random.default_rng(1000 + seed)
@@ -90,7 +90,7 @@ def chosen(function: Function, seed: int, by: Acquisition) -> np.ndarray:
     return points
 
 
-def _training(function: Function, start: surrogate.Samples, by: Acquisition, seed: int) -> surrogate.OnlineTraining:
+def _training(function: Function, start: surrogate.Samples, by: Criterion, seed: int) -> surrogate.OnlineTraining:
     settings = surrogate.OnlineSettings(
         network=NETWORK, members=4 if by == "disagreement" else 1, watermark=START, start=50, seed=seed
     )
@@ -115,10 +115,10 @@ def errors(function: Function, points: np.ndarray, seed: int) -> tuple[float, fl
 
 def arms(function: Function) -> Iterator[tuple[str, np.ndarray]]:
     """Each way to choose points, and its errors (SEEDS, 2)."""
-    ways = get_args(Acquisition)
+    ways = get_args(Criterion)
     yield "fixed Sobol'", np.array([errors(function, fixed(function, seed), seed) for seed in range(SEEDS)])
     for by in ways:
-        points = (chosen(function, seed, cast(Acquisition, by)) for seed in range(SEEDS))
+        points = (chosen(function, seed, cast(Criterion, by)) for seed in range(SEEDS))
         yield f"active: {by}", np.array([errors(function, p, seed) for seed, p in enumerate(points)])
 
 

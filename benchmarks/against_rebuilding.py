@@ -10,11 +10,11 @@ from rich.table import Table
 import ufl
 
 from benchmarks.timing import medians
-from fem.library.plate_with_hole import plate_with_hole
-from fem.materials.elasticity import plane_stress, strain
-from fem.mesh_files import read_mesh
-from meshes import FOLDER
-from meshes.tags import Plate
+from sobofem.fem.library.plate_with_hole import plate_with_hole
+from sobofem.fem.materials.elasticity import plane_stress, strain
+from sobofem.fem.reading import read_mesh
+from sobofem.meshes import FOLDER
+from sobofem.meshes.tags import Plate
 
 POINT = [70e3, 0.3, 100.0, 50.0, 20.0, 20.0]
 

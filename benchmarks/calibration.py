@@ -15,13 +15,13 @@ import numpy as np
 from rich.table import Table
 import scipy.optimize
 
-from coupling import Design, generate
-from coupling.calibration import Task, certify, estimate, synthetic
-from coupling.calibration.estimate import judged
-from coupling.calibration.objective import Objective
-from coupling.contract import Model
 from examples.hardening import NOISE, PRIORS, TRUTH, hardening
-from surrogate import Surrogate, fit, load
+from sobofem.coupling import Design, generate
+from sobofem.coupling.calibration import Task, certify, estimate, synthetic
+from sobofem.coupling.calibration.estimate import judged
+from sobofem.coupling.calibration.task import Objective
+from sobofem.coupling.contract import Model
+from sobofem.surrogate import Surrogate, fit, load
 
 FOLDER = Path("benchmarks-data")
 WITHIN = 0.02

@@ -23,10 +23,11 @@ import h5py
 import numpy as np
 from rich.table import Table
 
-from coupling import Dataset, leftovers, seal, store
-from coupling.contract import Description
-from coupling.journal import Header, JournalWriter
-from coupling.samples import Failure, Sample
+from sobofem.coupling import Dataset
+from sobofem.coupling.contract import Description
+from sobofem.coupling.dataset import seal, store, unfinished
+from sobofem.coupling.dataset.journal import Header, JournalWriter
+from sobofem.coupling.dataset.records import Failure, Sample
 
 TRIALS = {"sealed": 3600, "sealed again": 300, "without a seal": 300, "journal": 1200}
 """How many damages to each kind of file."""
@@ -67,8 +68,8 @@ def write(folder: Path, kind: str) -> Path:
     first = data.select(data.rows < 20)
     path.write_bytes(store.image(first if kind == "journal" else data))
     if kind == "journal":
-        leftovers.folder(path).mkdir()
-        header = Header(leftovers.fingerprint(data), 3, 2)
+        unfinished.folder(path).mkdir()
+        header = Header(unfinished.fingerprint(data), 3, 2)
         with contextlib.closing(JournalWriter(_journal(path), header)) as journal:
             for sample in _samples(data):
                 journal.attempt(sample.row)
@@ -84,7 +85,7 @@ def write_unsealed(path: Path, data: Dataset) -> None:
 
 
 def _journal(path: Path) -> Path:
-    return leftovers.folder(path) / "run-000001-group-000000.journal"
+    return unfinished.folder(path) / "run-000001-group-000000.journal"
 
 
 def _samples(data: Dataset) -> Iterator[Sample]:

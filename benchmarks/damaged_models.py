@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 import torch
 
-import surrogate
-from surrogate import container
-from surrogate.export import open_exported
-from surrogate.reduction import linear_subspace
+from sobofem import surrogate
+from sobofem.surrogate.export import open_exported
+from sobofem.surrogate.files import container
+from sobofem.surrogate.reduction import linear_subspace
 
 LIMIT = 20
 """Seconds after which reading counts as endless."""

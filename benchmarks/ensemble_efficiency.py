@@ -20,8 +20,8 @@ SAMPLES = 240
 PROGRAM = """
 import json, sys
 from mpi4py import MPI
-import fem, coupling
-from fem.library.large_beam import large_beam
+from sobofem import fem, coupling
+from sobofem.fem.library.large_beam import large_beam
 
 def beam(comm=MPI.COMM_SELF):
     return large_beam(comm, cells=(8, 2, 2))

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from benchmarks.memory import resident
 from benchmarks.rubber_block import block
-from coupling import Design, Progress, generate
+from sobofem.coupling import Design, Progress, generate
 
 CELLS = (2, 2)
 SAMPLES = 100_000

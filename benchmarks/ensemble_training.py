@@ -15,8 +15,8 @@ from rich.table import Table
 import torch
 
 from benchmarks import tasks
-import surrogate
-from surrogate.ensembles import EnsembleModule, train_ensemble
+from sobofem import surrogate
+from sobofem.surrogate.ensembles import EnsembleModule, train_ensemble
 
 MEMBERS = 8
 SIZES = (32, 64, 128)

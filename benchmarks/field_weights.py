@@ -7,10 +7,10 @@ import numpy as np
 from rich.table import Table
 import torch
 
-from fem.fields import CellField
-from fem.library.plate_with_hole import plate_with_hole
-from surrogate import LBFGS, Adam, Fixed, PerChannel, ValuesOnly, train
-from surrogate.reduction import FieldSamples, FieldSurrogate, by_variance, reduced_basis
+from sobofem.fem.fields import CellField
+from sobofem.fem.library.plate_with_hole import plate_with_hole
+from sobofem.surrogate import LBFGS, Adam, Fixed, PerChannel, ValuesOnly, train
+from sobofem.surrogate.reduction import FieldSamples, FieldSurrogate, by_variance, reduced_basis
 
 SAMPLES, UNSEEN, SEEDS, TOLERANCE = 32, 100, (0, 1), 0.01
 

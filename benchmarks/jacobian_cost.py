@@ -9,10 +9,10 @@ from mpi4py import MPI
 from rich.table import Table
 
 from benchmarks.timing import medians
-from fem import Problem
-from fem.library.cantilever import cantilever
-from fem.library.plate_with_hole import plate_with_hole
-from meshes.plate_with_hole import write_plate
+from sobofem.fem import Problem
+from sobofem.fem.library.cantilever import cantilever
+from sobofem.fem.library.plate_with_hole import plate_with_hole
+from sobofem.meshes.plate_with_hole import write_plate
 
 PLATE = [70e3, 0.3, 100.0, 50.0, 24.0, 16.0]
 BEAM = [210e3, 0.3, 1000.0, 200.0, 45.0, 25.0, 20.0]

@@ -14,8 +14,8 @@ import numpy as np
 
 from benchmarks.results import Case, Result
 from benchmarks.rivals import Arm, Fitted
-from coupling.accuracy import errors
-from surrogate import Samples
+from sobofem.coupling.report.accuracy import errors
+from sobofem.surrogate import Samples
 
 SIGMAS = 1.959964
 """Half the width of a 95 % interval, in standard deviations."""
@@ -45,7 +45,7 @@ def judged(case: Case, arm: Arm, samples: Samples, unseen: Samples, *, limit: fl
 
 @dataclass(frozen=True, eq=False)
 class Named:
-    """A fitted arm with the names that `coupling.accuracy` compares."""
+    """A fitted arm with the names that `sobofem.coupling.report.accuracy` compares."""
 
     fitted: Fitted
     parameters: tuple[str, ...]

@@ -14,9 +14,9 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.closed_forms import FUNCTIONS
-import surrogate
-from surrogate import Descent, Kriging, Samples, Solved, Surrogate
-from surrogate.weighting import LearnedLikelihood, ProfiledLikelihood, Until
+from sobofem import surrogate
+from sobofem.surrogate import Descent, Kriging, Samples, Solved, Surrogate
+from sobofem.surrogate.weighting import LearnedLikelihood, ProfiledLikelihood, Until
 
 SAMPLES, UNSEEN, SEEDS = 64, 1000, 3
 OF_VALUES, OF_SLOPES = 0.05, 0.1

@@ -9,10 +9,10 @@ import numpy as np
 from rich.table import Table
 import torch
 
-from fem.fields import SolutionField
-from fem.library.random_block import BOUND, random_block
-from surrogate import LBFGS, Adam, Samples, ValuesOnly, train
-from surrogate.reduction import (
+from sobofem.fem.fields import SolutionField
+from sobofem.fem.library.random_block import BOUND, random_block
+from sobofem.surrogate import LBFGS, Adam, Samples, ValuesOnly, train
+from sobofem.surrogate.reduction import (
     FieldSamples,
     FieldSurrogate,
     ProjectedSurrogate,

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.active_sampling import BOREHOLE, Function, borehole
-import surrogate
-from surrogate.jacobian import value_and_jacobian
-from surrogate.monitor import Monitor
-from surrogate.objective import Objective
+from sobofem import surrogate
+from sobofem.surrogate.networks.base import value_and_jacobian
+from sobofem.surrogate.training.monitor import Monitor
+from sobofem.surrogate.training.objective import Objective
 
 SEEDS = 5
 SAMPLES, WATERMARK, INTERVAL = 64, 16, 0.15
@@ -45,7 +45,7 @@ FUNCTIONS = (
 
 
 @dataclass
-class Watch:
+class Watch(surrogate.Optimizer):
     """A first stage that trains nothing, and after it the errors of the network over time, evaluations not counted.
 
     Attributes:

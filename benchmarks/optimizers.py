@@ -15,8 +15,8 @@ import torch
 
 from benchmarks import tasks
 from benchmarks.ensemble_training import value_error
-import surrogate
-from surrogate.optimizers import LevenbergMarquardt
+from sobofem import surrogate
+from sobofem.surrogate.training.optimizers import LevenbergMarquardt
 
 NETWORK = surrogate.MLP(24, 2)
 ARMS = {

@@ -9,8 +9,8 @@ from rich.table import Table
 import ufl
 
 from benchmarks.timing import medians
-import fem
-from fem.materials import plasticity
+from sobofem import fem
+from sobofem.fem.materials import plasticity
 
 CELLS = (68, 34)
 REVERSALS, STEPS = (1.0, 0.3, 0.9, 0.4, 1.0), 10

@@ -12,8 +12,8 @@ import numpy as np
 from rich.table import Table
 import torch
 
-from surrogate import LBFGS, train
-from surrogate.reduction import FieldSamples, active_subspace, by_variance, reduced_basis
+from sobofem.surrogate import LBFGS, train
+from sobofem.surrogate.reduction import FieldSamples, active_subspace, by_variance, reduced_basis
 
 SAMPLES, DIMENSION, ITERATIONS = 24, 4, 50
 SIZES = ((1_000, 100), (10_000, 100), (100_000, 100), (1_000, 10_000))

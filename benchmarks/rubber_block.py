@@ -11,10 +11,10 @@ import dolfinx
 import numpy as np
 import ufl
 
-import fem
-from fem.materials.elasticity import lame
-from fem.materials.hyperelasticity import deformation_gradient, first_piola_kirchhoff, neo_hooke
-from fem.random_field import karhunen_loeve
+from sobofem import fem
+from sobofem.fem.fields.random_field import karhunen_loeve
+from sobofem.fem.materials.elasticity import lame
+from sobofem.fem.materials.hyperelasticity import deformation_gradient, first_piola_kirchhoff, neo_hooke
 
 MODES = 10
 SHEAR, PULL = 0.02, 0.05  # on the top, in units of the median modulus

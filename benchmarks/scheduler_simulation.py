@@ -1,8 +1,8 @@
 """The scheduler on up to 10,000 groups of ranks: a discrete-event simulation of its messages, with measured costs.
 
-The schedule is the real one (`coupling.schedule`); its time and that of packing and unpacking messages are measured
-here as the simulation runs; to carry a message is taken to cost 20 µs, to claim rows 5 ms. Costs of samples grow
-fivefold along one input, with 10 % of scatter, and are 1 s in the mean.
+The schedule is the real one (`sobofem.coupling.solving.schedule`); its time and that of packing and unpacking messages
+are measured here as the simulation runs; to carry a message is taken to cost 20 µs, to claim rows 5 ms. Costs of
+samples grow fivefold along one input, with 10 % of scatter, and are 1 s in the mean.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from coupling.handout import LOW, Order, Outcome, Report
-from coupling.schedule import Schedule
+from sobofem.coupling.solving.handout import LOW, Order, Outcome, Report
+from sobofem.coupling.solving.schedule import Schedule
 
 CARRY = 20e-6
 """Time to send and to receive a message, beside packing it [s]."""

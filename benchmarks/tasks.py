@@ -21,19 +21,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from benchmarks.closed_forms import FUNCTIONS
-from coupling import Dataset, Design, Progress, generate
-from coupling.design import Recipe
-from coupling.display import display, generation
-from surrogate import Samples
+from sobofem.coupling import Dataset, Design, Progress, generate
+from sobofem.coupling.design import Recipe
+from sobofem.coupling.display import display, generation
+from sobofem.surrogate import Samples
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from fem import Problem
+    from sobofem.fem import Problem
 
 MODELS = {
-    "plate": "fem.library.plate_with_hole:plate_with_hole",
-    "block": "fem.library.random_block:random_block",
+    "plate": "plate_with_hole",
+    "block": "random_block",
     "notched": "benchmarks.tasks:notched",
 }
 """Linear, with 6 inputs; neo-Hookean, 10; J2 plasticity with unloading, 8. All have 5 responses."""
@@ -94,8 +94,8 @@ def notched(comm: MPI.Intracomm | None = None) -> Problem:
     """
     from mpi4py import MPI
 
-    from fem.library.notched_specimen import notched_specimen
-    from meshes.notched_specimen import write_specimen
+    from sobofem.fem.library.notched_specimen import notched_specimen
+    from sobofem.meshes.notched_specimen import write_specimen
 
     mesh = folder() / "notched_specimen.xdmf"
     if not mesh.exists():

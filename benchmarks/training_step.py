@@ -7,8 +7,8 @@ from rich.table import Table
 import torch
 
 from benchmarks.timing import medians
-import surrogate
-from surrogate.loss import Targets, term_losses
+from sobofem import surrogate
+from sobofem.surrogate.loss import Targets, term_losses
 
 
 def step(n: int, m: int, samples: int, *, jacobian: bool) -> object:

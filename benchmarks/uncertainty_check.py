@@ -9,12 +9,14 @@ from mpi4py import MPI
 import numpy as np
 from rich.table import Table
 
-from coupling import Design, Model
-from coupling.uncertainty import Estimate, Inputs, failure_probability, inputs, propagate
-from coupling.uncertainty.estimate import shown
-from coupling.uncertainty.remembered import Remembered
-from fem.library.plate_with_hole import plate_with_hole
-import surrogate
+from sobofem import surrogate
+from sobofem.coupling import Design, Model
+from sobofem.coupling.contract import describe
+from sobofem.coupling.solving.cached_model import CachedModel
+from sobofem.coupling.solving.solver import SequentialSolver
+from sobofem.coupling.uncertainty import Estimate, Inputs, failure_probability, inputs, propagate
+from sobofem.coupling.uncertainty.estimate import shown
+from sobofem.fem.library.plate_with_hole import plate_with_hole
 
 UNCERTAIN = {
     "young": "normal:70e3,2e3",
@@ -61,13 +63,13 @@ def by_surrogate(
     network: Model, given: Inputs, check: Model | None, solves: int, seed: int
 ) -> dict[str, tuple[float, float]]:
     """The same statistics by a surrogate, and by solves that correct it."""
-    spread = propagate(network, given, check=check, solves=solves, seed=seed, probabilities=QUANTILES)
-    failure = failure_probability(network, given, LIMIT, check=check, solves=solves, seed=seed)
+    spread = propagate(network, given, model=check, solves=solves, seed=seed, probabilities=QUANTILES)
+    failure = failure_probability(network, given, LIMIT, model=check, solves=solves, seed=seed)
     found = {}
     for name in RESPONSES:
         i = spread.responses.index(name)
         found[f"mean of {name}"] = _pair(spread.mean[i])
-        found[f"std of {name}"] = _pair(spread.std[i])
+        found[f"std of {name}"] = _pair(spread.standard_deviation[i])
         for q, p in enumerate(QUANTILES):
             found[f"{100 * p:g} % of {name}"] = _pair(spread.quantiles[i, q])
     found[f"P({LIMIT})"] = (failure.value, failure.error)
@@ -83,7 +85,7 @@ def results(solves: int = 6000, learn_from: int = 32, check: int = 32, seed: int
     model = plate_with_hole(MPI.COMM_SELF)
     network = learned(model, learn_from)
     given = inputs(network, UNCERTAIN)
-    remembered = Remembered(model)
+    remembered = CachedModel(SequentialSolver(model, describe(model), MPI.COMM_SELF))
     corrected = by_surrogate(network, given, remembered, check, seed)
     return {
         f"{solves} solves": brute_force(model, given, solves, seed),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from surrogate import weighting as w
-from surrogate.weighting import Weighting
+from sobofem.surrogate import weighting as w
+from sobofem.surrogate.weighting import Weighting
 
 ADAM = 200
 REFERENCE = "per channel"

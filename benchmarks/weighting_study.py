@@ -22,8 +22,8 @@ import torch
 from benchmarks import tasks
 from benchmarks.weighting_arms import ADAM, ARMS, SWEEP
 from benchmarks.weighting_tables import Row, figure, main_table, read, sweep_table, write
-from coupling.accuracy import errors
-import surrogate
+from sobofem import surrogate
+from sobofem.coupling.report.accuracy import errors
 
 QUASI = 300
 NETWORK = surrogate.MLP(width=16, depth=2)

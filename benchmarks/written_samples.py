@@ -10,8 +10,8 @@ import time
 import numpy as np
 from rich.table import Table
 
-from coupling.journal import Header, JournalWriter
-from coupling.samples import Sample
+from sobofem.coupling.dataset.journal import Header, JournalWriter
+from sobofem.coupling.dataset.records import Sample
 
 SIZES = ((10, 5), (100, 20))
 """Parameters, responses."""

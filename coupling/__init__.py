@@ -10,18 +10,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coupling.contract import Description, Model, SampleFailure, describe
-    from coupling.dataset import Dataset
-    from coupling.design import Design, Grid, halton, latin_hypercube, make_design, sobol
-    from coupling.ensemble import generate
-    from coupling.interruption import Interrupted
-    from coupling.loading import load_model
-    from coupling.marginals import Marginal
-    from coupling.merging import merge
-    from coupling.points import PointsFile
-    from coupling.progress import Progress
-    from coupling.samples import Failure
-    from coupling.verify import TaylorReport, taylor_test
+    from sobofem.coupling.contract import Description, Model, SampleFailure, describe
+    from sobofem.coupling.dataset.dataset import Dataset
+    from sobofem.coupling.dataset.merging import merge
+    from sobofem.coupling.dataset.records import Failure
+    from sobofem.coupling.design import Design, Grid, halton, latin_hypercube, make_design, sobol
+    from sobofem.coupling.design.marginals import Marginal
+    from sobofem.coupling.design.points import PointsFile
+    from sobofem.coupling.models.loading import load_model
+    from sobofem.coupling.models.taylor import TaylorReport, taylor_test
+    from sobofem.coupling.parallel.interruption import Interrupted
+    from sobofem.coupling.solving.generate import generate
+    from sobofem.coupling.solving.ledger import Progress
 
 __all__ = [
     "Dataset",
@@ -48,27 +48,27 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Dataset": "coupling.dataset",
-    "Description": "coupling.contract",
-    "Design": "coupling.design",
-    "Failure": "coupling.samples",
-    "Grid": "coupling.design",
-    "Interrupted": "coupling.interruption",
-    "Marginal": "coupling.marginals",
-    "Model": "coupling.contract",
-    "PointsFile": "coupling.points",
-    "Progress": "coupling.progress",
-    "SampleFailure": "coupling.contract",
-    "TaylorReport": "coupling.verify",
-    "describe": "coupling.contract",
-    "generate": "coupling.ensemble",
-    "halton": "coupling.design",
-    "latin_hypercube": "coupling.design",
-    "load_model": "coupling.loading",
-    "make_design": "coupling.design",
-    "merge": "coupling.merging",
-    "sobol": "coupling.design",
-    "taylor_test": "coupling.verify",
+    "Dataset": "sobofem.coupling.dataset.dataset",
+    "Description": "sobofem.coupling.contract",
+    "Design": "sobofem.coupling.design",
+    "Failure": "sobofem.coupling.dataset.records",
+    "Grid": "sobofem.coupling.design",
+    "Interrupted": "sobofem.coupling.parallel.interruption",
+    "Marginal": "sobofem.coupling.design.marginals",
+    "Model": "sobofem.coupling.contract",
+    "PointsFile": "sobofem.coupling.design.points",
+    "Progress": "sobofem.coupling.solving.ledger",
+    "SampleFailure": "sobofem.coupling.contract",
+    "TaylorReport": "sobofem.coupling.models.taylor",
+    "describe": "sobofem.coupling.contract",
+    "generate": "sobofem.coupling.solving.generate",
+    "halton": "sobofem.coupling.design",
+    "latin_hypercube": "sobofem.coupling.design",
+    "load_model": "sobofem.coupling.models.loading",
+    "make_design": "sobofem.coupling.design",
+    "merge": "sobofem.coupling.dataset.merging",
+    "sobol": "sobofem.coupling.design",
+    "taylor_test": "sobofem.coupling.models.taylor",
 }
 
 

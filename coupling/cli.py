@@ -1,13 +1,10 @@
 """The command `sobofem`: its commands put together, and what becomes of errors.
 
-A new command is one function in `coupling.commands`, registered here.
+A new command is one file in `sobofem.coupling.commands`, or in a file of the user's own (`--use`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-import contextlib
-import functools
 import os
 from pathlib import Path
 import signal
@@ -17,119 +14,76 @@ from typing import Annotated, Any, NoReturn
 import warnings
 
 import typer
+from typer.core import TyperGroup
 
-from coupling.abort import end_job, install_abort_hook, last_words, ranks, settle
-from coupling.commands.calibrate import calibrate
-from coupling.commands.check import check
-from coupling.commands.export_model import export_model
-from coupling.commands.generate import generate
-from coupling.commands.infill import infill
-from coupling.commands.info import info
-from coupling.commands.merge import merge
-from coupling.commands.optimize import optimize
-from coupling.commands.report import report
-from coupling.commands.run import run
-from coupling.commands.slurm import slurm
-from coupling.commands.status import status
-from coupling.commands.stream import stream
-from coupling.commands.train import train
-from coupling.commands.uq import uq
-from coupling.commands.verify import verify
-from coupling.diagnosis import TooManyFailures
-from coupling.interruption import Endings, Interrupted, Stopped
-from coupling.ledger import LeftOver
-from coupling.usercode import EndsProgram, to_the_end
-from coupling.world import RootFailed, is_launched, launched_rank
+from sobofem.coupling.commands import COMMANDS, StoppedCommand, all_commands
+from sobofem.coupling.models.loading import USED, run_file
+from sobofem.coupling.parallel.abort import end_job, install_abort_hook, last_words, ranks, settle
+from sobofem.coupling.parallel.interruption import Endings, Interrupted, LeavesAtOnce, Stopped
+from sobofem.coupling.parallel.usercode import EndsProgram
+from sobofem.coupling.parallel.world import RootFailed, launched_rank
+from sobofem.coupling.solving.diagnosis import TooManyFailures
+from sobofem.coupling.solving.ledger import LeftOver
 
 _DEBUG = "SOBOFEM_DEBUG"
+_OF_TYPER = 130  # which it makes of any `KeyboardInterrupt` outside of commands, without a word
 _YIELD = 1.0  # that other ranks give rank 0 to end the job by itself [s]
-WITHOUT_MPI = (
-    "export-model",
-    "infill",
-    "info",
-    "merge",
-    "report",
-    "slurm",
-    "status",
-    "train",
-    "verify",
-)  # under a launcher, rank 0 does them and the others have nothing to do
-_MISTAKES = (ValueError, TypeError, OSError, ModuleNotFoundError)
+_MISTAKES = (ValueError, TypeError, OSError, ModuleNotFoundError, EndsProgram)
 _EXTRAS = (
     dict.fromkeys(("dolfinx", "petsc4py", "mpi4py", "ufl", "basix"), "fem")
     | dict.fromkeys(("torch", "safetensors"), "surrogate")
     | dict.fromkeys(("nutpie", "arviz"), "studies")
 )
 
+
+class _Program(TyperGroup):
+    """All commands: also those of a user's own files, which are run while the options before the command are read."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(all_commands())
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found = all_commands().get(cmd_name)
+        return None if found is None else found.for_typer()
+
+
 app = typer.Typer(
     name="sobofem",
+    cls=_Program,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Finite-element models, their exact sensitivities, and the neural surrogates trained on both.",
 )
-_COMMANDS = (
-    check,
-    generate,
-    stream,
-    slurm,
-    status,
-    info,
-    verify,
-    merge,
-    infill,
-    train,
-    report,
-    export_model,
-    optimize,
-    calibrate,
-    uq,
-    run,
-)
 
 
-class _Stop(Exception):
-    """A signal's `Stopped`, on its way through typer, which takes every Ctrl-C for a wish of its own."""
-
-    every_rank = True
-
-    def __init__(self, stop: Stopped) -> None:
-        super().__init__(str(stop))
-        self.stop = stop
-
-
-def _to_the_end(command: Callable[..., None]) -> Callable[..., None]:
-    """The same command, which ends by a signal in words, and which no `sys.exit(0)` of others ends as if complete."""
-
-    @functools.wraps(command)
-    def run(*arguments: Any, **options: Any) -> None:
-        try:
-            with contextlib.chdir(Path.cwd()):  # where a study goes on, wherever a model went
-                command(*arguments, **options)
-        except KeyboardInterrupt as stop:
-            raise _Stop(stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT)) from None
-        except SystemExit as error:
-            raise EndsProgram(
-                f"something called sys.exit({error.code!r}) before {command.__name__} was done"
-            ) from error
-
-    return run
-
-
-for _command in _COMMANDS:
-    app.command()(_to_the_end(_command))
+def _use(files: list[Path] | None) -> list[Path] | None:
+    """Run the user's own files, before the commands are looked up."""
+    for file in files or ():
+        run_file(file)
+    return files
 
 
 @app.callback()
 def options(
     context: typer.Context,
+    use: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Run a Python file of your own first: the networks, weightings, designs, commands, ... that it "
+            "registers are known then. Repeatable.",
+            callback=_use,
+            is_eager=True,
+        ),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.", envvar=_DEBUG)] = False,
 ) -> None:
     """Options of every command."""
     if debug:
         os.environ[_DEBUG] = "1"
-    if context.invoked_subcommand in WITHOUT_MPI and launched_rank():
+    if launched_rank() and not COMMANDS[context.invoked_subcommand or ""].needs_mpi:
         raise typer.Exit
 
 
@@ -139,17 +93,20 @@ def main() -> None:
     Typer's own entry would put its exception hook in place of the one that ends all MPI ranks.
     """
     warnings.showwarning = _show_warning
-    alone = contextlib.nullcontext() if is_launched() else to_the_end()  # MPI ends ranks by `exit` as well
-    with Endings() as endings, alone:
+    with Endings() as endings:
         install_abort_hook(_last_words)
         try:
             _run()
-        except _Stop as stopped:
+        except StoppedCommand as stopped:
             _stop(stopped.stop)
         except Exception:
             if not endings.signal:
                 raise
             _stop(Stopped(endings.signal))  # whatever an import, or code of others, made of it
+        except SystemExit as error:
+            if not (endings.signal and error.code == _OF_TYPER):
+                raise
+            _stop(Stopped(endings.signal))
         except KeyboardInterrupt as stop:  # before or after a command
             _stop(stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT))
 
@@ -161,10 +118,11 @@ def _stop(stop: Stopped) -> NoReturn:
         time.sleep(_YIELD * (rank > 0))  # rank 0 speaks for all, if it has heard of it
         end_job(str(stop), stop.exit_code)
     print(stop, file=sys.stderr)
-    sys.exit(stop.exit_code)
+    raise LeavesAtOnce(stop.exit_code)
 
 
 def _run() -> None:
+    USED.clear()
     try:
         typer.main.get_command(app)(prog_name="sobofem")
     except Interrupted as stopped:
@@ -209,6 +167,8 @@ def _words(error: BaseException) -> str:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         return f"{error}; install it with: pip install 'sobofem[{extra}]'" if extra else str(error)
     text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+    if "registers it" in text:
+        text += "; give the file that defines it: sobofem --use FILE ..."
     return text if _ours(error) else f"{type(error).__name__}: {text} (sobofem --debug ... shows where)"
 
 
@@ -217,6 +177,6 @@ def _ours(error: BaseException) -> bool:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    ours = Path(__file__).parents[1]
+    ours = Path(__file__).parents[1]  # the package sobofem
     raised_in = Path(trace.tb_frame.f_code.co_filename) if trace is not None else ours
     return any(raised_in.is_relative_to(ours / package) for package in ("coupling", "surrogate", "fem"))

@@ -6,7 +6,7 @@ function and a user's legacy code satisfy `Model` structurally; nobody inherits 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 import hashlib
 import inspect
@@ -18,9 +18,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from coupling.usercode import UserCode
+from sobofem.coupling.parallel.usercode import UserCode
 
 Array = NDArray[np.float64]
+
+type ProgressCallback = Callable[[int, int, str], None]
+"""Called with what is done, of how much, and in words where the work stands."""
 
 
 @runtime_checkable
@@ -29,15 +32,15 @@ class Model(Protocol):
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """Names of the n inputs."""
+        """Names of the n parameters."""
 
     @property
     def responses(self) -> tuple[str, ...]:
-        """Names of the m outputs."""
+        """Names of the m responses."""
 
     @property
     def bounds(self) -> Array:
-        """The box that the inputs live in, (n, 2)."""
+        """Bounds of the parameters, (n, 2)."""
 
     def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
         """Responses (m,) and, unless declined, dy/dx (m, n), in physical units at x (n,).
@@ -91,6 +94,63 @@ class CountsPivots(Protocol):
         """Of the last evaluation: 0 where all equilibria are minima, None where that is not known."""
 
 
+@runtime_checkable
+class KnowsRest(Protocol):
+    """What a model that counts pivots may offer besides: whether there were negative ones before any load."""
+
+    @property
+    def indefinite_at_rest(self) -> bool:
+        """Of the last evaluation: then its problem is indefinite by nature, or never was stable."""
+
+
+@runtime_checkable
+class PredictsMany(Protocol):
+    """What a model may offer besides: many points at once."""
+
+    def predict(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
+        """Responses (N, m) and, unless declined, Jacobians (N, m, n) at points (N, n)."""
+
+
+@runtime_checkable
+class KnowsUncertainty(Protocol):
+    """What a surrogate may offer besides: standard deviations of its own errors."""
+
+    def uncertainty(self, x: ArrayLike) -> tuple[Array, Array]:
+        """Standard deviations of responses (N, m) and Jacobians (N, m, n) at points (N, n).
+
+        Raises:
+            TypeError: If it was trained such that it knows none.
+        """
+
+
+@runtime_checkable
+class HasUnits(Protocol):
+    """What a model may offer besides: units."""
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """Unit of each parameter and response that has one, by name."""
+
+
+@runtime_checkable
+class HasDigest(Protocol):
+    """What a model may offer besides: a digest of its definition."""
+
+    @property
+    def digest(self) -> str:
+        """Changes whenever the model's definition does; empty where it has none."""
+
+
+def units_of(model: object) -> dict[str, str]:
+    """The units that a model or a dataset offers, by name; none where it offers none."""
+    return dict(model.units or {}) if isinstance(model, HasUnits) else {}
+
+
+def indefinite_at_rest(model: Model) -> bool:
+    """Whether the last evaluation of a model is known to have begun with an indefinite tangent."""
+    return isinstance(model, KnowsRest) and model.indefinite_at_rest
+
+
 def negative_pivots(model: Model) -> int | None:
     """Negative pivots in the last evaluation of a model that counts them; None where unknown."""
     return model.negative_pivots if isinstance(model, CountsPivots) else None
@@ -110,9 +170,9 @@ class Description:
 
     Attributes:
         name: The model's name, as the user called it.
-        parameters: Names of the n inputs.
-        responses: Names of the m outputs.
-        bounds: The input box, (n, 2).
+        parameters: Names of the n parameters.
+        responses: Names of the m responses.
+        bounds: Bounds of the parameters, (n, 2).
         units: Unit of each parameter and response that has one, by name.
         digest: Changes whenever the model's definition does.
     """
@@ -157,8 +217,8 @@ def describe(model: Model, *, name: str = "", source: Path | None = None) -> Des
         parameters=parameters,
         responses=responses,
         bounds=checked_bounds(model.bounds, parameters),
-        units=dict(getattr(model, "units", {})),
-        digest=getattr(model, "digest", "") or _source_digest(model, source),
+        units=units_of(model),
+        digest=(model.digest if isinstance(model, HasDigest) else "") or _source_digest(model, source),
     )
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 import time
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from coupling.progress import Progress as GenerationProgress
+from sobofem.coupling.contract import ProgressCallback
+from sobofem.coupling.solving.ledger import Progress as GenerationProgress
 
 INTERVAL = 3.0  # between two lines in a log [s]
 
-type Update = Callable[[int, int, str], None]
+Update = ProgressCallback
 
 
 @contextmanager

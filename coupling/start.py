@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -14,7 +15,14 @@ def main() -> None:
     heard = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     for number in heard:
         signal.signal(number, _end)
-    from coupling.cli import main as program
+    from sobofem.coupling.parallel import supervision
+
+    words = sys.argv[1:]
+    own_code = any(word == "--use" or word.startswith("--use=") for word in words)
+    if own_code or next((word for word in words if not word.startswith("-")), "") in supervision.COMMANDS:
+        supervision.supervise()
+    from sobofem.coupling.cli import main as program
+    from sobofem.coupling.parallel.leaving import end_despite_others
 
     _imported = True
     try:
@@ -22,6 +30,8 @@ def main() -> None:
     finally:
         for number in heard:  # all is said and done; Python would die of them while it cleans up
             signal.signal(number, signal.SIG_IGN)
+        supervision.confirm()
+        end_despite_others(sys.exception())
 
 
 def _end(number: int, frame: FrameType | None) -> None:

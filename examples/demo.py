@@ -24,13 +24,13 @@ import demo_pictures
 from rich.console import Console
 from rich.table import Table
 
-from coupling import Dataset
-from coupling.optimize import Solution, Task, minimize
-from coupling.optimize.report import show
-from coupling.report import errors, write_report
+from sobofem.coupling import Dataset
+from sobofem.coupling.optimize import Solution, Task, minimize
+from sobofem.coupling.optimize.report import show
+from sobofem.coupling.report import errors, write_report
 
-MODEL = "fem.library.plate_with_hole:plate_with_hole"
-SPECIMEN = "fem.library.notched_specimen:notched_specimen"
+MODEL = "plate_with_hole"
+SPECIMEN = "notched_specimen"
 WEIGHTINGS = ("values only", "Sobolev")
 LOAD = {"young": 70e3, "poisson": 0.33, "traction_x": 100.0, "traction_y": 60.0}  # MPa, -, MPa, MPa
 TASK = Task("mass", at_most={"stress_concentration": 1.95}, fixed=LOAD)
@@ -72,7 +72,7 @@ def train(weighting: str, samples: int, out: Path) -> dict[str, object]:
     """Train on the first samples of the design, and judge on points that no training saw."""
     import torch
 
-    import surrogate
+    from sobofem import surrogate
 
     torch.set_num_threads(1)
     start = time.perf_counter()
@@ -110,9 +110,9 @@ def show_errors(rows: list[dict[str, object]]) -> None:
 
 def optimize(out: Path, samples: int) -> Solution:
     """The lightest plate, guided by the surrogate; pictures and ParaView files of both ends."""
-    from fem.library.plate_with_hole import plate_with_hole
-    from fem.output import picture, write_vtk
-    import surrogate
+    from sobofem import surrogate
+    from sobofem.fem.library.plate_with_hole import plate_with_hole
+    from sobofem.fem.output import picture, write_vtk
 
     plate = plate_with_hole()
     before = plate.evaluate(CIRCLE, jacobian=False)[0]
@@ -155,7 +155,7 @@ def main() -> None:
     show_errors(rows)
     demo_pictures.learning_curves(rows, out)
     (out / "errors.json").write_text(json.dumps(rows, indent=2) + "\n")
-    import surrogate
+    from sobofem import surrogate
 
     write_report(surrogate.load(out / f"plate_{largest}_sobolev.safetensors"), unseen, out / "report")
     console.rule("3  optimize: the lightest plate with a stress concentration of at most 1.95, certified")

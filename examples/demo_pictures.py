@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 import numpy as np
 
-from fem.output import Picture
+from sobofem.fem.output import Picture
 
 COLOURS = {"values only": "tab:orange", "Sobolev": "tab:blue"}
 

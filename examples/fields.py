@@ -18,11 +18,11 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 import numpy as np
 
-import fem
-from fem.fields import CellField
-from fem.library.plate_with_hole import plate_with_hole
-from surrogate import LBFGS, Adam, train
-from surrogate.reduction import FieldSamples, FieldSurrogate, Truncation, by_variance, reduced_basis
+from sobofem import fem
+from sobofem.fem.fields import CellField
+from sobofem.fem.library.plate_with_hole import plate_with_hole
+from sobofem.surrogate import LBFGS, Adam, train
+from sobofem.surrogate.reduction import FieldSamples, FieldSurrogate, Truncation, by_variance, reduced_basis
 
 SHOWN = (70e3, 0.33, 120.0, 40.0, 30.0, 18.0)  # MPa, -, MPa, MPa, mm, mm
 

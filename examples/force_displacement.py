@@ -11,9 +11,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 import numpy as np
 
-import fem
-from fem.library.notched_specimen import notched_specimen
-from fem.output import Picture, picture
+from sobofem import fem
+from sobofem.fem.library.notched_specimen import notched_specimen
+from sobofem.fem.output import Picture, picture
 
 POINT = {
     "young": 200e3,

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coupling import Dataset, Design, Marginal, generate
-from coupling.calibration import (
+from sobofem import surrogate
+from sobofem.coupling import Dataset, Design, Marginal, generate
+from sobofem.coupling.calibration import (
     Calibration,
     Fixed,
     Measurements,
@@ -27,8 +28,7 @@ from coupling.calibration import (
     sample,
     synthetic,
 )
-from coupling.calibration.records import write
-import surrogate
+from sobofem.coupling.calibration.report import write
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -45,7 +45,7 @@ def hardening(comm: MPI.Comm | None = None, *, steps: int = 6) -> Fixed:
     """The specimen with all but its hardening known; its forces along pulling, unloading and reloading."""
     from mpi4py import MPI
 
-    from fem.library.notched_specimen import notched_specimen
+    from sobofem.fem.library.notched_specimen import notched_specimen
 
     return Fixed(notched_specimen(comm or MPI.COMM_WORLD, steps=steps, curve=True), KNOWN)
 

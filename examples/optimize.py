@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 import numpy as np
 import scipy.optimize
 
-from coupling import Design, generate
-from coupling.contract import Model
-from coupling.optimize import Front, Optimum, Solution, Task, judged_as, minimize, pareto
-from coupling.optimize.picture import convergence_picture, front_picture
-from fem.library.cantilever import cantilever
-from fem.library.random_block import random_block
+from sobofem.coupling import Design, generate
+from sobofem.coupling.contract import Model
+from sobofem.coupling.optimize import Front, Optimum, Solution, Task, judged_as, minimize, pareto
+from sobofem.coupling.optimize.report import convergence_picture, front_picture
+from sobofem.fem.library.cantilever import cantilever
+from sobofem.fem.library.random_block import random_block
 
 LIMITS = (16.0, 17.0, 15.0, 18.0, 14.0)  # mm
 LOAD = {"young": 210e3, "poisson": 0.3, "force_y": 1000.0, "force_z": 100.0}  # MPa, -, N, N
@@ -70,7 +70,7 @@ def rival(model: Model, optimum: Optimum) -> int:
 
 def front(data: Path) -> Front:
     """Mass against deflection of a cantilever: found on a surrogate of 24 samples, five points certified."""
-    import surrogate
+    from sobofem import surrogate
 
     model = cantilever()
     samples = generate(cantilever, Design("sobol", 24, seed=1), data)

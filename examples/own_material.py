@@ -9,9 +9,9 @@ from dolfinx.fem import Constant
 import numpy as np
 import ufl
 
-import fem
-from fem.materials.elasticity import stress, von_mises
-from fem.materials.plasticity import strain
+from sobofem import fem
+from sobofem.fem.materials.elasticity import stress, von_mises
+from sobofem.fem.materials.plasticity import strain
 
 LENGTH, HEIGHT = 100.0, 20.0  # mm
 HOURS = (1.0, 3.0, 10.0, 30.0, 100.0)

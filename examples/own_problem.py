@@ -10,8 +10,8 @@ from dolfinx.fem import Constant
 import numpy as np
 import ufl
 
-import fem
-from fem.materials.elasticity import plane_stress, strain
+from sobofem import fem
+from sobofem.fem.materials.elasticity import plane_stress, strain
 
 LENGTH, HEIGHT = 50.0, 2.0  # mm; steel in the lower half, brass in the upper
 

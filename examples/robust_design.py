@@ -20,9 +20,10 @@ from mpi4py import MPI
 from matplotlib.figure import Figure
 import numpy as np
 
-from coupling import Design, Model
-from coupling.optimize import Task, search
-from coupling.uncertainty import (
+from sobofem import fem, surrogate
+from sobofem.coupling import Design, Model
+from sobofem.coupling.optimize import Task, search
+from sobofem.coupling.uncertainty import (
     DesignPoint,
     Inputs,
     Limit,
@@ -34,9 +35,7 @@ from coupling.uncertainty import (
     inputs,
     propagate,
 )
-import fem
-from fem.library.plate_with_hole import plate_with_hole
-import surrogate
+from sobofem.fem.library.plate_with_hole import plate_with_hole
 
 UNCERTAIN = {"traction_x": "normal:100,8", "traction_y": "normal:60,8"}
 LIMIT = Limit("stress_concentration", 2.6)
@@ -129,8 +128,8 @@ def judge(name: str, radii: np.ndarray, network: Model, plate: Model, *, solves:
     """A design as the finite-element model sees it."""
     fixed = dict(zip(("radius_x", "radius_y"), radii.tolist(), strict=True))
     given = inputs(network, UNCERTAIN, fixed=fixed)
-    spread = propagate(network, given, check=plate, solves=solves)
-    return Judged(name, radii, spread, form(network, given, LIMIT, check=plate))
+    spread = propagate(network, given, model=plate, solves=solves)
+    return Judged(name, radii, spread, form(network, given, LIMIT, model=plate))
 
 
 def draw(found: Sequence[Judged], path: Path) -> Path:

@@ -5,10 +5,10 @@
 does it all, and goes on where it was interrupted; under `mpiexec -n 8` the solves are spread over the ranks.
 """
 
-from coupling import Design, Marginal
-from coupling.purposes import Optimization, Uncertainty
-from coupling.study import Study
-from fem.library.plate_with_hole import plate_with_hole
+from sobofem.coupling import Design, Marginal
+from sobofem.coupling.study import Study
+from sobofem.coupling.study.purposes import Optimization, Uncertainty
+from sobofem.fem.library.plate_with_hole import plate_with_hole
 
 MATERIAL = {"young": 70e3, "poisson": 0.33}  # MPa, -
 LOAD = {"traction_x": 100.0, "traction_y": 60.0}  # MPa

@@ -6,17 +6,17 @@ response, jacobian = problem.evaluate(x)
 
 from mpi4py import MPI  # isort: skip  # noqa: F401  (before dolfinx: the wheel finds its MPI through it)
 
-from fem.errors import NotConverged
-from fem.history import LocalUnknown, internal_variable
-from fem.linear_solver import DIRECT, MULTIGRID, SYMMETRIC
-from fem.load_path import LoadPath, held
-from fem.mesh_files import read_mesh
-from fem.newton import Newton
-from fem.numbering import number_with_equal_digits
-from fem.parameters import Field, Scalar, Shape
-from fem.problem import Problem
-from fem.responses import Response, average, p_norm
-from fem.stability import Stability
+from sobofem.fem.definition.digest import number_with_equal_digits
+from sobofem.fem.errors import NotConverged
+from sobofem.fem.load_path import LoadPath, held
+from sobofem.fem.parameters import Field, Scalar, Shape
+from sobofem.fem.problem import Problem
+from sobofem.fem.reading import read_mesh
+from sobofem.fem.responses import Response, average, p_norm
+from sobofem.fem.solving.history import LocalUnknown, internal_variable
+from sobofem.fem.solving.linear_solver import DIRECT, MULTIGRID, SYMMETRIC
+from sobofem.fem.solving.newton import Newton
+from sobofem.fem.solving.stability import Stability
 
 __all__ = [
     "DIRECT",

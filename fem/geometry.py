@@ -8,8 +8,8 @@ import dolfinx
 import numpy as np
 import ufl
 
-from fem.errors import NotConverged, agree
-from fem.jit import compile_expression
+from sobofem.fem.assembly.compilation import compile_expression
+from sobofem.fem.errors import NotConverged, agree
 
 
 class Orientation:

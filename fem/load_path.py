@@ -10,7 +10,7 @@ from typing import Any
 import dolfinx
 import numpy as np
 
-from fem.errors import NotConverged
+from sobofem.fem.errors import NotConverged
 
 
 class Held(dolfinx.fem.DirichletBC):

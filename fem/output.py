@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike
 import ufl
 from ufl.algorithms import extract_coefficients
 
-from fem.jit import compile_expression
-from fem.problem import Problem
+from sobofem.fem.assembly.compilation import compile_expression
+from sobofem.fem.problem import Problem
 
 SIX_NODES = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2], [5, 3, 4]])
 """Four triangles in the nodes of a quadratic one (vertices 0 to 2, midpoints opposite to them 3 to 5)."""

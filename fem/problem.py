@@ -12,31 +12,32 @@ import numpy as np
 from numpy.typing import ArrayLike
 import ufl
 
-from fem import checks, forms, history_checks
-from fem.arguments import Arguments
-from fem.assembly import Functionals
-from fem.curvature import Curvature
-from fem.digest import digest
-from fem.equilibrium import Equilibrium
-from fem.errors import NotConverged, agree, together
-from fem.evaluation import Evaluation
-from fem.geometry import Orientation
-from fem.history import History, LocalUnknown, in_order
-from fem.linear_solver import DIRECT, SYMMETRIC, Options
-from fem.load_path import LoadPath, Step
-from fem.newton import Newton
-from fem.parameters import Binding, Parameter, Shape
-from fem.plain import PlainIntegrals
-from fem.recursion import Recursion
-from fem.responses import Combination, Response
-from fem.sensitivity import METHODS, Method, Sensitivity, by_parameters
-from fem.simulation import Simulation
-from fem.stability import Stability
-from fem.varying import Varying
+from sobofem.fem.assembly import forms
+from sobofem.fem.assembly.families import Functionals
+from sobofem.fem.assembly.plain import PlainIntegrals
+from sobofem.fem.definition import checks, history_checks
+from sobofem.fem.definition.arguments import Arguments
+from sobofem.fem.definition.digest import digest
+from sobofem.fem.definition.varying import Varying
+from sobofem.fem.derivatives.evaluation import Evaluation
+from sobofem.fem.derivatives.second_order import Curvature
+from sobofem.fem.derivatives.sensitivity import METHODS, Method, Sensitivity, by_parameters
+from sobofem.fem.derivatives.through_history import Recursion
+from sobofem.fem.errors import NotConverged, agree, together
+from sobofem.fem.geometry import Orientation
+from sobofem.fem.load_path import LoadPath, Step
+from sobofem.fem.parameters import Binding, Parameter, Shape
+from sobofem.fem.responses import Combination, Response
+from sobofem.fem.solving.equilibrium import Equilibrium
+from sobofem.fem.solving.history import History, LocalUnknown, in_order
+from sobofem.fem.solving.linear_solver import DIRECT, SYMMETRIC, Options
+from sobofem.fem.solving.newton import Newton
+from sobofem.fem.solving.simulation import Simulation
+from sobofem.fem.solving.stability import Stability
 
 
 class Parts(NamedTuple):
-    """What a problem is differentiated with, for what is differentiated beside its responses: `fem.fields`.
+    """What a problem is differentiated with, for what is differentiated beside its responses: `sobofem.fem.fields`.
 
     Attributes:
         solve: Brings the problem to equilibrium at x (n,), unless it is there. Collective.
@@ -113,6 +114,7 @@ class Problem:
         units = {n: p.unit for p in parameters for n in p.names} | {r.name: r.unit for r in responses}
         self.units = {name: unit for name, unit in units.items() if unit}
 
+        # what is wrong with the forms is found before anything is compiled, and on all ranks alike
         residual = forms.residual(form, unknown)
         combination = together(self.comm, lambda: Combination(responses, self.mesh.ufl_domain(), len(path.points)))
         integrals = [forms.expand(forms.with_quadrature_degrees(i)) for i in combination.integrals]
@@ -135,6 +137,7 @@ class Problem:
             self._recursion = Recursion(
                 self._sensitivity, residual, integrals, unknown, memory, self._bindings, len(responses)
             )
+        # a parameter that reaches none of the forms has been forgotten in them: a derivative of 0 would hide that
         everything = [residual, *integrals, *updates]
         checks.check_effect(self._parameters, [by_parameters(form, self._bindings) for form in everything])
         checks.check_path_matters(path, bcs, everything, self.fields)
@@ -147,12 +150,14 @@ class Problem:
         checks.check_initial_values([unknown, *self.history, *(own.function for own in local)])
         if path.times is not None:  # so that nothing is ever assembled with another step, such as 0
             path.apply(path.between(0))
+        # an energy has no test function: its second derivative is symmetric
         symmetric = not form.arguments()
         if solver is None:
             solver = SYMMETRIC if symmetric else DIRECT
         self._equilibrium = Equilibrium(
             residual, unknown, bcs, solver, newton, self._solve_local if local else None, symmetric
         )
+        # an initial guess decides the answer of what is nonlinear or has a memory: it belongs to the digest
         may_matter = memory is not None or not self._equilibrium.linear
         stepping = f"first step {newton.first_step:g}" if memory else ""
         guess = may_matter and _is_set(unknown)
@@ -199,6 +204,11 @@ class Problem:
     def negative_pivots(self) -> int | None:
         """Of the last load path: 0 where all of its equilibria are minima of the energy, None where unknown."""
         return self.stability.negative_pivots
+
+    @property
+    def indefinite_at_rest(self) -> bool:
+        """Whether its tangent was indefinite before any load, so that no stability was lost on the last load path."""
+        return bool(self.stability.at_rest)
 
     @property
     def parts(self) -> Parts:

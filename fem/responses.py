@@ -16,8 +16,8 @@ from ufl.core.terminal import FormArgument
 from ufl.corealg.traversal import traverse_unique_terminals
 from ufl.geometry import GeometricQuantity
 
-from fem.forms import rounded, without_variables
-from fem.switches import PATHS, jumping, jumps
+from sobofem.fem.assembly.forms import rounded, without_variables
+from sobofem.fem.assembly.switches import PATHS, jumping, jumps
 
 When = int | Literal["end", "sum"]
 

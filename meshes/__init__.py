@@ -2,7 +2,7 @@
 
 The `.xdmf` and `.h5` files are what the library reads; gmsh is needed only to write them anew:
 
-    python -m meshes.plate_with_hole --size 5 --out meshes/plate_with_hole.xdmf
+    python -m sobofem.meshes.plate_with_hole --size 5 --out meshes/plate_with_hole.xdmf
 """
 
 from pathlib import Path

@@ -6,7 +6,7 @@ from mpi4py import MPI
 import dolfinx
 import numpy as np
 
-from meshes.tags import Cantilever
+from sobofem.meshes.tags import Cantilever
 
 
 def cantilever_mesh(

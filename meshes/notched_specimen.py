@@ -3,7 +3,7 @@
 The notch is a slot of parallel flanks with a semicircular root; the specimen is pulled along y. A band of cells along
 the ligament, the straight line from root to root, has edges of its own, so that responses can be taken over it.
 
-python -m meshes.notched_specimen --size 1 --out meshes/notched_specimen.xdmf
+python -m sobofem.meshes.notched_specimen --size 1 --out meshes/notched_specimen.xdmf
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import gmsh
 
-from meshes import FOLDER
-from meshes.tags import Specimen
-from meshes.writing import gmsh_model, write_model
+from sobofem.meshes import FOLDER
+from sobofem.meshes.tags import Specimen
+from sobofem.meshes.writing import gmsh_model, write_model
 
 HALF_WIDTH = 10.0  # mm
 HALF_LENGTH = 15.0  # mm

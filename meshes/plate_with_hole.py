@@ -1,6 +1,6 @@
 """A quarter of a plate with a circular hole in the middle; lengths in mm.
 
-python -m meshes.plate_with_hole --size 5 --out meshes/plate_with_hole.xdmf
+python -m sobofem.meshes.plate_with_hole --size 5 --out meshes/plate_with_hole.xdmf
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import gmsh
 
-from meshes import FOLDER
-from meshes.tags import Plate
-from meshes.writing import gmsh_model, write_model
+from sobofem.meshes import FOLDER
+from sobofem.meshes.tags import Plate
+from sobofem.meshes.writing import gmsh_model, write_model
 
 
 def write_plate(path: Path, *, half_width: float = 100.0, radius: float = 20.0, size: float = 5.0) -> Path:

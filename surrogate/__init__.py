@@ -1,19 +1,21 @@
 """Networks trained on responses and their exact derivatives, and what they become: models.
 
 `fit(data)` chooses between families of surrogates by cross-validation and needs no settings. `train` trains one
-network by descent, as small frozen dataclasses say: a network, a weighting of the loss terms (`surrogate.weighting`), a
-sequence of optimizers. `train_ensemble` trains many at once, `OnlineTraining` while the samples arrive. Each gives a
-`Surrogate`, which evaluates, predicts in batches, saves and is read back by `load`. Nothing here knows finite elements.
+network by descent, as small frozen dataclasses say: a network, a weighting of the loss terms
+(`sobofem.surrogate.weighting`), a sequence of optimizers. `train_ensemble` trains many at once, `OnlineTraining` while
+the samples arrive. Each gives a `Surrogate`, which evaluates, predicts in batches, saves and is read back by `load`.
+Parts of your own derive from `Network`, `Weighting`, `Optimizer` or `Family`. Nothing here knows finite elements.
 """
 
-from surrogate.choice import fit
-from surrogate.consistency import DerivativeReport, Finding, check_derivatives
-from surrogate.ensembles import Ensemble, train_ensemble
-from surrogate.export import ExportedModel, export_model, open_exported
-from surrogate.families import Descent, Family, Kriging, Logarithmic, Solved
-from surrogate.model import Surrogate
-from surrogate.monitor import History, Progress
-from surrogate.networks import (
+from sobofem.surrogate.consistency import DerivativeReport, Finding, check_derivatives
+from sobofem.surrogate.ensembles import Ensemble, train_ensemble
+from sobofem.surrogate.export import ExportedModel, export_model, open_exported
+from sobofem.surrogate.families import Descent, Family, Kriging, Logarithmic, Solved
+from sobofem.surrogate.files.registry import register
+from sobofem.surrogate.history import History, Progress
+from sobofem.surrogate.loading import load
+from sobofem.surrogate.model import Surrogate
+from sobofem.surrogate.networks import (
     MLP,
     Bounded,
     Factorized,
@@ -26,10 +28,12 @@ from surrogate.networks import (
     Siren,
     Symmetric,
 )
-from surrogate.online import OnlineTraining
-from surrogate.online_settings import OnlineSettings
-from surrogate.optimizers import LBFGS, Adam, LevenbergMarquardt
-from surrogate.reduction import (
+from sobofem.surrogate.networks.activations import Activation, register_activation
+from sobofem.surrogate.networks.base import Network, NetworkModule
+from sobofem.surrogate.online.reservoir import Reservoir, Stream
+from sobofem.surrogate.online.settings import OnlineSettings
+from sobofem.surrogate.online.training import OnlineTraining
+from sobofem.surrogate.reduction import (
     FieldSamples,
     FieldSurrogate,
     Important,
@@ -40,18 +44,17 @@ from surrogate.reduction import (
     principal_inputs,
     reduced_basis,
 )
-from surrogate.reduction.loading import load
-from surrogate.registry import register
-from surrogate.reservoir import Reservoir
-from surrogate.samples import Samples
-from surrogate.stream import Stream
-from surrogate.training import train
-from surrogate.tuning import restarted, tuned
-from surrogate.weighting import Fixed, InverseDirichlet, PerChannel, ValuesOnly
+from sobofem.surrogate.samples import Samples
+from sobofem.surrogate.selection.fit import fit
+from sobofem.surrogate.selection.tuning import restarted, tuned
+from sobofem.surrogate.training.optimizers import LBFGS, Adam, LevenbergMarquardt, Optimizer
+from sobofem.surrogate.training.train import train
+from sobofem.surrogate.weighting import Fixed, InverseDirichlet, PerChannel, ValuesOnly, Weighting
 
 __all__ = [
     "LBFGS",
     "MLP",
+    "Activation",
     "Adam",
     "Bounded",
     "DerivativeReport",
@@ -73,8 +76,11 @@ __all__ = [
     "LevenbergMarquardt",
     "Logarithmic",
     "Monotone",
+    "Network",
+    "NetworkModule",
     "OnlineSettings",
     "OnlineTraining",
+    "Optimizer",
     "PerChannel",
     "Positive",
     "Progress",
@@ -89,6 +95,7 @@ __all__ = [
     "Surrogate",
     "Symmetric",
     "ValuesOnly",
+    "Weighting",
     "active_subspace",
     "by_variance",
     "check_derivatives",
@@ -100,6 +107,7 @@ __all__ = [
     "principal_inputs",
     "reduced_basis",
     "register",
+    "register_activation",
     "restarted",
     "train",
     "train_ensemble",

@@ -1,4 +1,4 @@
-"""Loss terms: one per response, one per entry of its Jacobian, and one per entry of its Hessian's action."""
+"""Loss terms and their residuals: one per response, per entry of its Jacobian, per entry of its Hessian's action."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from surrogate.curvature import value_jacobian_and_action
-from surrogate.jacobian import value_and_jacobian
+from sobofem.surrogate.networks.base import value_and_jacobian, value_jacobian_and_action
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,3 +146,29 @@ def _joined(jacobian: Tensor | None, actions: Tensor | None) -> Tensor | None:
 
 def _zeroed(labels: Tensor | None) -> Tensor | None:
     return None if labels is None else labels.nan_to_num(nan=0.0)
+
+
+def residuals(module: nn.Module, targets: Targets, *, jacobian: bool = True) -> Tensor:
+    """Residuals (N, m, T) whose mean squares over the samples are `sobofem.surrogate.loss.term_losses`.
+
+    A label that is missing has the residual zero, and those that are there are larger for it by as much as makes the
+    mean over samples one over labels.
+
+    Args:
+        module: Maps (N, n) to (N, m).
+        targets: What it should give.
+        jacobian: Whether to differentiate the module; all residuals but those of the responses are zero otherwise.
+    """
+    wanted = [part for part in (targets.jacobian, targets.actions) if part is not None]
+    if not jacobian or not wanted:
+        values = (module(targets.x) - targets.y).unsqueeze(2)
+        columns = targets.x.shape[1] * max(1, len(wanted))
+        return torch.cat((values, values.new_zeros(*targets.y.shape, columns)), dim=2)
+    if targets.directions is None:
+        y, *slopes = value_and_jacobian(module, targets.x)
+    else:
+        y, *slopes = value_jacobian_and_action(module, targets.x, targets.directions)
+    errors = torch.cat([found - true for found, true in zip(slopes, wanted, strict=True)], dim=2)
+    if targets.presence is not None:
+        errors = errors * targets.presence.sqrt()
+    return torch.cat(((y - targets.y).unsqueeze(2), errors), dim=2)

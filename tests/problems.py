@@ -5,9 +5,9 @@ import dolfinx
 import numpy as np
 import ufl
 
-import fem
-from fem.forms import Member, by_constant, map_integrands
-from fem.materials.elasticity import strain, stress
+from sobofem import fem
+from sobofem.fem.assembly.forms import Member, by_constant, map_integrands
+from sobofem.fem.materials.elasticity import strain, stress
 
 DEGREE = {"quadrature_degree": 4}
 

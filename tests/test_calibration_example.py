@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from coupling import Dataset
-from coupling.calibration import Measurements, Task, certify, estimate, identifiability
-import surrogate
+from sobofem import surrogate
+from sobofem.coupling import Dataset
+from sobofem.coupling.calibration import Measurements, Task, certify, estimate, identifiability
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "hardening.py"
 

@@ -7,10 +7,10 @@ from mpi4py import MPI
 import numpy as np
 import pytest
 
-from fem.fields import CellField, SolutionField
-from fem.library.plate_with_hole import plate_with_hole
-from fem.library.random_block import random_block
-from surrogate.reduction import FieldSamples, active_subspace, reduced_basis
+from sobofem.fem.fields import CellField, SolutionField
+from sobofem.fem.library.plate_with_hole import plate_with_hole
+from sobofem.fem.library.random_block import random_block
+from sobofem.surrogate.reduction import FieldSamples, active_subspace, reduced_basis
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "fields.py"
 

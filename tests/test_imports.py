@@ -1,16 +1,22 @@
 """Each package works where the others' heavy dependencies are missing."""
 
+import ast
+from pathlib import Path
 import subprocess
 import sys
 
 import pytest
+
+import sobofem
+
+ROOT = Path(__file__).parents[1]
 
 BLOCK = """
 import sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {blocked}:
+        if name.startswith({blocked}):
             raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
 
 sys.meta_path.insert(0, Blocked())
@@ -24,21 +30,21 @@ def run(blocked, script, folder):
 
 def test_finite_elements_work_without_torch(tmp_path):
     script = """
-from fem.library.cantilever import cantilever
+from sobofem.fem.library.cantilever import cantilever
 problem = cantilever(cells=(4, 1, 1))
 response, jacobian = problem.evaluate(problem.bounds.mean(axis=1))
 print(jacobian.shape)
 """
-    done = run(("torch", "surrogate", "coupling"), script, tmp_path)
+    done = run(("torch", "sobofem.surrogate", "sobofem.coupling"), script, tmp_path)
     assert done.stdout.strip() == "(5, 7)", done.stderr
 
 
 def test_data_training_and_optimization_work_without_finite_elements_and_mpi(tmp_path):
     script = """
 import numpy as np
-from coupling import Dataset, Description
-from coupling.optimize import Task, search
-import surrogate
+from sobofem.coupling import Dataset, Description
+from sobofem.coupling.optimize import Task, search
+from sobofem import surrogate
 
 x = np.random.default_rng(1).uniform(-1.0, 1.0, (12, 2))
 y = np.stack([(x**2).sum(axis=1), x.sum(axis=1)], axis=1)
@@ -48,12 +54,12 @@ Dataset.from_arrays(x, y, dy, description=Description("bowl", ("a", "b"), ("heig
 network = surrogate.train(Dataset.open("bowl.h5"), optimizers=(surrogate.LBFGS(iterations=200),))
 print(search(network, Task("height", at_least={"sum": 0.5})).x.round(1).tolist())
 """
-    done = run(("dolfinx", "petsc4py", "mpi4py", "ufl", "basix", "fem"), script, tmp_path)
+    done = run(("dolfinx", "petsc4py", "mpi4py", "ufl", "basix", "sobofem.fem"), script, tmp_path)
     assert done.returncode == 0, done.stderr
     assert eval(done.stdout) == pytest.approx([0.2, 0.2], abs=0.11)
 
 
-@pytest.mark.parametrize("package", ["fem", "surrogate", "coupling"])
+@pytest.mark.parametrize("package", ["sobofem", "sobofem.fem", "sobofem.surrogate", "sobofem.coupling"])
 def test_importing_changes_nothing(package, tmp_path):
     script = f"""
 import os, signal, numpy, sys
@@ -63,3 +69,34 @@ assert before == (dict(os.environ), sys.excepthook, numpy.get_printoptions(), si
 """
     done = run((), script, tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_everyday_names_are_there_without_what_they_need(tmp_path):
+    script = """
+import sys
+import sobofem
+assert {"Problem", "generate", "fit", "minimize", "fem"} <= set(dir(sobofem))
+assert not {"torch", "mpi4py", "dolfinx", "scipy", "h5py"} & set(sys.modules)
+from sobofem import Dataset, fit
+assert "dolfinx" not in sys.modules and "mpi4py" not in sys.modules
+try:
+    sobofem.nothing
+except AttributeError as error:
+    print(error)
+"""
+    done = run(("dolfinx", "petsc4py", "mpi4py"), script, tmp_path)
+    assert done.stdout.strip() == "module 'sobofem' has no attribute 'nothing'", done.stderr
+
+
+def test_every_everyday_name_leads_to_something():
+    assert all(getattr(sobofem, name) is not None for name in sobofem.__all__)
+
+
+@pytest.mark.parametrize("folder", ["fem", "surrogate", "coupling", "meshes", "examples", "benchmarks", "tests"])
+def test_nothing_imports_a_package_by_the_name_of_its_folder(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            wrong = {name.partition(".")[0] for name in names} & {"fem", "surrogate", "coupling", "meshes"}
+            assert not wrong, f"{path}, line {node.lineno}"

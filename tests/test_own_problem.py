@@ -8,8 +8,8 @@ from mpi4py import MPI
 import numpy as np
 import pytest
 
-from coupling.verify import taylor_test
-from fem.library.notched_specimen import notched_specimen
+from sobofem.coupling.models.taylor import taylor_test
+from sobofem.fem.library.notched_specimen import notched_specimen
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

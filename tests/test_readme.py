@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from surrogate import load
+from sobofem.surrogate import load
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(?P<excuse><!--[^\n]*-->\n)?```(?P<language>bash|python)\n(?P<text>.*?)```", re.DOTALL)
@@ -48,7 +48,7 @@ def test_job_scripts_of_the_walkthrough_are_written(tmp_path):
     """The rest of that page needs a cluster, or is run by `make test-cluster`."""
     (tmp_path / "plate.py").touch()
     (tmp_path / "sobofem.sif").touch()
-    program = f"#!/bin/bash\nexec {sys.executable} -c 'from coupling.cli import main; main()' \"$@\"\n"
+    program = f"#!/bin/bash\nexec {sys.executable} -c 'from sobofem.coupling.cli import main; main()' \"$@\"\n"
     (tmp_path / "sobofem").write_text(program)
     (tmp_path / "sobofem").chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
@@ -122,9 +122,9 @@ def test_streaming_by_command_is_taken_up_by_the_script_on_the_same_page(tmp_pat
     """With a closed form in the place of the plate, whose solves the README's commands do."""
     (tmp_path / "ripple.py").write_text(WAVE)
     command, script = blocks("docs/streaming.md")
-    plate = "fem.library.plate_with_hole"
+    plate = "sobofem.fem.library.plate_with_hole"
     small = {
-        f"{plate}:plate_with_hole": "ripple.py:Wave",
+        "stream plate_with_hole": "stream ripple.py:Wave",
         "-n 3": "-n 2",
         "--samples 64": "--samples 12 --width 3 --depth 1",
     }

@@ -8,9 +8,9 @@ from mpi4py import MPI
 import numpy as np
 import pytest
 
-from coupling.uncertainty import failure_probability, form, inputs, propagate
-from fem.library.plate_with_hole import plate_with_hole
-import surrogate
+from sobofem import surrogate
+from sobofem.coupling.uncertainty import failure_probability, form, inputs, propagate
+from sobofem.fem.library.plate_with_hole import plate_with_hole
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "robust_design.py"
 UNCERTAIN = {"traction_x": "normal:100,8", "traction_y": "normal:60,8"}
@@ -40,14 +40,14 @@ def network(example, plate):
 
 def test_few_solves_agree_with_brute_force(plate, network):
     given = inputs(network, UNCERTAIN | {"radius_x": "normal:20,1", "radius_y": "normal:20,1"})
-    spread = propagate(network, given, check=plate, solves=16, probabilities=(0.1, 0.9))
-    failure = failure_probability(network, given, "stress_concentration > 2.8", check=plate, solves=32)
+    spread = propagate(network, given, model=plate, solves=16, probabilities=(0.1, 0.9))
+    failure = failure_probability(network, given, "stress_concentration > 2.8", model=plate, solves=32)
     x = given.at(np.random.default_rng(0).standard_normal((400, 4)))
     stress = np.array([plate.evaluate(point, jacobian=False)[0][0] for point in x])
     deviation = stress.std()
     for estimate, truth, error in (
         (spread.mean[0], stress.mean(), deviation / np.sqrt(400)),
-        (spread.std[0], deviation, deviation / np.sqrt(800)),
+        (spread.standard_deviation[0], deviation, deviation / np.sqrt(800)),
         (spread.quantiles[0, 0], np.quantile(stress, 0.1), 1.7 * deviation / np.sqrt(400)),
         (spread.quantiles[0, 1], np.quantile(stress, 0.9), 1.7 * deviation / np.sqrt(400)),
     ):

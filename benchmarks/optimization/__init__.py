@@ -1,8 +1,9 @@
 """Optimization whose answers the model certifies, against its rivals: solves of the finite-element model, all counted.
 
 A solve is the values and the Jacobian of all responses at one point. Everybody starts at the same point, and the same
-judge says when a point is optimal, by the model: `coupling.optimize.Optimum`, with slopes at the start as the usual
-ones. Rivals are stopped as soon as they are there; ours have to notice for themselves, and all their solves count.
+judge says when a point is optimal, by the model: `sobofem.coupling.optimize.Optimum`, with slopes at the start as the
+usual ones. Rivals are stopped as soon as they are there; ours have to notice for themselves, and all their solves
+count.
 
     python -m benchmarks.optimization --pictures docs/pictures
 """

@@ -16,7 +16,7 @@ from benchmarks.optimization.pictures import convergence, totals
 from benchmarks.optimization.problems import PROBLEMS
 from benchmarks.optimization.study import chosen, entrants, study
 from benchmarks.tasks import folder
-from coupling.display import display
+from sobofem.coupling.display import display
 
 
 def main() -> None:

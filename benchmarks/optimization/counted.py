@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from coupling.contract import Array, Model, checked_evaluation
+from sobofem.coupling.contract import Array, Model, checked_evaluation
 
 Watch = Callable[[Array, Array, Array, bool], None]
 """Told of a point x (n,), its responses (m,) and Jacobian (m, n), and whether it had to be solved."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from coupling.contract import Array, Model, describe
-from coupling.optimize import Task
-from coupling.optimize.frame import Frame
+from sobofem.coupling.contract import Array, Model, describe
+from sobofem.coupling.optimize import Task
+from sobofem.coupling.optimize.scaled_task import ScaledTask
 
 TOLERANCE = 1e-6
 
@@ -17,7 +17,7 @@ class Point(NamedTuple):
     Attributes:
         objective: The objective, plus what the limits that are overstepped would cost: to first order its value where
             they are kept.
-        violation: How far the limits are, as a share of the box; see `coupling.optimize.Optimum`.
+        violation: How far the limits are, as a share of the box; see `sobofem.coupling.optimize.Optimum`.
         optimality: Karush-Kuhn-Tucker residual; see there.
     """
 
@@ -48,7 +48,7 @@ class Judge:
     def __init__(self, model: Model, task: Task, jacobian: Array) -> None:
         about = describe(model)
         self.task = task
-        self.frame = Frame(task, about.parameters, about.responses, about.bounds)
+        self.frame = ScaledTask(task, about.parameters, about.responses, about.bounds)
         self.frame.calibrate(jacobian[None])
 
     def __call__(self, x: Array, y: Array, jacobian: Array) -> Point:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.tasks import folder
-from coupling.contract import Array, Model
-from coupling.optimize import Task
+from sobofem.coupling.contract import Array, Model
+from sobofem.coupling.optimize import Task
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
 def _plate() -> Model:
     from mpi4py import MPI
 
-    from fem.library.plate_with_hole import plate_with_hole
-    from meshes.plate_with_hole import write_plate
+    from sobofem.fem.library.plate_with_hole import plate_with_hole
+    from sobofem.meshes.plate_with_hole import write_plate
 
     mesh = folder() / "coarse_plate.xdmf"
     if not mesh.exists():
@@ -126,7 +126,7 @@ def _plate() -> Model:
 def _cantilever() -> Model:
     from mpi4py import MPI
 
-    from fem.library.cantilever import cantilever
+    from sobofem.fem.library.cantilever import cantilever
 
     return cantilever(MPI.COMM_SELF, cells=(8, 2, 1))
 
@@ -134,7 +134,7 @@ def _cantilever() -> Model:
 def _beam() -> Model:
     from mpi4py import MPI
 
-    from fem.library.large_beam import large_beam
+    from sobofem.fem.library.large_beam import large_beam
 
     return large_beam(MPI.COMM_SELF, cells=(6, 1, 1))
 
@@ -142,7 +142,7 @@ def _beam() -> Model:
 def _block() -> Model:
     from mpi4py import MPI
 
-    from fem.library.random_block import random_block
+    from sobofem.fem.library.random_block import random_block
 
     return random_block(MPI.COMM_SELF, cells=(6, 6))
 
@@ -150,8 +150,8 @@ def _block() -> Model:
 def _notched() -> Model:
     from mpi4py import MPI
 
-    from fem.library.notched_specimen import notched_specimen
-    from meshes.notched_specimen import write_specimen
+    from sobofem.fem.library.notched_specimen import notched_specimen
+    from sobofem.meshes.notched_specimen import write_specimen
 
     mesh = folder() / "coarse_specimen.xdmf"
     if not mesh.exists():

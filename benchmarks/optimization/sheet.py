@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 import ufl
 
-from coupling.contract import Array
-import fem
-from fem.materials.elasticity import plane_stress, strain
+from sobofem import fem
+from sobofem.coupling.contract import Array
+from sobofem.fem.materials.elasticity import plane_stress, strain
 
 SIZE = (200.0, 100.0)  # mm
 YOUNG, POISSON, DENSITY = 70e3, 0.33, 2.7e-3  # MPa, -, g/mm³: aluminium

@@ -12,7 +12,7 @@ from benchmarks.optimization.methods import ARMS
 from benchmarks.optimization.methods.base import Arm, Assignment, Method
 from benchmarks.optimization.problems import PROBLEMS, Problem
 from benchmarks.optimization.results import Course, Result, Results, append, read
-from coupling.contract import Array
+from sobofem.coupling.contract import Array
 
 
 class Reached(Exception):

@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from surrogate import Samples
-from surrogate.scaling import Scaling
+from sobofem.surrogate import Samples
+from sobofem.surrogate.samples.scaling import Scaling
 
 Array = NDArray[np.float64]
 

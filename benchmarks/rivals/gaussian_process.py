@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.rivals.base import Array, scaled
-from surrogate import Samples
-from surrogate.scaling import Scaling
+from sobofem.surrogate import Samples
+from sobofem.surrogate.samples.scaling import Scaling
 
 LENGTHS = (1.0, 3.0, 8.0)
 """Where length scales start, in standard deviations of the inputs; the best start after a few iterations goes on."""

@@ -11,7 +11,7 @@ import numpy as np
 from smt.surrogate_models import GENN
 
 from benchmarks.rivals.base import Array, Fitted, tuned
-from surrogate import Samples
+from sobofem.surrogate import Samples
 
 LAYERS = ((12, 12), (24, 24))
 PENALTIES = (1e-3, 1e-2)

@@ -11,7 +11,7 @@ from smt.surrogate_models import GEKPLS, KRG
 from smt.surrogate_models.krg_based import KrgBased
 
 from benchmarks.rivals.base import Array, Fitted, tuned
-from surrogate import Samples
+from sobofem.surrogate import Samples
 
 START = 1e-2
 """Where correlation parameters start, as in the examples of `smt`; it tries ten starts more by itself."""

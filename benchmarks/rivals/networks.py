@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.rivals.base import Array, Fitted, tuned
-import surrogate
-from surrogate import Samples
-from surrogate.weighting import Weighting
+from sobofem import surrogate
+from sobofem.surrogate import Samples
+from sobofem.surrogate.networks.base import as_network_module
+from sobofem.surrogate.weighting import Weighting
 
 DECAYS = (1e-4, 1e-2)
 """Regularizations to choose from; `surrogate.train` has the first by default."""
@@ -49,8 +50,7 @@ class Own:
     @property
     def uncertainty(self) -> Callable[[Array], tuple[Array, Array]] | None:
         """That of the surrogate; None where it offers none."""
-        offered = hasattr(self.model.module, "standard_deviation")
-        return getattr(self.model, "uncertainty", None) if offered else None
+        return self.model.uncertainty if as_network_module(self.model.module).has_standard_deviation else None
 
 
 def _descent(weighting: Weighting, samples: Samples, seed: int) -> Fitted:

@@ -5,18 +5,17 @@ correct that, `identifiability` and `laplace` read the uncertainty off its Jacob
 on the surrogate, and `accept` makes of these draws ones from the trusted model's posterior.
 """
 
-from coupling.calibration.acceptance import Accepted, accept, delayed_acceptance, weigh
-from coupling.calibration.certificate import Certificate, certify
-from coupling.calibration.estimate import Estimate, estimate
-from coupling.calibration.fixed import Fixed
-from coupling.calibration.hamiltonian import sample
-from coupling.calibration.identifiability import Identifiability, identifiability
-from coupling.calibration.laplace import Laplace, laplace
-from coupling.calibration.measurements import Measurements, synthetic
-from coupling.calibration.objective import Task
-from coupling.calibration.posterior import Posterior
-from coupling.calibration.study import Calibration, Settings, calibrate
-from coupling.calibration.surrogate_error import widened
+from sobofem.coupling.calibration.certificate import Certificate, certify
+from sobofem.coupling.calibration.delayed_acceptance import Accepted, accept, delayed_acceptance, weigh
+from sobofem.coupling.calibration.estimate import Estimate, estimate
+from sobofem.coupling.calibration.hamiltonian import sample
+from sobofem.coupling.calibration.identifiability import Identifiability, identifiability
+from sobofem.coupling.calibration.laplace import Laplace, laplace
+from sobofem.coupling.calibration.measurements import Measurements, synthetic
+from sobofem.coupling.calibration.posterior import Posterior
+from sobofem.coupling.calibration.study import Calibration, Settings, calibrate, with_surrogate_error
+from sobofem.coupling.calibration.task import Task
+from sobofem.coupling.models.fixed import Fixed
 
 __all__ = [
     "Accepted",
@@ -40,5 +39,5 @@ __all__ = [
     "sample",
     "synthetic",
     "weigh",
-    "widened",
+    "with_surrogate_error",
 ]

@@ -1,4 +1,4 @@
-"""What the trusted model thinks of a surrogate's estimate, and the few solves that make it the model's own."""
+"""The trusted model's certificate of a surrogate's estimate, and the few solves that make it the model's own."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coupling.calibration.estimate import Estimate, descend, judged
-from coupling.calibration.objective import Objective
-from coupling.contract import Array, Model, SampleFailure
-from coupling.corrected import Corrected
+from sobofem.coupling.calibration.estimate import Estimate, descend, judged
+from sobofem.coupling.calibration.task import Objective
+from sobofem.coupling.contract import Array, Model, SampleFailure
+from sobofem.coupling.models.corrected import Corrected
+from sobofem.coupling.models.matching import require_inside, require_same_names
 
 NARROWED = 0.25
 """Part of a step that failed, to which the next steps are restricted."""
@@ -72,7 +73,8 @@ def certify(
     Raises:
         ValueError: If the model has other names or bounds that leave out the estimate, or no answer there.
     """
-    _require_alike(predicted, model)
+    require_same_names("the estimate", predicted, model)
+    require_inside("the estimate", predicted.parameters, predicted.x, model.bounds)
     if solves < 1 or not within > 0.0:
         raise ValueError(f"solves is {solves} and within {within:g}; expected at least 1, and a positive number")
     trusted, task = predicted.objective.compared_with(model), predicted.task
@@ -84,6 +86,7 @@ def certify(
         path += [] if trial is None else [trial]
         if best is None and trial is None:
             raise ValueError(f"the model has no answer at the surrogate's estimate ({failures[-1]})")
+        # a worse point, or none with an answer, says that the corrected surrogate was believed too far away
         if best is None or (trial is not None and trial.log_posterior > best.log_posterior):
             best = trial
         else:
@@ -91,6 +94,7 @@ def certify(
         assert best is not None
         if best.step <= within or radius < 1e-12:
             break
+        # agreeing with the model to first order at its best point, the surrogate is fitted again within the radius
         at = best.point
         corrected = Objective(Corrected.at(surrogate, at.x, at.y, at.dy), task)
         u = descend(corrected, at.u, low=np.maximum(at.u - radius, 0.0), high=np.minimum(at.u + radius, 1.0)).u
@@ -107,15 +111,3 @@ def _solved(objective: Objective, u: Array, failures: list[str]) -> Estimate | N
             raise
         failures.append(error.reason)
         return None
-
-
-def _require_alike(predicted: Estimate, model: Model) -> None:
-    for kind, ours, theirs in (
-        ("parameters", predicted.parameters, tuple(model.parameters)),
-        ("responses", predicted.responses, tuple(model.responses)),
-    ):
-        if ours != theirs:
-            raise ValueError(f"the estimate has {kind} {ours}, but the model has {theirs}")
-    for name, value, (low, high) in zip(predicted.parameters, predicted.x, np.asarray(model.bounds), strict=True):
-        if not low - 1e-9 * (high - low) <= value <= high + 1e-9 * (high - low):
-            raise ValueError(f"the estimate has {name} = {value:g}, outside the model's bounds [{low:g}, {high:g}]")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from coupling.contract import Array, checked_bounds
-from coupling.marginals import KINDS, Marginal
+from sobofem.coupling.contract import Array, checked_bounds
+from sobofem.coupling.design.marginals import KINDS, Marginal
 
 FLAT = 1.0 / np.sqrt(12.0)
 """Standard deviation of what is evenly distributed between 0 and 1."""
@@ -24,7 +24,7 @@ class Coordinates:
     """The map from u in [0, 1]ⁿ to parameters x, and the priors in u.
 
     Attributes:
-        parameters: Names of the n inputs.
+        parameters: Names of the n parameters.
         bounds: The box that x lives in, (n, 2).
         low: Lower end of the box, (n,), of x or of its logarithm.
         width: Width of the box, likewise, (n,).

@@ -9,9 +9,9 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 
-from coupling.calibration.goodness import Goodness, goodness
-from coupling.calibration.objective import Objective, Point, Task
-from coupling.contract import Array, Model
+from sobofem.coupling.calibration.goodness import Goodness, goodness
+from sobofem.coupling.calibration.task import Objective, Point, Task
+from sobofem.coupling.contract import Array, Model
 
 AT_BOUND = 1e-4
 """Distance from a bound, as a share of the box, at which a parameter counts as being at it."""
@@ -20,7 +20,7 @@ REWEIGHTINGS = 20
 """Least-squares problems, at most, that find a noise of unknown size and the parameters together."""
 
 RIVAL = 8.0
-"""Logarithm of how much less probable a second optimum may be, and still be told."""
+"""Logarithm of how much less probable a second optimum may be, and still be named."""
 
 VALLEY = 0.1
 """Distance, in standard deviations of what the measurements tell, below which two optima lie in one flat valley."""
@@ -59,12 +59,12 @@ class Estimate:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """Names of the n inputs."""
+        """Names of the n parameters."""
         return self.objective.coordinates.parameters
 
     @property
     def responses(self) -> tuple[str, ...]:
-        """Names of the m outputs."""
+        """Names of the m responses."""
         return tuple(self.objective.model.responses)
 
     @property
@@ -95,7 +95,7 @@ class Estimate:
 
     @property
     def misfit(self) -> float:
-        """Probability of residuals as large as these if model and deviations are right; NaN where none can be told."""
+        """Probability of residuals as large as these if model and deviations are right; NaN where it is unknown."""
         return self.goodness.probability
 
 

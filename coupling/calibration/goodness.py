@@ -8,17 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from coupling.calibration.objective import Objective, Point
-from coupling.contract import Array
+from sobofem.coupling.calibration.task import Objective, Point
+from sobofem.coupling.contract import Array
 
 LEVEL = 0.01
-"""Probability below which a fit is called impossible, by all residuals together or by one of them."""
+"""Probability below which a fit is called impossible, by all residuals together, by one of them or by a prior."""
 
 MOVES = 0.1
 """Change of the residuals over the whole box, in standard deviations, from which on a direction can lessen them."""
-
-STRAINED = 3.0
-"""Distance from the centre of a prior, in its standard deviations, from which on it is named with a misfit."""
 
 SHOWN = 5
 """Measurements that a message names."""
@@ -65,7 +62,8 @@ class Goodness:
             measurements and normal priors, with which residuals are at most expected to be as large; 0 for no test.
         probability: Of residuals as large, by that; NaN where the size of the noise is learned from them.
         outliers: Measurements that alone are off by more than chance allows among so many, the worst first.
-        strained: Distance from the centres of their normal priors, in standard deviations, of parameters that lie far.
+        strained: Distance from the centres of their normal priors, in standard deviations, of parameters that are
+            farther off than chance allows among so many; a good fit of many measurements would hide them in χ².
     """
 
     chi2: float
@@ -77,8 +75,8 @@ class Goodness:
 
     @property
     def impossible(self) -> bool:
-        """Whether chance alone does not explain the residuals."""
-        return bool(self.probability < LEVEL) or bool(self.outliers)
+        """Whether chance alone does not explain the residuals, and how far the estimate is from its priors."""
+        return bool(self.probability < LEVEL or self.outliers or self.strained)
 
     def verdict(self) -> str:
         """What to think of the fit, in a sentence or two."""
@@ -125,7 +123,7 @@ def goodness(objective: Objective, point: Point, free: np.ndarray) -> Goodness:
         point: The estimate.
         free: Which parameters no bound holds, (n,).
     """
-    from scipy.stats import chi2
+    from scipy.stats import chi2, norm
 
     precision = objective.coordinates.precision
     informed = int((precision > 0.0).sum())
@@ -136,7 +134,9 @@ def goodness(objective: Objective, point: Point, free: np.ndarray) -> Goodness:
     size, freedom = point.chi2 + float(prior @ prior), total - determined
     outliers = _outliers(objective, point, freedom)
     names = objective.coordinates.parameters
-    strained = {n: float(abs(d)) for n, d in zip(names, prior, strict=True) if abs(d) > STRAINED}
+    strained = {
+        n: float(abs(d)) for n, d in zip(names, prior, strict=True) if 2.0 * norm.sf(abs(d)) * max(informed, 1) < LEVEL
+    }
     if objective.task.noise == "unknown":
         return Goodness(size, freedom, 0, float("nan"), outliers, strained)
     tested = freedom if freedom > 0 else total
@@ -148,7 +148,7 @@ def _outliers(objective: Objective, point: Point, freedom: int) -> tuple[Residua
     from scipy.stats import norm, t
 
     data, rows = objective.task.measurements, objective.rows
-    off: Array = (point.y[rows] - data.values) / data.sd
+    off: Array = (point.y[rows] - data.values) / data.standard_deviation
     if objective.task.noise == "known":
         chance = 2.0 * norm.sf(np.abs(off))
     elif freedom < 2:

@@ -8,16 +8,13 @@ import warnings
 
 import numpy as np
 
-from coupling.calibration.continued import Continued
-from coupling.calibration.estimate import Estimate
-from coupling.calibration.posterior import Posterior, diagnosed
-from coupling.contract import Array
+from sobofem.coupling.calibration.beyond_bounds import Continued
+from sobofem.coupling.calibration.estimate import Estimate
+from sobofem.coupling.calibration.posterior import Posterior, diagnosed
+from sobofem.coupling.contract import Array, ProgressCallback
 
 TARGET = 0.9
 """Share of trajectories to accept: 0.8 is usual, but goes astray where a thin ridge meets a wall."""
-
-Progress = Callable[[int, int], None]
-"""Called with the draws that are done, and those that there will be, warming up included."""
 
 
 class _Stray(Exception):
@@ -53,7 +50,7 @@ def sample(
     tune: int = 300,
     chains: int = 4,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Posterior:
     """Draw from the posterior of the model that an estimate was made with: some 50,000 of its evaluations.
 
@@ -67,7 +64,7 @@ def sample(
         tune: Draws a chain that warm it up.
         chains: Number of chains; more than one, or nothing tells whether they mixed.
         seed: Seed of all that is drawn.
-        progress: Told how many draws are done, from another thread.
+        progress: Called with draws done, of how many, and in words, from another thread.
 
     Raises:
         ModuleNotFoundError: If nutpie is not installed.
@@ -78,7 +75,9 @@ def sample(
         raise ValueError(f"draws {draws}, tune {tune}, chains {chains}; expected at least 10, 10 and 2")
     target = Continued.about(found)
     before, density = found.objective.evaluations, _Density(target)
-    trace = _run(density, _starts(found, target, seed), draws=draws, tune=tune, chains=chains, seed=seed, tell=progress)
+    trace = _run(
+        density, _starts(found, target, seed), draws=draws, tune=tune, chains=chains, seed=seed, progress=progress
+    )
     u = _within(target.u(np.asarray(trace.posterior["w"].values, dtype=np.float64)))
     coordinates = found.objective.coordinates
     return diagnosed(
@@ -124,7 +123,7 @@ def _run(
     tune: int,
     chains: int,
     seed: int,
-    tell: Progress | None,
+    progress: ProgressCallback | None,
 ) -> Any:
     import nutpie
     from nutpie.compiled_pyfunc import from_pyfunc
@@ -140,25 +139,28 @@ def _run(
         make_initial_point_fn=start,
     )
 
-    def told(states: list[Any]) -> None:
-        if tell is not None:
-            tell(sum(s.finished_draws for s in states), sum(s.total_draws for s in states))
+    def report(states: list[Any]) -> None:
+        if progress is not None:
+            done, total = sum(s.finished_draws for s in states), sum(s.total_draws for s in states)
+            progress(done, total, f"{done} of {total} draws")
 
     try:
         with warnings.catch_warnings():
+            # nutpie warns where chains are not longer than there are of them, which is no mistake here
             warnings.filterwarnings("ignore", "Found chain dimension to be longer", UserWarning)
             trace = nutpie.sample(
                 model,
                 draws=draws,
                 tune=tune,
                 chains=chains,
+                # one chain at a time, as the density need not be safe to call from several threads
                 cores=1,
                 adaptation="low_rank",
                 target_accept=TARGET,
                 seed=seed,
                 progress_bar=False,
                 save_warmup=False,
-                progress_callback=told,
+                progress_callback=report,
             )
     except RuntimeError as error:
         if density.error is None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
-from coupling.calibration.estimate import Estimate
-from coupling.contract import Array
+from sobofem.coupling.calibration.estimate import Estimate
+from sobofem.coupling.contract import Array
 
 SHOWN = 0.15
 """Smallest weight of a parameter in a combination that words mention."""
@@ -23,7 +23,7 @@ class Identifiability:
     s > 1 the measurements beat the prior.
 
     Attributes:
-        parameters: Names of the n inputs.
+        parameters: Names of the n parameters.
         values: Singular values, decreasing, (n,); zeros fill up where there are fewer measurements than parameters.
         directions: The combination of scaled parameters that belongs to each, in rows, (n, n).
         logarithmic: Names of parameters that enter by their logarithm.

@@ -8,9 +8,9 @@ import numpy as np
 import scipy.linalg
 from scipy.special import ndtri
 
-from coupling.calibration.coordinates import Coordinates
-from coupling.calibration.estimate import Estimate, precision
-from coupling.contract import Array
+from sobofem.coupling.calibration.coordinates import Coordinates
+from sobofem.coupling.calibration.estimate import Estimate, precision
+from sobofem.coupling.contract import Array
 
 WIDE = 0.3
 """Standard deviation, as a share of the box, from which on the box and not the measurements bounds a parameter."""
@@ -34,7 +34,7 @@ class Laplace:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """Names of the n inputs."""
+        """Names of the n parameters."""
         return self.coordinates.parameters
 
     @property
@@ -43,7 +43,7 @@ class Laplace:
         return self.coordinates.x(self.mean)
 
     @property
-    def sd(self) -> Array:
+    def standard_deviation(self) -> Array:
         """Standard deviations of the parameters, to first order, (n,)."""
         return np.sqrt(np.diag(self.covariance_of_parameters))
 

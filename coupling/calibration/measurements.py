@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 import scipy.linalg
 
-from coupling.contract import Array
-from coupling.tables import read_table
+from sobofem.coupling.contract import Array
+from sobofem.coupling.design.tables import read_table
 
 COLUMNS = ("response", "value", "sd", "at")
 
@@ -67,7 +67,7 @@ class Measurements:
     def read(cls, path: str | Path) -> Measurements:
         """Read a CSV file with the columns `response`, `value`, `sd` and `at`; the last two may be absent.
 
-        Semicolons, tabs, decimal commas and the encodings of spreadsheets are read as well; see `coupling.tables`.
+        Semicolons, tabs, decimal commas and the encodings of spreadsheets are read as well: `coupling.design.tables`.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -114,7 +114,9 @@ class Measurements:
     def warnings(self) -> tuple[str, ...]:
         """What looks like a mistake, in sentences: measurements that are given twice, digit for digit."""
         places = np.zeros(len(self)) if self.at is None else self.at
-        given = list(zip(self.responses, self.values.tolist(), self.sd.tolist(), places.tolist(), strict=True))
+        given = list(
+            zip(self.responses, self.values.tolist(), self.standard_deviation.tolist(), places.tolist(), strict=True)
+        )
         twice = {one: given.count(one) for one in given if self.covariance is None}
         return tuple(
             f"{name} = {value:g} is given {count} times and counts as so many independent measurements"
@@ -123,7 +125,7 @@ class Measurements:
         )
 
     @cached_property
-    def sd(self) -> Array:
+    def standard_deviation(self) -> Array:
         """Standard deviation of each measurement alone, (K,)."""
         if self.covariance is not None:
             return np.sqrt(np.diag(self.covariance))
@@ -133,7 +135,7 @@ class Measurements:
     def _root(self) -> Array:
         """Cholesky factor of the covariance, (K, K), or standard deviations, (K,)."""
         if self.covariance is None:
-            return self.sd
+            return self.standard_deviation
         if not np.allclose(self.covariance, self.covariance.T, rtol=1e-10, atol=0.0):
             raise ValueError("the covariance of the measurements is not symmetric")
         try:
@@ -147,11 +149,11 @@ class Measurements:
             return np.asarray(scipy.linalg.solve_triangular(self._root, differences, lower=True))
         return differences / (self._root if differences.ndim == 1 else self._root[:, None])
 
-    def blurred(self, deviations: Array) -> Measurements:
+    def with_added_noise(self, deviations: Array) -> Measurements:
         """The same with independent errors (K,) added: those of the model that the measurements are compared with."""
         if self.covariance is not None:
             return replace(self, covariance=self.covariance + np.diag(deviations**2))
-        return replace(self, deviations=np.hypot(self.sd, deviations))
+        return replace(self, deviations=np.hypot(self.standard_deviation, deviations))
 
     def indices(self, responses: Sequence[str]) -> np.ndarray:
         """Which of a model's responses each measurement is of, (K,).

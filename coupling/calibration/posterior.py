@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from coupling.calibration.objective import Task
-from coupling.contract import Array
+from sobofem.coupling.calibration.task import Task
+from sobofem.coupling.contract import Array
 
 MIXED = 1.01
 """Largest R-hat of chains that count as having forgotten where they began (Vehtari et al. 2021)."""
@@ -22,7 +22,7 @@ class Posterior:
 
     Attributes:
         task: What was asked.
-        parameters: Names of the n inputs.
+        parameters: Names of the n parameters.
         bounds: The box they were drawn in, (n, 2).
         chains: Draws of parameters, (C, N, n).
         rhat: Of each parameter, (n,): 1 where the chains agree.
@@ -54,7 +54,7 @@ class Posterior:
         return self.x.mean(axis=0)
 
     @property
-    def sd(self) -> Array:
+    def standard_deviation(self) -> Array:
         """Standard deviation of each parameter, (n,)."""
         return self.x.std(axis=0, ddof=1)
 

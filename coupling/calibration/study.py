@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import contextlib
 from dataclasses import dataclass, replace
 import hashlib
 from pathlib import Path
@@ -10,20 +11,42 @@ from typing import Any
 
 import numpy as np
 
-from coupling.calibration.acceptance import Accepted, accept
-from coupling.calibration.certificate import Certificate, certify
-from coupling.calibration.estimate import Estimate, estimate
-from coupling.calibration.hamiltonian import sample
-from coupling.calibration.identifiability import Identifiability, identifiability
-from coupling.calibration.laplace import Laplace, laplace
-from coupling.calibration.objective import Task
-from coupling.calibration.posterior import Posterior
-from coupling.calibration.surrogate_error import widened
-from coupling.contract import Model
-from coupling.world import on_root, world
+from sobofem.coupling.calibration.certificate import Certificate, certify
+from sobofem.coupling.calibration.delayed_acceptance import Accepted, accept
+from sobofem.coupling.calibration.estimate import Estimate, estimate
+from sobofem.coupling.calibration.hamiltonian import sample
+from sobofem.coupling.calibration.identifiability import Identifiability, identifiability
+from sobofem.coupling.calibration.laplace import Laplace, laplace
+from sobofem.coupling.calibration.posterior import Posterior
+from sobofem.coupling.calibration.task import Task
+from sobofem.coupling.contract import KnowsUncertainty, Model, ProgressCallback
+from sobofem.coupling.parallel.world import on_root, world
 
-type Tell = Callable[[int, int, str], None]
-"""Called with what is done, what there is to do, and where it stands in words."""
+DRAWS = 64
+"""Draws from Laplace's approximation over which the surrogate's errors are averaged."""
+
+
+def with_surrogate_error(found: Estimate, surrogate: Any, *, seed: int = 0) -> Task:
+    """The task with the surrogate's own standard deviations near an estimate added to those of the measurements.
+
+    They are taken as independent, root mean squares over draws from Laplace's approximation, or at the estimate alone
+    where hardly any draw lies within the bounds, as where the measurements want parameters far beyond them. Errors of a
+    surrogate go together along a curve: this is a first guess, and `accept` with the trusted model is better.
+
+    Args:
+        found: An estimate on the surrogate.
+        surrogate: A model with `uncertainty`.
+        seed: Of the draws.
+
+    Raises:
+        TypeError: If the surrogate offers no standard deviations.
+        ValueError: If the noise is unknown.
+    """
+    x = found.x[None]
+    with contextlib.suppress(ArithmeticError):
+        x = np.vstack([x, laplace(found).draw(DRAWS, seed=seed)])
+    deviations, _ = surrogate.uncertainty(x)
+    return found.task.with_added_noise(np.sqrt(np.mean(deviations**2, axis=0))[found.objective.rows])
 
 
 @dataclass(frozen=True)
@@ -56,11 +79,11 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """All that a calibration tells.
+    """The result of a calibration.
 
     Attributes:
         predicted: The estimate by the surrogate.
-        certificate: What the model thinks of it; None without a model.
+        certificate: The model's certificate of it; None without a model.
         estimate: The most probable parameters: by the model if there is one, else by the surrogate.
         identifiability: What the measurements determine.
         laplace: The posterior as a normal distribution about the estimate.
@@ -85,7 +108,7 @@ class Calibration:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Why not to believe it, in sentences, a misfit first; empty where nothing speaks against it."""
+        """Warnings about the result, as sentences, a misfit first; empty if there are none."""
         words = [self.estimate.goodness.verdict()] if self.estimate.goodness.impossible else []
         if self.certificate is not None and not self.certificate.converged:
             words.append(
@@ -104,7 +127,7 @@ def calibrate(
     *,
     factory: Callable[..., Model] | None = None,
     folder: str | Path | None = None,
-    tell: Tell | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Calibration:
     """Fit, certify, tell what is determined, sample on the surrogate, and let the model accept the draws.
 
@@ -119,7 +142,7 @@ def calibrate(
         factory: Makes the model for a part of the ranks, as `generate` takes it, so that draws are solved side by side.
         folder: Where to keep these solves, in a dataset that is named after the draws: the same calibration goes on
             where it was, and another one begins its own. Needed with a factory.
-        tell: Told where it stands.
+        progress: Called with what is done, of how much, and in words.
 
     Raises:
         ValueError: If task, surrogate and model don't fit each other, or the model has no answer at the estimate.
@@ -130,20 +153,20 @@ def calibrate(
             f"{settings.solves} solves at draws were asked for, of which there will be {settings.chains} chains of "
             f"{settings.draws}; ask for more draws, or for fewer solves"
         )
-    say = tell or (lambda done, total, text: None)
-    say(0, 1, f"least squares from {settings.starts} starts")
+    report = progress or (lambda done, total, text: None)
+    report(0, 1, f"least squares from {settings.starts} starts")
     predicted = estimate(surrogate, task, starts=settings.starts, seed=settings.seed)
     certificate, best, proposer, start = None, predicted, surrogate, predicted
     if model is not None:
-        say(0, 1, "the model certifies the estimate")
+        report(0, 1, "the model certifies the estimate")
         certificate = certify(predicted, surrogate, model, solves=settings.certify_solves)
         best, proposer = certificate.best, certificate.corrected(surrogate)
         start = estimate(proposer, task, starts=settings.starts, seed=settings.seed)
         best = replace(best, rivals=start.rivals)
     elif settings.surrogate_error and task.noise == "known" and _has_deviations(surrogate):
-        task = widened(predicted, surrogate, seed=settings.seed)
+        task = with_surrogate_error(predicted, surrogate, seed=settings.seed)
         start = best = estimate(surrogate, task, starts=settings.starts, seed=settings.seed)
-    posterior = replace(on_root(world(), lambda: _sampled(start, settings, say)), estimate=best.x)
+    posterior = replace(on_root(world(), lambda: _sampled(start, settings, report)), estimate=best.x)
     accepted = None
     if model is not None and settings.solves:
         accepted = accept(
@@ -154,14 +177,16 @@ def calibrate(
             path=None if folder is None else Path(folder) / f"solves-{_digest(posterior)}.h5",
             seed=settings.seed,
             ranks_per_solve=settings.ranks_per_solve,
-            progress=lambda p: say(p.done + p.failed, p.total, f"the model at {p.done + p.failed} of {p.total} draws"),
+            progress=lambda p: report(
+                p.done + p.failed, p.total, f"the model at {p.done + p.failed} of {p.total} draws"
+            ),
         )
     return Calibration(
         predicted, certificate, best, identifiability(best), laplace(best), proposer, posterior, accepted
     )
 
 
-def _sampled(start: Estimate, settings: Settings, say: Tell) -> Posterior:
+def _sampled(start: Estimate, settings: Settings, report: ProgressCallback) -> Posterior:
     try:
         return sample(
             start,
@@ -169,7 +194,7 @@ def _sampled(start: Estimate, settings: Settings, say: Tell) -> Posterior:
             tune=settings.tune,
             chains=settings.chains,
             seed=settings.seed,
-            progress=lambda done, total: say(done, total, f"{done} of {total} draws"),
+            progress=report,
         )
     except ArithmeticError as error:
         if not start.goodness.impossible:
@@ -178,16 +203,17 @@ def _sampled(start: Estimate, settings: Settings, say: Tell) -> Posterior:
 
 
 def _digest(posterior: Posterior) -> str:
-    """Tells draws from others."""
+    """A digest of the draws, by which their solves are found again."""
     return hashlib.sha256(posterior.x.tobytes()).hexdigest()[:8]
 
 
 def _has_deviations(surrogate: Any) -> bool:
     """Whether a surrogate offers standard deviations: one that is asked, for its method alone promises nothing."""
-    if not hasattr(surrogate, "uncertainty"):
+    middle = np.asarray(surrogate.bounds, dtype=np.float64).mean(axis=1)[None]
+    if not isinstance(surrogate, KnowsUncertainty):
         return False
     try:
-        surrogate.uncertainty(np.asarray(surrogate.bounds, dtype=np.float64).mean(axis=1)[None])
+        surrogate.uncertainty(middle)
     except TypeError:
         return False
     return True

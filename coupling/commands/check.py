@@ -11,22 +11,22 @@ from numpy.typing import ArrayLike
 from rich.table import Table
 import typer
 
-from coupling.abort import ending_all, ranks
-from coupling.contract import Array, Model, SampleFailure, describe, negative_pivots
-from coupling.display import Update, display, report_console
-from coupling.interruption import keeping
-from coupling.loading import load_model
-from coupling.verify import EACH, RANDOM, RATE, TaylorReport, ValueRow, taylor_test, value_test
-from coupling.world import Serial, world
+from sobofem.coupling.commands import ModelName, command
+from sobofem.coupling.contract import Array, Model, SampleFailure, describe, indefinite_at_rest, negative_pivots
+from sobofem.coupling.display import Update, display, report_console
+from sobofem.coupling.models.loading import load_model
+from sobofem.coupling.models.taylor import EACH, RANDOM, RATE, TaylorReport, ValueRow, taylor_test, value_test
+from sobofem.coupling.parallel.abort import ending_all, ranks
+from sobofem.coupling.parallel.interruption import keeping
+from sobofem.coupling.parallel.world import Serial, world
 
 SPARE = 4
 """Points that are tried beyond those that are wanted, where the model has no answer."""
 
 
+@command()
 def check(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="`package.module:name` or `path/file.py:name`.", show_default=False)
-    ],
+    model: ModelName,
     seed: Annotated[int, typer.Option(help="Seed of the random points and directions.", min=0)] = 0,
     points: Annotated[int, typer.Option(help="Number of random points in the box.", min=1)] = 1,
     directions: Annotated[
@@ -54,7 +54,7 @@ def check(
         with keeping(lambda: f"{len(reports)} of {points} points were tested before"), _progress() as update:
             _test(reports, found, seed, points, directions, update)
         values = [row for report in reports for row in value_test(found, report.point)]
-        unstable = [report.point for report in reports if _is_unstable(found, report.point)]
+        unstable = [(r.point, indefinite_at_rest(found)) for r in reports if _is_unstable(found, r.point)]
     sound = all(row.passed for row in values)
     passed = all(report.passed for report in reports)
     if ranks()[0] == 0:
@@ -135,9 +135,10 @@ def _show_values(values: list[ValueRow]) -> None:
         console.print("[green]Every response has the value that a plain assembly of its own gives.[/]")
 
 
-def _show(model: Model, reports: list[TaylorReport], unstable: list[Array], *, passed: bool) -> None:
+def _show(model: Model, reports: list[TaylorReport], unstable: list[tuple[Array, bool]], *, passed: bool) -> None:
     console = report_console()
     description = describe(model)
+    # A point of many parameters would fill the screen: the first five show which one it is.
     for report in reports:
         entries = [f"{name} = {x:.5g}" for name, x in zip(model.parameters, report.point, strict=True)]
         point = ", ".join(entries if len(entries) <= EACH else [*entries[:5], "..."])
@@ -149,11 +150,14 @@ def _show(model: Model, reports: list[TaylorReport], unstable: list[Array], *, p
             cells = (name.replace("[", r"\[") for name in names)
             table.add_row(*cells, f"{row.derivative:.6g}", f"{row.difference:.6g}", rate, verdict)
         console.print(table)
-    for x in unstable:
+    for x, at_rest in unstable:
         where = ", ".join(f"{name} = {value:.5g}" for name, value in zip(model.parameters, x, strict=True))
         console.print(
-            f"[yellow]Warning[/]: at {where} an equilibrium is no minimum of the energy: it is unstable, and other "
-            "samples may lie on other branches. Narrow the bounds, or refuse it with "
+            f"[yellow]Note[/]: at {where} the tangent is indefinite before any load: the problem is so by nature, as "
+            "Helmholtz's equation is, or was never stable. No stability is lost on its load path."
+            if at_rest
+            else f"[yellow]Warning[/]: at {where} an equilibrium is no minimum of the energy: it is unstable, and "
+            "other samples may lie on other branches. Narrow the bounds, or refuse it with "
             r'newton=fem.Newton(unstable="refuse").'
         )
     verdicts = [row.passed for report in reports for row in report.rows]

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coupling.commands.outfile import check_writable
-from coupling.dataset import Dataset
+from sobofem.coupling.commands import command
+from sobofem.coupling.commands.files import SurrogateFile, check_writable
+from sobofem.coupling.dataset.dataset import Dataset
 
 if TYPE_CHECKING:
-    from surrogate import Surrogate
-    from surrogate.card import Quality
+    from sobofem.surrogate import Surrogate
+    from sobofem.surrogate.export.card import Quality
 
 
 class Precision(StrEnum):
@@ -23,10 +24,9 @@ class Precision(StrEnum):
     SINGLE = "float32"
 
 
+@command(needs_mpi=False)
 def export_model(
-    surrogate: Annotated[
-        Path, typer.Argument(metavar="SURROGATE", help="Surrogate (safetensors).", show_default=False)
-    ],
+    surrogate: SurrogateFile,
     out: Annotated[
         list[Path],
         typer.Option(help="Program to write: .onnx or .pt2 (torch.export); may be repeated.", show_default=False),
@@ -49,13 +49,13 @@ def export_model(
     Example: sobofem export-model plate.safetensors --out plate.onnx --data unseen.h5
     """
     cards = out[0].with_suffix(".card.md")
-    from surrogate import load
-    from surrogate.card import card
-    from surrogate.export import check_kind, exportable
-    from surrogate.export import export_model as write
-    from surrogate.exporting.snippets import ProgramFile
-    from surrogate.files import replace
+    from sobofem.surrogate import load
+    from sobofem.surrogate.export import check_kind, exportable
+    from sobofem.surrogate.export import export_model as write
+    from sobofem.surrogate.export.card import ProgramFile, card
+    from sobofem.surrogate.files import replace
 
+    # An export takes minutes: names and folders are refused before it.
     for file in out:
         check_kind(file)
     for file in (*out, cards):
@@ -77,10 +77,9 @@ def export_model(
 
 def _quality(model: Surrogate, path: Path) -> Quality:
     """Errors and coverage on a dataset."""
-    from coupling.accuracy import errors
-    from coupling.report import overlap
-    from surrogate.card import Quality
-    from surrogate.exporting.coverage import coverage
+    from sobofem.coupling.report import overlap
+    from sobofem.coupling.report.accuracy import errors
+    from sobofem.surrogate.export.card import Quality, coverage
 
     data = Dataset.open(path)
     table = errors(model, data)

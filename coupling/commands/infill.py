@@ -8,13 +8,15 @@ from typing import Annotated
 
 import typer
 
-from coupling.commands.outfile import check_writable
-from coupling.dataset import Dataset
-from coupling.display import display
+from sobofem.coupling.commands import command
+from sobofem.coupling.commands.files import DatasetFile, check_new
+from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.display import display
 
 
+@command(needs_mpi=False)
 def infill(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Dataset (HDF5).", show_default=False)],
+    data: DatasetFile,
     out: Annotated[Path, typer.Option(help="Points to write (CSV), for `generate --points`.", show_default=False)],
     points: Annotated[int, typer.Option(help="How many.", min=1)] = 32,
     seed: Annotated[int, typer.Option(help="Of the networks and of the points to choose from.", min=0)] = 0,
@@ -25,12 +27,10 @@ def infill(
 
     Example: sobofem infill plate.h5 --points 32 --out more.csv
     """
-    if out.exists():
-        raise FileExistsError(f"{out} exists; name a new file, or remove it")
-    check_writable(out)
+    check_new(out)
     import torch
 
-    from coupling.infill import infill as chosen
+    from sobofem.coupling.design.infill import infill as chosen
 
     torch.set_num_threads(1)  # so small a network is fastest on one
 

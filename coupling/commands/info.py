@@ -9,10 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from coupling import store
-from coupling.dataset import Dataset
+from sobofem.coupling.commands import command
+from sobofem.coupling.dataset import store
+from sobofem.coupling.dataset.dataset import Dataset
+
+DATASETS = (".h5", ".hdf5")
 
 
+@command(needs_mpi=False)
 def info(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="Dataset (HDF5) or surrogate (safetensors).", show_default=False)
@@ -22,19 +26,23 @@ def info(
 
     Example: sobofem info plate.h5
     """
-    if not file.is_file():
+    if not file.exists():
         raise FileNotFoundError(f"there is no file {file}")
-    typer.echo(Dataset.open(file).summary() if store.is_dataset(file) else _surrogate(file))
+    typer.echo(Dataset.open(file).summary() if _means_dataset(file) else _surrogate(file))
+
+
+def _means_dataset(file: Path) -> bool:
+    """Whether a file is a dataset, or called like one."""
+    return file.suffix in DATASETS or not file.is_file() or store.is_dataset(file)
 
 
 def _surrogate(file: Path) -> str:
     """What a surrogate maps, and how its training ended."""
-    import surrogate
-    from surrogate import files
-    from surrogate.reduction.loading import unpack
+    from sobofem import surrogate
+    from sobofem.surrogate import files
 
     stored = files.read(file)
-    model = unpack(stored)
+    model = files.unpack(stored)
     bounds = zip(model.parameters, model.bounds, strict=True)
     parameters = "parameters: " + ", ".join(f"{name} in [{low:g}, {high:g}]" for name, (low, high) in bounds)
     if isinstance(model, surrogate.FieldSurrogate):

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-from coupling.commands.outfile import check_writable
-from coupling.dataset import Dataset
-from coupling.merging import merge as merged
+from sobofem.coupling.commands import command
+from sobofem.coupling.commands.files import check_new
+from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.dataset.merging import merge as merged
 
 
+@command(needs_mpi=False)
 def merge(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE...", help="Datasets of one problem.", show_default=False)
@@ -24,9 +26,7 @@ def merge(
 
     Example: sobofem merge part-*.h5 --out plate.h5
     """
-    if out.exists():
-        raise FileExistsError(f"{out} exists; name a new file, or remove it")
-    check_writable(out)
+    check_new(out)
     data = merged([Dataset.open(file) for file in files])
     data.save(out)
     typer.echo(f"{out}: {len(data)} samples of {len(data.design)} planned, {len(data.failures)} failed")

@@ -10,52 +10,30 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from coupling.abort import ranks
-from coupling.commands.outfile import check_writable
-from coupling.contract import Model
-from coupling.dataset import Dataset
-from coupling.interruption import keeping
-from coupling.loading import load_model
-from coupling.optimize import Step, Task, minimize, pareto
-from coupling.optimize.report import line, show, show_front, so_far
-from coupling.world import Serial, on_root, world
+from sobofem.coupling.commands import MODEL_HELP, command
+from sobofem.coupling.commands.files import absolute, check_writable, load_model_of_responses
+from sobofem.coupling.contract import Model
+from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.models.loading import load_model
+from sobofem.coupling.optimize import Step, Task, minimize, pareto
+from sobofem.coupling.optimize.report import line, show, show_front, so_far
+from sobofem.coupling.parallel.abort import ranks
+from sobofem.coupling.parallel.interruption import keeping
+from sobofem.coupling.parallel.world import Serial, on_root, world
+from sobofem.coupling.study.purposes import Optimization
 
-_LIMIT = "NAME=VALUE"
 
-
+@command()
 def optimize(
     model: Annotated[
         str,
         typer.Argument(
             metavar="MODEL",
-            help="The model to optimize: `package.module:name` or `path/file.py:name`.",
+            help=f"The model to optimize. {MODEL_HELP}",
             show_default=False,
         ),
     ],
-    objective: Annotated[
-        list[str] | None,
-        typer.Option("--minimize", metavar="NAME[=WEIGHT]", help="Response to minimize; repeated, their weighted sum."),
-    ] = None,
-    maximize: Annotated[
-        list[str] | None, typer.Option(metavar="NAME[=WEIGHT]", help="Response to maximize; as --minimize.")
-    ] = None,
-    at_most: Annotated[
-        list[str] | None, typer.Option(metavar=_LIMIT, help="Upper limit of a response; repeatable.")
-    ] = None,
-    at_least: Annotated[
-        list[str] | None, typer.Option(metavar=_LIMIT, help="Lower limit of a response; repeatable.")
-    ] = None,
-    fix: Annotated[
-        list[str] | None, typer.Option(metavar=_LIMIT, help="Keep a parameter at a value; repeatable.")
-    ] = None,
-    one_of: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=A,B,C", help="A parameter takes one of these values: all are searched; repeatable."),
-    ] = None,
-    start: Annotated[
-        list[str] | None,
-        typer.Option(metavar=_LIMIT, help="Where a parameter starts, instead of the middle; repeatable."),
-    ] = None,
+    settings: Optimization,
     surrogate: Annotated[
         Path | None,
         typer.Option(
@@ -68,21 +46,6 @@ def optimize(
             metavar="FILE",
             help="Dataset to start from; every solve is appended at once, so that the same command goes on.",
             show_default=False,
-        ),
-    ] = None,
-    tolerance: Annotated[float, typer.Option(help="KKT residual and violation of an optimum, relative.")] = 1e-6,
-    solves: Annotated[int, typer.Option(help="Model solves that may be spent, each with its Jacobian.", min=1)] = 100,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)] = 0,
-    points: Annotated[
-        int,
-        typer.Option(
-            "--pareto", metavar="POINTS", help="Certify so many points of the front of all objectives.", min=0
-        ),
-    ] = 0,
-    ranks_per_solve: Annotated[
-        int | None,
-        typer.Option(
-            help="Groups of so many MPI ranks solve candidates in parallel; all solve each together if left out."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for the certificate.", show_default=False)] = None,
@@ -105,36 +68,27 @@ def optimize(
             check_writable(path)
     if model.endswith(".safetensors"):
         raise ValueError(f"{model} is a surrogate; write: sobofem optimize MODEL --surrogate {model} ...")
-    smaller, larger = _weights(objective, 1.0), _weights(maximize, -1.0)
-    if both := sorted(set(smaller) & set(larger)):
-        raise ValueError(f"{', '.join(both)} is to be minimized and maximized; give it once")
-    weights = smaller | larger
-    if not weights:
-        raise ValueError("nothing to minimize or maximize; name a response: --minimize mass")
-    sole = objective[0] if objective and len(weights) == 1 and "=" not in objective[0] else weights
-    task = Task(sole, _values(at_most), _values(at_least), _values(fix), _choices(one_of))
-    steps, out, picture, data = list[Step](), _absolute(out), _absolute(picture), _absolute(data)
+    task = Task(settings.objective, settings.at_most, settings.at_least, settings.fixed, settings.one_of)
+    steps, out, picture, data = list[Step](), absolute(out), absolute(picture), absolute(data)
     together = world()
-    guide = None if surrogate is None else _loaded(surrogate)
-    if ranks_per_solve is None:
+    guide = None if surrogate is None else load_model_of_responses(surrogate)
+    if settings.ranks_per_solve is None:
         found: Model | str = load_model(model, None if isinstance(together, Serial) else together)
     else:
         found = model
     guided = {
         "surrogate": guide,
-        "tolerance": tolerance,
-        "solves": solves,
+        "tolerance": settings.tolerance,
+        "solves": settings.solves,
         "path": data,
-        "progress": partial(_tell, steps, solves),
+        "progress": partial(_tell, steps, settings.solves),
     }
-    with keeping(lambda: _kept(steps, tolerance, data)):
-        if points:
-            certified = _front(found, task, points, seed, guided, out, picture)
+    with keeping(lambda: _kept(steps, settings.tolerance, data)):
+        if settings.pareto:
+            certified = _front(found, task, settings.pareto, settings.seed, guided, out, picture)
         else:
-            begin = _values(start) or None
-            certified = _optimum(
-                found, task, begin, guided | {"seed": seed, "ranks_per_solve": ranks_per_solve}, out, picture
-            )
+            how = guided | {"seed": settings.seed, "ranks_per_solve": settings.ranks_per_solve}
+            certified = _optimum(found, task, dict(settings.start) or None, how, out, picture)
     if not certified:
         raise typer.Exit(1)
 
@@ -147,14 +101,14 @@ def _optimum(
     out: Path | None,
     picture: Path | None,
 ) -> bool:
-    """One optimum, told on rank 0; whether it is certified."""
+    """Find one optimum, show it on rank 0, and return whether it is certified."""
     solution = minimize(model, task, start=start, **how)
     if ranks()[0] == 0:
         show(solution, solution.archive.units)
         if out is not None:
             out.write_text(json.dumps(solution.record(), indent=2) + "\n")
         if picture is not None:
-            from coupling.optimize.picture import convergence_picture
+            from sobofem.coupling.optimize.report import convergence_picture
 
             convergence_picture(solution, picture)
     return solution.certified
@@ -194,7 +148,7 @@ def _front(
             records = [solution.record() for _, solution in sorted(front.certificates.items())]
             out.write_text(json.dumps(records, indent=2) + "\n")
         if picture is not None:
-            from coupling.optimize.picture import front_picture
+            from sobofem.coupling.optimize.report import front_picture
 
             front_picture(front, picture)
     return not front.unanswered and all(solution.certified for solution in front.certificates.values())
@@ -204,7 +158,7 @@ def _fitted(data: Path | None) -> Model:
     """A surrogate of the samples at hand."""
     if data is None or not data.exists():
         raise ValueError("a front is sought on a surrogate: give --surrogate, or --data with samples to train one on")
-    import surrogate
+    from sobofem import surrogate
 
     fitted: Model = surrogate.fit(Dataset.open(data))
     return fitted
@@ -215,50 +169,7 @@ def _tell(steps: list[Step], solves: int, step: Step) -> None:
     typer.echo(f"{line(step)}; at most {max(solves - step.number, 0)} are left", err=True)
 
 
-def _absolute(path: Path | None) -> Path | None:
-    """The same file, also after a model has changed the working directory."""
-    return None if path is None else path.absolute()
-
-
 def _kept(steps: list[Step], tolerance: float, data: Path | None) -> str:
     """What is there of an interrupted search."""
     kept = f"all solves are in {data}: repeat the same command" if data else "with --data, solves are kept"
     return f"{so_far(steps, tolerance)}; {kept}"
-
-
-def _loaded(path: Path) -> Model:
-    from surrogate import load
-
-    loaded: Model = load(path)
-    return loaded
-
-
-def _weights(pairs: list[str] | None, sign: float) -> dict[str, float]:
-    """Weights by name, of `NAME` or `NAME=WEIGHT`."""
-    return _values([pair if "=" in pair else f"{pair}=1" for pair in pairs or []], sign)
-
-
-def _choices(pairs: list[str] | None) -> dict[str, tuple[float, ...]]:
-    found = {}
-    for pair in pairs or []:
-        name, _, values = pair.partition("=")
-        try:
-            found[name] = tuple(float(value) for value in values.split(","))
-        except ValueError as error:
-            raise ValueError(f"{pair!r} is no choice; write NAME=A,B,C, such as layers=1,2,3") from error
-    return found
-
-
-def _values(pairs: list[str] | None, sign: float = 1.0) -> dict[str, float]:
-    found = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        if name in found:
-            raise ValueError(f"{pair!r} gives {name} a second value; give it once")
-        try:
-            found[name] = sign * float(value) if equals else float("nan")
-        except ValueError:
-            found[name] = float("nan")
-        if not name or not np.isfinite(found[name]):
-            raise ValueError(f"{pair!r} is no limit or value; write NAME=VALUE, such as mass=3.5")
-    return found

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from coupling.dataset import Dataset
+from sobofem.coupling.commands import command
+from sobofem.coupling.commands.files import SurrogateFile, load_surrogate
+from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.parallel.interruption import keeping
 
 
+@command(needs_mpi=False)
 def report(
-    surrogate: Annotated[
-        Path, typer.Argument(metavar="SURROGATE", help="Surrogate (safetensors).", show_default=False)
-    ],
+    surrogate: SurrogateFile,
     data: Annotated[
         Path, typer.Argument(metavar="DATA", help="Dataset (HDF5) to judge it on: unseen samples.", show_default=False)
     ],
@@ -23,13 +25,11 @@ def report(
 
     Example: sobofem report plate.safetensors unseen.h5 --out report
     """
-    from coupling.report import overlap, write_report
-    from surrogate import Surrogate, load
+    from sobofem.coupling.report import overlap, write_report
 
-    model, samples = load(surrogate), Dataset.open(data)
-    if not isinstance(model, Surrogate):
-        raise TypeError(f"{surrogate} is a {type(model).__name__}; reports are written on a Surrogate of responses")
-    write_report(model, samples, out)
+    model, samples = load_surrogate(surrogate), Dataset.open(data)
+    with keeping(lambda: f"{out} may hold a part of the report: repeat the same command"):
+        write_report(model, samples, out)
     if warning := overlap(model, samples):
         typer.echo(warning, err=True)
     typer.echo(f"{out}: report on {surrogate.name} written")

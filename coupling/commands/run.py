@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
 import hashlib
 import json
 from pathlib import Path
@@ -12,14 +12,18 @@ from typing import Annotated, Any
 
 import typer
 
-from coupling.abort import ranks
-from coupling.groups import rest
-from coupling.study import Files, Stage, definition, load_study
-from coupling.world import Comm, on_root, world
+from sobofem.coupling.commands import Command, UsageError, all_commands, command
+from sobofem.coupling.models.loading import USED
+from sobofem.coupling.options import check
+from sobofem.coupling.parallel.abort import ranks
+from sobofem.coupling.parallel.groups import idle_barrier
+from sobofem.coupling.parallel.world import Comm, on_root, world
+from sobofem.coupling.study import Call, Files, Stage, definition, load_study
 
 LEDGER = "study.json"
 
 
+@command()
 def run(
     file: Annotated[
         Path, typer.Argument(metavar="STUDY", help="Python file with a `study` in it.", show_default=False)
@@ -88,40 +92,105 @@ def _tell(text: str) -> None:
         typer.echo(text, err=True)
 
 
+@dataclass(frozen=True, eq=False)
+class Action:
+    """What a stage calls.
+
+    Attributes:
+        command: The command.
+        arguments: What its function is called with.
+        words: The command line that says the same, for people to read and for the study to remember.
+    """
+
+    command: Command
+    arguments: Mapping[str, Any]
+    words: tuple[str, ...]
+
+    @classmethod
+    def of(cls, stage: Stage) -> Action:
+        """What a stage calls, however it says it.
+
+        Raises:
+            ValueError: If there is no such command, or it has no such arguments.
+        """
+        if not isinstance(stage.action, Call):
+            words = tuple(stage.action)
+            found = _command(words[0], stage)
+            return cls(found, found.parse(words[1:]), words)
+        found, arguments = _command(stage.action.command, stage), stage.action.arguments
+        if missing := [name for name in found.hints if name not in arguments and name not in found.defaults]:
+            raise ValueError(f"{stage.name} calls {found.name} without {', '.join(missing)}")
+        if unknown := sorted(set(arguments) - set(found.hints)):
+            raise ValueError(f"{stage.name} gives {found.name} {unknown}; it takes {', '.join(found.hints)}")
+        given = [name for name, value in arguments.items() if value is not None]
+        for value in arguments.values():
+            if is_dataclass(value):
+                check(value, given)
+        return cls(found, arguments, tuple(found.words(arguments)))
+
+    def is_same(self, words: Sequence[str]) -> bool:
+        """Whether words that were remembered say the same call, in whatever order and with defaults spelled out."""
+        if tuple(words) == self.words:
+            return True
+        try:
+            said = self.command.parse(words[1:]) if words[0] == self.command.name else {}
+        except (ValueError, UsageError):
+            return False
+        return Action(self.command, said, ()).complete == self.complete
+
+    @property
+    def complete(self) -> dict[str, Any]:
+        """All arguments, with the defaults of those that are left out."""
+        return self.command.defaults | dict(self.arguments)
+
+    def carry_out(self) -> int:
+        """Do it; its exit code."""
+        try:
+            self.command(self.arguments)
+        except typer.Exit as ended:
+            return ended.exit_code
+        return 0
+
+
+def _command(wanted: Callable[..., None] | str, stage: Stage) -> Command:
+    """The command of a name or function."""
+    commands = all_commands()
+    if callable(wanted):
+        known = (each for each in commands.values() if each.function is wanted)
+        return next(known, Command(wanted.__name__.replace("_", "-"), wanted))
+    if wanted not in commands:
+        raise ValueError(f"{stage.name} calls {wanted!r}, which is no command; there are {', '.join(commands)}")
+    return commands[wanted]
+
+
 def _carry_out(stage: Stage, folder: Path, model: Source, together: Comm, *, dry: bool) -> int:
     """One stage, unless it is done; its exit code."""
-    mark = on_root(together, lambda: _mark(stage, model))
-    known = on_root(together, lambda: _ledger(folder).get(stage.name))
-    done = not stage.resumes and known is not None and known["mark"] == mark and mark is not None
-    state = "" if not done else "  (done, without success) " if known and known["code"] else "  (done) "
+    action = Action.of(stage)
+    known = on_root(together, lambda: _done(stage, action, _ledger(folder).get(stage.name), model))
+    state = "" if known is None else "  (done, without success) " if known else "  (done) "
     if ranks()[0] == 0:
-        typer.echo(f"{state}$ sobofem {shlex.join(stage.words)}")
-    if dry or (done and known is not None):
-        return int(known["code"]) if done and known is not None else 0
-    code = _command(stage.words, together)
+        typer.echo(f"{state}$ {shlex.join(['sobofem', *_used(), *action.words])}")
+    if dry or known is not None:
+        return known or 0
+    code = _act(action, together)
     if code not in (0, 1):  # interrupted, or too many failures: not done, and nothing to build on
         raise typer.Exit(code)
-    on_root(together, lambda: _remember(folder, stage, model, code))
+    on_root(together, lambda: _remember(folder, stage, action.words, model, code))
     return code
 
 
-def _command(words: tuple[str, ...], together: Comm) -> int:
-    """Run one command of ours, on rank 0 alone where it has nothing to do for others; its exit code on all ranks.
+def _used() -> list[str]:
+    """The options that name the user's own files, as typed at the beginning of a command."""
+    return [word for file in USED for word in ("--use", str(file))]
+
+
+def _act(action: Action, together: Comm) -> int:
+    """Carry out, on rank 0 alone where there is nothing to do for others; the exit code on all ranks.
 
     Raises:
         Exception: What the command raised.
     """
-    from coupling.cli import WITHOUT_MPI, app
-
-    program = typer.main.get_command(app)
-
-    def act() -> int:
-        try:
-            return int(program(list(words), prog_name="sobofem", standalone_mode=False) or 0)
-        except typer.Exit as ended:
-            return ended.exit_code
-
-    return _on_root_at_rest(together, act) if words[0] in WITHOUT_MPI else act()
+    return action.carry_out() if action.command.needs_mpi else _on_root_at_rest(together, action.carry_out)
 
 
 def _on_root_at_rest[T](together: Comm, action: Callable[[], T]) -> T:
@@ -132,7 +201,7 @@ def _on_root_at_rest[T](together: Comm, action: Callable[[], T]) -> T:
             answers.append(action())
         except Exception as error:
             failures.append(error)
-    rest(together)
+    idle_barrier(together)
 
     def outcome() -> T:
         if failures:
@@ -142,17 +211,24 @@ def _on_root_at_rest[T](together: Comm, action: Callable[[], T]) -> T:
     return on_root(together, outcome)
 
 
-def _mark(stage: Stage, model: Source) -> str | None:
+def _done(stage: Stage, action: Action, known: dict[str, Any] | None, model: Source) -> int | None:
+    """The exit code that a stage ended with, if the same was done with the same; else None."""
+    if known is None or stage.resumes or not action.is_same(known["words"]):
+        return None
+    return int(known["code"]) if known["mark"] == _mark(stage, known["words"], model) else None
+
+
+def _mark(stage: Stage, words: Sequence[str], model: Source) -> str | None:
     """What decides a stage's results: its words, the contents of what it reads, and the model's source if it asks it.
 
     None if a result is not there.
     """
     if not all(path.exists() for path in stage.writes):
         return None
-    digest = hashlib.sha256(json.dumps(stage.words).encode())
-    if model.spec in stage.words:
+    digest = hashlib.sha256(json.dumps(words).encode())
+    if model.spec in words:
         digest.update(model.digest.encode())
-    for path in stage.reads:
+    for path in (*stage.reads, *USED):
         digest.update(path.read_bytes() if path.is_file() else b"")
     return digest.hexdigest()
 
@@ -173,8 +249,8 @@ def _ledger(folder: Path) -> dict[str, dict[str, Any]]:
         raise ValueError(f"{path} is damaged ({error}); remove it, and the study finds out what is there") from error
 
 
-def _remember(folder: Path, stage: Stage, model: Source, code: int) -> None:
-    done = {"mark": _mark(stage, model), "words": list(stage.words), "code": code, "model": model.digest}
+def _remember(folder: Path, stage: Stage, words: Sequence[str], model: Source, code: int) -> None:
+    done = {"mark": _mark(stage, words, model), "words": list(words), "code": code, "model": model.digest}
     ledger = _ledger(folder) | {stage.name: done}
     path = folder / LEDGER
     aside = path.with_suffix(".new")

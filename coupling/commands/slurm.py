@@ -8,16 +8,16 @@ from typing import Annotated
 
 import typer
 
-from coupling.commands.generate import generate
-from coupling.commands.outfile import check_writable
-from coupling.groups import check_size
-from coupling.slurm import Job, Resources, script
+from sobofem.coupling.commands import ModelName, all_commands, command
+from sobofem.coupling.commands.files import check_writable
+from sobofem.coupling.models.loading import USED
+from sobofem.coupling.parallel.groups import check_size
+from sobofem.coupling.solving.slurm import Job, Resources, script
 
 
+@command(needs_mpi=False)
 def slurm(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="`package.module:name` or `path/file.py:name`.", show_default=False)
-    ],
+    model: ModelName,
     out: Annotated[Path, typer.Option(help="HDF5 dataset to make or to continue.", show_default=False)],
     options: Annotated[
         list[str] | None,
@@ -110,6 +110,7 @@ def slurm(
         setup=tuple(setup or ()),
         cache=None if cache is None else str(cache.absolute()),
         max_idle=max_idle,
+        use=tuple(map(str, USED)),
     )
     _write(script(job), file, force=force)
 
@@ -120,9 +121,7 @@ def _groups(ranks_per_solve: int) -> tuple[str, ...]:
 
 def _check(arguments: tuple[str, ...], container: str | None) -> None:
     """Find now what would end the job in the night: options that `generate` does not have, files that are not there."""
-    app = typer.Typer(add_completion=False)
-    app.command()(generate)
-    typer.main.get_command(app).make_context("sobofem generate", list(arguments))
+    all_commands()["generate"].parse(arguments)["where"].recipe()
     source = Path(arguments[0].rpartition(":")[0])
     if source.suffix == ".py" and not source.is_file():
         raise FileNotFoundError(f"there is no file {source} here; write the script in the folder to submit it from")

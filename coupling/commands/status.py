@@ -11,16 +11,19 @@ import numpy as np
 from rich.table import Table
 import typer
 
-from coupling import jobs, leftovers
-from coupling.dataset import Dataset
-from coupling.display import duration, report_console
-from coupling.journal import Journal
-from coupling.samples import Failure, Sample
+from sobofem.coupling.commands import command
+from sobofem.coupling.dataset import unfinished
+from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.dataset.journal import Journal
+from sobofem.coupling.dataset.records import Failure, Sample
+from sobofem.coupling.display import duration, report_console
+from sobofem.coupling.solving import jobs
 
 COUNTS = ("done", "failed", "remaining", "wanted", "jobs", "deaths")
 """What --json counts."""
 
 
+@command(needs_mpi=False)
 def status(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Dataset, growing or not.", show_default=False)],
     as_json: Annotated[
@@ -38,7 +41,8 @@ def status(
     if as_json and not file.exists():
         typer.echo(json.dumps(dict.fromkeys(COUNTS, 0) | {"remaining": None, "wanted": None}))
         return
-    data, journals = Dataset.open(file), leftovers.read(file)
+    data, journals = Dataset.open(file), unfinished.read(file)
+    # A design that the trainer chooses from has more rows than are solved: its budget counts.
     wanted = min(data.provenance.get("budget", len(data.design)), len(data.design))
     remaining = max(wanted - len(data) - len(data.failures), 0)
     if as_json:
@@ -61,8 +65,8 @@ def status(
 
 def _latest_run(journals: list[Journal]) -> list[Journal]:
     """The journals of the last run that left any."""
-    last = max((leftovers.run_of(journal.path) for journal in journals), default=0)
-    return [journal for journal in journals if leftovers.run_of(journal.path) == last]
+    last = max((unfinished.run_of(journal.path) for journal in journals), default=0)
+    return [journal for journal in journals if unfinished.run_of(journal.path) == last]
 
 
 def _mean_seconds(journal: Journal) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import asdict
 from enum import StrEnum
 from math import isnan, log10
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coupling.abort import ranks
-from coupling.commands.outfile import check_writable
-from coupling.design import KINDS, Design
-from coupling.display import display, duration
+from sobofem.coupling.commands import ModelName, command
+from sobofem.coupling.commands.files import check_writable
+from sobofem.coupling.design import KINDS, Design
+from sobofem.coupling.display import display, duration
+from sobofem.coupling.parallel.abort import ranks
+from sobofem.coupling.study.settings import Solving
 
 if TYPE_CHECKING:
-    from coupling.stream import StreamProgress
+    from sobofem.coupling.solving.stream import StreamProgress
 
 POOL = 8
 """Points to choose from where the trainer steers, for each sample."""
@@ -33,10 +36,9 @@ class Steering(StrEnum):
     GRADIENT_RESIDUAL = "gradient-residual"
 
 
+@command()
 def stream(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="`package.module:name` or `path/file.py:name`.", show_default=False)
-    ],
+    model: ModelName,
     out: Annotated[Path, typer.Option(help="Surrogate to write (safetensors).", show_default=False)],
     data: Annotated[Path, typer.Option(help="HDF5 dataset to make or to continue.", show_default=False)],
     samples: Annotated[int, typer.Option(help="Number of samples to solve.", min=4)] = 64,
@@ -57,14 +59,8 @@ def stream(
     depth: Annotated[int, typer.Option(help="Number of hidden layers.", min=1)] = 3,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:1.")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads of the trainer.", min=1)] = 1,
-    ranks_per_solve: Annotated[int, typer.Option(help="MPI ranks that solve one sample together.")] = 1,
-    max_failures: Annotated[
-        float, typer.Option(help="Stop, and say where samples fail, when more than this share of them does.")
-    ] = 0.5,
-    sample_timeout: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="A sample that takes longer is a failure, and does not stop the others."),
-    ] = None,
+    *,
+    solving: Solving,
 ) -> None:
     """Solve and train at the same time: rank 0 trains, the other MPI ranks solve.
 
@@ -77,9 +73,9 @@ def stream(
     named, out, data = out, out.absolute(), data.absolute()  # a model may change the working directory
     import torch
 
-    from coupling.ensemble import Settings
-    from coupling.stream import stream as streamed
-    from surrogate import MLP, OnlineSettings
+    from sobofem.coupling.solving.generate import Settings
+    from sobofem.coupling.solving.stream import stream as streamed
+    from sobofem.surrogate import MLP, OnlineSettings
 
     torch.set_num_threads(threads)
     online = OnlineSettings(
@@ -106,8 +102,8 @@ def stream(
             online=online,
             steer="" if steer is None else "disagreement" if steer is Steering.DISAGREEMENT else "gradient residual",
             budget=samples,
-            settings=Settings(ranks_per_solve, max_failures=max_failures, sample_timeout=sample_timeout),
-            watch=watch,
+            settings=Settings(**asdict(solving)),
+            progress=watch,
         )
     if ranks()[0] == 0 and trained is not None:
         typer.echo(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 import math
 from pathlib import Path
 import time
@@ -11,86 +10,55 @@ import warnings
 
 import typer
 
-from coupling.commands.info import held_out_errors
-from coupling.commands.outfile import check_writable
-from coupling.dataset import Dataset
-from coupling.display import display, duration
-from coupling.interruption import keeping
+from sobofem.coupling.commands import command
+from sobofem.coupling.commands.files import DatasetFile, check_writable
+from sobofem.coupling.commands.info import held_out_errors
+from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.display import display, duration
+from sobofem.coupling.parallel.interruption import Stopped, heard, keeping
+from sobofem.coupling.study.settings import Training
 
 if TYPE_CHECKING:
-    import surrogate
-    from surrogate.weighting import Weighting
+    from sobofem import surrogate
+    from sobofem.surrogate import Network
+    from sobofem.surrogate.weighting import Weighting
 
 
-DESCENT = "With --descent"
-_NOTHING = "no surrogate was written: repeat the same command, or let --descent keep the best so far"
+_NOTHING = (
+    "no surrogate was written, as none was trained on all samples yet: repeat the same command, or let --descent keep "
+    "the best so far"
+)
 
 
-class WeightingName(StrEnum):
-    """Weightings of the loss terms that the command offers; scripts have them all."""
-
-    PER_CHANNEL = "per-channel"
-    VALUES_ONLY = "values-only"
-    FIXED = "fixed"
-
-
+@command(needs_mpi=False)
 def train(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Dataset (HDF5).", show_default=False)],
+    data: DatasetFile,
     out: Annotated[Path, typer.Option(help="Surrogate to write (safetensors).", show_default=False)],
-    samples: Annotated[int | None, typer.Option(help="Use the first so many design rows; all by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Of all that is drawn.", min=0)] = 0,
-    threads: Annotated[int, typer.Option(help="CPU threads; one is fastest up to some 10,000 samples.", min=1)] = 1,
-    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:1.")] = "cpu",
-    descent: Annotated[
-        bool, typer.Option("--descent", help="Train one perceptron by descent, as the options below say.")
-    ] = False,
-    weighting: Annotated[
-        WeightingName | None,
-        typer.Option(
-            help="Weights of values and sensitivities; per-channel by default where the data holds Jacobians.",
-            show_default=False,
-            rich_help_panel=DESCENT,
-        ),
-    ] = None,
-    width: Annotated[
-        int | None, typer.Option(help="Units of a hidden layer; 48 by default.", min=1, rich_help_panel=DESCENT)
-    ] = None,
-    depth: Annotated[
-        int | None, typer.Option(help="Number of hidden layers; 3 by default.", min=1, rich_help_panel=DESCENT)
-    ] = None,
-    activation: Annotated[
-        str | None, typer.Option(help="tanh, softplus (the default) or sine.", rich_help_panel=DESCENT)
-    ] = None,
-    validation: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the samples held out to stop early by; few samples train better on all.",
-            rich_help_panel=DESCENT,
-        ),
-    ] = None,
+    settings: Training,
 ) -> None:
     """Learn a dataset's responses and sensitivities.
 
     Families of surrogates are compared by cross-validation, and the best are combined; the standard deviations of the
-    result are calibrated. With --descent one network is trained, and Ctrl-C keeps the best so far.
+    result are calibrated. With --descent one network is trained. Ctrl-C keeps the best so far, with --descent at any
+    time, else once a family was trained on all samples; the exit code is that of the signal all the same.
 
     Example: sobofem train plate.h5 --out plate.safetensors --samples 128
     """
     check_writable(out)
-    layers = {"width": width, "depth": depth, "activation": activation}
-    settings = {"weighting": weighting, "validation": validation}
-    if not descent:
-        given = [f"--{name}" for name, value in (layers | settings).items() if value is not None]
-        if given:
+    layers = _given({name: getattr(settings, name) for name in ("width", "depth", "activation")})
+    rest = _given({name: getattr(settings, name) for name in ("network", "weighting", "validation")})
+    # Options that would be ignored are refused: the surrogate would be another than the user believes.
+    if not settings.descent:
+        if given := [f"--{name}" for name in layers | rest]:
             raise typer.BadParameter(f"{', '.join(given)} belongs to training by descent; add --descent")
     import torch
 
-    import surrogate
+    from sobofem import surrogate
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(settings.threads)
     dataset = Dataset.open(data)
-    if samples is not None:
-        dataset = dataset.head(samples)
+    if settings.samples is not None:
+        dataset = dataset.head(settings.samples)
     start = time.monotonic()
     with keeping(lambda: _NOTHING), warnings.catch_warnings(record=True) as remarks, display() as update:
         warnings.simplefilter("always", UserWarning)
@@ -98,31 +66,29 @@ def train(
         def show(progress: surrogate.Progress) -> None:
             update(progress.step, progress.of, _words(progress))
 
-        if descent:
+        if settings.descent:
             trained = surrogate.train(
                 dataset,
-                network=surrogate.MLP(**_given(layers)),
-                weighting=_weighting(weighting),
-                seed=seed,
-                device=device,
+                network=_network(settings.network, layers),
+                weighting=_weighting(settings.weighting),
+                seed=settings.seed,
+                device=settings.device,
                 progress=show,
-                **_given({"validation": validation}),
+                **_given({"validation": settings.validation}),
             )
         else:
             try:
-                trained = surrogate.fit(dataset, seed=seed, device=device, progress=show)
+                trained = surrogate.fit(dataset, seed=settings.seed, device=settings.device, progress=show)
             except ArithmeticError as error:
                 raise ValueError(str(error)) from error
     trained.save(out)
-    took, ended = (
-        duration(time.monotonic() - start),
-        "stopped by a signal, the best so far is kept; trained" if trained.history.interrupted else "trained",
-    )
-    typer.echo(f"{out}: {ended} on {len(dataset)} samples in {took}")
+    typer.echo(f"{out}: trained on {len(dataset)} samples in {duration(time.monotonic() - start)}")
     for remark in remarks:
         typer.echo(f"warning: {remark.message}", err=True)
     for line in [*held_out_errors(trained.provenance), *_reasons(trained.provenance.get("choice"))]:
         typer.echo(line)
+    if trained.history.interrupted:
+        raise Stopped(heard(), f"{out} is the best so far: repeat the same command for better")
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:
@@ -142,17 +108,23 @@ def _reasons(choice: dict[str, Any] | None) -> list[str]:
     return lines + [f"  {name}: left out, {reason}" for name, reason in choice["dropped"].items()]
 
 
-def _weighting(name: WeightingName | None) -> Weighting | None:
-    import surrogate
+def _weighting(name: str | None) -> Weighting | None:
+    """The weighting of a name: one of three with short names, or any that is registered, by its class."""
+    from sobofem.surrogate.files.registry import from_record
 
     if name is None:
         return None
-    kinds = {
-        WeightingName.PER_CHANNEL: surrogate.PerChannel,
-        WeightingName.VALUES_ONLY: surrogate.ValuesOnly,
-        WeightingName.FIXED: surrogate.Fixed,
-    }
-    return kinds[name]()
+    short = {"per-channel": "PerChannel", "values-only": "ValuesOnly", "fixed": "Fixed"}
+    found: Weighting = from_record({"name": short.get(name, name), "fields": {}}, "weighting")
+    return found
+
+
+def _network(name: str | None, settings: dict[str, Any]) -> Network:
+    """The network of a class that is registered, with settings of its own."""
+    from sobofem.surrogate.files.registry import from_record
+
+    found: Network = from_record({"name": name or "MLP", "fields": settings}, "network")
+    return found
 
 
 def _words(progress: surrogate.Progress) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 import json
 import math
@@ -16,75 +15,36 @@ from rich.console import Console
 from rich.table import Table
 import typer
 
-from coupling.abort import ranks
-from coupling.contract import Model
-from coupling.display import display, report_console
-from coupling.interruption import keeping
-from coupling.world import on_root, world
+from sobofem.coupling.commands import MODEL_HELP, command
+from sobofem.coupling.commands.files import SurrogateFile, load_model_of_responses, make_folder
+from sobofem.coupling.contract import Model, ProgressCallback
+from sobofem.coupling.display import display, report_console
+from sobofem.coupling.parallel.abort import ranks
+from sobofem.coupling.parallel.interruption import keeping
+from sobofem.coupling.parallel.world import on_root, world
+from sobofem.coupling.study.purposes import Uncertainty
 
 if TYPE_CHECKING:
-    from coupling.uncertainty import FailureProbability, Inputs, Limit
-    from coupling.uncertainty.evaluation import Told
-    from coupling.uncertainty.remembered import Remembered
-    from coupling.uncertainty.study import Study
+    from sobofem.coupling.solving.cached_model import CachedModel
+    from sobofem.coupling.uncertainty import FailureProbability, Inputs, Limit
+    from sobofem.coupling.uncertainty.study import Study
 
 
-class Method(StrEnum):
-    """Ways to sample failure."""
-
-    IMPORTANCE = "importance"
-    SUBSET = "subset"
-
-
+@command()
 def uq(
-    surrogate: Annotated[
-        Path, typer.Argument(metavar="SURROGATE", help="Surrogate (safetensors).", show_default=False)
-    ],
+    surrogate: SurrogateFile,
     out: Annotated[
         Path, typer.Option(help="Folder for numbers, pictures and the model's answers.", show_default=False)
     ],
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            metavar="NAME=HOW",
-            help="How an input is distributed: uniform within its bounds (the default), log, normal:MEAN,STD or "
-            "lognormal:MEDIAN,STD_OF_LOG, cut off at the bounds. Repeat for others.",
-        ),
-    ] = None,
-    fix: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An input that is known; repeatable.")
-    ] = None,
-    fail: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="'NAME > VALUE'",
-            help="When the system has failed, as `stress > 235` or `reserve < 0`; of several, when any holds.",
-        ),
-    ] = None,
+    settings: Uncertainty,
     model: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="The model behind the surrogate, `package.module:name` or `path/file.py:name`, whose solves correct "
-            "the estimates and narrow their bars.",
+            help="The model behind the surrogate, whose solves correct the estimates and narrow their bars. "
+            f"{MODEL_HELP}",
         ),
     ] = None,
-    solves: Annotated[
-        int, typer.Option(help="Solves for distributions, and as many again for failure; with --model.", min=4)
-    ] = 32,
-    samples: Annotated[int, typer.Option(help="Samples of the surrogate; powers of two suit.", min=1024)] = 2**14,
-    method: Annotated[
-        Method, typer.Option(help="How failure is sampled: around design points, or level by level.")
-    ] = Method.IMPORTANCE,
-    seed: Annotated[int, typer.Option(help="Of all that is drawn.", min=0)] = 0,
-    allow_outside: Annotated[
-        float, typer.Option(help="Share of a distribution that may lie outside the bounds.", min=0.0, max=1.0)
-    ] = 0.01,
-    ranks_per_solve: Annotated[
-        int,
-        typer.Option(help="MPI ranks that solve one point together; one is best as long as it fits in memory.", min=1),
-    ] = 1,
 ) -> None:
     """Say how uncertain the responses are if the inputs are, which inputs matter, and how probable failure is.
 
@@ -97,72 +57,66 @@ def uq(
     Example: sobofem uq plate.safetensors --input traction_x=normal:100,8 --input traction_y=normal:60,8 \
     --fail 'stress_concentration > 2.8' --model plate.py:model --solves 32 --out uncertainty
     """
-    how = {"samples": samples, "seed": seed, "solves": solves, "method": method}
-    together, asked, out = world(), list[Question](), out.absolute()
-    on_root(together, lambda: asked.append(_question(surrogate, inputs, fix, fail, allow_outside, out)))
+    how = {name: getattr(settings, name) for name in ("samples", "seed", "solves", "method")}
+    together, question, out = world(), list[Question](), out.absolute()
+    on_root(together, lambda: question.append(_question(surrogate, settings, out)))
     kept = f"solves are in {out / 'solves'}: repeat the same command" if model else ""
-    with keeping(lambda: kept), _trusted(model, out, ranks_per_solve) as check, _told() as told:
-        lead = partial(on_root, together) if check is None else check.lead
-        lead(lambda: _answer(asked[0], check, out, told, how))
+    with keeping(lambda: kept), _trusted(model, out, settings.ranks_per_solve or 1) as check, _progress() as progress:
+        lead = partial(on_root, together) if check is None else check.run_on_root
+        lead(lambda: _answer(question[0], check, out, progress, how))
     if ranks()[0] == 0:
         typer.echo(f"{out}: results.json and {', '.join(sorted(path.name for path in out.glob('*.png')))} written")
 
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """What is asked, on rank 0."""
+    """What is to be found, on rank 0."""
 
     surrogate: Model
     inputs: Inputs
     limits: list[Limit]
 
 
-def _question(
-    surrogate: Path,
-    inputs: list[str] | None,
-    fix: list[str] | None,
-    fail: list[str] | None,
-    allow_outside: float,
-    out: Path,
-) -> Question:
+def _question(surrogate: Path, settings: Uncertainty, out: Path) -> Question:
     """What the options say; a place for the answer."""
-    from coupling.uncertainty import Limit
-    from coupling.uncertainty import inputs as distributed
-    from surrogate import load
+    from sobofem.coupling.uncertainty import Limit
+    from sobofem.coupling.uncertainty import inputs as distributed
 
-    network: Model = load(surrogate)
-    given = distributed(network, _texts(inputs), fixed=_values(fix), allow_outside=allow_outside)
-    limits = [Limit.parse(text) for text in fail or []]
-    out.mkdir(parents=True, exist_ok=True)
+    network = load_model_of_responses(surrogate)
+    given = distributed(network, settings.inputs, fixed=settings.fixed, allow_outside=settings.allow_outside)
+    limits = [Limit.parse(text) for text in settings.fail]
+    make_folder(out)
     return Question(network, given, limits)
 
 
-def _answer(asked: Question, check: Remembered | None, out: Path, told: Told, how: dict[str, Any]) -> None:
+def _answer(
+    question: Question, check: CachedModel | None, out: Path, progress: ProgressCallback, how: dict[str, Any]
+) -> None:
     """Find it, show it and write it."""
-    from coupling.uncertainty.study import run
+    from sobofem.coupling.uncertainty.study import quantify
 
     try:
-        study = run(asked.surrogate, asked.inputs, asked.limits, check=check, told=told, **how)
+        study = quantify(question.surrogate, question.inputs, question.limits, model=check, progress=progress, **how)
     except ArithmeticError as error:
         if type(error) is not ArithmeticError:
             raise
         raise ValueError(str(error)) from error
     _write(study, out)
-    show(study, asked.inputs, (0, 0) if check is None else (check.solves, check.failed))
+    show(study, question.inputs, (0, 0) if check is None else (check.solves, check.failed))
 
 
-def _trusted(model: str | None, out: Path, ranks_per_solve: int) -> AbstractContextManager[Remembered | None]:
+def _trusted(model: str | None, out: Path, ranks_per_solve: int) -> AbstractContextManager[CachedModel | None]:
     """The model behind the surrogate, with a memory in the folder; None without one."""
-    from coupling.uncertainty.remembered import remembering
+    from sobofem.coupling.solving.cached_model import cached_on_disk
 
     if model is None:
         return nullcontext()
-    return remembering(model, out / "solves", ranks_per_solve=ranks_per_solve)
+    return cached_on_disk(model, out / "solves", ranks_per_solve=ranks_per_solve)
 
 
 @contextmanager
-def _told() -> Iterator[Told]:
-    """Progress on rank 0."""
+def _progress() -> Iterator[ProgressCallback]:
+    """Show progress on rank 0."""
     if ranks()[0] != 0:
         yield lambda done, total, text: None
         return
@@ -192,7 +146,7 @@ def show(study: Study, given: Inputs, spent: tuple[int, int] = (0, 0), console: 
 
 
 def _remarks(study: Study, given: Inputs, spent: tuple[int, int]) -> Iterator[str]:
-    """What a reader should know besides."""
+    """Remarks printed below the tables."""
     found = study.propagation
     if found.solves:
         failed = f", {spent[1]} of them without an answer" if spent[1] else ""
@@ -208,6 +162,7 @@ def _remarks(study: Study, given: Inputs, spent: tuple[int, int]) -> Iterator[st
         yield f"warning: {study.note}"
     for name, value in study.indices.constant.items():
         yield f"warning: {name} does not vary with these inputs ({value:.6g}): it has no variance to share out."
+    # Bounds cut the tails off, where failure lies: a tenth of its probability is more than its error bar may hide.
     failure = study.failure
     for sentence in failure.certain if failure is not None else ():
         yield f"warning: {sentence}."
@@ -239,7 +194,7 @@ def _table(rows: list[list[str]], title: str) -> Table:
 
 def _write(study: Study, out: Path) -> None:
     """Numbers as JSON, and pictures."""
-    from coupling.uncertainty.pictures import density_figure, design_point_figure, sensitivity_figure
+    from sobofem.coupling.uncertainty.report import density_figure, design_point_figure, sensitivity_figure
 
     failure: FailureProbability | None = study.failure
     marks = [(limit.response, limit.value) for limit in failure.limits] if failure is not None else []
@@ -257,26 +212,3 @@ def _plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _texts(pairs: Sequence[str] | None) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for pair in pairs or []:
-        name, equals, how = pair.partition("=")
-        if not (name and equals and how):
-            raise ValueError(f"{pair!r} is no NAME=HOW; write --input young=normal:70e3,2e3")
-        if name in found:
-            raise ValueError(f"input {name!r} is given twice")
-        found[name] = how
-    return found
-
-
-def _values(pairs: Sequence[str] | None) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for pair in pairs or []:
-        name, _, value = pair.partition("=")
-        try:
-            found[name] = float(value)
-        except ValueError:
-            raise ValueError(f"{pair!r} is no value; write --fix NAME=VALUE, such as poisson=0.3") from None
-    return found

@@ -8,13 +8,15 @@ import warnings
 
 import typer
 
-from coupling import store
-from coupling.dataset import Dataset
+from sobofem.coupling.commands import command
+from sobofem.coupling.dataset import store
+from sobofem.coupling.dataset.dataset import Dataset
 
 MODELS = (".safetensors", ".pt2", ".onnx")
 """Endings of files of surrogates and checkpoints, and of exported programs."""
 
 
+@command(needs_mpi=False)
 def verify(
     files: Annotated[
         list[Path],
@@ -36,6 +38,7 @@ def verify(
 
     Example: sobofem verify train.h5 unseen.h5 --derivatives
     """
+    # All files are read to their end, whatever is wrong with one: the user sees all of it at once.
     damaged = False
     for file in files:
         if file.suffix in MODELS:
@@ -46,7 +49,7 @@ def verify(
                 data = Dataset.open(file)
         except (ValueError, OSError) as error:
             damaged = True
-            typer.echo(f"{file}: {error}")
+            typer.echo(_named(file, error))
             continue
         trouble = [*data.damage, *_misplaced(data)]
         damaged = damaged or bool(trouble)
@@ -60,16 +63,22 @@ def verify(
     raise typer.Exit(int(damaged))
 
 
+def _named(file: Path, error: Exception) -> str:
+    """What is wrong with a file, which is named once."""
+    text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+    return text if str(file) in text else f"{file}: {text}"
+
+
 def _model_damaged(file: Path) -> bool:
     """Tell whether a model file is what was written; True if it isn't, or nothing shows that it is."""
-    from surrogate.reduction.loading import verified
+    from sobofem.surrogate.loading import verified
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the missing checksum, which is said below
             checked = verified(file)
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        typer.echo(f"{error}" if str(file) in str(error) else f"{file}: {error}")
+        typer.echo(_named(file, error))
         return True
     typer.echo(f"{file}: intact" if checked else f"{file}: not verified, an older sobofem wrote it without a checksum")
     return not checked
@@ -77,7 +86,7 @@ def _model_damaged(file: Path) -> bool:
 
 def _contradictory(data: Dataset) -> bool:
     """Tell what derivatives contradict the values; True if any do."""
-    from surrogate import check_derivatives
+    from sobofem.surrogate import check_derivatives
 
     if data.jacobian is None:
         typer.echo("  no derivatives to look at")

@@ -5,17 +5,21 @@
 trade-offs, certified on request.
 """
 
-from coupling.optimize.minimize import minimize
-from coupling.optimize.multistart import certify, judged_as, search
-from coupling.optimize.pareto import Front, pareto
-from coupling.optimize.session import NoAnswer
-from coupling.optimize.solution import Optimum, Solution, Step
-from coupling.optimize.task import Task
+from sobofem.coupling.optimize.multistart import certify, judged_as, search
+from sobofem.coupling.optimize.pareto import Front, pareto
+from sobofem.coupling.optimize.predictors.base import Known, Prediction, Predictor
+from sobofem.coupling.optimize.session import NoAnswer
+from sobofem.coupling.optimize.solution import Optimum, Solution, Step
+from sobofem.coupling.optimize.study import minimize
+from sobofem.coupling.optimize.task import Task
 
 __all__ = [
     "Front",
+    "Known",
     "NoAnswer",
     "Optimum",
+    "Prediction",
+    "Predictor",
     "Solution",
     "Step",
     "Task",

@@ -1,14 +1,19 @@
-"""Which points a search may go on from: a filter, and what a step brought in comparison to what was foretold."""
+"""Which points a search may go on from, and the ratio of actual to predicted reduction."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from sobofem.coupling.contract import Array
+from sobofem.coupling.optimize.scaled_task import ALIKE, Mask, ScaledTask
+
 MARGIN = 1e-5
 """Share of its violation by which a point must beat those in the filter."""
 
 ENOUGH = 0.05
-"""Share of the foretold gain that a step must bring."""
+"""Share of the predicted gain that a step must bring."""
 
 SWITCH = 0.1
 """A step is for the objective's sake if it is to gain at least this times the violation."""
@@ -44,13 +49,13 @@ class Filter:
 
 @dataclass(frozen=True)
 class Trial:
-    """A step: scaled objective and sum of violations, before, foretold, and by the model.
+    """A step: scaled objective and sum of violations, before, predicted, and by the model.
 
     Attributes:
         objective: Before.
         excess: Violation before.
-        gain: Foretold decrease of the objective.
-        foretold: Violation foretold.
+        gain: Predicted decrease of the objective.
+        predicted: Violation predicted.
         reached: Objective by the model.
         left: Violation by the model.
         tolerance: Violation that an optimum may have.
@@ -59,10 +64,18 @@ class Trial:
     objective: float
     excess: float
     gain: float
-    foretold: float
+    predicted: float
     reached: float
     left: float
     tolerance: float
+
+    @classmethod
+    def of(
+        cls, scaled: ScaledTask, before: Array, after: Array, predicted: tuple[float, float], tolerance: float
+    ) -> Trial:
+        """A step from responses (m,) to others, with its predicted decrease of the objective and violation."""
+        objective, excess = scaled.objective(before), scaled.excess(before)
+        return cls(objective, excess, *predicted, scaled.objective(after), scaled.excess(after), tolerance)
 
     @property
     def for_objective(self) -> bool:
@@ -71,10 +84,10 @@ class Trial:
 
     @property
     def ratio(self) -> float:
-        """What it brought over what was foretold."""
+        """Ratio of actual to predicted decrease."""
         if self.for_objective:
             return (self.objective - self.reached) / self.gain if self.gain > 0.0 else 0.0
-        return (self.excess - self.left) / max(self.excess - self.foretold, 1e-300)
+        return (self.excess - self.left) / max(self.excess - self.predicted, 1e-300)
 
     @property
     def in_noise(self) -> bool:
@@ -84,14 +97,69 @@ class Trial:
     def accepted_by(self, pairs: Filter) -> bool:
         """Whether the search may go on from there; where `in_noise`, that is for the residual to say."""
         small = 0.1 * self.tolerance
-        before, left, foretold = (max(h - small, 0.0) for h in (self.excess, self.left, self.foretold))
+        before, left, predicted = (max(h - small, 0.0) for h in (self.excess, self.left, self.predicted))
         if not pairs.accepts(left, self.reached):
             return False
         if self.for_objective:
             gained = self.objective - self.reached
             return gained >= ENOUGH * self.gain - self._noise and left <= max(FARTHEST, before)
-        return before - left >= ENOUGH * (before - foretold)
+        return before - left >= ENOUGH * (before - predicted)
 
     @property
     def _noise(self) -> float:
         return NOISE * max(abs(self.objective), abs(self.reached), 1e-6)
+
+
+NEARBY = 0.05
+"""Distance of the point that is asked, as a share of the box, in the maximum norm."""
+
+ACTIVE = 1e-6
+"""Distance, as a share of the box, at which a limit is active, and slope at which a bound holds an input."""
+
+Point = tuple[Array, Array, Array]
+"""Inputs (n,), responses (m,) and Jacobian (m, n) in physical units."""
+
+
+def curvature_probe(
+    scaled: ScaledTask, point: Point, rng: np.random.Generator, among: Mask | None = None
+) -> Array | None:
+    """A point near by, in a random direction that no bound and, to first order, no limit forbids.
+
+    Args:
+        scaled: The task.
+        point: Where the first-order conditions hold.
+        rng: Draws the direction.
+        among: Which free inputs may change (n,); all by default.
+
+    Returns:
+        Its free inputs in the unit box; None where constraints leave no direction.
+    """
+    z, slope = scaled.unit(point[0])[scaled.free], scaled.lagrangian_slope(point, point)
+    low, high = z <= ALIKE, z >= 1.0 - ALIKE
+    moves = (~(low | high) | (np.abs(slope) <= ACTIVE)) & (True if among is None else among)
+    direction = rng.normal(size=len(z)) * moves
+    rows = _active_rows(scaled, point) * moves
+    direction -= np.linalg.pinv(rows) @ (rows @ direction)
+    direction = np.where(low, np.abs(direction), np.where(high, -np.abs(direction), direction))
+    length = np.abs(direction).max(initial=0.0)
+    if length <= ACTIVE:
+        return None
+    there: Array = np.clip(z + NEARBY * direction / length, 0.0, 1.0)
+    return there
+
+
+def curvature_along(scaled: ScaledTask, point: Point, near: Point) -> Array:
+    """By how much the slope of the Lagrangian rises from a first-order point to one near by, by inputs (n,).
+
+    Where the sum is negative the point is no minimum. Where single ones are, it might be none.
+    """
+    step = (scaled.unit(near[0]) - scaled.unit(point[0]))[scaled.free]
+    change = scaled.lagrangian_slope(near, point) - scaled.lagrangian_slope(point, point)
+    risen: Array = change * step / np.linalg.norm(step)
+    return risen
+
+
+def _active_rows(scaled: ScaledTask, point: Point) -> Array:
+    """Directions (c, n) of the slopes of the limits that hold."""
+    rows, margins = scaled.local_limits(point[1], point[2])
+    return rows[scaled.limits.equal | (margins <= ACTIVE)]

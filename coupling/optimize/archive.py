@@ -1,7 +1,7 @@
 """All samples that a search knows of: a dataset that grows by every solve, in memory and on disk.
 
 On disk there is also where unfinished searches began, by what was asked for. The same search begins again from what was
-known then, and is told from the file what it has solved: it goes the same way, without a solve, up to where it was.
+known then, and reads from the file what it has solved: it goes the same way, without a solve, up to where it was.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from coupling import campaign, jobs, leftovers
-from coupling.contract import Array, Description
-from coupling.dataset import Dataset
-from coupling.ensemble import check_place
-from coupling.identity import differences, identity
-from coupling.optimize.frame import ALIKE
-from coupling.samples import Failure, Sample, pivot_column
+from sobofem.coupling.contract import Array, Description
+from sobofem.coupling.dataset import unfinished
+from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.dataset.merging import differences, identity
+from sobofem.coupling.dataset.records import Failure, Sample, pivot_column
+from sobofem.coupling.optimize.scaled_task import ALIKE
+from sobofem.coupling.solving import campaign, jobs
+from sobofem.coupling.solving.generate import check_place
 
 DESIGN = "optimization"
 """What a dataset that a search made says of its design."""
@@ -134,7 +135,7 @@ class Archive:
         return records
 
     def join(self) -> bool:
-        """Take up all that is known, whoever asked for it; whether that is more than before."""
+        """Add the samples of other searches; returns whether there were any."""
         more, self._later = self._later, []
         if more:
             self.data = grown(self.data, more)
@@ -221,7 +222,7 @@ def opened(path: Path | None, description: Description, given: Dataset | None, s
             jobs.settle_doubts(path)
             if jobs.living(path):
                 raise BlockingIOError(f"another job is at work on {path}; wait for it, or name another file")
-            if leftovers.files(path):
+            if unfinished.files(path):
                 raise ValueError(f"{path} is of an interrupted generation; finish it by the same command first")
             member = held.enter_context(jobs.alive(path, jobs.next_run(path)))
         stored = usable(Dataset.open(path), description) if path.exists() else empty(description)

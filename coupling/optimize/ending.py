@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coupling.optimize.frame import Frame
-from coupling.optimize.obstacle import Obstacle
-from coupling.optimize.optimality import resistance
-from coupling.optimize.solution import Optimum
+from sobofem.coupling.optimize.obstacle import Obstacle
+from sobofem.coupling.optimize.scaled_task import ScaledTask, resistance
+from sobofem.coupling.optimize.solution import Optimum
 
 OPTIMAL = "the model itself finds this point feasible and, to first order, optimal"
 SPENT = "all solves are spent"
@@ -48,16 +47,16 @@ class Opponents:
         )
 
 
-def opponents(frame: Frame, best: Optimum) -> Opponents:
+def opponents(scaled: ScaledTask, best: Optimum) -> Opponents:
     """What works against the limits that a point does not meet.
 
     Args:
-        frame: The task in scaled units.
+        scaled: The task in scaled units.
         best: The point.
     """
-    z, equal = frame.unit(best.x)[frame.free], frame.limits.equal
-    rows, margins = frame.local_limits(best.y, best.jacobian)
-    names = [frame.responses[frame.used[i]] for i in frame.limits.index]
+    z, equal = scaled.unit(best.x)[scaled.free], scaled.limits.equal
+    rows, margins = scaled.local_limits(best.y, best.jacobian)
+    names = [scaled.responses[scaled.used[i]] for i in scaled.limits.index]
     broken = np.where(equal, np.abs(margins), -margins) > best.tolerance
     reach = np.where(broken, 0.0, margins)
     sides = np.where(equal & (margins > 0.0), -1.0, 1.0)  # towards meeting it
@@ -77,18 +76,18 @@ def opponents(frame: Frame, best: Optimum) -> Opponents:
         blocked = blocked and left <= BLOCKED
         against |= dict.fromkeys(n for n, p in zip(np.array(names)[others], pulls, strict=False) if abs(p) > PULL)
         bounds |= dict.fromkeys(int(j) for j in np.flatnonzero(pulls[others.sum() :] > PULL))
-    parameters = tuple(frame.parameters[frame.free[j]] for j in bounds)
+    parameters = tuple(scaled.parameters[scaled.free[j]] for j in bounds)
     ends = tuple(
         f"the {'lower' if z[j] <= 0.5 else 'upper'} bound of {n}" for j, n in zip(bounds, parameters, strict=True)
     )
     return Opponents(tuple(map(str, against)), ends, parameters, blocked)
 
 
-def explained(frame: Frame, best: Optimum, cause: str, obstacle: Obstacle | None) -> tuple[str, str]:
+def explained(scaled: ScaledTask, best: Optimum, cause: str, obstacle: Obstacle | None) -> tuple[str, str]:
     """How a search ended, and what to do; of an optimum, that it is one, and nothing.
 
     Args:
-        frame: The task in scaled units.
+        scaled: The task in scaled units.
         best: The point that is handed over.
         cause: Why the search ended: `OPTIMAL`, `SPENT` or `STUCK`.
         obstacle: Failed points.
@@ -110,7 +109,7 @@ def explained(frame: Frame, best: Optimum, cause: str, obstacle: Obstacle | None
         )
         message = f"{cause}; {left}{failed}" if cause == STUCK else f"{cause}{failed}"
         return message, around if bounded else stuck if cause == STUCK else more
-    found = opponents(frame, best)
+    found = opponents(scaled, best)
     start = (
         "no point near meets the limits"
         if cause == STUCK

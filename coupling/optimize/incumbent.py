@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import numpy as np
 
-from coupling.contract import Array
-from coupling.optimize.frame import Frame
+from sobofem.coupling.contract import Array
+from sobofem.coupling.dataset.records import Sample
+from sobofem.coupling.optimize.scaled_task import ScaledTask
+from sobofem.coupling.optimize.solution import Optimum
 
 PENALTY = 10.0
 """What a violation weighs against the objective where points are ranked; both are scaled."""
 
 
-def ranks(frame: Frame, x: Array, y: Array) -> Array:
+def ranks(scaled: ScaledTask, x: Array, y: Array) -> Array:
     """Objective plus violation, weighed such that it would not pay: what a center is chosen by (N,).
 
     Args:
-        frame: The task in scaled units.
+        scaled: The task in scaled units.
         x: Points (N, n); those with other values of fixed parameters come last.
         y: Responses there (N, m).
     """
-    outside = np.array([not frame.on_task(point) for point in x])
-    objective = np.array([frame.objective(row) for row in y])
-    violation = np.array([frame.excess(row) for row in y])
+    outside = np.array([not scaled.on_task(point) for point in x])
+    objective = np.array([scaled.objective(row) for row in y])
+    violation = np.array([scaled.excess(row) for row in y])
     found = objective + PENALTY * violation
     return found + np.where(outside, 1e6 + np.abs(found).max(initial=0.0), 0.0)
 
 
-def incumbent(frame: Frame, x: Array, y: Array, jacobian: Array, tolerance: float) -> int | None:
+def incumbent(scaled: ScaledTask, x: Array, y: Array, jacobian: Array, tolerance: float) -> int | None:
     """Which sample is the best answer to a task: the feasible one of the least objective.
 
     One that is certified comes before others that are not better by more than the tolerance, violations counted. Where
     none is feasible it is the one whose limits are violated least in sum, in units of the responses' usual slopes.
 
     Args:
-        frame: The task in scaled units.
+        scaled: The task in scaled units.
         x: Points (N, n).
         y: Responses there (N, m).
         jacobian: Their derivatives (N, m, n).
@@ -42,12 +44,80 @@ def incumbent(frame: Frame, x: Array, y: Array, jacobian: Array, tolerance: floa
     Returns:
         Its number; None where no sample has the task's fixed values.
     """
-    on_task = [i for i, point in enumerate(x) if frame.on_task(point)]
-    feasible = [i for i in on_task if frame.violation(y[i], jacobian[i]) <= tolerance]
+    on_task = [i for i, point in enumerate(x) if scaled.on_task(point)]
+    feasible = [i for i in on_task if scaled.violation(y[i], jacobian[i]) <= tolerance]
     if not feasible:
-        return min(on_task, key=lambda i: (frame.excess(y[i]), frame.objective(y[i])), default=None)
-    order = sorted(feasible, key=lambda i: frame.objective(y[i]))
-    rank = ranks(frame, x[order], y[order])
+        return min(on_task, key=lambda i: (scaled.excess(y[i]), scaled.objective(y[i])), default=None)
+    order = sorted(feasible, key=lambda i: scaled.objective(y[i]))
+    rank = ranks(scaled, x[order], y[order])
     near = [i for i, value in zip(order, rank, strict=True) if value <= rank.min() + tolerance]
-    certified = (i for i in near if frame.judged(x[i], y[i], jacobian[i], tolerance).certified)
+    certified = (i for i in near if scaled.judged(x[i], y[i], jacobian[i], tolerance).certified)
     return next(certified, order[0])
+
+
+class SolvedPoints:
+    """All samples that a search knows of, by number, and the points where the model has no answer.
+
+    Args:
+        scaled: The task in scaled units.
+        samples: Points (N, n), responses (N, m) and Jacobians (N, m, n).
+        failed: Points (n,) without an answer.
+        tolerance: Violation and residual that an optimum may have.
+    """
+
+    def __init__(
+        self, scaled: ScaledTask, samples: tuple[Array, Array, Array], failed: list[Array], tolerance: float
+    ) -> None:
+        self._scaled, self.failed, self.tolerance = scaled, failed, tolerance
+        self.x, self.y, self.jacobian = (np.array(part) for part in samples)
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.x)
+
+    def add(self, sample: Sample) -> int:
+        """Add a sample; returns its number."""
+        assert sample.jacobian is not None
+        self.x = np.vstack([self.x, sample.x])
+        self.y = np.vstack([self.y, sample.y])
+        self.jacobian = np.concatenate([self.jacobian, sample.jacobian[None]])
+        return len(self.x) - 1
+
+    def point(self, i: int) -> tuple[Array, Array, Array]:
+        """The sample of a number: x (n,), y (m,) and Jacobian (m, n)."""
+        return self.x[i], self.y[i], self.jacobian[i]
+
+    def knows(self, x: Array) -> bool:
+        """Whether x (n,) was solved, with or without an answer."""
+        return any(self._scaled.same(x, other) for other in self.x) or self.has_failed(x)
+
+    def has_failed(self, x: Array) -> bool:
+        """Whether the model is known to have no answer at x (n,)."""
+        return any(self._scaled.same(x, other) for other in self.failed)
+
+    def judged(self, i: int) -> Optimum:
+        """A sample, judged by limits and optimality."""
+        return self._scaled.judged(*self.point(i), self.tolerance)
+
+    def residual(self, i: int) -> float:
+        """The larger of a sample's optimality residual and violation."""
+        found, violation = self._scaled.balance(*self.point(i))
+        return max(found.residual, violation)
+
+    def first_center(self) -> int:
+        """The sample that a search begins at."""
+        return int(np.argmin(ranks(self._scaled, self.x, self.y)))
+
+    def best(self) -> int:
+        """The sample that is the best answer to the task; one has the task's fixed values."""
+        found = incumbent(self._scaled, self.x, self.y, self.jacobian, self.tolerance)
+        assert found is not None
+        return found
+
+    def beats(self, i: int, other: int) -> bool:
+        """Whether a sample is a better answer than another, by more than the tolerance."""
+        feasible = [self._scaled.violation(self.y[k], self.jacobian[k]) <= self.tolerance for k in (i, other)]
+        if feasible[0] != feasible[1]:
+            return feasible[0]
+        measure = self._scaled.objective if feasible[0] else self._scaled.excess
+        return measure(self.y[i]) < measure(self.y[other]) - self.tolerance

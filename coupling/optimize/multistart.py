@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from coupling.contract import Array, Model, checked_evaluation, describe
-from coupling.optimize.frame import Frame
-from coupling.optimize.solution import Optimum
-from coupling.optimize.subproblem import Subproblem
-from coupling.optimize.task import Task
+from sobofem.coupling.contract import Array, Model, checked_evaluation, describe
+from sobofem.coupling.models.matching import require_inside, require_same_names
+from sobofem.coupling.optimize.scaled_task import ScaledTask
+from sobofem.coupling.optimize.solution import Optimum
+from sobofem.coupling.optimize.subproblem import Subproblem
+from sobofem.coupling.optimize.task import Task
 
 ENOUGH = 1e-12
 """Accuracy of the objective over its slope: half the digits of the point."""
@@ -35,18 +36,18 @@ def search(model: Model, task: Task, *, starts: int = 16, seed: int = 0, toleran
     """
     if starts < 1:
         raise ValueError(f"starts is {starts}, expected at least 1")
-    frame = _frame(task, model)
-    if not frame.size:
+    scaled = _scaled(task, model)
+    if not scaled.size:
         raise ValueError("every parameter is fixed; nothing is left to vary")
-    points = np.random.default_rng(seed).uniform(size=(starts, frame.size))
-    first = [checked_evaluation(model, frame.physical(z))[1] for z in points]
-    frame.calibrate(np.array(first))
-    inside = Inside(model, frame)
-    best = Subproblem(inside, frame.limits.equal, np.full(frame.size, 0.5), 0.5, ENOUGH).solve(points)[0]
-    x = frame.physical(best.z)
+    points = np.random.default_rng(seed).uniform(size=(starts, scaled.size))
+    first = [checked_evaluation(model, scaled.physical(z))[1] for z in points]
+    scaled.calibrate(np.array(first))
+    inside = Inside(model, scaled)
+    best = Subproblem(inside, scaled.limits.equal, np.full(scaled.size, 0.5), 0.5, ENOUGH).solve(points)[0]
+    x = scaled.physical(best.z)
     y, jacobian = checked_evaluation(model, x)
     assert jacobian is not None
-    return frame.judged(x, y, jacobian, tolerance)
+    return scaled.judged(x, y, jacobian, tolerance)
 
 
 def certify(model: Model, predicted: Optimum, *, tolerance: float | None = None) -> Optimum:
@@ -60,18 +61,8 @@ def certify(model: Model, predicted: Optimum, *, tolerance: float | None = None)
     Raises:
         ValueError: If names differ, or the point lies out of the model's bounds.
     """
-    frame = _frame(predicted.task, model)
-    for kind, ours, theirs in (
-        ("parameters", predicted.parameters, frame.parameters),
-        ("responses", predicted.responses, frame.responses),
-    ):
-        if ours != theirs:
-            raise ValueError(f"the optimum has {kind} {ours}, but the model has {theirs}")
-    for name, value, low, width in zip(frame.parameters, predicted.x, frame.low, frame.span, strict=True):
-        if not low - 1e-9 * width <= value <= low + (1.0 + 1e-9) * width:
-            raise ValueError(
-                f"the optimum has {name} = {value:g}, outside the model's bounds [{low:g}, {low + width:g}]"
-            )
+    require_same_names("the optimum", predicted, model)
+    require_inside("the optimum", predicted.parameters, predicted.x, model.bounds)
     y, jacobian = checked_evaluation(model, predicted.x)
     assert jacobian is not None
     found = judged_as(predicted, model, predicted.x, y, jacobian)
@@ -88,27 +79,27 @@ def judged_as(other: Optimum, model: Model, x: Array, y: Array, jacobian: Array)
         y: Responses there (m,).
         jacobian: Their derivatives (m, n).
     """
-    frame = _frame(other.task, model)
-    frame.calibrate_as(other)
-    return frame.judged(x, y, jacobian, other.tolerance)
+    scaled = _scaled(other.task, model)
+    scaled.calibrate_as(other)
+    return scaled.judged(x, y, jacobian, other.tolerance)
 
 
 class Inside:
     """A model as objective and margins of scaled free inputs."""
 
-    def __init__(self, model: Model, frame: Frame) -> None:
-        self._model, self._frame = model, frame
+    def __init__(self, model: Model, scaled: ScaledTask) -> None:
+        self._model, self._frame = model, scaled
 
     def __call__(self, z: Array) -> tuple[float, Array, Array, Array]:
         """Objective, its slope (n,), margins (c,) and their slopes (c, n) at z (n,)."""
-        frame = self._frame
-        y, jacobian = checked_evaluation(self._model, frame.physical(z))
+        scaled = self._frame
+        y, jacobian = checked_evaluation(self._model, scaled.physical(z))
         assert jacobian is not None
-        slopes = jacobian[np.ix_(frame.used, frame.free)] * frame.span[frame.free]
-        rows = (frame.limits.sign / frame.slopes[frame.limits.index])[:, None] * slopes[frame.limits.index]
-        return frame.objective(y), frame.weights @ slopes / frame.slope, frame.margins(y), rows
+        slopes = jacobian[np.ix_(scaled.used, scaled.free)] * scaled.span[scaled.free]
+        rows = (scaled.limits.sign / scaled.slopes[scaled.limits.index])[:, None] * slopes[scaled.limits.index]
+        return scaled.objective(y), scaled.weights @ slopes / scaled.slope, scaled.margins(y), rows
 
 
-def _frame(task: Task, model: Model) -> Frame:
+def _scaled(task: Task, model: Model) -> ScaledTask:
     about = describe(model)
-    return Frame(task, about.parameters, about.responses, about.bounds)
+    return ScaledTask(task, about.parameters, about.responses, about.bounds)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from coupling.contract import Array
-from coupling.dataset import Dataset
-from coupling.diagnosis import diagnose, grouped
-from coupling.optimize.frame import Frame
-from coupling.optimize.solution import Optimum, Step
+from sobofem.coupling.contract import Array
+from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.optimize.scaled_task import ScaledTask
+from sobofem.coupling.optimize.solution import Optimum, Step
+from sobofem.coupling.solving.diagnosis import diagnose, grouped
 
 NEARBY = 0.1
 """Distance from the best point, as a share of the box, within which failed points are looked at."""
@@ -88,26 +88,26 @@ class Obstacle:
         }
 
 
-def obstacle(frame: Frame, best: Optimum, path: Sequence[Step], data: Dataset, *, stuck: bool) -> Obstacle | None:
+def obstacle(scaled: ScaledTask, best: Optimum, path: Sequence[Step], data: Dataset, *, stuck: bool) -> Obstacle | None:
     """What the failed points of a task did to a search; None without any.
 
     Args:
-        frame: The task in scaled units.
+        scaled: The task in scaled units.
         best: Where the search ended.
         path: Its solves.
         data: All that is known, failed points among it.
         stuck: Whether it ended because nothing better was to be had; else the last solves decide.
     """
-    known = [failure for failure in data.failures if frame.on_task(failure.x)]
+    known = [failure for failure in data.failures if scaled.on_task(failure.x)]
     if not known:
         return None
     failed = np.array([failure.x for failure in known])
-    answered = np.array([x for x in data.x if frame.on_task(x)]).reshape(-1, len(best.x))
+    answered = np.array([x for x in data.x if scaled.on_task(x)]).reshape(-1, len(best.x))
     tried, bad = np.vstack([answered, failed]), np.arange(len(answered) + len(failed)) >= len(answered)
-    names = [frame.parameters[i] for i in frame.free]
-    free = frame.free
+    names = [scaled.parameters[i] for i in scaled.free]
+    free = scaled.free
     where = diagnose(tried[:, free], bad, data.bounds[free], names) if len(free) else ""
-    steps = _towards_better(frame, best, failed)
+    steps = _towards_better(scaled, best, failed)
     failing = stuck or sum(bool(step.failure) for step in path[-LAST:]) >= MANY
     if best.certified or not failing:
         steps = steps[:0]
@@ -123,15 +123,15 @@ def obstacle(frame: Frame, best: Optimum, path: Sequence[Step], data: Dataset, *
     )
 
 
-def _towards_better(frame: Frame, best: Optimum, failed: Array) -> Array:
+def _towards_better(scaled: ScaledTask, best: Optimum, failed: Array) -> Array:
     """Steps (k, free) in the unit box from the best point to those failed points (f, n) nearby that would better it."""
-    steps = frame.unit(failed)[:, frame.free] - frame.unit(best.x)[frame.free]
+    steps = scaled.unit(failed)[:, scaled.free] - scaled.unit(best.x)[scaled.free]
     if best.feasible:
         point = (best.x, best.y, best.jacobian)
-        gain = -steps @ frame.lagrangian_slope(point, point)
+        gain = -steps @ scaled.lagrangian_slope(point, point)
     else:
-        rows, margins = frame.local_limits(best.y, best.jacobian)
-        sign = np.where(frame.limits.equal, -np.sign(margins), margins < 0.0)
+        rows, margins = scaled.local_limits(best.y, best.jacobian)
+        sign = np.where(scaled.limits.equal, -np.sign(margins), margins < 0.0)
         gain = steps @ (sign @ rows)
     return np.asarray(steps[(gain > 0.0) & (np.abs(steps).max(axis=1, initial=0.0) <= NEARBY)])
 

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coupling.contract import Array, Model, checked_evaluation, describe
-from coupling.dataset import Dataset
-from coupling.optimize.frame import ALIKE, Frame
-from coupling.optimize.minimize import minimize
-from coupling.optimize.multistart import ENOUGH, Inside
-from coupling.optimize.session import NoAnswer
-from coupling.optimize.solution import Solution, Step
-from coupling.optimize.subproblem import Subproblem
-from coupling.optimize.task import Task
+from sobofem.coupling.contract import Array, Model, checked_evaluation, describe
+from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.models.corrected import predictions
+from sobofem.coupling.optimize.multistart import ENOUGH, Inside
+from sobofem.coupling.optimize.scaled_task import ALIKE, ScaledTask
+from sobofem.coupling.optimize.session import NoAnswer
+from sobofem.coupling.optimize.solution import Solution, Step
+from sobofem.coupling.optimize.study import minimize
+from sobofem.coupling.optimize.subproblem import Subproblem
+from sobofem.coupling.optimize.task import Task
 
 NEARLY = 1e-6
 """Violation, as a share of the box, that a point of a front of a cheap model may have."""
@@ -32,8 +33,8 @@ class Front:
         objectives: Names of the minimized responses; those in `maximized` are maximized.
         maximized: Names of the maximized ones among them.
         task: The limits and fixed values; its objective is the sum of the objectives.
-        parameters: Names of the n inputs.
-        responses: Names of the m outputs.
+        parameters: Names of the n parameters.
+        responses: Names of the m responses.
         x: Points (P, n), ordered by the first objective.
         y: Responses there (P, m).
         certificates: What the model itself says of some of them, by row.
@@ -103,14 +104,14 @@ class Front:
     def refined(self, model: Model, row: int) -> Array:
         """The point (n,) of a row, moved until a cheap model itself finds it optimal, to first order."""
         task = self._of(self.y[row])
-        frame = Frame(task, self.parameters, self.responses, np.asarray(model.bounds, dtype=np.float64))
-        z = frame.unit(self.x[row])[frame.free]
+        scaled = ScaledTask(task, self.parameters, self.responses, np.asarray(model.bounds, dtype=np.float64))
+        z = scaled.unit(self.x[row])[scaled.free]
         jacobian = checked_evaluation(model, self.x[row])[1]
         assert jacobian is not None
-        frame.calibrate(jacobian[None])
-        whole = Subproblem(Inside(model, frame), frame.limits.equal, np.full(frame.size, 0.5), 0.5, ENOUGH)
+        scaled.calibrate(jacobian[None])
+        whole = Subproblem(Inside(model, scaled), scaled.limits.equal, np.full(scaled.size, 0.5), 0.5, ENOUGH)
         end = whole.solve(z[None])[0]
-        return frame.physical(end.z) if end.excess <= NEARLY else self.x[row]
+        return scaled.physical(end.z) if end.excess <= NEARLY else self.x[row]
 
     def _of(self, y: Array) -> Task:
         """The first objective with responses (m,) as limits of the others (Haimes, Lasdon & Wismer 1971)."""
@@ -164,10 +165,13 @@ def pareto(
     weights = {name: -1.0 if name in most else 1.0 for name in names}
     task = Task(weights, dict(at_most or {}), dict(at_least or {}), dict(fixed or {}))
     about = describe(model)
-    frame = Frame(task, about.parameters, about.responses, about.bounds)
-    responses = _batched(model)
-    z = _evolved(responses, frame, names, weights, (points, generations, seed))
-    x = np.array([frame.physical(row) for row in z])
+    scaled = ScaledTask(task, about.parameters, about.responses, about.bounds)
+
+    def responses(x: Array) -> Array:
+        return predictions(model, x, jacobian=False)[0]
+
+    z = _evolved(responses, scaled, names, weights, (points, generations, seed))
+    x = np.array([scaled.physical(row) for row in z])
     front = Front(names, most, task, about.parameters, about.responses, x, responses(x), {})
     x = np.array([front.refined(model, row) for row in range(len(x))])
     y = responses(x)
@@ -200,35 +204,35 @@ def _undominated(values: Array) -> NDArray[np.intp]:
 
 def _evolved(
     responses: Callable[[Array], Array],
-    frame: Frame,
+    scaled: ScaledTask,
     names: tuple[str, ...],
     weights: Mapping[str, float],
     size: tuple[int, int, int],
 ) -> Array:
     """Scaled points (P, free) that no other found dominates."""
     nsga2, Problem, optimize = _pymoo()
-    columns = [frame.responses.index(name) for name in names]
+    columns = [scaled.responses.index(name) for name in names]
     signs = np.array([weights[name] for name in names])
 
     class Trade(Problem):  # type: ignore[misc, valid-type]
         def _evaluate(self, z: Array, out: dict[str, Array], *_: Any, **__: Any) -> None:
-            y = responses(np.array([frame.physical(row) for row in z]))
+            y = responses(np.array([scaled.physical(row) for row in z]))
             out["F"] = signs * y[:, columns]
-            if len(frame.limits.index):
-                out["G"] = np.array([_over(frame, row) for row in y])
+            if len(scaled.limits.index):
+                out["G"] = np.array([_over(scaled, row) for row in y])
 
     points, generations, seed = size
-    problem = Trade(n_var=frame.size, n_obj=len(names), n_ieq_constr=len(frame.limits.index), xl=0.0, xu=1.0)
+    problem = Trade(n_var=scaled.size, n_obj=len(names), n_ieq_constr=len(scaled.limits.index), xl=0.0, xu=1.0)
     found = optimize(problem, nsga2(pop_size=points), ("n_gen", generations), seed=seed, verbose=False)
     if found.X is None:
         raise ValueError("no point that meets the limits was found; relax a limit or allow more generations")
     return np.atleast_2d(found.X)
 
 
-def _over(frame: Frame, y: Array) -> Array:
+def _over(scaled: ScaledTask, y: Array) -> Array:
     """Scaled violations (c,) of responses (m,), negative inside; equations within a thousandth."""
-    margins = frame.margins(y)
-    return np.where(frame.limits.equal, np.abs(margins) - 1e-3, -margins)
+    margins = scaled.margins(y)
+    return np.where(scaled.limits.equal, np.abs(margins) - 1e-3, -margins)
 
 
 def _pymoo() -> tuple[Any, Any, Any]:
@@ -241,10 +245,3 @@ def _pymoo() -> tuple[Any, Any, Any]:
             f"Pareto fronts need pymoo ({error}); install it with: pip install 'sobofem[studies]'", name=error.name
         ) from error
     return NSGA2, Problem, optimize
-
-
-def _batched(model: Any) -> Callable[[Array], Array]:
-    """Responses (N, m) at points (N, n)."""
-    if hasattr(model, "predict"):
-        return lambda x: np.asarray(model.predict(x, jacobian=False)[0])
-    return lambda x: np.array([checked_evaluation(model, point, jacobian=False)[0] for point in x])

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
 import numpy as np
 import scipy.stats
 
-from coupling.contract import Array, Model
-from coupling.optimize.archive import Archive
-from coupling.optimize.ending import STUCK, explained
-from coupling.optimize.frame import Frame
-from coupling.optimize.guides.base import Guide
-from coupling.optimize.guides.bridge import Bridge
-from coupling.optimize.guides.expanded import Expanded
-from coupling.optimize.guides.kriging import GaussianProcess
-from coupling.optimize.guides.logarithms import Logarithms
-from coupling.optimize.guides.quasi_newton import Positive, Secant
-from coupling.optimize.navigator import Navigator
-from coupling.optimize.obstacle import obstacle
-from coupling.optimize.solution import Solution, Step
-from coupling.optimize.task import Task
-from coupling.optimize.trust_region import COLD, TrustRegion
-from coupling.samples import Failure, Sample
-from coupling.solver import Solver
-from coupling.world import EVERY_RANK, Comm, on_root
+from sobofem.coupling.contract import Array, Model
+from sobofem.coupling.dataset.records import Failure, Sample
+from sobofem.coupling.optimize.archive import Archive
+from sobofem.coupling.optimize.ending import STUCK, explained
+from sobofem.coupling.optimize.obstacle import obstacle
+from sobofem.coupling.optimize.predictors.base import Predictor
+from sobofem.coupling.optimize.predictors.gaussian_process import Expanded, GaussianProcess
+from sobofem.coupling.optimize.predictors.logarithms import Logarithms
+from sobofem.coupling.optimize.predictors.quasi_newton import DampedBFGS, SymmetricRankOne
+from sobofem.coupling.optimize.predictors.surrogate import CorrectedSurrogate
+from sobofem.coupling.optimize.scaled_task import ScaledTask
+from sobofem.coupling.optimize.selection import PredictorSelection
+from sobofem.coupling.optimize.solution import Solution, Step
+from sobofem.coupling.optimize.task import Task
+from sobofem.coupling.optimize.trust_region import COLD, TrustRegion
+from sobofem.coupling.parallel.world import Comm, RootOnly, mark_raised_on_all_ranks, on_root, on_root_only
+from sobofem.coupling.solving.solver import Solver
 
 Kind = Literal["automatic", "quasi-newton"]
 
@@ -44,7 +43,7 @@ class Settings:
 
     tolerance: float = 1e-6
     solves: int = 100
-    guide: Kind = "automatic"
+    predictors: Kind | Sequence[Predictor] = "automatic"
     starts: int = 1
     seed: int = 0
 
@@ -54,8 +53,17 @@ class Settings:
             raise ValueError(f"tolerance is {self.tolerance}, expected a share between 0 and 1, such as 1e-6")
         if self.solves < 1 or self.starts < 1:
             raise ValueError(f"solves is {self.solves} and starts {self.starts}, expected at least 1 each")
-        if self.guide not in ("automatic", "quasi-newton"):
-            raise ValueError(f"guide is {self.guide!r}, expected 'automatic' or 'quasi-newton'")
+        given = self.predictors
+        if isinstance(given, str) and given not in ("automatic", "quasi-newton"):
+            raise ValueError(f"predictors is {given!r}, expected 'automatic' or 'quasi-newton', or predictors")
+        others = [] if isinstance(given, str) else [one for one in given if not isinstance(one, Predictor)]
+        if others:
+            raise TypeError(f"{type(others[0]).__name__} is no predictor; derive it from `Predictor`")
+
+    @property
+    def words(self) -> str | list[str]:
+        """The predictors as text, by which an interrupted search is found again."""
+        return self.predictors if isinstance(self.predictors, str) else [one.name for one in self.predictors]
 
 
 class NoAnswer(ValueError):
@@ -79,17 +87,19 @@ class Session:
 
     Attributes:
         solver: Solves. All ranks hold a search; rank 0 decides.
-        archive: The samples, on rank 0; None on the others.
+        archive: The samples.
         surrogate: A trained surrogate, or None.
         settings: How.
-        progress: Told on rank 0 after each solve.
+        progress: Called on rank 0 after each solve.
+        left_out: Names of predictors whose code failed: they are not asked again.
     """
 
     solver: Solver
-    archive: Archive | None
+    archive: RootOnly[Archive]
     surrogate: Model | None
     settings: Settings
     progress: Callable[[Step], None] | None = None
+    left_out: set[str] = field(default_factory=set)
 
     @property
     def ranks(self) -> Comm:
@@ -107,59 +117,57 @@ class Session:
         Raises:
             NoAnswer: If the model has no answer at any start.
         """
-        ranks, made = self.solver.ranks, list[TrustRegion]()
-        on_root(ranks, lambda: made.append(self._region(task, start, solves or self.settings.solves)))
-        while len(points := on_root(ranks, lambda: self._asked(made))):
+        ranks = self.solver.ranks
+        region = on_root_only(ranks, lambda: self._region(task, start, solves or self.settings.solves))
+        while len(points := on_root(ranks, lambda: self._asked(region))):
             records = self.solver.solve(points)
-            on_root(ranks, partial(self._keep, made, records))
-        found = on_root(ranks, lambda: self._solution(made[0]))
+            on_root(ranks, partial(self._keep, region, records))
+        found = on_root(ranks, lambda: self._solution(region.value))
         if isinstance(found, NoAnswer):  # raised on every rank: the caller may go on elsewhere
-            found.add_note(EVERY_RANK)
+            mark_raised_on_all_ranks(found)
             raise found
         return found
 
-    def _asked(self, made: list[TrustRegion]) -> Array:
-        """Points to solve next. What an interrupted run of this search has solved is told at once.
+    def _asked(self, region: RootOnly[TrustRegion]) -> Array:
+        """Points to solve next. What an interrupted run of this search has solved is replayed first.
 
-        Where the search asks for something else than then, it begins anew from all that is known.
+        Where the search asks for something else than then, it begins again from all that is known.
         """
-        assert self.archive is not None
-        while len(points := made[0].ask(self.solver.lanes)):
-            records = self.archive.recalled(points)
+        while len(points := region.value.ask(self.solver.concurrency)):
+            records = self.archive.value.recalled(points)
             if records is not None:
-                made[0].tell(records, now=False)
-            elif self.archive.join():
-                made[0] = self._begin(made[0].frame.task, made[0].starts, made[0].left, made[0].path)
+                region.value.tell(records, replayed=True)
+            elif self.archive.value.join():
+                last = region.value
+                region.value = self._begin(last.scaled.task, last.starts, last.left, last.path)
             else:
                 break
-        if not len(points) and made[0].left <= 0 and self.archive.join():  # more was solved than may be, now
+        if not len(points) and region.value.left <= 0 and self.archive.value.join():  # more was solved than may be, now
             nowhere = np.zeros((0, len(self.solver.description.parameters)))
-            made[0] = self._begin(made[0].frame.task, (nowhere, nowhere), 0, made[0].path)
-            points = made[0].ask(self.solver.lanes)
+            region.value = self._begin(region.value.scaled.task, (nowhere, nowhere), 0, region.value.path)
+            points = region.value.ask(self.solver.concurrency)
         return points
 
     def _region(self, task: Task, start: Array | None, solves: int) -> TrustRegion:
         """The beginning of a search."""
-        assert self.archive is not None
-        known, about = len(self.archive.data), self.solver.description
-        frame = Frame(task, about.parameters, about.responses, about.bounds)
-        count = self.settings.starts if not known else 0 if start is None and frame.size else 1
-        points = _spread(frame, count + TRIES, self.settings.seed)
+        known, about = len(self.archive.value.data), self.solver.description
+        scaled = ScaledTask(task, about.parameters, about.responses, about.bounds)
+        count = self.settings.starts if not known else 0 if start is None and scaled.size else 1
+        points = _spread(scaled, count + TRIES, self.settings.seed)
         if start is not None:
-            points[0] = frame.physical(frame.unit(start)[frame.free])
+            points[0] = scaled.physical(scaled.unit(start)[scaled.free])
         return self._begin(task, (points[:count], points[count:]), solves)
 
     def _begin(self, task: Task, starts: tuple[Array, Array], solves: int, path: Sequence[Step] = ()) -> TrustRegion:
         """A trust region about the best that is known: where to begin (s, n), and where else if that fails (t, n)."""
-        assert self.archive is not None
-        data, about = self.archive.data, self.solver.description
-        frame = Frame(task, about.parameters, about.responses, about.bounds)
+        data, about = self.archive.value.data, self.solver.description
+        scaled = ScaledTask(task, about.parameters, about.responses, about.bounds)
         assert data.jacobian is not None
         if len(data):
-            frame.calibrate(data.jacobian)
+            scaled.calibrate(data.jacobian)
         return TrustRegion(
-            frame,
-            Navigator(frame, self.guides(frame), seed=self.settings.seed),
+            scaled,
+            PredictorSelection(scaled, self.predictors(scaled), seed=self.settings.seed, left_out=self.left_out),
             (data.x, data.y, data.jacobian),
             starts,
             failures=data.failures,
@@ -171,24 +179,23 @@ class Session:
             progress=self.progress,
         )
 
-    def guides(self, frame: Frame) -> list[Guide]:
-        """From the boldest to the most cautious."""
-        guides: list[Guide] = []
-        if self.settings.guide == "automatic":
+    def predictors(self, scaled: ScaledTask) -> list[Predictor]:
+        """From the boldest to the most cautious, the caller's own before the others."""
+        given = self.settings.predictors
+        predictors: list[Predictor] = [] if isinstance(given, str) else list(given)
+        if given != "quasi-newton":
             if self.surrogate is not None:
-                guides.append(Bridge(self.surrogate, frame))
-            process, powers = GaussianProcess(), Logarithms(GaussianProcess(), frame)
-            guides += [process, Expanded(process), powers]
-        return [*guides, Positive(), Secant()]
+                predictors.append(CorrectedSurrogate(self.surrogate, scaled))
+            process, powers = GaussianProcess(), Logarithms(GaussianProcess(), scaled)
+            predictors += [process, Expanded(process), powers]
+        return [*predictors, DampedBFGS(), SymmetricRankOne()]
 
-    def _keep(self, made: list[TrustRegion], records: Sequence[Sample | Failure]) -> None:
+    def _keep(self, region: RootOnly[TrustRegion], records: Sequence[Sample | Failure]) -> None:
         """On disk first."""
-        assert self.archive is not None
-        self.archive.add(records)
-        made[0].tell(records)
+        self.archive.value.add(records)
+        region.value.tell(records)
 
     def _solution(self, region: TrustRegion) -> Solution | NoAnswer:
-        assert self.archive is not None
         if not region.begun:
             reasons = "; ".join(dict.fromkeys(region.failed_starts))
             return NoAnswer(
@@ -196,17 +203,17 @@ class Session:
                 "give a start where it has one, or narrow the bounds",
                 tuple(region.path),
             )
-        best, data, stuck = region.best, self.archive.data, region.message == STUCK
-        failed = obstacle(region.frame, best, region.path, data, stuck=stuck)
-        message, advice = explained(region.frame, best, region.message, failed)
+        best, data, stuck = region.best, self.archive.value.data, region.message == STUCK
+        failed = obstacle(region.scaled, best, region.path, data, stuck=stuck)
+        message, advice = explained(region.scaled, best, region.message, failed)
         return Solution(best, tuple(region.path), data, message, advice, failed)
 
 
-def _spread(frame: Frame, count: int, seed: int) -> Array:
+def _spread(scaled: ScaledTask, count: int, seed: int) -> Array:
     """The middle of the box, and points of a Sobol' sequence (count, n)."""
-    if not frame.size:
-        return frame.physical(np.zeros(0))[None][:count]
-    design = scipy.stats.qmc.Sobol(frame.size, seed=seed)
+    if not scaled.size:
+        return scaled.physical(np.zeros(0))[None][:count]
+    design = scipy.stats.qmc.Sobol(scaled.size, seed=seed)
     size = 1 << max(count - 1, 1).bit_length()
     drawn = design.random(size)
-    return np.array([frame.physical(z) for z in np.vstack([np.full(frame.size, 0.5), drawn])[:count]])
+    return np.array([scaled.physical(z) for z in np.vstack([np.full(scaled.size, 0.5), drawn])[:count]])

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coupling.contract import Array
-from coupling.dataset import Dataset
-from coupling.optimize.task import Task
+from sobofem.coupling.contract import Array
+from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.optimize.task import Task
 
 if TYPE_CHECKING:
-    from coupling.optimize.obstacle import Obstacle
+    from sobofem.coupling.optimize.obstacle import Obstacle
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +22,8 @@ class Optimum:
 
     Attributes:
         task: What was asked for.
-        parameters: Names of the n inputs.
-        responses: Names of the m outputs.
+        parameters: Names of the n parameters.
+        responses: Names of the m responses.
         x: The point, (n,).
         y: The model's responses there, (m,).
         jacobian: Their derivatives there, (m, n).
@@ -98,7 +98,7 @@ class Step:
         violation: As `Optimum.violation`; NaN.
         optimality: As `Optimum.optimality`; NaN.
         radius: Half the width of the trust region that the point is from, as a share of the box.
-        guide: What proposed the point: `start`, `quasi-Newton`, `Gaussian process`, ...
+        predictor: What proposed the point: `start`, `quasi-Newton`, `Gaussian process`, ...
         accepted: Whether the search went on from there.
         failure: Why the model has no answer; empty where it has one.
     """
@@ -110,13 +110,13 @@ class Step:
     violation: float
     optimality: float
     radius: float
-    guide: str
+    predictor: str
     accepted: bool
     failure: str = ""
 
     def record(self) -> dict[str, Any]:
         """As plain values, for JSON: where, and what came of it, or why nothing did."""
-        where = {"number": self.number, "x": self.x.tolist(), "guide": self.guide}
+        where = {"number": self.number, "x": self.x.tolist(), "guide": self.predictor}
         if self.failure:
             return where | {"failure": self.failure}
         return where | {"objective": self.objective, "violation": self.violation, "optimality": self.optimality}

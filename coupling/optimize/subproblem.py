@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.optimize
 
-from coupling.contract import Array
-from coupling.optimize.frame import Mask, excess
+from sobofem.coupling.contract import Array
+from sobofem.coupling.optimize.scaled_task import Mask, excess
 
 Margins = Callable[[Array], tuple[float, Array, Array, Array]]
 """Maps free inputs (n,) to objective, its slope (n,), margins (c,) and their slopes (c, n)."""
@@ -61,7 +61,7 @@ class Subproblem:
         for start in np.clip(starts, *self._box.T):
             end = self._descend(start, None)
             if end.excess > SLACK:
-                near = self._restored(end.z if end.excess < self._at(start).excess else start)
+                near = self._restored(end.z if end.excess < self.at(start).excess else start)
                 end = near if near.excess > SLACK and not self._improves(near) else self._descend(near.z, near)
             ends.append(end)
         return sorted(ends, key=lambda end: (max(end.excess - SLACK, 0.0), end.objective))
@@ -71,12 +71,13 @@ class Subproblem:
         low = np.maximum(self.center - self.radius, 0.0)
         return np.stack([low, np.maximum(np.minimum(self.center + self.radius, 1.0), low)], axis=1)
 
-    def _at(self, z: Array) -> Candidate:
+    def at(self, z: Array) -> Candidate:
+        """What is predicted at a point (n,)."""
         objective, _, margins, _ = self.predict(z)
         return Candidate(z, objective, excess(margins, self.equal))
 
     def _improves(self, near: Candidate) -> bool:
-        return near.excess < self._at(self.center).excess
+        return near.excess < self.at(self.center).excess
 
     def _descend(self, start: Array, relaxed: Candidate | None) -> Candidate:
         """Sequential quadratic programming in steps of the radius; limits relaxed by what a point violates them."""
@@ -101,8 +102,8 @@ class Subproblem:
             options={"ftol": self.accuracy, "maxiter": 100},
         )
         if not np.isfinite(found.x).all():
-            return self._at(start)
-        return self._at(np.clip(self.center + self.radius * found.x, *self._box.T))
+            return self.at(start)
+        return self.at(np.clip(self.center + self.radius * found.x, *self._box.T))
 
     def _restored(self, start: Array) -> Candidate:
         """The least sum of squared violations near a point."""
@@ -121,7 +122,7 @@ class Subproblem:
             method="L-BFGS-B",
             options={"ftol": 1e-15, "gtol": 1e-12, "maxiter": 200},
         )
-        return self._at(np.clip(self.center + self.radius * found.x, *self._box.T))
+        return self.at(np.clip(self.center + self.radius * found.x, *self._box.T))
 
 
 class _Memory:

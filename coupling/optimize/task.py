@@ -8,7 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from coupling.contract import Array
+from sobofem.coupling.contract import Array
+from sobofem.coupling.models.matching import require_within
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,14 @@ class Task:
         self._check_limits()
         box = dict(zip(parameters, bounds, strict=True))
         for name, value in self.fixed.items():
-            _require_inside(name, value, box[name], "fixed at")
+            require_within(f"{name!r} is fixed at", value, box[name])
         for name, values in self.discrete.items():
             if name in self.fixed:
                 raise ValueError(f"{name!r} is both fixed and discrete; name it once")
             if not len(values):
                 raise ValueError(f"{name!r} has no value to take; give at least one")
             for value in values:
-                _require_inside(name, value, box[name], "to take")
+                require_within(f"{name!r} is to take", value, box[name])
 
     def _check_objective(self) -> None:
         if not self.weights:
@@ -100,12 +101,6 @@ class Task:
                 raise ValueError(
                     f"limits contradict: {name!r} at most {self.at_most[name]:g} and at least {self.at_least[name]:g}"
                 )
-
-
-def _require_inside(name: str, value: float, bounds: Array, what: str) -> None:
-    low, high = bounds
-    if not low <= value <= high:
-        raise ValueError(f"{name!r} is {what} {value:g}, outside its bounds [{low:g}, {high:g}]")
 
 
 def _require_known(names: Sequence[str], known: tuple[str, ...], kind: str) -> None:

@@ -6,43 +6,48 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from coupling.contract import Array
-from coupling.optimize.acceptance import Filter, Trial
-from coupling.optimize.curvature import ACTIVE, Point, bends, glanced_at
-from coupling.optimize.ending import OPTIMAL, SPENT, STUCK
-from coupling.optimize.frame import ALIKE, Frame, Mask
-from coupling.optimize.incumbent import PENALTY, incumbent, ranks
-from coupling.optimize.navigator import Navigator, Proposal
-from coupling.optimize.solution import Optimum, Step
-from coupling.samples import Failure, Sample
+from sobofem.coupling.contract import Array
+from sobofem.coupling.dataset.records import Failure, Sample
+from sobofem.coupling.optimize.acceptance import ACTIVE, Filter, Trial, curvature_along, curvature_probe
+from sobofem.coupling.optimize.ending import OPTIMAL, SPENT, STUCK
+from sobofem.coupling.optimize.incumbent import PENALTY, SolvedPoints
+from sobofem.coupling.optimize.predictors.base import Known
+from sobofem.coupling.optimize.scaled_task import ALIKE, Mask, ScaledTask
+from sobofem.coupling.optimize.selection import PredictorSelection, Proposal
+from sobofem.coupling.optimize.solution import Optimum, Step
+from sobofem.coupling.optimize.wall import RESOLUTION, Wall, faced
 
 SMALLEST = 1e-11
 """Radius at which nothing more can be gained in double precision."""
 
-
 REACH = 20.0
-"""Largest radius after a step that went as foretold, in lengths of that step."""
-
+"""Largest radius after a step that went as predicted, in lengths of that step."""
 
 COLD = 0.2
 """Radius about a point of which nothing else is known."""
 
+ELSEWHERE = 3
+"""Failures, of a task whose fixed values no sample has, after which spare starts are tried instead of nearer points."""
+
 FEW = 2
 """Other samples that an optimum is believed with; with fewer, slopes near by are looked at first."""
 
+WORTH = 1e-4
+"""Least gain, as a share of the objective or its usual slope, for which a point at a wall of failures is tried."""
+
 PROBES, PROMISE = 2, 1e-3
-"""How often a certified optimum is doubted where a guide foretells a better one elsewhere, better by this share."""
+"""How often a certified optimum is doubted where a predictor predicts a better one elsewhere, better by this share."""
 
 
 class TrustRegion:
-    """Minimizes by asking for solves and being told their answers.
+    """Minimizes by asking for solves and taking their answers.
 
     A filter decides which points it goes on from, so that it ends at a point where the model itself says that the
-    first-order conditions hold, whatever the guides foretell: they agree with the model to first order at the center.
+    first-order conditions hold, whatever is predicted: predictions agree with the model to first order at the center.
 
     Args:
-        frame: The task in scaled units.
-        navigator: Proposes points.
+        scaled: The task in scaled units.
+        selection: Proposes points.
         samples: What is known: points (N, n), responses (N, m) and Jacobians (N, m, n).
         starts: Where to begin (s, n), none where samples do, and where to try next while there is no answer at all
             (t, n). What is known of them is not asked again.
@@ -52,13 +57,13 @@ class TrustRegion:
         radius: Of the region at first.
         seed: Of the direction in which a stationary point is looked at.
         path: Solves that led to the samples.
-        progress: Told about each.
+        progress: Called after each solve.
     """
 
     def __init__(
         self,
-        frame: Frame,
-        navigator: Navigator,
+        scaled: ScaledTask,
+        selection: PredictorSelection,
         samples: tuple[Array, Array, Array],
         starts: tuple[Array, Array],
         *,
@@ -70,44 +75,36 @@ class TrustRegion:
         path: Sequence[Step] = (),
         progress: Callable[[Step], None] | None = None,
     ) -> None:
-        self.frame, self.navigator = frame, navigator
-        self.x, self.y, self.jacobian = (np.array(part) for part in samples)
-        self.tolerance, self.left, self.radius, self._progress = tolerance, solves, radius, progress
+        self.scaled, self.selection = scaled, selection
+        self.solved = SolvedPoints(scaled, samples, [failure.x for failure in failures], tolerance)
+        self.left, self.radius, self._progress = solves, radius, progress
         self.path, self.starts, self.message = list(path), starts, ""
-        self._failed = [frame.unit(failure.x) for failure in failures]
-        self._waiting, self._spare = ([self._start(x) for x in part if not self._known(x)] for part in starts)
-        self.failed_starts = [f.reason for part in starts for x in part for f in failures if self._alike(x, f.x)]
+        self._waiting, self._spare = ([self._start(x) for x in part if not self.solved.knows(x)] for part in starts)
+        self.failed_starts = [f.reason for part in starts for x in part for f in failures if scaled.same(x, f.x)]
         self._asked: list[Proposal] = []
         self._filter = Filter()
         self._center: int | None = None
         self._resumed: set[int] = set()  # points that the search went back to
-        self._probes = PROBES
-        self._glance: Proposal | None = None  # whence a certified center is looked at
-        self._looked: int | None = None  # the center that was
-        self._suspects: Mask | None = None  # inputs along which it may be none
+        self._searches_left = PROBES
+        self._curvature_probe: Proposal | None = None  # asked near a certified center
+        self._curvature_checked_at: int | None = None  # the center near which one was asked
+        self._possible_negative_curvature: Mask | None = None  # inputs along which it may be none
         self._rng = np.random.default_rng(seed)
+        self._in_a_row = 0  # failures since the last answer
         self._outside = False  # the center has other values of fixed parameters
-        if not self._waiting and len(self.x):
+        if not self._waiting and len(self.solved):
             self._settle()
 
     @property
     def optimum(self) -> Optimum:
         """The point that the search stands at."""
         assert self._center is not None
-        return self._judged(self._center)
+        return self.solved.judged(self._center)
 
     @property
     def best(self) -> Optimum:
         """The best point that it knows of, whatever the search stands at."""
-        return self._judged(self._incumbent())
-
-    def _incumbent(self) -> int:
-        found = incumbent(self.frame, self.x, self.y, self.jacobian, self.tolerance)
-        assert found is not None
-        return found
-
-    def _judged(self, i: int) -> Optimum:
-        return self.frame.judged(self.x[i], self.y[i], self.jacobian[i], self.tolerance)
+        return self.solved.judged(self.solved.best())
 
     @property
     def begun(self) -> bool:
@@ -117,76 +114,68 @@ class TrustRegion:
     def ask(self, count: int = 1) -> Array:
         """Points (k, n) to solve next, up to `count`; none at the end, and then `message` says why."""
         count = min(count, self.left)
+        if not count and self._center is None and len(self.solved):  # spent before all starts were solved
+            self._settle()
         while not self._finds(count) and count and self.begun and self._returns():
             pass
         if count and not self._asked and not self.begun:
             self._asked, self._spare = self._spare[:count], self._spare[count:]
-        return np.array([proposal.x for proposal in self._asked]).reshape(-1, len(self.frame.parameters))
+        return np.array([proposal.x for proposal in self._asked]).reshape(-1, len(self.scaled.parameters))
 
     def _finds(self, count: int) -> bool:
         """Whether there is a point to solve next; where there is none, `message` says why."""
         if self.begun and self.optimum.certified:
             self.message = OPTIMAL
-            return bool(count) and (self._glances() or self._doubts(count))
+            return bool(count) and (self._probes_curvature() or self._searches_elsewhere(count))
         if not count:
             self.message = SPENT
         elif self._asked:
             pass
         elif self._waiting:
             self._asked, self._waiting = self._waiting[:count], self._waiting[count:]
-        elif self._center is not None:
+        elif self._center is not None and not (self._outside and self._in_a_row >= ELSEWHERE):
             self._asked = self._untried(count)
         return bool(self._asked)
 
-    def tell(self, records: Sequence[Sample | Failure], *, now: bool = True) -> None:
-        """The model's answers at the points that were asked for, in their order.
+    def tell(self, records: Sequence[Sample | Failure], *, replayed: bool = False) -> None:
+        """Take the model's answers at the points that were asked for, in their order.
 
         Args:
             records: The answers.
-            now: Whether they are from now, not from a run before.
+            replayed: Whether they are from an interrupted run of the same search; then no progress is reported.
         """
         asked, self._asked = self._asked, []
         self.left -= len(records)
         answered: list[tuple[Proposal, int]] = []
         for proposal, record in zip(asked, records, strict=True):
             if isinstance(record, Failure):
-                self._failed.append(self.frame.unit(record.x))
+                # the region shrinks in front of a failed point; before the first answer the reason is kept for the user
+                self.solved.failed.append(record.x)
+                self._in_a_row += 1
                 self.failed_starts += [] if self.begun else [record.reason]
                 self._retreat(proposal)
                 continue
-            assert record.jacobian is not None
-            answered.append((proposal, len(self.x)))
-            self.x = np.vstack([self.x, record.x])
-            self.y = np.vstack([self.y, record.y])
-            self.jacobian = np.concatenate([self.jacobian, record.jacobian[None]])
+            self._in_a_row = 0
+            answered.append((proposal, self.solved.add(record)))
         if self.begun:
             self._decide(answered)
-        elif not self._waiting and len(self.x):
+        elif not self._waiting and len(self.solved):
             self._settle()
+            self.radius = max(self.radius, COLD)  # failures before the first answer say nothing of the steps from there
         rows = {id(proposal): i for proposal, i in answered}
         for proposal, record in zip(asked, records, strict=True):
             self._note(proposal, record, rows.get(id(proposal)))
-            if now and self._progress is not None:
+            if not replayed and self._progress is not None:
                 self._progress(self.path[-1])
 
     def _start(self, x: Array) -> Proposal:
-        return Proposal(x, self.frame.unit(x)[self.frame.free], "start")
-
-    def _known(self, x: Array) -> bool:
-        """Whether there is an answer at x (n,), or none for sure."""
-        return any(self._alike(x, other) for other in self.x) or self._has_failed(x)
-
-    def _has_failed(self, x: Array) -> bool:
-        return any(np.abs(self.frame.unit(x) - other).max() <= ALIKE for other in self._failed)
-
-    def _alike(self, x: Array, other: Array) -> bool:
-        return bool(np.abs(self.frame.unit(x) - self.frame.unit(other)).max() <= ALIKE)
+        return Proposal(x, self.scaled.unit(x)[self.scaled.free], "start")
 
     def _settle(self) -> None:
         """Begin at the best sample that is known."""
-        self.frame.calibrate(self.jacobian)
-        self._center = int(np.argmin(ranks(self.frame, self.x, self.y)))
-        self._outside = not self.frame.on_task(self.x[self._center])
+        self.scaled.calibrate(self.solved.jacobian)
+        self._center = self.solved.first_center()
+        self._outside = not self.scaled.on_task(self.solved.x[self._center])
         self._filter = Filter()
 
     def _returns(self) -> bool:
@@ -194,27 +183,19 @@ class TrustRegion:
 
         What is as bad as that one does not lead it there again, by the filter.
         """
-        i, here = self._incumbent(), self._center
+        i, here = self.solved.best(), self._center
         assert here is not None
-        if i in self._resumed or not self._beats(i, here):
+        if i in self._resumed or not self.solved.beats(i, here):
             return False
         self._resumed.add(i)
-        self._filter.add(self.frame.excess(self.y[here]), self.frame.objective(self.y[here]))
+        self._filter.add(self.scaled.excess(self.solved.y[here]), self.scaled.objective(self.solved.y[here]))
         self._center, self.radius = i, COLD
         return True
-
-    def _beats(self, i: int, other: int) -> bool:
-        """Whether a sample is the better answer, by more than the tolerance."""
-        feasible = [self.frame.violation(self.y[k], self.jacobian[k]) <= self.tolerance for k in (i, other)]
-        if feasible[0] != feasible[1]:
-            return feasible[0]
-        measure = self.frame.objective if feasible[0] else self.frame.excess
-        return measure(self.y[i]) < measure(self.y[other]) - self.tolerance
 
     def _untried(self, count: int) -> list[Proposal]:
         """What is proposed, but not where the model is known to have no answer: there the region shrinks at once."""
         while found := self._proposed(count):
-            fresh = [proposal for proposal in found if not self._has_failed(proposal.x)]
+            fresh = [proposal for proposal in found if not self.solved.has_failed(proposal.x)]
             if fresh:
                 return fresh
             for proposal in found:
@@ -222,51 +203,70 @@ class TrustRegion:
         return []
 
     def _proposed(self, count: int) -> list[Proposal]:
-        """Points from ever smaller regions until a guide knows a better one."""
+        """Points from ever smaller regions until a predictor knows a better one."""
         assert self._center is not None
         i = self._center
-        while self.radius > SMALLEST and self.frame.size:
-            known = self.navigator.known(self.x, self.y, self.jacobian, i, self.radius)
-            found = self.navigator.proposals(known, self.y[i], count)
-            here = self.frame.excess(self.y[i])
-            better = [p for p in found if self._outside or p.gain > 0.0 or p.excess < here]
+        while self.radius > SMALLEST and self.scaled.size:
+            known = self._known_about(i, self.radius)
+            plane = None if self._outside else self._wall(i)
+            found = self.selection.proposals(known, self.solved.y[i], count, plane)
+            better = [p for p in found if self._pays(p, i, plane)]
             if better:
                 return better
             self.radius *= 0.1
         self.message = STUCK
         return []
 
-    def _glances(self) -> bool:
-        """Whether hardly any other sample speaks for a certified center; then a point near by is asked, once."""
+    def _pays(self, proposal: Proposal, i: int, plane: Wall | None) -> bool:
+        """Whether a proposal is better than the center, and worth a failure where failed points are in the way."""
+        here, length = self.scaled.excess(self.solved.y[i]), self._length(proposal)
+        if not (self._outside or proposal.gain > 0.0 or proposal.excess < here):
+            return False
+        if plane is None or not (plane.touches(proposal.z) or length >= 0.9 * self.radius):
+            return True
+        if length <= 0.5 * RESOLUTION:
+            return plane.nearest > 2.0 * RESOLUTION
+        size = self.scaled.unit_of_gain(self.solved.y[i]) / self.scaled.slope
+        return not plane.touches(proposal.z) or here > self.solved.tolerance or proposal.gain > WORTH * size
+
+    def _probes_curvature(self) -> bool:
+        """Request one nearby sample if fewer than FEW others support a certified optimum.
+
+        Returns:
+            Whether one was requested.
+        """
         i = self._center
         assert i is not None
-        z = self.frame.unit(self.x)[:, self.frame.free]
+        z = self.scaled.unit(self.solved.x)[:, self.scaled.free]
         others = np.abs(z - z[i]).max(axis=1, initial=0.0) > ALIKE
-        if self._suspects is None and (others.sum() >= FEW or self._looked == i):
+        if self._possible_negative_curvature is None and (others.sum() >= FEW or self._curvature_checked_at == i):
             return False
-        there = glanced_at(self.frame, self._point(i), self._rng, self._suspects)
-        if there is None or self._has_failed(self.frame.physical(there)):
-            self._suspects = None
+        there = curvature_probe(self.scaled, self.solved.point(i), self._rng, self._possible_negative_curvature)
+        if there is None or self.solved.has_failed(self.scaled.physical(there)):
+            self._possible_negative_curvature = None
             return False
-        known = self.navigator.known(self.x, self.y, self.jacobian, i, 1.0)
-        self._glance = self.navigator.at(there, "curvature", known)
-        self._asked, self._looked = [self._glance], i
+        self._curvature_probe = self.selection.at(there, "curvature", self._known_about(i, 1.0))
+        self._asked, self._curvature_checked_at = [self._curvature_probe], i
         return True
 
-    def _point(self, i: int) -> Point:
-        return self.x[i], self.y[i], self.jacobian[i]
+    def _known_about(self, i: int, radius: float) -> Known:
+        """All samples as the predictors see them, about one of them."""
+        return self.selection.known(self.solved.x, self.solved.y, self.solved.jacobian, i, radius)
 
-    def _doubts(self, count: int) -> bool:
-        """Whether a guide knows of a point that would be better than a certified one, and that is then asked for."""
+    def _wall(self, i: int) -> Wall | None:
+        """The plane in front of the failed points near a sample."""
+        return faced(self.scaled, i, self.solved.x, self.solved.failed, self.radius, self._in_a_row)
+
+    def _searches_elsewhere(self, count: int) -> bool:
+        """Request points that are predicted to be better than a certified one; returns whether there are any."""
         i = self._center
         assert i is not None
-        if not (self._probes and self.frame.size):
+        if not (self._searches_left and self.scaled.size):
             return False
-        known = self.navigator.known(self.x, self.y, self.jacobian, i, 1.0)
-        found = self.navigator.probes(known, self.y[i], count)
-        worth = max(PROMISE * abs(self.frame.objective(self.y[i])), self.tolerance)
-        self._asked = [p for p in found if p.gain > worth and not self._has_failed(p.x)]
-        self._probes -= bool(self._asked)
+        found = self.selection.probes(self._known_about(i, 1.0), self.solved.y[i], count)
+        worth = max(PROMISE * abs(self.scaled.objective(self.solved.y[i])), self.solved.tolerance)
+        self._asked = [p for p in found if p.gain > worth and not self.solved.has_failed(p.x)]
+        self._searches_left -= bool(self._asked)
         return bool(self._asked)
 
     def _retreat(self, proposal: Proposal) -> None:
@@ -275,84 +275,75 @@ class TrustRegion:
             self.radius = min(self.radius, 0.5 * self._length(proposal))
 
     def _decide(self, answered: list[tuple[Proposal, int]]) -> None:
-        """Go on from the best of the new samples that may be gone on from, and set the radius."""
+        """Move to the best acceptable sample and update the trust-region radius."""
         for proposal, i in answered:
-            self.navigator.learn_from(proposal, self.jacobian[i], self._length(proposal))
-        if self._glance is not None:
-            self._glance, first = None, self._suspects is None
-            self._suspects = None
+            self.selection.learn_from(proposal, self.solved.jacobian[i], self._length(proposal))
+        if self._curvature_probe is not None:
+            # its step was no proposal: it says whether the center is a minimum, and nothing of the radius
+            self._curvature_probe, first = None, self._possible_negative_curvature is None
+            self._possible_negative_curvature = None
             if answered:
-                self._look(answered[0][1], first)
+                self._use_curvature(answered[0][1], first)
             return
-        trials = [(proposal, i, self._trial(proposal, i)) for proposal, i in answered]
+        before, tolerance = self.solved.y[self._center], self.solved.tolerance
+        trials = [
+            (p, i, Trial.of(self.scaled, before, self.solved.y[i], (p.gain, p.excess), tolerance)) for p, i in answered
+        ]
         good = [(proposal, i, trial) for proposal, i, trial in trials if self._accepts(proposal, i, trial)]
         if not good:
+            # none is acceptable: retry in a region that the rejected step does not reach
             if trials and not trials[0][0].probe:
                 self.radius = min(self.radius, 0.4 * self._length(trials[0][0]))
             return
         proposal, i, trial = min(good, key=lambda one: one[2].reached + PENALTY * one[2].left)
         step = self._length(proposal)
+        # the ratio of actual to predicted reduction sets the radius; far from a certified optimum nothing is known yet
         if proposal.probe:
             self._filter, self.radius = Filter(), COLD
         elif trial.ratio < 0.1:
             self.radius = min(self.radius, 0.4 * step)
         elif trial.ratio > 0.7:
             self.radius = min(1.0, max(2.0 * step, min(self.radius, REACH * step)))
+        # a step for the limits' sake may raise the objective: its start stays in the filter, lest the search returns
         if not (trial.for_objective or proposal.probe):
             self._filter.add(trial.excess, trial.objective)
         self._center = i
 
-    def _look(self, i: int, first: bool) -> None:
+    def _use_curvature(self, i: int, first: bool) -> None:
         """Go on from a point near the center if that turns out to be no minimum; look again where it might be none."""
         assert self._center is not None
-        risen = bends(self.frame, self._point(self._center), self._point(i))
+        risen = curvature_along(self.scaled, self.solved.point(self._center), self.solved.point(i))
         if risen.sum() < -ACTIVE:
             self._center, self._filter, self.radius = i, Filter(), COLD
         elif first and (risen < -ACTIVE).any():
-            self._suspects = risen < -ACTIVE
-
-    def _trial(self, proposal: Proposal, i: int) -> Trial:
-        frame, before, after = self.frame, self.y[self._center], self.y[i]
-        return Trial(
-            objective=frame.objective(before),
-            excess=frame.excess(before),
-            gain=proposal.gain,
-            foretold=proposal.excess,
-            reached=frame.objective(after),
-            left=frame.excess(after),
-            tolerance=self.tolerance,
-        )
+            self._possible_negative_curvature = risen < -ACTIVE
 
     def _accepts(self, proposal: Proposal, i: int, trial: Trial) -> bool:
         if proposal.probe:  # it must beat a certified optimum
-            return trial.objective - trial.reached > max(PENALTY * trial.left, self.tolerance)
+            return trial.objective - trial.reached > max(PENALTY * trial.left, trial.tolerance)
         if trial.in_noise:
-            return self._residual(i) < self._residual(self._center)
+            assert self._center is not None
+            return self.solved.residual(i) < self.solved.residual(self._center)
         return trial.accepted_by(self._filter)
 
     def _length(self, proposal: Proposal) -> float:
         """Of the step to a proposal, in the maximum norm."""
         assert self._center is not None
-        here = self.frame.unit(self.x[self._center])[self.frame.free]
+        here = self.scaled.unit(self.solved.x[self._center])[self.scaled.free]
         return float(np.abs(proposal.z - here).max(initial=0.0))
-
-    def _residual(self, i: int | None) -> float:
-        assert i is not None
-        found, violation = self.frame.balance(self.x[i], self.y[i], self.jacobian[i])
-        return max(found.residual, violation)
 
     def _note(self, proposal: Proposal, record: Sample | Failure, i: int | None) -> None:
         nan = float("nan")
-        judged = None if i is None else self._judged(i)
+        judged = None if i is None else self.solved.judged(i)
         step = Step(
             number=len(self.path) + 1,
             x=record.x,
-            y=np.full(len(self.frame.responses), nan) if judged is None else judged.y,
+            y=np.full(len(self.scaled.responses), nan) if judged is None else judged.y,
             objective=nan if judged is None else judged.objective,
             violation=nan if judged is None else judged.violation,
             optimality=nan if judged is None else judged.optimality,
             radius=self.radius,
-            guide=proposal.guide,
+            predictor=proposal.predictor,
             accepted=i is not None and i == self._center,
             failure=record.reason if isinstance(record, Failure) else "",
         )

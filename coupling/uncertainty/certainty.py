@@ -14,9 +14,9 @@ import scipy.optimize
 from scipy.special import ndtri
 import scipy.stats
 
-from coupling.contract import Array
-from coupling.uncertainty.limits import LimitState
-from coupling.uncertainty.search import FARTHEST
+from sobofem.coupling.contract import Array
+from sobofem.coupling.uncertainty.limits import LimitState
+from sobofem.coupling.uncertainty.search import FARTHEST
 
 WIDE = 1024
 """Points looked at, half of them distributed as the inputs are and half at three times that spread."""

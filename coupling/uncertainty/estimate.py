@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from coupling.contract import Array
+from sobofem.coupling.contract import Array
 
 TWO_SIDED = 1.959964
 """Standard errors that a 95 % interval reaches to either side."""

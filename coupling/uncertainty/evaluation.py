@@ -9,16 +9,15 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from coupling import batches, solving
-from coupling.contract import Array, Model
-from coupling.handout import Task
-from coupling.samples import Failure, Sample
+from sobofem.coupling.contract import Array, KnowsUncertainty, Model, ProgressCallback
+from sobofem.coupling.dataset.records import Failure, Sample
+from sobofem.coupling.models.corrected import predictions as in_batches
+from sobofem.coupling.solving import evaluate as solving
+from sobofem.coupling.solving.cached_model import CachedModel
+from sobofem.coupling.solving.handout import Task
 
 CONSTANT = 1e-9
 """Range of a response, as a share of its size, below which it counts as constant."""
-
-type Told = Callable[[int, int, str], None]
-"""Called with what is done, of how much, and in words."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +45,7 @@ def predictions(model: Model, x: Array, *, jacobian: bool = True) -> tuple[Array
     Raises:
         ArithmeticError: If a response or one of its derivatives is not finite: no statistics hold with those left out.
     """
-    y, dy = batches.predictions(model, x, jacobian=jacobian)
+    y, dy = in_batches(model, x, jacobian=jacobian)
     lost = ~np.isfinite(y) if dy is None else ~(np.isfinite(y) & np.isfinite(dy).all(axis=2))
     if lost.any():
         point, response = np.argwhere(lost)[0]
@@ -61,16 +60,15 @@ def predictions(model: Model, x: Array, *, jacobian: bool = True) -> tuple[Array
 def deviations(model: Model, x: Array) -> tuple[Array, Array]:
     """Standard deviations of the model's errors in responses (N, m) and Jacobians (N, m, n) at points (N, n).
 
-    A model that offers no `uncertainty` is taken to be exact.
+    One that does not know its uncertainty is taken to be exact.
 
     Raises:
         TypeError: If a surrogate was trained such that it knows none.
     """
-    uncertainty = getattr(model, "uncertainty", None)
-    if uncertainty is None:
+    if not isinstance(model, KnowsUncertainty):
         shape = (len(x), len(model.responses), len(model.parameters))
         return np.zeros(shape[:2]), np.zeros(shape)
-    y, dy = uncertainty(x)
+    y, dy = model.uncertainty(x)
     return y, dy
 
 
@@ -79,63 +77,50 @@ def varying(y: Array) -> NDArray[np.bool_]:
     return np.asarray(np.ptp(y, axis=0) > CONSTANT * np.abs(y).max(axis=0))
 
 
-def same_names(model: Model, check: Model) -> None:
-    """Check that a surrogate and the model behind it speak of the same inputs and responses.
-
-    Raises:
-        ValueError: If they don't.
-    """
-    for kind in ("parameters", "responses"):
-        ours, theirs = tuple(getattr(model, kind)), tuple(getattr(check, kind))
-        if ours != theirs:
-            raise ValueError(f"the surrogate has {kind} {ours}, but the model that checks it has {theirs}")
-
-
-def solved(check: Model, x: Array, *, told: Told | None = None) -> Solves:
+def solved(model: Model, x: Array, *, progress: ProgressCallback | None = None) -> Solves:
     """Ask the trusted model at points (N, n), and leave out what has no answer.
 
     Raises:
         ArithmeticError: If none of them has an answer.
     """
-    found = answered(check, x, told=told)
+    found = answered(model, x, progress=progress)
     if not found.rows:
         raise ArithmeticError(f"none of {len(x)} solves has an answer; the first: {found.failures[0]}")
     return found
 
 
-def answered(check: Model, x: Array, *, told: Told | None = None) -> Solves:
+def answered(model: Model, x: Array, *, progress: ProgressCallback | None = None) -> Solves:
     """As `solved`, also where none has an answer."""
-    records = records_of(check, x, told=told)
+    records = records_of(model, x, progress=progress)
     rows = [k for k, record in enumerate(records) if isinstance(record, Sample)]
     failures = tuple(record.reason for record in records if isinstance(record, Failure))
-    shape = (len(rows), len(check.responses), len(check.parameters))
+    shape = (len(rows), len(model.responses), len(model.parameters))
     y, jacobian = (np.array([getattr(records[k], part) for k in rows]) for part in ("y", "jacobian"))
     return Solves(np.asarray(x)[rows], y.reshape(shape[:2]), jacobian.reshape(shape), rows, failures)
 
 
-def records_of(check: Model, x: Array, *, told: Told | None = None) -> list[Sample | Failure]:
+def records_of(model: Model, x: Array, *, progress: ProgressCallback | None = None) -> list[Sample | Failure]:
     """The trusted model's answers at points (N, n), one after the other; collective on its communicator.
 
-    One that answers many points at once, as `Remembered` does, is asked so.
+    A `CachedModel` solves them side by side where ranks allow.
     """
-    answers, tell = getattr(check, "answers", None), _counting(len(x), told)
-    if answers is not None:
-        found: list[Sample | Failure] = answers(x, tell)
-        return found
+    report = _counting(len(x), progress)
+    if isinstance(model, CachedModel):
+        return model.answers(x, report)
     records = list[Sample | Failure]()
     for point in x:
-        records.append(solving.solve(check, Task(0, point), jacobian=True))
-        tell()
+        records.append(solving.solve(model, Task(0, point), jacobian=True))
+        report()
     return records
 
 
-def _counting(total: int, told: Told | None) -> Callable[[], None]:
+def _counting(total: int, progress: ProgressCallback | None) -> Callable[[], None]:
     """Tells how many of some solves are done, one more each time that it is called."""
     count = itertools.count(1)
 
-    def tell() -> None:
+    def report() -> None:
         done = next(count)
-        if told is not None:
-            told(done, total, f"{done} of {total} solves of the model")
+        if progress is not None:
+            progress(done, total, f"{done} of {total} solves of the model")
 
-    return tell
+    return report

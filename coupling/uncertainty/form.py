@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coupling.contract import Array, Model
-from coupling.samples import Failure
-from coupling.uncertainty.certainty import Certainty, certainty, wide_sample
-from coupling.uncertainty.estimate import shown
-from coupling.uncertainty.evaluation import Told, records_of, same_names
-from coupling.uncertainty.joint import Inputs
-from coupling.uncertainty.limits import Limit, LimitState, limit_state
-from coupling.uncertainty.search import Nearest, nearest
-from coupling.uncertainty.truncated import probability_of
+from sobofem.coupling.contract import Array, Model, ProgressCallback
+from sobofem.coupling.dataset.records import Failure
+from sobofem.coupling.models.matching import require_same_names
+from sobofem.coupling.uncertainty.certainty import Certainty, certainty, wide_sample
+from sobofem.coupling.uncertainty.estimate import shown
+from sobofem.coupling.uncertainty.evaluation import records_of
+from sobofem.coupling.uncertainty.inputs import Inputs, probability_of
+from sobofem.coupling.uncertainty.limits import Limit, LimitState, limit_state
+from sobofem.coupling.uncertainty.search import Nearest, nearest
 
 CONFIRMED = 0.01
 """Distance in standard normal space within which the trusted model must see its limit, and share of the index by which
@@ -105,47 +105,47 @@ def form(
     limit: Limit | str,
     *,
     seed: int = 0,
-    check: Model | None = None,
+    model: Model | None = None,
     solves: int = 5,
-    told: Told | None = None,
+    progress: ProgressCallback | None = None,
 ) -> DesignPoint:
     """Find the most probable point of failure on a surrogate, and walk on to that of the model behind it.
 
     Each solve, with its gradient, corrects the surrogate to first order at the last point, and the search goes on from
     there, until the trusted model itself finds the point on its limit and nearest to the medians. Collective on the
-    communicator of `check`.
+    communicator of `model`.
 
     Args:
         surrogate: Any model that is cheap.
         inputs: How its inputs are distributed.
         limit: What counts as failure, or its text: `stress > 235`.
         seed: Of the points that the search starts from; the first is the medians.
-        check: The trusted model.
+        model: The trusted model.
         solves: Its evaluations that may be spent.
-        told: Called as solves proceed.
+        progress: Called as solves proceed.
 
     Raises:
         NoDesignPoint: If no search reached the limit, or the trusted model has no answer at the first point.
         ValueError: If names or the limit are unknown, or no solve is allowed.
     """
-    return verified(limit_state(surrogate, inputs, limit), seed=seed, check=check, solves=solves, told=told)[0]
+    return verified(limit_state(surrogate, inputs, limit), seed=seed, model=model, solves=solves, progress=progress)[0]
 
 
 def verified(
-    state: LimitState, *, seed: int, check: Model | None, solves: int, told: Told | None = None
+    state: LimitState, *, seed: int, model: Model | None, solves: int, progress: ProgressCallback | None = None
 ) -> tuple[DesignPoint, LimitState]:
     """The design point, and the limit state as solves corrected it."""
     if solves < 1:
         raise ValueError(f"solves is {solves}, expected at least 1")
     points = local_points(state, seed)
     point, others = points[0], np.array([p.u for p in points[1:]]).reshape(-1, len(points[0].u))
-    if check is None:
+    if model is None:
         error = float(state.deviation(point.u[None])[0]) / float(np.linalg.norm(point.gradient))
         return _record(state, point, error, False, (), others), state
-    same_names(state.model, check)
+    require_same_names("the surrogate", state.model, model)
     path: list[float] = []
     while True:
-        answer = _asked(check, state, point.u, len(path), solves, told)
+        answer = _asked(model, state, point.u, len(path), solves, progress)
         if isinstance(answer, str):
             unsure = _record(state, point, float("nan"), False, tuple(path), others)
             return replace(unsure, failures=(answer,)), state
@@ -153,10 +153,12 @@ def verified(
         slope = float(np.linalg.norm(gradient[0]))
         if slope == 0.0:
             raise NoDesignPoint(f"the model's {state.limit.response} does not vary at the surrogate's design point")
+        # the index by the model's own plane through the point: distance along its normal, and what is left to the limit
         normal = -gradient[0] / slope
         path.append(float(point.u @ normal + margin[0] / slope))
         off = abs(float(margin[0])) / slope
         aside = float(np.linalg.norm(point.u - (point.u @ normal) * normal))
+        # on the limit, and along the model's normal from the medians: both make a point the nearest one
         confirmed = off <= CONFIRMED and aside <= CONFIRMED * max(float(np.linalg.norm(point.u)), 1.0)
         state = state.corrected(point.u, answer[0][0], answer[1][0])
         if confirmed or len(path) == solves:
@@ -218,12 +220,12 @@ def _again(state: LimitState, point: Nearest) -> Nearest:
 
 
 def _asked(
-    check: Model, state: LimitState, u: Array, spent: int, solves: int, told: Told | None
+    model: Model, state: LimitState, u: Array, spent: int, solves: int, progress: ProgressCallback | None
 ) -> tuple[Array, Array] | str:
     """The trusted model's responses (1, m) and Jacobian (1, m, n); why it has none, where it had some before."""
-    if told is not None:
-        told(spent, solves, f"solve {spent + 1} of at most {solves} at the design point of {state.limit}")
-    record = records_of(check, state.inputs.at(u))[0]
+    if progress is not None:
+        progress(spent, solves, f"solve {spent + 1} of at most {solves} at the design point of {state.limit}")
+    record = records_of(model, state.inputs.at(u))[0]
     if isinstance(record, Failure):
         if spent == 0:
             raise NoDesignPoint(f"the model has no answer at the surrogate's design point: {record.reason}")

@@ -8,9 +8,9 @@ from typing import Self
 
 import numpy as np
 
-from coupling.contract import Array, Model
-from coupling.uncertainty.evaluation import deviations, predictions
-from coupling.uncertainty.joint import Inputs
+from sobofem.coupling.contract import Array, Model
+from sobofem.coupling.uncertainty.evaluation import deviations, predictions
+from sobofem.coupling.uncertainty.inputs import Inputs
 
 REACH = 2.0
 """Distance, in standard normal space, over which a correction fades."""

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from coupling.contract import Array, Model
-from coupling.uncertainty import joint
-from coupling.uncertainty.estimate import Estimate, shown, standard_error
-from coupling.uncertainty.evaluation import Told, deviations, predictions, varying
-from coupling.uncertainty.joint import Inputs, drawn
-from coupling.uncertainty.propagation import REPEATS
-from coupling.uncertainty.residuals import residuals_of
+from sobofem.coupling.contract import Array, Model, ProgressCallback
+from sobofem.coupling.uncertainty.estimate import Estimate, shown, standard_error
+from sobofem.coupling.uncertainty.evaluation import deviations, predictions, varying
+from sobofem.coupling.uncertainty.inputs import Inputs, drawn
+from sobofem.coupling.uncertainty.inputs import inputs as distributed
+from sobofem.coupling.uncertainty.propagation import REPEATS
+from sobofem.coupling.uncertainty.residuals import residuals_of
 
 FEWEST_EFFECTIVE = 8.0
 """Samples, in effect, that must be left where samples stand for another distribution than they were drawn from."""
@@ -79,9 +79,9 @@ def derivative_measures(
     *,
     samples: int = 2**13,
     seed: int = 0,
-    check: Model | None = None,
+    model: Model | None = None,
     solves: int = 32,
-    told: Told | None = None,
+    progress: ProgressCallback | None = None,
 ) -> DerivativeMeasures:
     """Measures from the Jacobians of a surrogate, corrected without bias by those of solves of the trusted model.
 
@@ -90,13 +90,13 @@ def derivative_measures(
         inputs: How its inputs are distributed.
         samples: Its Jacobians, in eight independent parts.
         seed: Of all that is drawn.
-        check: The trusted model; the same seed asks for the same solves as `propagate` does.
+        model: The trusted model; the same seed asks for the same solves as `propagate` does.
         solves: Its evaluations.
-        told: Called as solves proceed.
+        progress: Called as solves proceed.
 
     Raises:
         ValueError: If there are too few samples, or names differ.
-        TypeError: If the surrogate knows no standard deviations, and nothing checks it.
+        TypeError: If the surrogate knows no standard deviations, and no model is given.
     """
     if samples < 16 * REPEATS:
         raise ValueError(f"samples is {samples}, expected at least {16 * REPEATS}")
@@ -106,10 +106,10 @@ def derivative_measures(
     squares, variance = natural(dy, x, inputs) ** 2, np.where(varying(y), y.var(axis=0), 0.0)
     parts = squares.reshape(REPEATS, -1, *squares.shape[1:]).mean(axis=1)
     by_parts = y.reshape(REPEATS, -1, y.shape[1]).var(axis=1)
-    if check is None:
+    if model is None:
         nu, of_nu, of_variance, spent = _alone(surrogate, x, y, squares, inputs)
     else:
-        residuals = residuals_of(surrogate, check, inputs, solves, seed, told)
+        residuals = residuals_of(surrogate, model, inputs, solves, seed, progress)
         more, of_variance = residuals.of_variance(y.mean(axis=0), residuals.mean()[0])
         variance, spent = variance + more, residuals.count
         own, true = (
@@ -142,8 +142,9 @@ def measures_of_samples(data: Any, inputs: Inputs, *, drawn_as: Inputs | None = 
     if inputs.fixed:
         raise ValueError(f"{', '.join(inputs.fixed)} is held at a value, but varies over the data; use a surrogate")
     if drawn_as is None:
-        told = dict((getattr(data, "provenance", None) or {}).get("inputs", {}))
-        drawn_as = joint.inputs(data, told, allow_outside=1.0)
+        given = dict((getattr(data, "provenance", None) or {}).get("inputs", {}))
+        drawn_as = distributed(data, given, allow_outside=1.0)
+    # importance weights, from logarithms so that none overflows
     ratio = inputs.log_density(data.x) - drawn_as.log_density(data.x)
     weights = np.exp(ratio - ratio.max())
     weights /= weights.sum()
@@ -157,6 +158,7 @@ def measures_of_samples(data: Any, inputs: Inputs, *, drawn_as: Inputs | None = 
     mean = np.tensordot(weights, data.y, axes=1)
     measure = _weighted(squares, weights)
     squared = np.where(varying(data.y), (data.y - mean) ** 2, 0.0)
+    # the factor N / (N − 1) makes up for the mean that was estimated
     variance = _weighted(squared, weights * len(weights) / (len(weights) - 1.0))
     bound = _bound(measure, variance, inputs)
     return DerivativeMeasures(inputs.uncertain, tuple(data.responses), measure, bound, effective)

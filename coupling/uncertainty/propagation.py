@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from coupling.contract import Array, Model
-from coupling.uncertainty.estimate import Estimate, shown, standard_error, student
-from coupling.uncertainty.evaluation import Told, deviations, predictions
-from coupling.uncertainty.joint import Inputs, drawn
-from coupling.uncertainty.residuals import Residuals, residuals_of
+from sobofem.coupling.contract import Array, Model, ProgressCallback, units_of
+from sobofem.coupling.uncertainty.estimate import Estimate, shown, standard_error, student
+from sobofem.coupling.uncertainty.evaluation import deviations, predictions
+from sobofem.coupling.uncertainty.inputs import Inputs, drawn
+from sobofem.coupling.uncertainty.residuals import Residuals, residuals_of
 
 REPEATS = 8
 """Independent randomizations of the sequence, by whose spread the sampling error is known."""
@@ -59,7 +59,7 @@ class Propagation:
     units: dict[str, str] = field(default_factory=dict)
 
     @property
-    def std(self) -> Estimate:
+    def standard_deviation(self) -> Estimate:
         """Standard deviations (m,)."""
         value = np.sqrt(np.maximum(self.variance.value, 0.0))
         half = 0.5 / np.where(value > 0.0, value, np.inf)
@@ -68,7 +68,7 @@ class Propagation:
     def rows(self) -> list[list[str]]:
         """The table: a heading, and a row for each response; error bars cover 95 %."""
         heading = ["response", "unit", "mean", "standard deviation", *(f"{100 * p:g} %" for p in self.probabilities)]
-        std, body = self.std, []
+        std, body = self.standard_deviation, []
         for i, name in enumerate(self.responses):
             estimates = [self.mean[i], std[i], *(self.quantiles[i, q] for q in range(len(self.probabilities)))]
             body.append([name, self.units.get(name, ""), *(shown(float(e.value), float(e.error)) for e in estimates)])
@@ -76,7 +76,12 @@ class Propagation:
 
     def record(self) -> dict[str, object]:
         """As plain values, for JSON."""
-        estimates = {"mean": self.mean, "variance": self.variance, "std": self.std, "quantiles": self.quantiles}
+        estimates = {
+            "mean": self.mean,
+            "variance": self.variance,
+            "std": self.standard_deviation,
+            "quantiles": self.quantiles,
+        }
         return {
             "responses": self.responses,
             "units": self.units,
@@ -97,38 +102,38 @@ def propagate(
     *,
     samples: int = 2**14,
     seed: int = 0,
-    check: Model | None = None,
+    model: Model | None = None,
     solves: int = 32,
     probabilities: Sequence[float] = PROBABILITIES,
-    told: Told | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Propagation:
     """Distributions of the responses of uncertain inputs.
 
-    Without a model that checks, error bars hold what the surrogate's own standard deviations allow in the worst case:
+    Without a `model`, error bars hold what the surrogate's own standard deviations allow in the worst case:
     errors of one sign wherever that matters. With one, its solves correct the estimates, and their scatter is the bar;
     means and variances are then right however poor the surrogate is, quantiles and densities as far as the model's
-    residuals do not depend on more than the surrogate's value. Collective on the communicator of `check`.
+    residuals do not depend on more than the surrogate's value. Collective on the communicator of `model`.
 
     Args:
         surrogate: Any model that is cheap.
         inputs: How its inputs are distributed.
         samples: Evaluations of the surrogate, in eight independent parts.
         seed: Of all that is drawn.
-        check: The trusted model behind the surrogate.
+        model: The trusted model behind the surrogate.
         solves: Its evaluations; at least four.
         probabilities: Of the quantiles.
-        told: Called as solves proceed.
+        progress: Called as solves proceed.
 
     Raises:
         ValueError: If there are too few samples or solves, or names differ.
-        TypeError: If the surrogate knows no standard deviations, and nothing checks it.
+        TypeError: If the surrogate knows no standard deviations, and no model is given.
         ArithmeticError: If fewer than four solves have an answer.
     """
     wanted = _checked(probabilities, samples)
     u = drawn(len(inputs.uncertain), samples // REPEATS, repeats=REPEATS, seed=seed)
     x = inputs.at(u.reshape(-1, u.shape[2]))
     s = predictions(surrogate, x, jacobian=False)[0]
-    residuals = None if check is None else residuals_of(surrogate, check, inputs, solves, seed, told)
+    residuals = None if model is None else residuals_of(surrogate, model, inputs, solves, seed, progress)
     base = s[0]  # what is constant then is so to the last digit
     if residuals is None:
         mean, variance, quantiles, edges, density = _alone(s - base, deviations(surrogate, x)[0], wanted)
@@ -147,7 +152,7 @@ def propagate(
         solves=residuals.count if residuals else 0,
         failures=residuals.failures if residuals else (),
         outside=inputs.outside,
-        units=dict(getattr(surrogate, "units", {})),
+        units=units_of(surrogate),
     )
 
 

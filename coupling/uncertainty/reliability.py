@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coupling.contract import Array, Model
-from coupling.uncertainty.certainty import Certainty, certainty
-from coupling.uncertainty.clouds import Cloud, importance_cloud, plain_cloud, subset_cloud
-from coupling.uncertainty.estimate import TWO_SIDED, standard_error
-from coupling.uncertainty.evaluation import Told, answered, deviations, predictions, same_names
-from coupling.uncertainty.form import DesignPoint, NoDesignPoint, verified
-from coupling.uncertainty.joint import Inputs
-from coupling.uncertainty.limits import Limit, LimitState, limit_state
-from coupling.uncertainty.misjudged import Correction, Rows, corrected
-from coupling.uncertainty.truncated import index_of, probability_of
+from sobofem.coupling.contract import Array, Model, ProgressCallback
+from sobofem.coupling.models.matching import require_same_names
+from sobofem.coupling.uncertainty.certainty import Certainty, certainty
+from sobofem.coupling.uncertainty.estimate import TWO_SIDED, standard_error
+from sobofem.coupling.uncertainty.evaluation import answered, deviations, predictions
+from sobofem.coupling.uncertainty.form import DesignPoint, NoDesignPoint, verified
+from sobofem.coupling.uncertainty.inputs import Inputs, index_of, probability_of
+from sobofem.coupling.uncertainty.limits import Limit, LimitState, limit_state
+from sobofem.coupling.uncertainty.rare_events import Cloud, importance_cloud, plain_cloud, subset_cloud
+from sobofem.coupling.uncertainty.sign_errors import Correction, Rows, corrected
 
 AT_DESIGN_POINTS = 5
 """Most solves that one design point may take."""
@@ -32,9 +32,11 @@ class FailureProbability:
     Attributes:
         limits: What counts as failure.
         value: The probability.
+        interval: Ends of the 95 % interval, not always as far from the value: few solves that contradict the surrogate,
+            or none, leave open more above than below.
         sampling: Its standard error from the finite sample.
-        surrogate: Its standard error from the surrogate: half the width between its margins shifted by one standard
-            deviation either way, or what solves of the trusted model leave.
+        surrogate: Its standard error from the surrogate: a quarter of the width between its margins shifted by 1.96
+            standard deviations either way, or what solves of the trusted model leave.
         by_surrogate: What the surrogate says, right to first order at design points that solves confirmed.
         method: How it was sampled.
         points: The design point of each limit; none for subset simulation.
@@ -49,6 +51,7 @@ class FailureProbability:
 
     limits: tuple[Limit, ...]
     value: float
+    interval: tuple[float, float]
     sampling: float
     surrogate: float
     by_surrogate: float
@@ -65,14 +68,6 @@ class FailureProbability:
     def error(self) -> float:
         """Both standard errors together."""
         return float(np.hypot(self.sampling, self.surrogate))
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Ends of the 95 % interval, by the logarithm where the error is smaller than the probability."""
-        if 0.0 < self.error < self.value:
-            factor = float(np.exp(TWO_SIDED * self.error / self.value))
-            return self.value / factor, min(self.value * factor, 1.0)
-        return max(self.value - TWO_SIDED * self.error, 0.0), min(self.value + TWO_SIDED * self.error, 1.0)
 
     @property
     def beta(self) -> float:
@@ -127,9 +122,9 @@ def failure_probability(
     method: str = "importance",
     samples: int = 2**14,
     seed: int = 0,
-    check: Model | None = None,
+    model: Model | None = None,
     solves: int = 32,
-    told: Told | None = None,
+    progress: ProgressCallback | None = None,
 ) -> FailureProbability:
     """The probability that a limit is passed, or at least one of several.
 
@@ -146,9 +141,9 @@ def failure_probability(
             searches found; or `subset` simulation, which finds failure wherever it is, with a wider error.
         samples: Points, in eight independent parts; of each level in subset simulation.
         seed: Of all that is drawn.
-        check: The trusted model behind the surrogate.
+        model: The trusted model behind the surrogate.
         solves: Its evaluations, those at the design points among them; at least eight more than these.
-        told: Called as solves proceed.
+        progress: Called as solves proceed.
 
     Raises:
         NoDesignPoint: If no search reached a limit that is passed somewhere, or the model has no answer where it is
@@ -157,32 +152,37 @@ def failure_probability(
         TypeError: If the surrogate knows no standard deviations.
         ArithmeticError: If failure is too rare to sample, or no solve has an answer.
     """
-    told_limits = [limits] if isinstance(limits, Limit | str) else list(limits)
-    states = [limit_state(surrogate, inputs, limit) for limit in told_limits]
-    require(states, method, samples, solves if check is not None else None)
-    approach = _approached(states, method, seed, check, told)
+    given = [limits] if isinstance(limits, Limit | str) else list(limits)
+    states = [limit_state(surrogate, inputs, limit) for limit in given]
+    require(states, method, samples, solves if model is not None else None)
+    approach = _approached(states, method, seed, model, progress)
     points, system, spent = approach.points, System(approach.states), sum(point.solves for point in approach.points)
     failures = [reason for point in points for reason in point.failures]
+    # the cloud is drawn by the limit states as solves at design points corrected them
     cloud = _cloud(system, approach, samples, seed)
     by_surrogate = float(cloud.probabilities().mean())
     deviation = system.deviations(cloud.u)
-    if check is None:
-        found = Correction(0.0, _between(cloud, deviation), 0, 0)
+    if model is None:
+        found = _between(cloud, deviation)
     else:
-        same_names(surrogate, check)
+        require_same_names("the surrogate", surrogate, model)
 
+        # called with points where the sign of the surrogate is in doubt
         def judge(rows: Rows) -> tuple[Rows, Array, NDArray[np.bool_]]:
-            answers = answered(check, inputs.at(cloud.u[rows]), told=told)
+            answers = answered(model, inputs.at(cloud.u[rows]), progress=progress)
             failures.extend(answers.failures)
             return rows[answers.rows], system.trusted(answers.y), system.failed(answers.y)
 
         found = corrected(cloud, deviation, judge, _left(solves, spent), seed)
         if not found.solves:
             raise ArithmeticError(f"the model has no answer where failure is in doubt; the first: {failures[0]}")
+    value = min(max(by_surrogate + found.shift, 0.0), 1.0)
+    sampling = float(standard_error(cloud.probabilities()))
     return FailureProbability(
         limits=tuple(state.limit for state in states),
-        value=min(max(by_surrogate + found.shift, 0.0), 1.0),
-        sampling=float(standard_error(cloud.probabilities())),
+        value=value,
+        interval=_interval(value, sampling, found),
+        sampling=sampling,
         surrogate=found.error,
         by_surrogate=by_surrogate,
         method=approach.method,
@@ -219,7 +219,7 @@ class Approach:
 
 
 def _approached(
-    states: Sequence[LimitState], method: str, seed: int, check: Model | None, told: Told | None
+    states: Sequence[LimitState], method: str, seed: int, model: Model | None, progress: ProgressCallback | None
 ) -> Approach:
     """Design points, or what is certain without one."""
     own, points, certain = list[LimitState](), list[DesignPoint](), list[Certainty]()
@@ -227,7 +227,7 @@ def _approached(
         known = certainty(state, seed) if method == "subset" else None
         try:
             if method == "importance":
-                point, state = verified(state, seed=seed, check=check, solves=AT_DESIGN_POINTS, told=told)
+                point, state = verified(state, seed=seed, model=model, solves=AT_DESIGN_POINTS, progress=progress)
                 state = replace(state, scale=_slope(state, point.u))
                 points.append(point)
         except NoDesignPoint as error:
@@ -319,7 +319,17 @@ def _slope(state: LimitState, u: Array) -> float:
     return float(np.linalg.norm(state.at(u[None])[1][0]))
 
 
-def _between(cloud: Cloud, deviation: Array) -> float:
-    """Half the difference of the probabilities by margins shifted one standard deviation either way."""
-    worse, better = cloud.margin - deviation < 0.0, cloud.margin + deviation < 0.0
-    return float(0.5 * np.sum(cloud.weight * (worse & ~better)))
+def _between(cloud: Cloud, deviation: Array) -> Correction:
+    """What 1.96 standard deviations of the margins either way leave open."""
+    failing, worse, better = (
+        float(cloud.weight @ (cloud.margin + shift * TWO_SIDED * deviation < 0.0)) for shift in (0.0, -1.0, 1.0)
+    )
+    return Correction(0.0, failing - better, worse - failing, 0, 0)
+
+
+def _interval(value: float, sampling: float, found: Correction) -> tuple[float, float]:
+    """Ends of the 95 % interval: sampling's error, by the logarithm where that is less than the value, and the rest."""
+    low = high = TWO_SIDED * sampling
+    if sampling < value:
+        low, high = -value * float(np.expm1(-low / value)), value * float(np.expm1(high / value))
+    return max(value - float(np.hypot(low, found.low)), 0.0), min(value + float(np.hypot(high, found.high)), 1.0)

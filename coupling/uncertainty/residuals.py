@@ -7,14 +7,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coupling.contract import Array, Model
-from coupling.uncertainty.estimate import TWO_SIDED, standard_error, student
-from coupling.uncertainty.evaluation import Told, predictions, same_names, solved
-from coupling.uncertainty.joint import Inputs, drawn
+from sobofem.coupling.contract import Array, Model, ProgressCallback
+from sobofem.coupling.models.matching import require_same_names
+from sobofem.coupling.uncertainty.estimate import TWO_SIDED, standard_error, student
+from sobofem.coupling.uncertainty.evaluation import predictions, solved
+from sobofem.coupling.uncertainty.inputs import Inputs, drawn
 
 FEWEST_SOLVES = 4
 NEARBY = 0.5
 """Standard deviations of a response within which residuals speak for each other."""
+
+BEYOND = 40.0
+"""Such standard deviations away nothing speaks for a residual, to the last digit."""
 
 FAR = 0.05
 """Weight of a residual from anywhere else, where one nearby has a weight of one."""
@@ -101,10 +105,10 @@ class Residuals:
         that no solve is near.
         """
         residuals = self.model - self.surrogate
-        width = NEARBY * np.maximum(self.surrogate.std(axis=0, ddof=1), np.finfo(float).tiny)
-        distance = (self.surrogate.T[:, None] - at[:, :, None]) / width[:, None, None]
+        width = np.maximum(NEARBY * self.surrogate.std(axis=0, ddof=1), np.finfo(float).tiny)[:, None, None]
+        distance = np.clip(self.surrogate.T[:, None] - at[:, :, None], -BEYOND * width, BEYOND * width) / width
         nearby = np.maximum(np.exp(-0.5 * distance**2).sum(axis=2), 1.0)
-        return residuals.std(axis=0, ddof=1)[:, None] / np.sqrt(nearby)
+        return student(self.count) * residuals.std(axis=0, ddof=1)[:, None] / np.sqrt(nearby)
 
     def resampled(self, rng: np.random.Generator) -> Residuals:
         """A bootstrap sample of the values."""
@@ -120,7 +124,7 @@ class Residuals:
 
 
 def residuals_of(
-    surrogate: Model, check: Model, inputs: Inputs, solves: int, seed: int, told: Told | None = None
+    surrogate: Model, model: Model, inputs: Inputs, solves: int, seed: int, progress: ProgressCallback | None = None
 ) -> Residuals:
     """Ask the trusted model at points drawn as the inputs are: the same ones for the same seed.
 
@@ -128,11 +132,11 @@ def residuals_of(
         ValueError: If names differ, or fewer than four solves are allowed.
         ArithmeticError: If fewer than four have an answer.
     """
-    same_names(surrogate, check)
+    require_same_names("the surrogate", surrogate, model)
     if solves < FEWEST_SOLVES:
         raise ValueError(f"solves is {solves}, expected at least {FEWEST_SOLVES}, to know their scatter")
     u = drawn(len(inputs.uncertain), solves, repeats=1, seed=seed + 1)[0]
-    found = solved(check, inputs.at(u), told=told)
+    found = solved(model, inputs.at(u), progress=progress)
     if len(found.x) < FEWEST_SOLVES:
         raise ArithmeticError(
             f"{len(found.x)} of {solves} solves have an answer, too few to judge by ({found.failures[0]})"
@@ -147,7 +151,8 @@ def controlled(values: Array, gradients: Array, u: Array) -> tuple[Array, Array]
 
     The mean gradient of a function of standard normal variables is its best linear approximation (Stein, 1981), and
     that has a mean of zero: subtracted from each value, with the gradient averaged over the other points, it leaves the
-    mean unbiased. Per response the narrower of both bars counts, with the mean that belongs to it.
+    mean unbiased. Per response the narrower of both bars counts, with the mean that belongs to it; the choice costs one
+    degree of freedom, without which bars by few points would be too narrow.
 
     Args:
         values: (K, m).
@@ -159,7 +164,8 @@ def controlled(values: Array, gradients: Array, u: Array) -> tuple[Array, Array]
     both = np.stack([values, explained])
     errors = np.stack([standard_error(part) for part in both])
     which = np.argmin(errors, axis=0)[None]
-    return tuple(np.take_along_axis(part, which, axis=0)[0] for part in (both.mean(axis=1), errors))  # type: ignore[return-value]
+    mean, error = (np.take_along_axis(part, which, axis=0)[0] for part in (both.mean(axis=1), errors))
+    return mean, error * student(len(u) - 1) / student(len(u))
 
 
 def _smoothed(s: Array, r: Array) -> Callable[[Array], Array]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coupling.contract import Array
+from sobofem.coupling.contract import Array
 
 FARTHEST = 8.0
 """Distance beyond which no design point is looked for: a probability of 6e-16."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import ndtri
 
-from coupling.contract import Array, Model
-from coupling.uncertainty.estimate import TWO_SIDED, standard_error
-from coupling.uncertainty.evaluation import Told, deviations, predictions, varying
-from coupling.uncertainty.joint import Inputs
-from coupling.uncertainty.residuals import residuals_of
+from sobofem.coupling.contract import Array, Model, ProgressCallback
+from sobofem.coupling.uncertainty.estimate import TWO_SIDED, standard_error
+from sobofem.coupling.uncertainty.evaluation import deviations, predictions, varying
+from sobofem.coupling.uncertainty.inputs import Inputs
+from sobofem.coupling.uncertainty.residuals import residuals_of
 
 REPEATS = 8
 
@@ -49,7 +49,8 @@ class SobolIndices:
         surrogate: Standard deviation of the surrogate's error over that of each response, (m,).
         samples: Surrogate evaluations.
         solves: Answers of the trusted model by which that error is known; 0 where the surrogate says it itself.
-        constant: Values of responses that do not vary by the surrogate, by name: there is no variance to share out.
+        constant: Values of responses that do not vary, by name: there is no variance to share out. Not of those that
+            vary by the model alone, whose indices are not known.
     """
 
     parameters: tuple[str, ...]
@@ -67,6 +68,9 @@ class SobolIndices:
         for i, response in enumerate(self.responses):
             if response in self.constant:
                 body.append([response, f"does not vary: {self.constant[response]:.6g}", "", "", "", ""])
+                continue
+            if np.isnan(self.first.value[i]).all():
+                body.append([response, "varies by the model, not by the surrogate: train it again", "", "", "", ""])
                 continue
             for j, name in enumerate(self.parameters):
                 pairs = [
@@ -102,9 +106,9 @@ def sobol_indices(
     *,
     samples: int = 2**12,
     seed: int = 0,
-    check: Model | None = None,
+    model: Model | None = None,
     solves: int = 32,
-    told: Told | None = None,
+    progress: ProgressCallback | None = None,
 ) -> SobolIndices:
     """First-order and total Sobol' indices (Saltelli et al., 2010), which share out the variance of each response.
 
@@ -113,15 +117,15 @@ def sobol_indices(
         inputs: How its inputs are distributed.
         samples: Size of the base sample, in eight independent parts; powers of two suit it.
         seed: Of all that is drawn.
-        check: The trusted model behind the surrogate: the scatter of its residuals widens the intervals, in the place
+        model: The trusted model behind the surrogate: the scatter of its residuals widens the intervals, in the place
             of the surrogate's own standard deviations. The same seed asks for the same solves as `propagate` does.
         solves: Its evaluations.
-        told: Called as solves proceed.
+        progress: Called as solves proceed.
 
     Raises:
         ModuleNotFoundError: Without SALib.
         ValueError: If there are too few samples, or names differ.
-        TypeError: If the surrogate knows no standard deviations, and nothing checks it.
+        TypeError: If the surrogate knows no standard deviations, and no model is given.
     """
     try:
         from SALib.analyze import sobol as analysis
@@ -147,11 +151,13 @@ def sobol_indices(
         for k, part in enumerate(y[:, i].reshape(REPEATS, -1)):  # SALib's own resampling knows nothing of sequences
             found = analysis.analyze(problem, part, calc_second_order=False, num_resamples=2, seed=1)
             indices[k, :, i] = found["S1"], found["ST"]
-    ratio, spent = _error_ratio(surrogate, inputs, x[:: d + 2], y, check, solves, seed, told)
+    # every (d + 2)-th point is of the base sample, which is drawn as the inputs are
+    ratio, spent = _error_ratio(surrogate, inputs, x[:: d + 2], y, model, solves, seed, progress)
+    still = ~moving & (ratio <= 0.0) if model is not None else ~moving
     value, width = indices.mean(axis=0), TWO_SIDED * standard_error(indices)
     first, total = (_widened(value[k], width[k], ratio) for k in range(2))
-    still = {surrogate.responses[i]: float(y[0, i]) for i in np.flatnonzero(~moving)}
-    return SobolIndices(inputs.uncertain, tuple(surrogate.responses), first, total, ratio, len(x), spent, still)
+    constant = {surrogate.responses[i]: float(y[0, i]) for i in np.flatnonzero(still)}
+    return SobolIndices(inputs.uncertain, tuple(surrogate.responses), first, total, ratio, len(x), spent, constant)
 
 
 def _error_ratio(
@@ -159,17 +165,23 @@ def _error_ratio(
     inputs: Inputs,
     x: Array,
     y: Array,
-    check: Model | None,
+    model: Model | None,
     solves: int,
     seed: int,
-    told: Told | None,
+    progress: ProgressCallback | None,
 ) -> tuple[Array, int]:
     """Standard deviation of the surrogate's error over that of its responses, (m,), and solves spent."""
-    spread = np.maximum(y.std(axis=0), np.finfo(float).tiny)
-    if check is None:
-        return np.minimum(np.sqrt(np.mean(deviations(surrogate, x)[0] ** 2, axis=0)) / spread, 1.0), 0
-    residuals = residuals_of(surrogate, check, inputs, solves, seed, told)
-    return np.minimum(residuals.spread() / spread, 1.0), residuals.count
+    spread = np.where(varying(y), y.std(axis=0), 0.0)
+    if model is None:
+        return _ratio(np.sqrt(np.mean(deviations(surrogate, x)[0] ** 2, axis=0)), spread), 0
+    residuals = residuals_of(surrogate, model, inputs, solves, seed, progress)
+    errors = np.where(varying(y) | varying(residuals.model), residuals.spread(), 0.0)
+    return _ratio(errors, spread), residuals.count
+
+
+def _ratio(errors: Array, spread: Array) -> Array:
+    """Errors (m,) over the spread of responses (m,), at most 1; where these don't vary, 1 for any error."""
+    return np.where(errors < spread, errors / np.where(spread > 0.0, spread, 1.0), np.sign(errors))
 
 
 def _widened(value: Array, width: Array, ratio: Array) -> Index:

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from coupling.contract import Model
-from coupling.uncertainty.evaluation import Told
-from coupling.uncertainty.form import NoDesignPoint
-from coupling.uncertainty.joint import Inputs
-from coupling.uncertainty.limits import Limit, limit_state
-from coupling.uncertainty.measures import DerivativeMeasures, derivative_measures
-from coupling.uncertainty.propagation import Propagation, propagate
-from coupling.uncertainty.reliability import FailureProbability, failure_probability, require
-from coupling.uncertainty.remembered import Remembered
-from coupling.uncertainty.sobol import SobolIndices, sobol_indices
+from sobofem.coupling.contract import Model, ProgressCallback
+from sobofem.coupling.solving.cached_model import CachedModel
+from sobofem.coupling.uncertainty.form import NoDesignPoint
+from sobofem.coupling.uncertainty.inputs import Inputs
+from sobofem.coupling.uncertainty.limits import Limit, limit_state
+from sobofem.coupling.uncertainty.measures import DerivativeMeasures, derivative_measures
+from sobofem.coupling.uncertainty.propagation import Propagation, propagate
+from sobofem.coupling.uncertainty.reliability import FailureProbability, failure_probability, require
+from sobofem.coupling.uncertainty.sobol import SobolIndices, sobol_indices
 
 SOBOL_SHARE, MEASURES_SHARE = 4, 2
 
@@ -31,7 +30,7 @@ class Study:
         measures: Derivative-based measures.
         failure: Probability of failure; None without limits.
         note: Why failure was sampled otherwise than asked for; empty if it was not.
-        solves: Points at which the trusted model was asked, in this run or an earlier one.
+        solves: Points at which the model was solved, in this run or an earlier one.
         unanswered: How many of them have no answer.
     """
 
@@ -56,41 +55,41 @@ class Study:
         }
 
 
-def run(
+def quantify(
     surrogate: Model,
     inputs: Inputs,
     limits: Sequence[Limit] = (),
     *,
     samples: int = 2**14,
     seed: int = 0,
-    check: Model | None = None,
+    model: Model | None = None,
     solves: int = 32,
     method: str = "importance",
-    told: Told | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Study:
     """Propagate, share out the variance, and find failure; the same solves serve the first two.
 
     Where no design point is found, failure is sampled by subset simulation; where that finds none either, `failure` is
-    None and `note` says why. `told` hears of solves done, of all that are planned; without `check`, of stages.
+    None and `note` says why. `progress` gets solves done of all that are planned; without `model`, stages.
     """
     if limits:  # before the work, not after it
         states = [limit_state(surrogate, inputs, limit) for limit in limits]
-        require(states, method, samples, solves if check is not None else None)
-    if check is not None and not isinstance(check, Remembered):
-        check = Remembered.of(check)
-    say = _teller(told, check, solves * (1 + bool(limits)))
-    asked: dict[str, Any] = {"seed": seed, "check": check, "solves": solves}
-    propagation = propagate(surrogate, inputs, samples=samples, told=say(0, "distributions"), **asked)
-    say(1, "sensitivities")
-    indices = sobol_indices(surrogate, inputs, samples=samples // SOBOL_SHARE, **asked)
-    measures = derivative_measures(surrogate, inputs, samples=samples // MEASURES_SHARE, **asked)
+        require(states, method, samples, solves if model is not None else None)
+    if model is not None and not isinstance(model, CachedModel):
+        model = CachedModel.of(model)
+    report = _stage_progress(progress, model, solves * (1 + bool(limits)))
+    same: dict[str, Any] = {"seed": seed, "model": model, "solves": solves}
+    propagation = propagate(surrogate, inputs, samples=samples, progress=report(0, "distributions"), **same)
+    report(1, "sensitivities")
+    indices = sobol_indices(surrogate, inputs, samples=samples // SOBOL_SHARE, **same)
+    measures = derivative_measures(surrogate, inputs, samples=samples // MEASURES_SHARE, **same)
     failure, note = None, ""
     if limits:
         ask = partial(
-            failure_probability, surrogate, inputs, list(limits), samples=samples, told=say(2, "failure"), **asked
+            failure_probability, surrogate, inputs, list(limits), samples=samples, progress=report(2, "failure"), **same
         )
         failure, note = _failure(ask, method)
-    spent = (0, 0) if check is None else (check.points, check.failures)
+    spent = (0, 0) if model is None else (model.points, model.failures)
     return Study(propagation, indices, measures, failure, note, *spent)
 
 
@@ -108,21 +107,23 @@ def _failure(ask: Callable[..., FailureProbability], method: str) -> tuple[Failu
         return None, f"{note}; level by level: {rare}"
 
 
-def _teller(told: Told | None, check: Remembered | None, planned: int) -> Callable[[int, str], Told]:
-    """Makes what the parts of a study tell of their progress: that of all of it."""
+def _stage_progress(
+    progress: ProgressCallback | None, model: CachedModel | None, planned: int
+) -> Callable[[int, str], ProgressCallback]:
+    """Makes the callbacks of a study's stages, which report the progress of the whole study."""
 
-    def begin(stage: int, name: str) -> Told:
-        def tell(done: int, total: int, text: str) -> None:
-            if told is None:
+    def begin(stage: int, name: str) -> ProgressCallback:
+        def report(done: int, total: int, text: str) -> None:
+            if progress is None:
                 return
-            if check is None:
-                told(stage, 3, name)
+            if model is None:
+                progress(stage, 3, name)
                 return
-            words = f"{check.points} of {max(planned, check.points)} solves of the model"
-            told(check.points, max(planned, check.points), f"{words}{_unanswered(check.failures)}; {name}")
+            words = f"{model.points} of {max(planned, model.points)} solves of the model"
+            progress(model.points, max(planned, model.points), f"{words}{_unanswered(model.failures)}; {name}")
 
-        tell(0, 0, "")
-        return tell
+        report(0, 0, "")
+        return report
 
     return begin
 

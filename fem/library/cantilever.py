@@ -10,14 +10,14 @@ import dolfinx
 import numpy as np
 import ufl
 
-from fem.geometry import reference_area_ratio
-from fem.linear_solver import Options
-from fem.materials.elasticity import strain, stress, von_mises
-from fem.parameters import Scalar, Shape
-from fem.problem import Problem
-from fem.responses import Response, average, p_norm
-from meshes.cantilever import cantilever_mesh
-from meshes.tags import Cantilever
+from sobofem.fem.geometry import reference_area_ratio
+from sobofem.fem.materials.elasticity import strain, stress, von_mises
+from sobofem.fem.parameters import Scalar, Shape
+from sobofem.fem.problem import Problem
+from sobofem.fem.responses import Response, average, p_norm
+from sobofem.fem.solving.linear_solver import Options
+from sobofem.meshes.cantilever import cantilever_mesh
+from sobofem.meshes.tags import Cantilever
 
 SIZE = (200.0, 40.0, 20.0)  # mm: length, height, width of the mesh
 DENSITY = 7.85e-3  # g/mm³, steel

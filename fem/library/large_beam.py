@@ -10,15 +10,15 @@ import dolfinx
 import numpy as np
 import ufl
 
-from fem.geometry import reference_area_ratio
-from fem.linear_solver import Options
-from fem.materials.elasticity import lame, von_mises
-from fem.materials.hyperelasticity import cauchy, deformation_gradient, follower_traction, neo_hooke
-from fem.parameters import Scalar, Shape, Velocity
-from fem.problem import Problem
-from fem.responses import Response, average, p_norm
-from meshes.cantilever import cantilever_mesh
-from meshes.tags import Cantilever
+from sobofem.fem.geometry import reference_area_ratio
+from sobofem.fem.materials.elasticity import lame, von_mises
+from sobofem.fem.materials.hyperelasticity import cauchy, deformation_gradient, follower_traction, neo_hooke
+from sobofem.fem.parameters import Scalar, Shape, Velocity
+from sobofem.fem.problem import Problem
+from sobofem.fem.responses import Response, average, p_norm
+from sobofem.fem.solving.linear_solver import Options
+from sobofem.meshes.cantilever import cantilever_mesh
+from sobofem.meshes.tags import Cantilever
 
 SIZE = (200.0, 20.0, 20.0)  # mm: length, height, width of the mesh
 DENSITY = 1.1e-3  # g/mm³, silicone rubber

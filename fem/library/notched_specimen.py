@@ -13,16 +13,16 @@ import dolfinx
 import numpy as np
 import ufl
 
-from fem.load_path import LoadPath
-from fem.materials import plasticity
-from fem.materials.elasticity import von_mises
-from fem.mesh_files import read_mesh
-from fem.newton import Newton
-from fem.parameters import Scalar, Shape
-from fem.problem import Problem
-from fem.responses import Response, average, p_norm
-from meshes import FOLDER
-from meshes.tags import Specimen
+from sobofem.fem.load_path import LoadPath
+from sobofem.fem.materials import plasticity
+from sobofem.fem.materials.elasticity import von_mises
+from sobofem.fem.parameters import Scalar, Shape
+from sobofem.fem.problem import Problem
+from sobofem.fem.reading import read_mesh
+from sobofem.fem.responses import Response, average, p_norm
+from sobofem.fem.solving.newton import Newton
+from sobofem.meshes import FOLDER
+from sobofem.meshes.tags import Specimen
 
 REVERSALS = (0.6, 0.3, 1.0)  # parts of the prescribed displacement between which the load path runs
 EXPONENT = 8.0  # of the p-norm that stands for the largest plastic strain
@@ -51,7 +51,7 @@ def notched_specimen(
 
     Args:
         comm: Communicator to distribute the mesh over.
-        mesh: A file that `meshes.notched_specimen` wrote.
+        mesh: A file that `sobofem.meshes.notched_specimen` wrote.
         steps: Load steps from one reversal of the load to the next.
         curve: Whether the responses are the forces at all points of the load path instead, `force_1`, `force_2`, ...:
             a force-displacement curve with its derivatives.

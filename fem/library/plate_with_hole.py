@@ -12,13 +12,13 @@ import dolfinx
 import numpy as np
 import ufl
 
-from fem.materials.elasticity import plane_stress, strain, von_mises_plane_stress
-from fem.mesh_files import read_mesh
-from fem.parameters import Scalar, Shape, Velocity
-from fem.problem import Problem
-from fem.responses import Response, average, p_norm
-from meshes import FOLDER
-from meshes.tags import Plate
+from sobofem.fem.materials.elasticity import plane_stress, strain, von_mises_plane_stress
+from sobofem.fem.parameters import Scalar, Shape, Velocity
+from sobofem.fem.problem import Problem
+from sobofem.fem.reading import read_mesh
+from sobofem.fem.responses import Response, average, p_norm
+from sobofem.meshes import FOLDER
+from sobofem.meshes.tags import Plate
 
 THICKNESS = 10.0  # mm
 DENSITY = 2.7e-3  # g/mm³, aluminium
@@ -43,7 +43,7 @@ def plate_with_hole(
 
     Args:
         comm: Communicator to distribute the mesh over.
-        mesh: A file that `meshes.plate_with_hole` wrote.
+        mesh: A file that `sobofem.meshes.plate_with_hole` wrote.
         half_width: Half the side of the plate in that file [mm].
         radius: Radius of the hole in that file [mm].
     """

@@ -12,14 +12,14 @@ import dolfinx
 import numpy as np
 import ufl
 
-from fem.jit import compile_form
-from fem.linear_solver import Options
-from fem.materials.elasticity import lame, von_mises
-from fem.materials.hyperelasticity import cauchy, deformation_gradient, neo_hooke
-from fem.parameters import Field
-from fem.problem import Problem
-from fem.random_field import karhunen_loeve
-from fem.responses import Response, average, p_norm
+from sobofem.fem.assembly.compilation import compile_form
+from sobofem.fem.fields.random_field import karhunen_loeve
+from sobofem.fem.materials.elasticity import lame, von_mises
+from sobofem.fem.materials.hyperelasticity import cauchy, deformation_gradient, neo_hooke
+from sobofem.fem.parameters import Field
+from sobofem.fem.problem import Problem
+from sobofem.fem.responses import Response, average, p_norm
+from sobofem.fem.solving.linear_solver import Options
 
 SIDE = 100.0  # mm
 YOUNG = 1.0  # MPa, median of the modulus

@@ -14,8 +14,8 @@ import dolfinx
 import numpy as np
 import ufl
 
-from fem.history import LocalUnknown, internal_variable
-from fem.materials.elasticity import lame
+from sobofem.fem.materials.elasticity import lame
+from sobofem.fem.solving.history import LocalUnknown, internal_variable
 
 ROUND_OFF = 1e-11
 """Part of the yield stress by which round-off may let a point that has yielded miss it.

@@ -4,9 +4,9 @@ Each kind knows how to take a value, and how to differentiate a form by it; a ne
 A parameter object describes; binding it to a problem's mesh and boundary conditions makes it act.
 """
 
-from fem.parameters.base import Binding, Parameter
-from fem.parameters.field import Field
-from fem.parameters.scalar import Scalar
-from fem.parameters.shape import Shape, Velocity
+from sobofem.fem.parameters.base import Binding, Parameter
+from sobofem.fem.parameters.field import Field
+from sobofem.fem.parameters.scalar import Scalar
+from sobofem.fem.parameters.shape import Shape, Velocity
 
 __all__ = ["Binding", "Field", "Parameter", "Scalar", "Shape", "Velocity"]

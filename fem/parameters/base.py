@@ -9,7 +9,7 @@ import dolfinx
 import numpy as np
 import ufl
 
-from fem.forms import Member, Span
+from sobofem.fem.assembly.forms import Member, Span
 
 
 @runtime_checkable

@@ -9,10 +9,10 @@ import dolfinx
 import numpy as np
 import ufl
 
-from fem.forms import Member, Span, by_function, total
-from fem.load_path import Held
-from fem.parameters.base import Binding
-from fem.stacking import owned_size
+from sobofem.fem.assembly.forms import Member, Span, by_function, total
+from sobofem.fem.assembly.stacking import owned_size
+from sobofem.fem.load_path import Held
+from sobofem.fem.parameters.base import Binding
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import dolfinx
 import numpy as np
 import ufl
 
-from fem.forms import Member, Span, by_constant, by_function, map_integrands, total
-from fem.load_path import Held
-from fem.parameters.base import Binding
+from sobofem.fem.assembly.forms import Member, Span, by_constant, by_function, map_integrands, total
+from sobofem.fem.load_path import Held
+from sobofem.fem.parameters.base import Binding
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import ufl
 from ufl.constantvalue import Zero
 from ufl.core.expr import Expr
 
-from fem.errors import agree
-from fem.forms import Member, Span
-from fem.jit import compile_expression
-from fem.parameters.base import Binding
+from sobofem.fem.assembly.compilation import compile_expression
+from sobofem.fem.assembly.forms import Member, Span
+from sobofem.fem.errors import agree
+from sobofem.fem.parameters.base import Binding
 
 Velocity = Callable[[np.ndarray], np.ndarray] | Any
 """A function of points, or a vector-valued UFL expression; UFL has no types."""

@@ -6,26 +6,24 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from surrogate.consistency.smoother import Smoother, misfit
+from sobofem.surrogate.consistency.smoother import Smoother, misfit
+from sobofem.surrogate.samples.arrays import Array
 
-Array = NDArray[np.float64]
-
-GAIN = 3.0
-"""How many times better samples must predict each other after a mend. Sound data of some twenty functions gain at most
-1.6, by any mend."""
-NEEDLESS = 1.2
+MIN_GAIN = 3.0
+"""How many times better samples must predict each other after a correction. Sound data of some twenty functions gain at
+most 1.6, by any correction."""
+MAX_NEEDLESS_LOSS = 1.2
 """How many times worse samples may predict each other without a factor that isn't needed."""
-ENOUGH = 0.01
+SMALL_ERROR = 0.01
 """Error of the values that samples predict for each other, as a share of their standard deviation, below which nothing
-needs a mend: what is left then is a matter of detail in inputs that hardly count."""
-ROUNDS = 8
-"""Most mends of one response."""
+needs a correction: what is left then is a matter of detail in inputs that hardly count."""
+MAX_CORRECTIONS = 8
+"""Most corrections of one response."""
 
 
 @dataclass(frozen=True)
-class Mend:
+class Correction:
     """What makes the derivatives of one response fit.
 
     Attributes:
@@ -40,99 +38,105 @@ class Mend:
     exchanged: bool = False
 
     def apply(self, z: Array, x_scale: Array) -> Array:
-        """Mended labels (N, 1 + n); unknown ones are NaN."""
-        mended, columns = z.copy(), [1 + j for j in self.inputs]
+        """Corrected labels (N, 1 + n); unknown ones are NaN."""
+        corrected, columns = z.copy(), [1 + j for j in self.inputs]
         if self.exchanged:
             j, k = self.inputs
-            mended[:, [1 + j, 1 + k]] = z[:, [1 + k, 1 + j]] * np.array(
+            corrected[:, [1 + j, 1 + k]] = z[:, [1 + k, 1 + j]] * np.array(
                 [x_scale[j] / x_scale[k], x_scale[k] / x_scale[j]]
             )
         else:
-            mended[:, columns] *= np.array(self.factors or (np.nan,))
-        return mended
+            corrected[:, columns] *= np.array(self.factors or (np.nan,))
+        return corrected
 
 
-def find_mends(smoothers: tuple[Smoother, ...], z: Array, x_scale: Array) -> tuple[Mend, ...]:
-    """The mends that labels z (N, 1 + n) of a response need, in the order to apply them; usually none.
+def find_corrections(smoothers: tuple[Smoother, ...], z: Array, x_scale: Array) -> tuple[Correction, ...]:
+    """The corrections that labels z (N, 1 + n) of a response need, in the order to apply them; usually none.
 
     Args:
         smoothers: Interpolants at the samples.
         z: Values and slopes, scaled.
         x_scale: The scale of the inputs (n,), which slopes in an exchanged column miss.
     """
-    mends: list[Mend] = []
-    mended = z
-    while len(mends) < ROUNDS and (mend := _best(smoothers, mended, x_scale)):
-        mends.append(mend)
-        mended = mend.apply(mended, x_scale)
-    left_out = _to_leave_out(smoothers, mended)
-    needed = _needed(smoothers, z, mends, x_scale)
+    corrections: list[Correction] = []
+    corrected = z
+    while len(corrections) < MAX_CORRECTIONS and (correction := _best(smoothers, corrected, x_scale)):
+        corrections.append(correction)
+        corrected = correction.apply(corrected, x_scale)
+    left_out = _to_leave_out(smoothers, corrected)
+    needed = _needed(smoothers, z, corrections, x_scale)
     return (*needed, left_out) if left_out else needed
 
 
-def _best(smoothers: tuple[Smoother, ...], z: Array, x_scale: Array) -> Mend | None:
-    """The mend by factors or exchange that gains most; a simple one unless one of many factors gains twice as much."""
+def _best(smoothers: tuple[Smoother, ...], z: Array, x_scale: Array) -> Correction | None:
+    """The correction by factors or exchange that gains most; one of many factors only if it gains twice as much."""
     used = np.flatnonzero(z[:, 1:].any(axis=0))
-    simple = [Mend((int(j), int(k)), exchanged=True) for j, k in combinations(used, 2)]
+    simple = [Correction((int(j), int(k)), exchanged=True) for j, k in combinations(used, 2)]
     manifold = []
     for smoother in smoothers:
         few, many = _scalings(smoother.potentials(z), z[:, 0])
         simple += few
         manifold += many
     candidates = simple + manifold
-    labels = np.stack([z, *(mend.apply(z, x_scale) for mend in candidates)], axis=2)
+    labels = np.stack([z, *(correction.apply(z, x_scale) for correction in candidates)], axis=2)
     before, *after = misfit(smoothers, labels)
     handicapped = np.array(after) * np.where(np.arange(len(after)) < len(simple), 1.0, 2.0)
     best = int(np.argmin(handicapped))
-    if before <= max(GAIN * handicapped[best], ENOUGH):
+    if before <= max(MIN_GAIN * handicapped[best], SMALL_ERROR):
         return None
     return candidates[best] if best < len(simple) else _pruned(smoothers, z, candidates[best])
 
 
-def _pruned(smoothers: tuple[Smoother, ...], z: Array, mend: Mend) -> Mend:
-    """The mend without the factors that hardly matter."""
+def _pruned(smoothers: tuple[Smoother, ...], z: Array, correction: Correction) -> Correction:
+    """The correction without the factors that hardly matter."""
 
-    def without(k: int) -> Mend:
-        return Mend(mend.inputs[:k] + mend.inputs[k + 1 :], mend.factors[:k] + mend.factors[k + 1 :])
+    def without(k: int) -> Correction:
+        return Correction(
+            correction.inputs[:k] + correction.inputs[k + 1 :], correction.factors[:k] + correction.factors[k + 1 :]
+        )
 
-    while len(mend.inputs) > 1:
-        fewer = [without(k) for k in range(len(mend.inputs))]
+    while len(correction.inputs) > 1:
+        fewer = [without(k) for k in range(len(correction.inputs))]
         scale = np.ones(z.shape[1] - 1)
-        whole, *parts = misfit(smoothers, np.stack([m.apply(z, scale) for m in (mend, *fewer)], axis=2))
+        whole, *parts = misfit(smoothers, np.stack([m.apply(z, scale) for m in (correction, *fewer)], axis=2))
         least = int(np.argmin(parts))
-        if parts[least] > NEEDLESS * whole:
+        if parts[least] > MAX_NEEDLESS_LOSS * whole:
             break
-        mend = fewer[least]
-    return mend
+        correction = fewer[least]
+    return correction
 
 
-def _needed(smoothers: tuple[Smoother, ...], z: Array, mends: list[Mend], x_scale: Array) -> tuple[Mend, ...]:
-    """The mends without those of columns that hardly matter once all others are mended."""
-    if len(mends) < 2:
-        return tuple(mends)
+def _needed(
+    smoothers: tuple[Smoother, ...], z: Array, corrections: list[Correction], x_scale: Array
+) -> tuple[Correction, ...]:
+    """The corrections without those of columns that hardly matter once all others are corrected."""
+    if len(corrections) < 2:
+        return tuple(corrections)
     labels = []
-    for left in (None, *range(len(mends))):
-        mended = z
-        for k, mend in enumerate(mends):
-            mended = mended if k == left else mend.apply(mended, x_scale)
-        labels.append(mended)
+    for left in (None, *range(len(corrections))):
+        corrected = z
+        for k, correction in enumerate(corrections):
+            corrected = corrected if k == left else correction.apply(corrected, x_scale)
+        labels.append(corrected)
     whole, *parts = misfit(smoothers, np.stack(labels, axis=2))
-    return tuple(mend for mend, part in zip(mends, parts, strict=True) if part > NEEDLESS * whole)
+    return tuple(
+        correction for correction, part in zip(corrections, parts, strict=True) if part > MAX_NEEDLESS_LOSS * whole
+    )
 
 
-def _scalings(potentials: Array, y: Array) -> tuple[list[Mend], list[Mend]]:
+def _scalings(potentials: Array, y: Array) -> tuple[list[Correction], list[Correction]]:
     """Factors by which potentials (N, n) would add up to the values (N,): one of one input or of all, and several."""
     N, n = potentials.shape
     sizes = np.ptp(potentials, axis=0)
     used = np.flatnonzero(sizes > 0.0)
     total = _regression(potentials.sum(axis=1, keepdims=True), y)[0]
-    few = [Mend(tuple(range(n)), (float(total[0]),) * n)]
+    few = [Correction(tuple(range(n)), (float(total[0]),) * n)]
     if N < len(used) + 3 or not len(used):
         return few, []
     factors, errors = _regression(potentials[:, used], y)
-    few += [Mend((int(j),), (float(factor),)) for j, factor in zip(used, factors, strict=True)]
+    few += [Correction((int(j),), (float(factor),)) for j, factor in zip(used, factors, strict=True)]
     off = np.abs(factors - 1.0) > 3.0 * errors
-    several = Mend(tuple(int(j) for j in used[off]), tuple(float(factor) for factor in factors[off]))
+    several = Correction(tuple(int(j) for j in used[off]), tuple(float(factor) for factor in factors[off]))
     return few, [several] if off.sum() > 1 else []
 
 
@@ -148,7 +152,7 @@ def _regression(columns: Array, y: Array) -> tuple[Array, Array]:
     return c / sizes, np.sqrt(np.diag(inverse) * variance) / sizes
 
 
-def _to_leave_out(smoothers: tuple[Smoother, ...], z: Array) -> Mend | None:
+def _to_leave_out(smoothers: tuple[Smoother, ...], z: Array) -> Correction | None:
     """The input without whose slopes samples predict each other much better."""
     before = misfit(smoothers, z[:, :, None])[0]
     after = []
@@ -158,4 +162,4 @@ def _to_leave_out(smoothers: tuple[Smoother, ...], z: Array) -> Mend | None:
         unaware = tuple(smoother.without(gaps) for smoother in smoothers)
         after.append(misfit(unaware, np.where(gaps, 0.0, z)[:, :, None])[0])
     best = int(np.argmin(after))
-    return Mend((best,)) if before > max(GAIN * after[best], ENOUGH) else None
+    return Correction((best,)) if before > max(MIN_GAIN * after[best], SMALL_ERROR) else None

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from surrogate.checks import in_words
+from sobofem.surrogate.samples.checks import in_words
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from sobofem.surrogate.samples.arrays import Array
 
 LENGTHS = (1.0, 2.0, 4.0, 8.0)
 """Correlation lengths in scaled inputs, in which the box is 3.5 wide: from rough to nearly polynomial."""
@@ -80,7 +80,7 @@ class Smoother:
         return np.where(gaps, zeroed / self.factors, zeroed)
 
     def without(self, gaps: NDArray[np.bool_]) -> Smoother:
-        """The interpolant to which labels in gaps (N, p) are unknown: to it they are zero, and nothing else hears."""
+        """The interpolant without the labels at `gaps` (N, p): sets them to zero without affecting the others."""
         if not gaps.any():
             return self
         S, Q = np.flatnonzero(gaps), self._matrix

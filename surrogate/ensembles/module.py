@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from surrogate.jacobian import value_and_jacobian
-from surrogate.networks import MLP
-from surrogate.networks.hooks import set_scaling
-from surrogate.registry import Network, register
-from surrogate.scaling import Scaling
+from sobofem.surrogate.files.registry import register
+from sobofem.surrogate.networks import MLP
+from sobofem.surrogate.networks.base import Composite, Network, value_and_jacobian
 
 
 @register
@@ -38,7 +36,7 @@ class Ensemble:
         return EnsembleModule((self.network.build(n, m, generator) for _ in range(self.members)), m)
 
 
-class EnsembleModule(nn.Module):
+class EnsembleModule(Composite):
     """The mean of its members, and a multiple of their standard deviation.
 
     Args:
@@ -74,26 +72,9 @@ class EnsembleModule(nn.Module):
         return y.std(0) * self.value_factors, slopes.std(0) * self.slope_factors.unsqueeze(1)
 
     @property
-    def rescale(self) -> Callable[[Tensor, Tensor], None]:
-        """Rescales all members, if they can be."""
-        each = [member.rescale for member in self.members]
-
-        def rescale(factor: Tensor, shift: Tensor) -> None:
-            for one in each:
-                one(factor, shift)  # type: ignore[operator]
-
-        return rescale
-
-    @property
-    def penalty(self) -> Callable[[], Tensor]:
-        """The sum of all members', if they have one."""
-        each = [member.penalty for member in self.members]
-        return lambda: torch.stack([one() for one in each]).sum()  # type: ignore[operator]
-
-    def set_scaling(self, scaling: Scaling) -> None:
-        """Tell the members that want to know it the scaling around them."""
-        for member in self.members:
-            set_scaling(member, scaling)
+    def wrapped(self) -> nn.ModuleList:
+        """The members."""
+        return self.members
 
     def _all(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs (K, N, m) and Jacobians (K, N, m, n) of the members."""

@@ -1,10 +1,10 @@
 """Families of surrogates that `fit` chooses from: each a frozen dataclass in its own file, behind `Family`."""
 
-from surrogate.families.base import Family, Learned, Watch
-from surrogate.families.descent import Descent
-from surrogate.families.kriging import Kriging
-from surrogate.families.logarithmic import Logarithmic
-from surrogate.families.solved import Solved
+from sobofem.surrogate.families.base import Family, Learned
+from sobofem.surrogate.families.descent import Descent
+from sobofem.surrogate.families.kriging import Kriging
+from sobofem.surrogate.families.logarithmic import Logarithmic
+from sobofem.surrogate.families.solved import Solved
 
 FAMILIES: tuple[Family, ...] = (
     Solved(),
@@ -14,4 +14,4 @@ FAMILIES: tuple[Family, ...] = (
     Logarithmic(Kriging()),
 )
 
-__all__ = ["FAMILIES", "Descent", "Family", "Kriging", "Learned", "Logarithmic", "Solved", "Watch"]
+__all__ = ["FAMILIES", "Descent", "Family", "Kriging", "Learned", "Logarithmic", "Solved"]

@@ -1,27 +1,29 @@
-"""What a family of surrogates is."""
+"""What a family of surrogates is, and the labels of one response that it learns from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Self
 
+import torch
 from torch import Tensor, nn
 
-from surrogate.loss import Targets
-from surrogate.registry import Network
-
-Watch = Callable[[str, int, int, float], None]
-"""Called with what is done, the step, how many there will be at most, and the share of the labels not yet explained."""
+from sobofem.surrogate.device import CPU
+from sobofem.surrogate.history import ProgressCallback
+from sobofem.surrogate.loss import Targets
+from sobofem.surrogate.networks.base import Network
+from sobofem.surrogate.samples.scaling import Scaling
 
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """What came of it.
+    """What a family has learned.
 
     Attributes:
         module: Maps scaled inputs (N, n) to scaled responses (N, m), in float64, on the CPU, as all tensors here are.
-        network: What builds an empty one of its kind.
+        network: What builds an untrained module of its kind.
         steps: Step of each entry of `losses` (T,).
         losses: Weighted squared residuals over weighted squared labels (T,): 1 for a prediction of zero.
         weights: Weights of the terms (m, 1 + n).
@@ -37,33 +39,139 @@ class Learned:
     noise: Tensor | None = None
 
 
-class Family(Protocol):
+class Family(ABC):
     """A way to learn: a frozen dataclass that holds its settings.
 
-    It computes on the device that the samples are on, and what it has learned comes back on the CPU. If it learns from
-    products of Hessians with directions, it has a true attribute `learns_actions`.
+    It computes on the device that the samples are on, and what it has learned comes back on the CPU. One of your own
+    has a `name` and `learn`; all else has a default.
 
-    It may offer `learn_each(targets, rows, *, seed, watch)`, too: what `learn` with `trial=True` makes of each of
-    several choices of samples, of these row numbers, as one computation; and `within(scaling)`: itself, for samples
-    that were scaled in this way.
+    Attributes:
+        uses_hessian_actions: Whether it learns from products of Hessians with directions.
     """
 
+    uses_hessian_actions = False
+
     @property
+    @abstractmethod
     def name(self) -> str:
         """What messages call it."""
 
-    def refuses(self, targets: Targets) -> str:
-        """Why it can't or shouldn't learn these; empty if it can."""
+    def reason_to_skip(self, targets: Targets) -> str:
+        """Why it can't or shouldn't learn these samples; empty, the default, if it can."""
+        return ""
 
-    def learn(self, targets: Targets, *, seed: int, watch: Watch, trial: bool = False) -> Learned:
+    def with_scaling(self, scaling: Scaling) -> Family:
+        """Itself for samples that were scaled in this way; by default physical units don't matter to it."""
+        return self
+
+    @property
+    def uses_scaling(self) -> bool:
+        """Whether physical units matter to it."""
+        return type(self).with_scaling is not Family.with_scaling
+
+    @abstractmethod
+    def learn(self, targets: Targets, *, seed: int, progress: ProgressCallback, quick: bool = False) -> Learned:
         """Learn scaled samples.
 
         Args:
             targets: Scaled samples.
             seed: Decides all that is drawn.
-            watch: Told about progress.
-            trial: Whether the result serves comparison only, so that less care will do.
+            progress: Called now and then with a `Progress`; its `train` is the share of the labels not yet explained.
+            quick: Whether the result serves comparison only, so that less care will do.
 
         Raises:
             ArithmeticError: If it fails.
         """
+
+    def learn_each(
+        self, targets: Targets, rows: Sequence[Tensor], *, seed: int, progress: ProgressCallback
+    ) -> list[Learned]:
+        """What `learn` makes of each of several choices of samples, quickly; by default one after the other.
+
+        Args:
+            targets: Scaled samples.
+            rows: Row numbers of each choice.
+            seed: Decides all that is drawn.
+            progress: As in `learn`.
+
+        Raises:
+            ArithmeticError: If it fails.
+        """
+        return [self.learn(targets.select(chosen), seed=seed, progress=progress, quick=True) for chosen in rows]
+
+    @property
+    def learns_jointly(self) -> bool:
+        """Whether it learns several choices of samples as one computation."""
+        return type(self).learn_each is not Family.learn_each
+
+
+SMALLEST_SLOPE = 1e-4
+"""Size of slopes in comparison to values below which they don't weigh more: nearly none would drown the others."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Scaled labels of one response.
+
+    Attributes:
+        x: Inputs (N, n).
+        y: Values (N,).
+        slopes: Derivatives (N, n), zero where missing; None without any.
+        known: Which of them are there (N, n), 0 or 1; None where all are.
+        believed: Which values are learned from (N,), 0 or 1, the others being zero; None where all are.
+    """
+
+    x: Tensor
+    y: Tensor
+    slopes: Tensor | None = None
+    known: Tensor | None = None
+    believed: Tensor | None = None
+
+    @classmethod
+    def of(cls, targets: Targets, response: int) -> Self:
+        """The labels of response number `response`."""
+        n = targets.x.shape[1]
+        slopes = None if targets.jacobian is None else targets.jacobian[:, response]
+        presence = None if targets.presence is None else targets.presence[:, response, :n]
+        known = None if presence is None or bool((presence > 0.0).all()) else (presence > 0.0).to(targets.x.dtype)
+        believed = None if targets.believed is None else targets.believed[:, response]
+        if believed is not None and bool(believed.all()):
+            believed = None
+        return cls(targets.x, targets.y[:, response], slopes, known, believed)
+
+    @property
+    def rows(self) -> int:
+        """Number of labels."""
+        values = len(self.y) if self.believed is None else int(self.believed.sum())
+        if self.slopes is None:
+            return values
+        return values + (self.slopes.numel() if self.known is None else int(self.known.sum()))
+
+    def some(self, count: int, seed: int) -> Labels:
+        """So many samples drawn at random; all of them, in their order, where there are no more."""
+        if count >= len(self.y):
+            return self
+        rows = torch.randperm(len(self.y), generator=torch.Generator(CPU).manual_seed(seed), device=CPU)[:count]
+        parts = (self.x, self.y, self.slopes, self.known, self.believed)
+        return type(self)(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
+
+    def row_weights(self) -> Tensor:
+        """Weight of each slope's row (n,): the inverse root of how large slopes are in comparison to values.
+
+        Between raw slopes, whose largest would drown all others, and slopes divided by their own size, whose
+        smallest would.
+        """
+        if self.slopes is None:
+            return self.x.new_zeros(self.x.shape[1])
+        count = len(self.x) if self.known is None else self.known.sum(0).clamp(min=1.0)
+        size = (self.slopes.square().sum(0) / count).sqrt() / self.y.square().mean().sqrt().clamp(min=1e-300)
+        return size.clamp(min=SMALLEST_SLOPE) ** -0.5
+
+    def patterns(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Inputs whose slopes are known at the same samples: their numbers, and those samples (N, 1) as 0 or 1."""
+        if self.slopes is None:
+            return []
+        if self.known is None:
+            return [(torch.arange(self.x.shape[1], device=self.x.device), None)]
+        columns, member = torch.unique(self.known, dim=1, return_inverse=True)
+        return [(torch.nonzero(member == k).flatten(), columns[:, k : k + 1]) for k in range(columns.shape[1])]

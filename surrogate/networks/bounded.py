@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from math import e, isfinite, log, nan
 from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
-from surrogate.activations import softplus
-from surrogate.jacobian import value_and_jacobian
-from surrogate.networks.hooks import set_scaling
-from surrogate.networks.perceptron import MLP
-from surrogate.registry import Network, register
-from surrogate.scaling import Scaling
+from sobofem.surrogate.files.registry import register
+from sobofem.surrogate.networks.activations import softplus
+from sobofem.surrogate.networks.base import Composite, Network, of_responses, value_and_jacobian
+from sobofem.surrogate.networks.perceptron import MLP
+from sobofem.surrogate.samples.scaling import Scaling
 
 Limit = float | None | tuple[float | None, ...]
 
-START, RATE = log(e - 1.0), 1.0 - 1.0 / e
+UNIT_POINT, UNIT_SLOPE = log(e - 1.0), 1.0 - 1.0 / e
 """Where softplus is one, and its slope there."""
 
 
@@ -64,6 +63,18 @@ class Bounded:
         low, high = _tensor(self.low, m, "low"), _tensor(self.high, m, "high")
         return BoundedModule(self.network.build(n, m, generator), low, high)
 
+    def of_responses(self, chosen: Sequence[int], m: int) -> Bounded:
+        """The same for some of m responses, each with its own limits.
+
+        Raises:
+            ValueError: If there are other than m limits.
+        """
+        low, high = (
+            tuple(_each(limit, m, name)[k] for k in chosen) if isinstance(limit, tuple | list) else limit
+            for limit, name in ((self.low, "low"), (self.high, "high"))
+        )
+        return replace(self, network=of_responses(self.network, chosen, m), low=low, high=high)
+
 
 @register
 @dataclass(frozen=True)
@@ -83,10 +94,10 @@ class Positive:
         return Bounded(self.network, low=0.0).build(n, m, generator)
 
 
-class BoundedModule(nn.Module):
+class BoundedModule(Composite):
     """What `Bounded` builds: center + slope · g near g = 0, where g comes from the network inside.
 
-    All it gives is NaN until `set_scaling`, or a stored state, has told it what the limits are in scaled units.
+    Its outputs are NaN until `set_scaling`, or a stored state, has set the limits in scaled units.
 
     Args:
         inner: The network.
@@ -124,9 +135,9 @@ class BoundedModule(nn.Module):
         self.slope.mul_(factor)
 
     @property
-    def penalty(self) -> Callable[[], Tensor]:
-        """That of the network inside, if it has one."""
-        return self.inner.penalty  # type: ignore[return-value]
+    def scalable(self) -> bool:
+        """Always: limits and bend are scaled, and not the network inside."""
+        return True
 
     def set_scaling(self, scaling: Scaling) -> None:
         """Scale the limits, and make the bend the identity at the mean of the data.
@@ -146,7 +157,7 @@ class BoundedModule(nn.Module):
         self.high.copy_(torch.as_tensor(high))
         self.center.zero_()
         self.slope.fill_(1.0)
-        set_scaling(self.inner, scaling)
+        super().set_scaling(scaling)
 
     def _bend(self, g: Tensor) -> tuple[Tensor, Tensor]:
         """Bounded responses (N, m) and their slopes (N, m) by those of the network inside (N, m)."""
@@ -166,8 +177,8 @@ class BoundedModule(nn.Module):
 
 def _softly(t: Tensor, room: Tensor, limit: Tensor, sign: float = 1.0) -> tuple[Tensor, Tensor]:
     """Responses limit + room · s(sign · t), s positive, s(0) = s'(0) = 1, and their slopes by sign · room · t."""
-    z = sign * t / RATE + START
-    return limit + room * softplus(z), torch.sigmoid(z) / RATE
+    z = sign * t / UNIT_SLOPE + UNIT_POINT
+    return limit + room * softplus(z), torch.sigmoid(z) / UNIT_SLOPE
 
 
 def _logistic(z: Tensor, down: Tensor, up: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from surrogate.activations import Activation, activation
-from surrogate.networks import layers
-from surrogate.networks.perceptron import check_counts, gaussian, rescale
-from surrogate.registry import register
+from sobofem.surrogate.files.registry import register
+from sobofem.surrogate.networks import layers
+from sobofem.surrogate.networks.activations import Activation, activation
+from sobofem.surrogate.networks.base import NetworkModule
+from sobofem.surrogate.networks.perceptron import check_counts, gaussian, rescale
 
 
 @register
@@ -48,7 +49,7 @@ class Factorized:
         return FactorizedPerceptron(act, weights, self.rank)
 
 
-class FactorizedPerceptron(nn.Module):
+class FactorizedPerceptron(NetworkModule):
     """Affine maps with an activation between each two, all but the last with a product of two matrices.
 
     Args:

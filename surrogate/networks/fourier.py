@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import log
 
@@ -10,11 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from surrogate.jacobian import value_and_jacobian
-from surrogate.networks.hooks import set_scaling
-from surrogate.networks.perceptron import MLP, check_counts
-from surrogate.registry import Network, register
-from surrogate.scaling import Scaling
+from sobofem.surrogate.files.registry import register
+from sobofem.surrogate.networks.base import Composite, Network, value_and_jacobian
+from sobofem.surrogate.networks.perceptron import MLP, check_counts
 
 
 @register
@@ -48,7 +45,7 @@ class Fourier:
         return FourierModule(inner, frequencies, self.length)
 
 
-class FourierModule(nn.Module):
+class FourierModule(Composite):
     """What `Fourier` builds."""
 
     frequencies: Tensor
@@ -73,20 +70,6 @@ class FourierModule(nn.Module):
         y, dy = value_and_jacobian(self.inner, _features(x, cos, sin))
         straight, by_cos, by_sin = dy.split([x.shape[1], len(B), len(B)], dim=2)
         return y, straight + 2.0**0.5 * (by_sin * cos.unsqueeze(1) - by_cos * sin.unsqueeze(1)) @ B
-
-    @property
-    def rescale(self) -> Callable[[Tensor, Tensor], None]:
-        """That of the network inside, if it has one."""
-        return self.inner.rescale  # type: ignore[return-value]
-
-    @property
-    def penalty(self) -> Callable[[], Tensor]:
-        """That of the network inside, if it has one."""
-        return self.inner.penalty  # type: ignore[return-value]
-
-    def set_scaling(self, scaling: Scaling) -> None:
-        """Responses are scaled by the network inside."""
-        set_scaling(self.inner, scaling)
 
     def _scaled(self) -> Tensor:
         return self.frequencies * (-self.log_length).exp()

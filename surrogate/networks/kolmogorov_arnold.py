@@ -10,19 +10,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from surrogate.networks.layers import Mode
-from surrogate.networks.perceptron import check_counts, rescale
-from surrogate.registry import register
+from sobofem.surrogate.files.registry import register
+from sobofem.surrogate.networks.base import NetworkModule
+from sobofem.surrogate.networks.layers import Mode
+from sobofem.surrogate.networks.perceptron import check_counts, rescale
 
 Basis = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 
-REACH = 2.0
+BASIS_REACH = 2.0
+"""Half the width of the interval of the bases: scaled inputs lie within ±√3."""
 
 
 def gaussians(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Bells around points of [-2, 2], as wide as these are apart, and their slopes, at x (...): both (..., size)."""
-    h = 2.0 * REACH / max(size - 1, 1)
-    centers = torch.linspace(-REACH, REACH, size, dtype=x.dtype, device=x.device) if size > 1 else x.new_zeros(1)
+    h = 2.0 * BASIS_REACH / max(size - 1, 1)
+    centers = (
+        torch.linspace(-BASIS_REACH, BASIS_REACH, size, dtype=x.dtype, device=x.device) if size > 1 else x.new_zeros(1)
+    )
     z = (x.unsqueeze(-1) - centers) / h
     bell = torch.exp(-0.5 * z.square())
     return bell, -z * bell / h
@@ -45,8 +49,8 @@ def splines(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
     They are twice continuously differentiable and sum to one on [-2, 2]; three intervals beyond, all are zero. They
     are summed of powers truncated on one side, which automatic differentiation gets right on the knots, too.
     """
-    h = 2.0 * REACH / (size - 3)
-    centers = torch.linspace(-REACH - h, REACH + h, size, dtype=x.dtype, device=x.device)
+    h = 2.0 * BASIS_REACH / (size - 3)
+    centers = torch.linspace(-BASIS_REACH - h, BASIS_REACH + h, size, dtype=x.dtype, device=x.device)
     t = ((x.unsqueeze(-1) - centers) / h).clamp(-2.0, 2.0)
     parts = [(factor, torch.relu(t - knot)) for knot, factor in zip(range(-2, 2), (1.0, -4.0, 6.0, -4.0), strict=True)]
     value = torch.stack([factor * part**3 for factor, part in parts]).sum(dim=0) / 6.0
@@ -92,7 +96,7 @@ class KolmogorovArnold:
         return KolmogorovArnoldModule([n, *[self.width] * self.depth, m], BASES[self.basis], self.size, generator)
 
 
-class KolmogorovArnoldModule(nn.Module):
+class KolmogorovArnoldModule(NetworkModule):
     """What `KolmogorovArnold` builds; a layer's coefficients are a matrix (out, in · (1 + size)), the linear first."""
 
     def __init__(self, sizes: list[int], basis: Basis, size: int, generator: torch.Generator) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn.functional import linear
 
-from surrogate.activations import Activation
+from sobofem.surrogate.networks.activations import Activation
 
 Mode = Literal["reverse", "forward"]
 Tensors = Sequence[Tensor]

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from surrogate.activations import Activation, activation
-from surrogate.networks import layers
-from surrogate.networks.perceptron import MLP, gaussian
-from surrogate.registry import register
+from sobofem.surrogate.files.registry import register
+from sobofem.surrogate.networks import layers
+from sobofem.surrogate.networks.activations import Activation, activation
+from sobofem.surrogate.networks.base import NetworkModule
+from sobofem.surrogate.networks.perceptron import MLP, gaussian
 
 
 @register
@@ -65,7 +66,7 @@ class Monotone:
         return MonotonePerceptron(activation(self.network.activation), gaussian(sizes, 1.0, generator), signs)
 
 
-class MonotonePerceptron(nn.Module):
+class MonotonePerceptron(NetworkModule):
     """What `Monotone` builds.
 
     Args:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from surrogate.activations import Activation, activation
-from surrogate.networks import layers
-from surrogate.networks.perceptron import check_counts, rescale
-from surrogate.registry import register
+from sobofem.surrogate.files.registry import register
+from sobofem.surrogate.networks import layers
+from sobofem.surrogate.networks.activations import Activation, activation
+from sobofem.surrogate.networks.base import NetworkModule
+from sobofem.surrogate.networks.perceptron import check_counts, rescale
 
 
 @register
@@ -43,7 +44,7 @@ class Residual:
         return ResidualModule(n, m, self.width, self.depth, activation(self.activation), generator)
 
 
-class ResidualModule(nn.Module):
+class ResidualModule(NetworkModule):
     """What `Residual` builds."""
 
     def __init__(self, n: int, m: int, width: int, depth: int, act: Activation, generator: torch.Generator) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from surrogate.jacobian import value_and_jacobian
-from surrogate.networks.hooks import set_scaling
-from surrogate.networks.perceptron import MLP
-from surrogate.registry import Network, register
-from surrogate.scaling import Scaling
+from sobofem.surrogate.files.registry import register
+from sobofem.surrogate.networks.base import Composite, Network, value_and_jacobian
+from sobofem.surrogate.networks.perceptron import MLP
+from sobofem.surrogate.samples.scaling import Scaling
 
-MOST = 720
+MAX_ORDERS = 720
+"""Most orders of the inputs, those of six that are interchangeable: each is an evaluation of the network."""
 
 
 @register
@@ -60,7 +59,7 @@ class Symmetric:
         return SymmetricModule(self.network.build(n, m, generator), orders)
 
 
-class SymmetricModule(nn.Module):
+class SymmetricModule(Composite):
     """What `Symmetric` builds.
 
     Args:
@@ -93,23 +92,13 @@ class SymmetricModule(nn.Module):
         back = self.inverse[:, None, None, :].expand_as(by_image)  # type: ignore[index]
         return y.mean(dim=0), by_image.gather(3, back).mean(dim=0)
 
-    @property
-    def rescale(self) -> Callable[[Tensor, Tensor], None]:
-        """That of the network inside, if it has one."""
-        return self.inner.rescale  # type: ignore[return-value]
-
-    @property
-    def penalty(self) -> Callable[[], Tensor]:
-        """That of the network inside, if it has one."""
-        return self.inner.penalty  # type: ignore[return-value]
-
     def set_scaling(self, scaling: Scaling) -> None:
         """Exchange inputs in physical units from now on: what comes in is scaled."""
         center, scale = (torch.as_tensor(part).to(self.ratio) for part in (scaling.x_center, scaling.x_scale))
         for k, order in enumerate(self.orders):
             self.ratio[k] = scale[list(order)] / scale
             self.shift[k] = (center[list(order)] - center) / scale
-        set_scaling(self.inner, scaling)
+        super().set_scaling(scaling)
 
     def _images(self, x: Tensor) -> Tensor:
         """All orders of scaled inputs (N, n), one below the other: (orders · N, n)."""
@@ -131,8 +120,8 @@ def group(generators: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
             if product not in seen:
                 seen.add(product)
                 members.append(product)
-        if len(members) > MOST:
-            raise ValueError(f"the inputs have more than {MOST} orders; give fewer swaps")
+        if len(members) > MAX_ORDERS:
+            raise ValueError(f"the inputs have more than {MAX_ORDERS} orders; give fewer swaps")
     return members
 
 

@@ -10,13 +10,13 @@
 Both together train on Jacobians (r, k), whatever M and n are.
 """
 
-from surrogate.reduction.basis import ReducedBasis, Truncation, reduced_basis
-from surrogate.reduction.directions import active_subspace, principal_inputs
-from surrogate.reduction.field_samples import FieldSamples
-from surrogate.reduction.field_surrogate import FieldSurrogate
-from surrogate.reduction.importance import Important, by_variance
-from surrogate.reduction.projected import ProjectedSurrogate
-from surrogate.reduction.subspace import Subspace, linear_subspace
+from sobofem.surrogate.reduction.basis import ReducedBasis, Truncation, reduced_basis
+from sobofem.surrogate.reduction.directions import active_subspace, principal_inputs
+from sobofem.surrogate.reduction.field_samples import FieldSamples
+from sobofem.surrogate.reduction.field_surrogate import FieldSurrogate
+from sobofem.surrogate.reduction.projected import ProjectedSurrogate
+from sobofem.surrogate.reduction.subspace import Subspace, linear_subspace
+from sobofem.surrogate.weighting.guarded import Important, by_variance
 
 __all__ = [
     "FieldSamples",

@@ -7,18 +7,17 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from surrogate import arrays
-from surrogate.reduction.field_samples import FieldSamples
-from surrogate.reduction.modes import Method, leading_modes
-from surrogate.reduction.product import Mass, Product
-from surrogate.samples import Samples
+from sobofem.surrogate.reduction.field_samples import FieldSamples
+from sobofem.surrogate.reduction.modes import Mass, Method, Product, leading_modes
+from sobofem.surrogate.samples import Samples, arrays
+from sobofem.surrogate.samples.arrays import Array
 
-Array = NDArray[np.float64]
-
-CONSTANT = 1e-12
-CHUNK = 64
+CONSTANT_SHARE = 1e-12
+"""Spread of a coefficient, over the size of the fields, up to which it is the same in all samples."""
+ROWS_AT_ONCE = 64
+"""Fields in one block, for bounded memory."""
 
 
 class Truncation(NamedTuple):
@@ -174,7 +173,7 @@ def reduced_basis(
     modes = leading_modes(snapshots, product, rank=rank, tolerance=tolerance, method=method, seed=seed)
     dual = product(modes.vectors)
     coefficients = (data.fields - mean) @ dual
-    noise = CONSTANT * np.sqrt(product.squares(data.fields.T).mean())
+    noise = CONSTANT_SHARE * np.sqrt(product.squares(data.fields.T).mean())
     varying = coefficients.std(axis=0) > noise
     if not varying.any():
         raise ValueError("the fields are the same in all samples, up to round-off; there is nothing to learn")
@@ -199,4 +198,4 @@ def _residual(fields: Array, mean: Array, modes: Array, coefficients: Array) -> 
 
 
 def _rows(array: Array) -> Iterator[Array]:
-    return (array[start : start + CHUNK] for start in range(0, len(array), CHUNK))
+    return (array[start : start + ROWS_AT_ONCE] for start in range(0, len(array), ROWS_AT_ONCE))

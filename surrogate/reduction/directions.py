@@ -6,18 +6,19 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from surrogate.reduction.modes import Method, leading_modes
-from surrogate.reduction.product import Product
-from surrogate.reduction.subspace import Subspace
-from surrogate.samples import Samples, as_bounds, as_points
-
-Array = NDArray[np.float64]
+from sobofem.surrogate.reduction.modes import Method, Product, leading_modes
+from sobofem.surrogate.reduction.subspace import Subspace
+from sobofem.surrogate.samples import Samples, as_bounds, as_points
+from sobofem.surrogate.samples.arrays import Array
 
 CANDIDATES = 21
-FLAT = 1e-10
-CHUNK = 256
+"""Directions that a gap is looked for among: one more than there may be dimensions."""
+FLAT_SLOPE_SHARE = 1e-10
+"""Share of the largest from which on a spread, or a mean square of slopes, is round-off."""
+SAMPLES_AT_ONCE = 256
+"""Samples in one block of gradients, for bounded memory."""
 
 
 def active_subspace(
@@ -64,7 +65,9 @@ def active_subspace(
 
     product = Product.of(None, n)
     if dimension == "gap":
-        found = leading_modes(gradients, product, rank=None, tolerance=FLAT, most=CANDIDATES, method=method, seed=seed)
+        found = leading_modes(
+            gradients, product, rank=None, tolerance=FLAT_SLOPE_SHARE, most=CANDIDATES, method=method, seed=seed
+        )
         k = _before_gap(found.values, n)
     else:
         found = leading_modes(gradients, product, rank=dimension, tolerance=tolerance, method=method, seed=seed)
@@ -110,12 +113,12 @@ def principal_inputs(
     """
     points = as_points(x, tuple(parameters))
     center, scale = points.mean(axis=0), points.std(axis=0)
-    if not (scale > FLAT * np.abs(points).max(axis=0)).all():
+    if not (scale > FLAT_SLOPE_SHARE * np.abs(points).max(axis=0)).all():
         raise ValueError(f"input {parameters[int(np.argmin(scale))]!r} doesn't vary; leave it out")
     scaled = (points - center) / (scale * np.sqrt(len(points)))
 
     def columns() -> Iterator[Array]:
-        return (scaled[start : start + CHUNK].T for start in range(0, len(scaled), CHUNK))
+        return (scaled[start : start + SAMPLES_AT_ONCE].T for start in range(0, len(scaled), SAMPLES_AT_ONCE))
 
     found = leading_modes(
         columns, Product.of(None, len(scale)), rank=dimension, tolerance=tolerance, method=method, seed=seed
@@ -146,7 +149,7 @@ def _importance(data: Samples, given: ArrayLike | None, response: str | None) ->
 def _before_gap(values: Array, n: int) -> int:
     """How many of falling singular values come before the largest ratio; that to those which vanish counts."""
     if len(values) < min(CANDIDATES, n):
-        values = np.append(values, FLAT * values[0])
+        values = np.append(values, FLAT_SLOPE_SHARE * values[0])
     if len(values) == 1:
         return 1
     return int(np.argmax(values[:-1] / values[1:])) + 1

@@ -7,12 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from surrogate import arrays
-from surrogate.samples import Data, as_bounds, check_inside, check_names
-
-Array = NDArray[np.float64]
+from sobofem.surrogate.samples import Data, arrays, as_bounds, check_inside, check_names
+from sobofem.surrogate.samples.arrays import Array, optional
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +54,7 @@ class FieldSamples:
         Raises:
             ValueError: If what it holds doesn't fit together.
         """
-        units = dict(getattr(data, "units", None) or {})
+        units = optional(data, "units", {})
         return cls(
             x=data.x,  # type: ignore[arg-type]  # an array from there on
             fields=data.y,  # type: ignore[arg-type]  # likewise
@@ -66,7 +63,7 @@ class FieldSamples:
             bounds=data.bounds,  # type: ignore[arg-type]  # an array from there on
             name=name,
             units={key: unit for key, unit in units.items() if key in data.parameters},
-            provenance=dict(getattr(data, "provenance", None) or {}),
+            provenance=dict(optional(data, "provenance", {})),
         )
 
     def __post_init__(self) -> None:
@@ -88,8 +85,8 @@ class FieldSamples:
             raise ValueError(f"fields have shape {self.fields.shape}, expected ({N}, M) for {N} samples")
         if self.jacobian is not None and len(self.jacobian) != N:
             raise ValueError(f"there are {len(self.jacobian)} Jacobians for {N} samples")
-        for name in ("x", "fields"):
-            if not np.isfinite(array := getattr(self, name)).all():
+        for name, array in (("x", self.x), ("fields", self.fields)):
+            if not np.isfinite(array).all():
                 row = int(np.argmin(np.isfinite(array).all(axis=1)))
                 raise ValueError(f"{name} hold NaN or infinity in row {row}; leave that sample out")
         check_inside(self.x, self.bounds, self.parameters)

@@ -1,21 +1,21 @@
-"""A surrogate whose answer is a field: one of the modes' coefficients, expanded."""
+"""A surrogate that predicts a field: one of the modes' coefficients, expanded."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 import torch
 
-from surrogate import arrays, files, pointwise
-from surrogate.reduction.basis import ReducedBasis
-from surrogate.reduction.nesting import disclosed, enclosed
-
-Array = NDArray[np.float64]
+from sobofem.surrogate import files
+from sobofem.surrogate.model import evaluate_by_batch
+from sobofem.surrogate.reduction.basis import ReducedBasis
+from sobofem.surrogate.samples import arrays
+from sobofem.surrogate.samples.arrays import Array, optional
 
 KIND = "sobofem-field-surrogate"
 
@@ -23,11 +23,7 @@ _ARRAYS = ("mean", "modes", "dual", "values", "residual")
 
 
 class Predicting(Protocol):
-    """A trained surrogate of a few responses: `Surrogate`, `ProjectedSurrogate` or anything with these members.
-
-    It may offer `uncertainty(x, *, extrapolate=False)`: standard deviations of responses (N, r) and of their Jacobians
-    (N, r, n).
-    """
+    """A trained surrogate of a few responses: `Surrogate`, `ProjectedSurrogate` or anything with these members."""
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -46,6 +42,25 @@ class Predicting(Protocol):
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write to a file that `surrogate.load` reads."""
+
+
+@runtime_checkable
+class Uncertain(Protocol):
+    """What knows its own error bars."""
+
+    def uncertainty(self, x: ArrayLike, *, extrapolate: bool = False) -> tuple[Array, Array]:
+        """Standard deviations of responses (N, r) and of their Jacobians (N, r, n) at points (N, n)."""
+
+
+def uncertain(surrogate: object) -> Uncertain:
+    """The surrogate given, if it knows its own error bars.
+
+    Raises:
+        TypeError: If it doesn't.
+    """
+    if not isinstance(surrogate, Uncertain):
+        raise TypeError(f"{type(surrogate).__name__} has no uncertainty(x); choose a surrogate that has")
+    return surrogate
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +101,7 @@ class FieldSurrogate:
     @property
     def units(self) -> dict[str, str]:
         """Unit of each parameter that has one, by name, and of the field."""
-        units = dict(getattr(self.surrogate, "units", {}))
+        units = dict(optional(self.surrogate, "units", {}))
         return units | ({self.basis.name: self.basis.unit} if self.basis.unit else {})
 
     def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
@@ -95,7 +110,7 @@ class FieldSurrogate:
         Raises:
             ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
         """
-        return pointwise.evaluate(self, x, jacobian=jacobian)
+        return evaluate_by_batch(self, x, jacobian=jacobian)
 
     def predict(self, x: ArrayLike, *, jacobian: bool = False, extrapolate: bool = False) -> tuple[Array, Array | None]:
         """Fields (N, M) at points x (N, n) and, if asked for, Jacobians (N, M, n), which may be large.
@@ -103,7 +118,7 @@ class FieldSurrogate:
         Args:
             x: Points, one a row.
             jacobian: Whether to differentiate; `jvp` and `vjp` do so without the whole Jacobian.
-            extrapolate: Answer at points outside the bounds, too, where nothing was learned, instead of refusing them.
+            extrapolate: Allow points outside the training bounds, where predictions are unreliable.
 
         Raises:
             ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
@@ -136,16 +151,13 @@ class FieldSurrogate:
 
         Args:
             x: Points, one a row.
-            extrapolate: Whether points outside the bounds are welcome.
+            extrapolate: Allow points outside the training bounds, where predictions are unreliable.
 
         Raises:
             ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
             TypeError: If the surrogate knows no uncertainty of its own.
         """
-        uncertainty = getattr(self.surrogate, "uncertainty", None)
-        if uncertainty is None:
-            raise TypeError(f"{type(self.surrogate).__name__} has no uncertainty(x); choose a surrogate that has")
-        deviation = np.asarray(uncertainty(x, extrapolate=extrapolate)[0])
+        deviation = np.asarray(uncertain(self.surrogate).uncertainty(x, extrapolate=extrapolate)[0])
         return np.sqrt(deviation**2 @ (self.basis.modes**2).T + self.basis.residual**2)
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -157,17 +169,18 @@ class FieldSurrogate:
             ValueError: If the surrogate can't be saved.
             OSError: If the file can't be written.
         """
-        tensors = {name: torch.tensor(getattr(self.basis, name)) for name in _ARRAYS}
+        tensors = {name: torch.tensor(vars(self.basis)[name]) for name in _ARRAYS}
         record = {"name": self.basis.name, "unit": self.basis.unit}
-        files.write(path, tensors | {"surrogate": enclosed(self.surrogate)}, record, kind=KIND)
+        files.write(path, tensors | {"surrogate": files.to_bytes_tensor(self.surrogate)}, record, kind=KIND)
 
     def _slopes(self, x: ArrayLike) -> Array:
         """Jacobian (r, n) of the coefficients at x (n,)."""
-        slopes = pointwise.evaluate(self.surrogate, x)[1]
+        slopes = evaluate_by_batch(self.surrogate, x)[1]
         assert slopes is not None  # it was asked for
         return slopes
 
 
+@files.reader(KIND)
 def unpack(stored: files.Stored) -> FieldSurrogate:
     """The surrogate that `FieldSurrogate.save` stored.
 
@@ -183,7 +196,7 @@ def unpack(stored: files.Stored) -> FieldSurrogate:
         raise ValueError(f"its modes have shape {(M, r)}, which its other arrays don't fit")
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise ValueError("its modes hold NaN or infinity")
-    return FieldSurrogate(ReducedBasis(**arrays, name=name, unit=unit), disclosed(stored, "surrogate"))
+    return FieldSurrogate(ReducedBasis(**arrays, name=name, unit=unit), files.from_bytes_tensor(stored, "surrogate"))
 
 
 def _sized(values: ArrayLike, size: int, name: str) -> Array:

@@ -7,16 +7,15 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 import torch
 
-from surrogate import arrays, files, pointwise
-from surrogate.reduction.field_surrogate import Predicting
-from surrogate.reduction.nesting import disclosed, enclosed
-from surrogate.reduction.subspace import Subspace
-from surrogate.samples import as_points
-
-Array = NDArray[np.float64]
+from sobofem.surrogate import files
+from sobofem.surrogate.model import as_batch, evaluate_by_batch
+from sobofem.surrogate.reduction.field_surrogate import Predicting, uncertain
+from sobofem.surrogate.reduction.subspace import Subspace
+from sobofem.surrogate.samples import arrays, as_points
+from sobofem.surrogate.samples.arrays import Array, optional
 
 KIND = "sobofem-projected-surrogate"
 
@@ -64,7 +63,7 @@ class ProjectedSurrogate:
     @property
     def units(self) -> dict[str, str]:
         """Unit of each response that has one, by name."""
-        return dict(getattr(self.surrogate, "units", {}))
+        return dict(optional(self.surrogate, "units", {}))
 
     def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
         """Responses (m,) and, unless declined, dy/dx (m, n), in physical units at x (n,).
@@ -72,7 +71,7 @@ class ProjectedSurrogate:
         Raises:
             ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
         """
-        return pointwise.evaluate(self, x, jacobian=jacobian)
+        return evaluate_by_batch(self, x, jacobian=jacobian)
 
     def predict(self, x: ArrayLike, *, jacobian: bool = True, extrapolate: bool = False) -> tuple[Array, Array | None]:
         """Responses (N, m) and, unless declined, dy/dx (N, m, n), in physical units at points x (N, n).
@@ -80,7 +79,7 @@ class ProjectedSurrogate:
         Args:
             x: Points, one a row.
             jacobian: Whether to differentiate.
-            extrapolate: Whether points outside the bounds are welcome.
+            extrapolate: Allow points outside the training bounds, where predictions are unreliable.
 
         Raises:
             ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
@@ -96,16 +95,14 @@ class ProjectedSurrogate:
 
         Args:
             x: Points, one a row.
-            extrapolate: Whether points outside the bounds are welcome.
+            extrapolate: Allow points outside the training bounds, where predictions are unreliable.
 
         Raises:
             TypeError: If the surrogate knows no uncertainty.
             ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
         """
-        known = getattr(self.surrogate, "uncertainty", None)
-        if known is None:
-            raise TypeError(f"{type(self.surrogate).__name__} has no uncertainty(x); choose a surrogate that has")
-        values, slopes = known(self._reduced(x, extrapolate), extrapolate=True)
+        known = uncertain(self.surrogate)
+        values, slopes = known.uncertainty(self._reduced(x, extrapolate), extrapolate=True)
         return np.asarray(values), np.sqrt(np.asarray(slopes) ** 2 @ self.subspace.project**2)
 
     def jvp(self, x: ArrayLike, directions: ArrayLike) -> Array:
@@ -143,9 +140,9 @@ class ProjectedSurrogate:
             ValueError: If the surrogate can't be saved.
             OSError: If the file can't be written.
         """
-        tensors = {name: torch.tensor(getattr(self.subspace, name)) for name in _ARRAYS}
+        tensors = {name: torch.tensor(vars(self.subspace)[name]) for name in _ARRAYS}
         record = {"parameters": self.parameters, "name": self.subspace.name}
-        files.write(path, tensors | {"surrogate": enclosed(self.surrogate)}, record, kind=KIND)
+        files.write(path, tensors | {"surrogate": files.to_bytes_tensor(self.surrogate)}, record, kind=KIND)
 
     def _reduced(self, x: ArrayLike, extrapolate: bool) -> Array:
         points = as_points(x, self.parameters, None if extrapolate else self.bounds)
@@ -153,12 +150,13 @@ class ProjectedSurrogate:
 
     def _slopes(self, x: ArrayLike) -> Array:
         """Jacobian (m, k) by the coordinates at x (n,)."""
-        z = self._reduced(pointwise.as_batch(x, self.parameters), False)
+        z = self._reduced(as_batch(x, self.parameters), False)
         slopes = self.surrogate.predict(z, jacobian=True, extrapolate=True)[1]
         assert slopes is not None  # it was asked for
         return slopes[0]
 
 
+@files.reader(KIND)
 def unpack(stored: files.Stored) -> ProjectedSurrogate:
     """The surrogate that `ProjectedSurrogate.save` stored.
 
@@ -171,4 +169,4 @@ def unpack(stored: files.Stored) -> ProjectedSurrogate:
         raise ValueError("its coordinates hold NaN or infinity")
     name = files.entry(stored.record, "name", str)
     subspace = Subspace(files.names(stored.record, "parameters"), name=name, **arrays)
-    return ProjectedSurrogate(subspace, disclosed(stored, "surrogate"))
+    return ProjectedSurrogate(subspace, files.from_bytes_tensor(stored, "surrogate"))

@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from surrogate import arrays
-from surrogate.reduction.field_samples import FieldSamples
-from surrogate.samples import Samples, as_bounds, as_points, check_bounds
-
-Array = NDArray[np.float64]
+from sobofem.surrogate.reduction.field_samples import FieldSamples
+from sobofem.surrogate.samples import Samples, arrays, as_bounds, as_points, check_bounds
+from sobofem.surrogate.samples.arrays import Array
 
 MARGIN = 0.05
+"""Widening of the box of the coordinates on each side, as a share of the range that samples cover."""
 INVERSE = 1e-8
+"""How far projecting what was lifted may be off: beyond round-off the two maps belong to different bases."""
 POINCARE = 12.0 / np.pi**2
+"""Constant of Poincaré's inequality for a uniform input of variance one, which lies within ±√3."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ class Subspace:
         n, k = len(self.parameters), self.lift.shape[-1]
         check_bounds(self.bounds, self.parameters)
         for name, shape in (("center", (n,)), ("lift", (n, k)), ("project", (k, n)), ("scale", (n,))):
-            array = getattr(self, name)
+            array = vars(self)[name]
             if array.shape != shape or not np.isfinite(array).all():
                 raise ValueError(f"{name} has shape {array.shape}, expected {shape} for {n} parameters, all finite")
         if not (self.scale > 0.0).all():

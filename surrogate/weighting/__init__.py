@@ -1,29 +1,13 @@
 """Loss weightings: each a frozen dataclass in its own file, behind `Weighting`."""
 
-from surrogate.weighting.annealing import Annealing
-from surrogate.weighting.balanced import Balanced
-from surrogate.weighting.base import Terms, Weighting, Weights
-from surrogate.weighting.conflict_free import ConFIG
-from surrogate.weighting.dual_balanced import DualBalanced
-from surrogate.weighting.epsilon_optimal import EpsilonOptimal
-from surrogate.weighting.fixed import Fixed
-from surrogate.weighting.grad_norm import GradNorm
-from surrogate.weighting.grouping import Grouping
-from surrogate.weighting.guarded import Guarded
-from surrogate.weighting.inverse_dirichlet import InverseDirichlet
-from surrogate.weighting.learned_likelihood import LearnedLikelihood
-from surrogate.weighting.mgda import MGDA
-from surrogate.weighting.neural_tangent import NeuralTangent
-from surrogate.weighting.pc_grad import PCGrad
-from surrogate.weighting.per_channel import PerChannel
-from surrogate.weighting.power_mean import PowerMean
-from surrogate.weighting.profiled_likelihood import ProfiledLikelihood
-from surrogate.weighting.relobralo import ReLoBRaLo
-from surrogate.weighting.schedule import Schedule
-from surrogate.weighting.self_adaptive import SelfAdaptive
-from surrogate.weighting.soft_adapt import SoftAdapt
-from surrogate.weighting.until import Until
-from surrogate.weighting.values_only import ValuesOnly
+from sobofem.surrogate.weighting.base import Terms, Weighting, Weights
+from sobofem.surrogate.weighting.by_gradient import Annealing, GradNorm, InverseDirichlet, NeuralTangent
+from sobofem.surrogate.weighting.by_likelihood import LearnedLikelihood, ProfiledLikelihood
+from sobofem.surrogate.weighting.by_loss import PowerMean, ReLoBRaLo, SelfAdaptive, SoftAdapt
+from sobofem.surrogate.weighting.fixed import Balanced, EpsilonOptimal, Fixed, PerChannel, Schedule, ValuesOnly
+from sobofem.surrogate.weighting.gradient_combination import MGDA, ConFIG, DualBalanced, PCGrad
+from sobofem.surrogate.weighting.groups import Grouped, Grouping
+from sobofem.surrogate.weighting.guarded import Guarded, Important, Until, by_variance
 
 __all__ = [
     "MGDA",
@@ -34,8 +18,10 @@ __all__ = [
     "EpsilonOptimal",
     "Fixed",
     "GradNorm",
+    "Grouped",
     "Grouping",
     "Guarded",
+    "Important",
     "InverseDirichlet",
     "LearnedLikelihood",
     "NeuralTangent",
@@ -52,4 +38,5 @@ __all__ = [
     "ValuesOnly",
     "Weighting",
     "Weights",
+    "by_variance",
 ]

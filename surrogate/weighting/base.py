@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from surrogate.loss import Targets
+from sobofem.surrogate.files.registry import Storable
+from sobofem.surrogate.loss import Targets
 
 
 @dataclass(frozen=True)
@@ -81,51 +83,68 @@ class Terms:
         return torch.stack([piece.square().sum() for piece in pieces]).sum() / len(column)
 
 
-class Weighting(Protocol):
+class Weighting(Storable):
     """A strategy: a frozen dataclass that holds its settings, its state travelling in `Weights.memory`.
 
-    The total loss is the weighted sum of the terms over the weighted sum of the targets' mean squares, so that only
-    ratios of weights matter. A strategy that offers `combined(mean_squares, inputs)` says itself how one number is
-    made of the losses: it returns a function that takes them (m, T) and gives 1 for the mean squares, as `PowerMean`.
-
-    A strategy that remembers losses offers `remeasured(weights, before, after)`: its weights with the memory that it
-    would have, had the scale of the responses always been another. `before` and `after` are the same moment in the
-    `Terms` of both scales; `values` and `reference` are in the new one already. One that takes its weights for inverse
-    variances of the labels' noise offers `noise(weights, terms)`: the standard deviations (m, T). One that may weigh
-    single samples has a true `weighs_samples`: samples that come and go have no weights of their own.
+    One of your own overrides `start` and, if its weights change, `interval` and `update`; all else has a default. The
+    total loss is the weighted sum of the terms over the weighted sum of the targets' mean squares, so that only ratios
+    of weights matter. Decorated by `surrogate.register` as well, it is found when a checkpoint is read.
     """
+
+    kind = "weighting"
 
     @property
     def interval(self) -> int:
-        """Steps between two updates; 0 for weights that never change."""
+        """Steps between two updates; 0, the default, for weights that never change."""
+        return 0
 
     @property
     def uses_jacobian(self) -> bool:
         """Whether sensitivities are trained on: if not, Jacobians are neither computed nor looked at."""
+        return True
 
+    @property
+    def weighs_samples(self) -> bool:
+        """Whether single samples may have weights of their own: those that come and go can't."""
+        return False
+
+    @property
+    def sums_losses(self) -> bool:
+        """Whether the loss is a weighted sum of the terms, which it is unless `combined` is overridden."""
+        return type(self).combined is Weighting.combined
+
+    @abstractmethod
     def start(self, targets: Targets) -> Weights:
         """Weights at the start, from the scaled training targets."""
 
     def update(self, weights: Weights, terms: Terms) -> Weights:
-        """Weights from the present ones and the state of the terms; called every `interval` steps."""
-
-
-def remeasured(strategy: Weighting, weights: Weights, before: Terms, after: Terms) -> Weights:
-    """Weights whose memory is in the scale of `after`; the same ones of a strategy that remembers no losses."""
-    own = getattr(strategy, "remeasured", None)
-    if own is None:
+        """Weights from the present ones and the state of the terms, every `interval` steps; the same by default."""
         return weights
-    changed: Weights = own(weights, before, after)
-    return changed
 
+    def rescaled(self, weights: Weights, before: Terms, after: Terms) -> Weights:
+        """Weights whose memory is what it would be, had the scale of the responses always been that of `after`.
 
-def label_noise(strategy: Weighting, weights: Weights, terms: Terms) -> Tensor | None:
-    """Standard deviations (m, T) of the labels' noise by a strategy that has `noise(weights, terms)`, else None."""
-    own = getattr(strategy, "noise", None)
-    levels: Tensor | None = None if own is None else own(weights, terms)
-    return levels
+        To be overridden by a strategy that remembers losses; the same weights by default.
 
+        Args:
+            weights: Its weights; `values` and `reference` are in the new scale already.
+            before: The terms in the old scale.
+            after: The same moment in the new one.
+        """
+        return weights
 
-def weighs_samples(strategy: Weighting) -> bool:
-    """Whether a strategy may give single samples weights of their own."""
-    return bool(getattr(strategy, "weighs_samples", False))
+    def noise(self, weights: Weights, terms: Terms) -> Tensor | None:
+        """Standard deviations (m, T) of the labels' noise, if its weights are inverse variances of it; or None."""
+        return None
+
+    def combined(self, mean_squares: Tensor, inputs: int) -> Callable[[Tensor], Tensor]:
+        """What makes one number of the losses (m, T), 1 for losses that equal the mean squares; see `sums_losses`.
+
+        Args:
+            mean_squares: Of the targets (m, T).
+            inputs: Number n of inputs.
+
+        Raises:
+            NotImplementedError: By default, as the losses are summed by weights that may change.
+        """
+        raise NotImplementedError(f"{self} sums the losses by its weights")

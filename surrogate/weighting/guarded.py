@@ -1,23 +1,28 @@
-"""Adaptive weights that give way where they go astray."""
+"""Weightings around another one: guarded where it goes astray, followed until a step, or times an importance."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
 import warnings
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from surrogate.loss import Targets, weighted
-from surrogate.weighting.base import Terms, Weighting, Weights, label_noise, remeasured, weighs_samples
-from surrogate.weighting.per_channel import PerChannel
-from surrogate.weighting.pieces import check_weighting
+from sobofem.surrogate.files.registry import register
+from sobofem.surrogate.loss import Targets, weighted
+from sobofem.surrogate.samples import Samples
+from sobofem.surrogate.weighting.base import Terms, Weighting, Weights
+from sobofem.surrogate.weighting.fixed import Fixed, PerChannel, ValuesOnly
+from sobofem.surrogate.weighting.groups import check_weighting
 
 
+@register
 @dataclass(frozen=True)
-class Guarded:
+class Guarded(Weighting):
     """An adaptive weighting until it goes astray, and the fallback's start weights from then on.
 
     Astray is: a weight that is not finite, weights that have spread too far from the fallback's, or a loss, measured
@@ -40,7 +45,7 @@ class Guarded:
 
     def __post_init__(self) -> None:
         """Refuse what is no weighting, and settings that guard nothing."""
-        check_weighting(self, "adaptive", "fallback")
+        check_weighting(self, adaptive=self.adaptive, fallback=self.fallback)
         if not (self.spread > 1.0 and self.worse >= 1.0 and self.patience >= 1):
             raise ValueError(
                 f"spread is {self.spread:g}, worse {self.worse:g} and patience {self.patience}; "
@@ -55,7 +60,7 @@ class Guarded:
     @property
     def weighs_samples(self) -> bool:
         """Whether the adaptive weighting does."""
-        return weighs_samples(self.adaptive)
+        return self.adaptive.weighs_samples
 
     @property
     def uses_jacobian(self) -> bool:
@@ -99,12 +104,12 @@ class Guarded:
 
     def noise(self, weights: Weights, terms: Terms) -> Tensor | None:
         """As the adaptive weighting has it."""
-        return label_noise(self.adaptive, replace(weights, memory=weights.memory["inner"]), terms)
+        return self.adaptive.noise(replace(weights, memory=weights.memory["inner"]), terms)
 
-    def remeasured(self, weights: Weights, before: Terms, after: Terms) -> Weights:
+    def rescaled(self, weights: Weights, before: Terms, after: Terms) -> Weights:
         """Yardstick, best loss and the adaptive weighting's memory, in another scale of the responses."""
         memory = weights.memory
-        inner = remeasured(self.adaptive, replace(weights, memory=memory["inner"]), before, after)
+        inner = self.adaptive.rescaled(replace(weights, memory=memory["inner"]), before, after)
         change = torch.where(after.losses > 0.0, before.losses / after.losses, 1.0)
         trusted = memory["fallback"] * change
         old, new = (
@@ -126,3 +131,142 @@ class Guarded:
         if high >= self.patience:
             return f"the loss by the fallback's weights is {ratio:.2g} times its best"
         return ""
+
+
+@register
+@dataclass(frozen=True)
+class Until(Weighting):
+    """An adaptive weighting up to a step, and the weights that it has found by then from there on.
+
+    The curvature that L-BFGS has learned holds less and less while weights change: a weighting that changes them every
+    few steps belongs to Adam, and L-BFGS afterwards to what it has found.
+
+    Attributes:
+        adaptive: The weighting.
+        steps: Steps, over all stages, after which its weights stay.
+    """
+
+    adaptive: Weighting
+    steps: int
+
+    def __post_init__(self) -> None:
+        """Refuse what is no weighting, and an end before the start."""
+        check_weighting(self, adaptive=self.adaptive)
+        if not self.steps >= 1:
+            raise ValueError(f"steps of Until is {self.steps}; expected at least 1")
+
+    @property
+    def interval(self) -> int:
+        """Of the adaptive weighting."""
+        return self.adaptive.interval
+
+    @property
+    def weighs_samples(self) -> bool:
+        """Whether the adaptive weighting does."""
+        return self.adaptive.weighs_samples
+
+    @property
+    def uses_jacobian(self) -> bool:
+        """Whether the adaptive weighting does."""
+        return self.adaptive.uses_jacobian
+
+    def start(self, targets: Targets) -> Weights:
+        """The adaptive weighting's start."""
+        return self.adaptive.start(targets)
+
+    def update(self, weights: Weights, terms: Terms) -> Weights:
+        """The adaptive weighting's update; afterwards the same weights, those that were negative left out."""
+        if terms.step <= self.steps:
+            return self.adaptive.update(weights, terms)
+        if weights.reference is None:
+            return weights
+        return replace(weights, values=weights.values.clamp(min=0.0), reference=None)
+
+    def noise(self, weights: Weights, terms: Terms) -> Tensor | None:
+        """As the adaptive weighting has it."""
+        return self.adaptive.noise(weights, terms)
+
+    def rescaled(self, weights: Weights, before: Terms, after: Terms) -> Weights:
+        """As the adaptive weighting does."""
+        return self.adaptive.rescaled(weights, before, after)
+
+
+@register
+@dataclass(frozen=True)
+class Important(Weighting):
+    """Another weighting with every response, and its sensitivities, times the response's importance.
+
+    Attributes:
+        importance: One positive number a response.
+        base: The weighting to multiply.
+    """
+
+    importance: tuple[float, ...]
+    base: Weighting = field(default_factory=Fixed)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that aren't positive, and a base that they mean nothing to."""
+        if not self.importance or not all(0.0 < value < float("inf") for value in self.importance):
+            raise ValueError(f"importance is {self.importance}; expected a positive number for each response")
+        check_weighting(self, base=self.base)
+
+    def of_responses(self, chosen: Sequence[int], m: int) -> Important:
+        """The same for some of m responses, each with its own importance."""
+        if len(self.importance) != m:
+            return self  # which `start` refuses
+        return replace(self, importance=tuple(self.importance[k] for k in chosen))
+
+    @property
+    def interval(self) -> int:
+        """Steps between two updates: those of the base."""
+        return self.base.interval
+
+    @property
+    def uses_jacobian(self) -> bool:
+        """Whether sensitivities count: as in the base."""
+        return self.base.uses_jacobian
+
+    def start(self, targets: Targets) -> Weights:
+        """The base's weights times importance.
+
+        Raises:
+            ValueError: If there are other numbers of responses and importances.
+        """
+        if (m := targets.y.shape[1]) != len(self.importance):
+            raise ValueError(f"importance has {len(self.importance)} entries, expected {m}, one a response")
+        return self._multiplied(self.base.start(targets))
+
+    def update(self, weights: Weights, terms: Terms) -> Weights:
+        """What the base makes of its own weights, times importance."""
+        own = replace(weights, values=weights.values / self._column(weights.values))
+        return self._multiplied(self.base.update(own, terms))
+
+    def rescaled(self, weights: Weights, before: Terms, after: Terms) -> Weights:
+        """As the base has it."""
+        return self.base.rescaled(weights, before, after)
+
+    def noise(self, weights: Weights, terms: Terms) -> Tensor | None:
+        """As the base has it."""
+        return self.base.noise(weights, terms)
+
+    def _multiplied(self, own: Weights) -> Weights:
+        return replace(own, values=own.values * self._column(own.values))
+
+    def _column(self, like: Tensor) -> Tensor:
+        return like.new_tensor(self.importance).unsqueeze(1)
+
+
+def by_variance(data: Samples, base: Weighting | None = None) -> Important:
+    """Importance in proportion to the variance of each response: that of a mode's coefficient in the field.
+
+    Training scales every response to variance one, so that the last mode would count as much as the first. With this
+    weighting the loss of coefficients is the mean square error of the field, in the norm that its modes are orthonormal
+    in, and with `Fixed` weights for a base that of its derivatives, too.
+
+    Args:
+        data: What `ReducedBasis.reduce` gave.
+        base: By default `Fixed()` with Jacobians, `ValuesOnly()` without.
+    """
+    variance = data.y.var(axis=0)
+    base = base or (ValuesOnly() if data.jacobian is None else Fixed())
+    return Important(tuple((variance / np.max(variance)).tolist()), base)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from coupling import Dataset
-from coupling.cli import app
+from sobofem.coupling import Dataset
+from sobofem.coupling.cli import app
 
 pytestmark = [
     pytest.mark.slow,
@@ -118,7 +118,7 @@ def test_the_time_limit_strikes_and_the_job_requeues_itself_and_finishes(jobs, l
     job = jobs[launcher]
     (end,) = job.ended()
     assert (end["JobState"], end["ExitCode"]) == ("COMPLETED", "0:0") and int(end["Restarts"]) >= 1, job.log
-    assert "stopped by SIGTERM" in job.log and "requeued, told to stop before the time limit" in job.log
+    assert "stopped by SIGTERM" in job.log and "requeued, asked to stop before the time limit" in job.log
     assert " from before" in job.log, "the second run began anew"
     assert_complete(job, 256)
 

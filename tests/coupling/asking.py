@@ -10,9 +10,9 @@ import sys
 import numpy as np
 from toys import Smooth
 
-from coupling.abort import install_abort_hook
-from coupling.uncertainty import failure_probability, inputs, propagate
-from coupling.uncertainty.remembered import remembering
+from sobofem.coupling.parallel.abort import install_abort_hook
+from sobofem.coupling.solving.cached_model import cached_on_disk
+from sobofem.coupling.uncertainty import failure_probability, inputs, propagate
 
 UNCERTAIN = {"E": "normal:2e5,1e4", "t": "normal:1.3,0.05", "p": "normal:2,0.4"}
 SOLVES = 16
@@ -30,18 +30,18 @@ class Swinging(Smooth):
 
 def main(model, per_solve, folder):
     """Ask, and write down what comes out: estimates, and how many solves they took."""
-    with remembering(model, folder / "solves", ranks_per_solve=int(per_solve)) as check:
+    with cached_on_disk(model, folder / "solves", ranks_per_solve=int(per_solve)) as check:
 
         def study():
             given = inputs(Swinging(), UNCERTAIN)
-            how = {"samples": 1024, "check": check, "solves": SOLVES}
+            how = {"samples": 1024, "model": check, "solves": SOLVES}
             spread = propagate(Swinging(), given, **how)
             failure = failure_probability(Swinging(), given, "energy > 1.6", **how)
             numbers = {"spread": spread.record(), "failure": failure.record()}
             (folder / "found.json").write_text(json.dumps(numbers))
             print(json.dumps({"solves": check.solves, "failed": check.failed, "points": check.points}))
 
-        check.lead(study)
+        check.run_on_root(study)
 
 
 if __name__ == "__main__":

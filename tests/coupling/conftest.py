@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from coupling.cli import main
+from sobofem.coupling.cli import main
 
 
 @pytest.fixture

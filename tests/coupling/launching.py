@@ -13,7 +13,7 @@ MPIEXEC = str(BIN / "mpiexec") if (BIN / "mpiexec").exists() else shutil.which("
 LAUNCHERS = ("PMI_", "PMIX_", "OMPI_")
 # A job in the background inherits deaf ears for Ctrl-C.
 EARS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-MAIN = f"{EARS}; from coupling.start import main; main()"
+MAIN = f"{EARS}; from sobofem.coupling.start import main; main()"
 
 
 def environment():
@@ -70,6 +70,11 @@ def journal_bytes(path):
         except FileNotFoundError:
             continue
     return total
+
+
+def below(process):
+    """Process ids of the children of a process."""
+    return Path(f"/proc/{process}/task/{process}/children").read_text().split()
 
 
 def workers(process, path):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from toys import smooth
 
-from coupling import Dataset, describe
-from coupling.calibration import synthetic
-import surrogate
+from sobofem import surrogate
+from sobofem.coupling import Dataset, describe
+from sobofem.coupling.calibration import synthetic
 
 TRUTH = np.array([1.9e5, 1.3, 2.1])
 PICTURES = ("posterior.png", "fit.png", "identifiability.png")
@@ -119,7 +119,7 @@ def test_ctrl_c_while_drawing_ends_it_at_once_with_a_word(folder, tmp_path):
 def test_a_noise_of_unknown_size_is_learned(here, folder, tmp_path):
     truth = smooth.evaluate(TRUTH)[0]
     data = synthetic(np.tile(truth, 12), smooth.responses * 12, np.tile([0.05, 0.1, 0.05], 12), seed=2)
-    type(data)(data.responses, data.values, data.sd / 5.0).write(tmp_path / "many.csv")
+    type(data)(data.responses, data.values, data.standard_deviation / 5.0).write(tmp_path / "many.csv")
     arguments = (folder / "smooth.safetensors", tmp_path / "many.csv", "--out", tmp_path / "result", *QUICK)
     code, _, _ = here("calibrate", *arguments, "--unknown-noise")
     assert code == 0
@@ -146,10 +146,10 @@ def test_a_misfit_is_said_first_written_first_and_ends_with_exit_code_1(here, fo
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--prior", "t"), "'t' is no prior; write NAME=DISTRIBUTION"),
+        (("--prior", "t"), "'t' is no NAME=DISTRIBUTION; write --prior young=normal:200e3,5e3"),
         (("--prior", "t=cauchy:1,2"), "'cauchy"),
         (("--prior", "q=log"), "prior of q, but the parameters are E, t, p"),
-        (("--fix", "t=thick"), "'t=thick' fixes nothing"),
+        (("--fix", "t=thick"), "'t=thick' is no NAME=VALUE; write --fix young=200e3"),
         (("--fix", "t=9"), "outside its bounds"),
         (("--model", "toys:nowhere"), "nowhere"),
         (("--model", f"{TOYS}:smooth", "--ranks-per-solve", 2), "groups of 2 ranks can't be made of 1"),

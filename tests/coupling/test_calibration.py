@@ -7,8 +7,8 @@ import pytest
 import scipy.optimize
 from toys import Smooth, TooMuch
 
-from coupling import Marginal
-from coupling.calibration import (
+from sobofem.coupling import Marginal
+from sobofem.coupling.calibration import (
     Fixed,
     Measurements,
     Task,
@@ -18,7 +18,7 @@ from coupling.calibration import (
     laplace,
     synthetic,
 )
-from coupling.calibration.objective import Objective
+from sobofem.coupling.calibration.task import Objective
 
 
 @dataclass
@@ -84,8 +84,10 @@ def test_linear_model_with_normal_priors_has_the_posterior_of_the_closed_form():
     data = measured(model, np.array([1.0, -2.0, 3.0]), np.linspace(0.3, 1.0, 6))
     mean, spread = np.array([0.5, -1.0, 2.0]), np.array([0.4, 1.3, 0.7])
     priors = {p: Marginal("normal", m, s) for p, m, s in zip(model.parameters, mean, spread, strict=True)}
-    precision = model.matrix.T @ (model.matrix / data.sd[:, None] ** 2) + np.diag(spread**-2.0)
-    closed = np.linalg.solve(precision, model.matrix.T @ ((data.values - model.offset) / data.sd**2) + mean / spread**2)
+    precision = model.matrix.T @ (model.matrix / data.standard_deviation[:, None] ** 2) + np.diag(spread**-2.0)
+    closed = np.linalg.solve(
+        precision, model.matrix.T @ ((data.values - model.offset) / data.standard_deviation**2) + mean / spread**2
+    )
     found = estimate(model, Task(data, priors), starts=2)
     assert np.allclose(found.x, closed, atol=1e-7)
     assert np.allclose(laplace(found).covariance_of_parameters, np.linalg.inv(precision), rtol=1e-9)
@@ -198,7 +200,7 @@ def test_a_sum_alone_determines_the_sum_and_not_the_difference():
 def test_laplace_gives_an_undetermined_direction_the_uncertainty_of_the_prior():
     model = Linear(np.array([[1.0, 0.0]]), np.zeros(1), np.array([[0.0, 1.0], [2.0, 5.0]]))
     found = laplace(estimate(model, Task(Measurements(("y0",), [0.4], [0.01])), starts=1))
-    assert found.sd == pytest.approx([0.01, 3.0 / np.sqrt(12.0)], rel=1e-6)
+    assert found.standard_deviation == pytest.approx([0.01, 3.0 / np.sqrt(12.0)], rel=1e-6)
     assert any(words.startswith("b is hardly determined") for words in found.warnings)
 
 

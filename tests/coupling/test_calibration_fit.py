@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from coupling import Marginal
-from coupling.calibration import Measurements, Settings, Task, calibrate, certify, estimate, laplace
-from coupling.calibration.posterior import intervals
-from coupling.calibration.records import record
+from sobofem.coupling import Marginal
+from sobofem.coupling.calibration import Measurements, Settings, Task, calibrate, certify, estimate, laplace
+from sobofem.coupling.calibration.posterior import intervals
+from sobofem.coupling.calibration.report import record
 
 QUICK = Settings(starts=4, draws=100, tune=100, chains=2, solves=8)
 
@@ -135,6 +135,18 @@ def test_a_prior_that_the_measurements_contradict_is_named():
     assert "a is 7.7 standard deviations from its prior" in found.goodness.verdict()
 
 
+@pytest.mark.parametrize("noise", ["known", "unknown"])
+def test_a_prior_far_off_is_named_however_many_measurements_fit_and_whatever_their_noise(noise):
+    """Two hundred measurements that fit as they should hide five standard deviations of a prior in chi²."""
+    values = 0.9 + 0.01 * np.random.default_rng(2).standard_normal(200)
+    found = fit(TWICE, values, names=("y0",) * 200, noise=noise, priors={"a": Marginal("normal", 0.5, 0.08)})
+    assert not found.goodness.probability < 0.01 and not found.goodness.outliers
+    assert found.goodness.impossible
+    assert "or a prior is wrong" in found.goodness.verdict() and "a is 5.0 standard dev" in found.goodness.verdict()
+    near = fit(TWICE, values, names=("y0",) * 200, noise=noise, priors={"a": Marginal("normal", 0.8, 0.08)})
+    assert not near.goodness.impossible
+
+
 def test_one_outlier_is_found_at_a_noise_of_unknown_size():
     values = [0.3, 0.31, 0.29, 0.305, 0.295, 0.3, 0.302, 0.6]
     found = fit(TWICE, values, names=("y0",) * 8, noise="unknown")
@@ -182,5 +194,5 @@ def test_a_parameter_that_moves_nothing_is_drawn_evenly_over_its_range():
     model = Formula(lambda x: ([x[0]], [[1.0, 0.0]]), 2, 1)
     found = calibrate(model, Task(Measurements(("y0",), [0.4], [0.02])), None, Settings(draws=600, chains=2, starts=2))
     assert found.posterior.mean[1] == pytest.approx(0.5, abs=0.06)
-    assert found.posterior.sd[1] == pytest.approx(12**-0.5, abs=0.03)
+    assert found.posterior.standard_deviation[1] == pytest.approx(12**-0.5, abs=0.03)
     assert any(warning.startswith("b is hardly determined") for warning in found.warnings)

@@ -8,8 +8,8 @@ import pytest
 import scipy.stats
 from toys import TooMuch
 
-from coupling import Marginal
-from coupling.calibration import (
+from sobofem.coupling import Marginal
+from sobofem.coupling.calibration import (
     Measurements,
     Task,
     accept,
@@ -20,7 +20,7 @@ from coupling.calibration import (
     sample,
     weigh,
 )
-from coupling.calibration.objective import Objective
+from sobofem.coupling.calibration.task import Objective
 
 
 @dataclass
@@ -77,7 +77,7 @@ def test_draws_from_a_banana_cut_by_its_box_are_those_of_quadrature():
     mean, sd, ends = quadrature(Banana(), banana_task())
     error = sd / np.sqrt(posterior.effective)
     assert (np.abs(posterior.mean - mean) < 4.0 * error).all()
-    assert np.allclose(posterior.sd, sd, rtol=0.1)
+    assert np.allclose(posterior.standard_deviation, sd, rtol=0.1)
     assert np.allclose(posterior.interval(), ends, atol=0.25 * sd.max())
     assert (posterior.x >= Banana.bounds[:, 0]).all() and (posterior.x <= Banana.bounds[:, 1]).all()
     assert posterior.rhat.max() < 1.02
@@ -143,7 +143,7 @@ def test_solves_at_draws_make_a_biased_surrogates_posterior_the_models(drawn):
     assert (np.abs(accepted.mean - mean) / sd).max() < 0.12
     chain = accepted.x[accepted.chain]
     assert (np.abs(chain.mean(axis=0) - mean) / sd).max() < 0.15
-    assert np.allclose(accepted.sd, sd, rtol=0.1)
+    assert np.allclose(accepted.standard_deviation, sd, rtol=0.1)
     assert 0.3 < accepted.accepted < 1.0 and accepted.effective < 2900
 
 
@@ -165,7 +165,7 @@ def test_delayed_acceptance_draws_from_the_models_posterior_whatever_the_surroga
     wrong, _, _ = quadrature(Banana(bias=-0.4), banana_task())
     assert (np.abs(wrong - mean) / sd).max() > 0.5
     assert (np.abs(accepted.mean - mean) / sd).max() < 0.15
-    assert np.allclose(accepted.sd, sd, rtol=0.12)
+    assert np.allclose(accepted.standard_deviation, sd, rtol=0.12)
 
 
 @pytest.mark.slow
@@ -184,9 +184,12 @@ def test_draws_on_the_corrected_surrogate_are_accepted_more_often():
 @pytest.mark.slow
 def test_errors_of_the_surrogate_widen_its_posterior_and_the_models_is_got_back(drawn):
     surrogate, _, (mean, sd, _) = drawn
-    blurred = banana_task().blurred(np.array([0.3, 0.2]))
+    blurred = banana_task().with_added_noise(np.array([0.3, 0.2]))
     posterior = sample(estimate(surrogate, blurred), draws=500, tune=200, seed=6)
-    assert laplace(estimate(surrogate, blurred)).sd[0] > 1.02 * laplace(estimate(surrogate, banana_task())).sd[0]
+    assert (
+        laplace(estimate(surrogate, blurred)).standard_deviation[0]
+        > 1.02 * laplace(estimate(surrogate, banana_task())).standard_deviation[0]
+    )
     accepted = accept(posterior, surrogate, Banana(), solves=1800, task=banana_task())
     assert (np.abs(accepted.mean - mean) / sd).max() < 0.15
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import toys
 
-from coupling import Dataset, Design, generate
-from coupling.commands.outfile import check_writable
-from coupling.display import display, duration, generation
-from coupling.progress import Progress
+from sobofem.coupling import Dataset, Design, generate
+from sobofem.coupling.commands.files import check_writable
+from sobofem.coupling.display import display, duration, generation
+from sobofem.coupling.solving.ledger import Progress
 
 COMMANDS = (
     *("generate", "stream", "slurm", "check", "status", "info", "verify", "merge", "infill", "train", "report"),
@@ -42,6 +42,14 @@ def test_check_fails_a_response_that_a_second_way_contradicts():
     done = sobofem("check", f"{TOYS}:twofold", "--directions", 1)
     assert done.returncode == 1 and "Every derivative along these directions is right" in done.stdout
     assert done.stdout.count("by a form of its own") == 1
+
+
+def test_check_warns_of_unstable_equilibria_at_the_points_where_they_are():
+    done = sobofem("check", f"{TOYS}:snapped", "--points", 3, "--directions", 1)
+    assert done.returncode == 0, done.stderr
+    points = [float(p) for p in re.findall(r"p = (\S+)\s", done.stdout.partition("Warning")[0])]
+    said = [float(p) for p in re.findall(r"p = (\S+) an equilibrium is no minimum", done.stdout.replace("\n", " "))]
+    assert said == [p for p in points if p > 0.0] and 0 < len(said)
 
 
 def test_check_under_mpi_prints_once():
@@ -128,8 +136,8 @@ def test_a_file_of_another_kind_is_no_surrogate(here, tmp_path):
 
 def test_a_missing_package_is_named_with_its_extra(here, tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("x")
-    monkeypatch.setitem(sys.modules, "surrogate", None)
-    monkeypatch.setattr("coupling.cli._EXTRAS", {"surrogate": "surrogate"})
+    monkeypatch.setitem(sys.modules, "sobofem.surrogate", None)
+    monkeypatch.setattr("sobofem.coupling.cli._EXTRAS", {"sobofem": "surrogate"})
     code, _, said = here("info", tmp_path / "a.txt")
     assert code == 2 and "pip install 'sobofem[surrogate]'" in said
 
@@ -155,7 +163,7 @@ def test_train_and_report_make_their_files(here, tmp_path):
 
 
 def test_training_tells_what_was_chosen_and_why(here, tmp_path, monkeypatch):
-    surrogate = pytest.importorskip("surrogate")
+    surrogate = pytest.importorskip("sobofem.surrogate")
     quick = (surrogate.Solved(units=16, members=1, iterations=20), surrogate.Kriging())
     monkeypatch.setattr(surrogate, "fit", functools.partial(surrogate.fit, families=quick))
     generate(toys.smooth, Design("sobol", 8, 3), tmp_path / "a.h5")

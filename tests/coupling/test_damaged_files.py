@@ -14,7 +14,8 @@ import toys
 
 from benchmarks import damaged_datasets
 from benchmarks.damaged_datasets import Trial, dataset, differing, write, write_unsealed
-from coupling import Dataset, Design, generate, guarded, leftovers, seal, store
+from sobofem.coupling import Dataset, Design, generate
+from sobofem.coupling.dataset import guarded, seal, store, unfinished
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +173,7 @@ def test_every_command_says_in_one_line_that_its_dataset_is_damaged(tmp_path, mo
 
 def test_the_damage_of_a_journal_is_named_by_every_command_and_its_rows_are_computed_again(tmp_path, here):
     path = write(tmp_path, "journal")
-    (journal,) = leftovers.files(path)
+    (journal,) = unfinished.files(path)
     content = bytearray(journal.read_bytes())
     content[len(content) // 2] ^= 1
     journal.write_bytes(content)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import qmc
 
-from coupling.design import (
+from sobofem.coupling.design import (
     KINDS,
     Design,
     Grid,

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from coupling.diagnosis import TooManyFailures, diagnose, grouped
+from sobofem.coupling.solving.diagnosis import TooManyFailures, diagnose, grouped
 
 NAMES = ("load", "young", "angle", "length")
 BOX = np.array([[0.0, 100.0], [2000.0, 8000.0], [-1.0, 1.0], [1e-3, 2e-3]])

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import toys
 
-from coupling import Dataset, Design, generate
-from coupling.accuracy import errors
+from sobofem.coupling import Dataset, Design, generate
+from sobofem.coupling.report.accuracy import errors
 
 pytest.importorskip("onnxruntime")
-surrogate = pytest.importorskip("surrogate")
+surrogate = pytest.importorskip("sobofem.surrogate")
 
 DOCS = Path(__file__).parents[2] / "docs" / "model_files.md"
 BLOCK = re.compile(r"```(?P<language>bash|python)\n(?P<text>.*?)```", re.DOTALL)
@@ -99,7 +99,7 @@ def test_a_surrogate_of_many_inputs_is_refused_in_words(here, folder, tmp_path, 
 
 
 def test_samples_of_the_same_design_are_called_so(here, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("surrogate.export.export_model", lambda *_, **__: {"y": 0.0})
+    monkeypatch.setattr("sobofem.surrogate.export.export_model", lambda *_, **__: {"y": 0.0})
     model, data = folder / "plate.safetensors", folder / "plate.h5"
     code, _, _ = here("export-model", model, "--out", tmp_path / "a.pt2", "--data", data)
     assert code == 0

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import toys
 
-from coupling import Dataset, Design, generate
-from coupling.diagnosis import TooManyFailures
-from coupling.journal import read_journal
-from coupling.loading import find
-from coupling.lock import locked
+from sobofem.coupling import Dataset, Design, generate
+from sobofem.coupling.dataset.journal import read_journal
+from sobofem.coupling.dataset.lock import locked
+from sobofem.coupling.models.loading import find
+from sobofem.coupling.solving.diagnosis import TooManyFailures
 
 DESIGN = Design("sobol", 24, 3)
 
@@ -432,7 +432,7 @@ def test_jobs_that_come_and_go_do_not_disturb_each_other(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from coupling.jobs import alive, living, next_run, shared_state
+from sobofem.coupling.solving.jobs import alive, living, next_run, shared_state
 path = Path(sys.argv[1])
 for _ in range(30):
     with shared_state(path):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import toys
 
-from coupling import Dataset, Design, PointsFile, generate, merge
-from coupling.infill import infill
+from sobofem.coupling import Dataset, Design, PointsFile, generate, merge
+from sobofem.coupling.design.infill import infill
 
 
 @pytest.fixture(scope="module")

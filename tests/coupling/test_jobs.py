@@ -5,11 +5,12 @@ import contextlib
 import numpy as np
 import pytest
 
-from coupling import jobs, leftovers
-from coupling.journal import Header, JournalWriter
-from coupling.lock import locked
-from coupling.presence import lives
-from coupling.samples import Failure
+from sobofem.coupling.dataset import unfinished
+from sobofem.coupling.dataset.journal import Header, JournalWriter
+from sobofem.coupling.dataset.lock import locked
+from sobofem.coupling.dataset.presence import lives
+from sobofem.coupling.dataset.records import Failure
+from sobofem.coupling.solving import jobs
 
 
 @contextlib.contextmanager
@@ -26,7 +27,7 @@ def job(path):
 
 def finish(path, run, rows):
     """Write answers of a run."""
-    writer = JournalWriter(leftovers.folder(path) / f"run-{run:06d}-group-000000.journal", Header("f", 1, 1))
+    writer = JournalWriter(unfinished.folder(path) / f"run-{run:06d}-group-000000.journal", Header("f", 1, 1))
     for row in rows:
         writer.failure(Failure(int(row), np.zeros(1), "no", 0.0))
     writer.close()
@@ -68,7 +69,7 @@ def test_a_claim_that_was_half_written_is_passed_over(tmp_path):
     path = tmp_path / "a.h5"
     with job(path) as run:
         jobs.Claims(path, run, np.arange(8)).claim(4)
-        with (leftovers.folder(path) / "claims").open("a") as file:
+        with (unfinished.folder(path) / "claims").open("a") as file:
             file.write(f"\n{run + 1} 4-")
         assert jobs.Claims(path, run, np.arange(8)).claim(8).tolist() == [4, 5, 6, 7]
 
@@ -85,30 +86,30 @@ def test_the_last_job_leaves_nothing_behind_unless_there_are_journals(tmp_path):
     with job(path) as first:
         with job(path):
             pass
-        assert leftovers.folder(path).is_dir()
+        assert unfinished.folder(path).is_dir()
         jobs.Claims(path, first, np.arange(3)).claim(3)
     assert list(tmp_path.iterdir()) == []
     with job(path) as run:
         finish(path, run, [0])
-    assert leftovers.runs(path) == {1}
+    assert unfinished.runs(path) == {1}
 
 
 def test_files_that_are_no_run_s_disturb_nobody(tmp_path):
     path = tmp_path / "a.h5"
-    leftovers.folder(path).mkdir()
+    unfinished.folder(path).mkdir()
     for name in ("run-notes.txt", "my.journal", "run-1-x.lock"):
-        (leftovers.folder(path) / name).touch()
+        (unfinished.folder(path) / name).touch()
     with job(path) as run:
         assert run == 1 and jobs.living(path) == {1}
-    assert leftovers.files(path) == []
+    assert unfinished.files(path) == []
 
 
 @pytest.mark.parametrize("name", ["lock", "claims"])
 def test_a_link_among_the_locks_leads_to_no_file_of_others(tmp_path, name):
     path = tmp_path / "a.h5"
-    leftovers.folder(path).mkdir()
+    unfinished.folder(path).mkdir()
     (tmp_path / "precious").write_text("data")
-    (leftovers.folder(path) / name).symlink_to(tmp_path / "precious")
+    (unfinished.folder(path) / name).symlink_to(tmp_path / "precious")
     with pytest.raises(OSError, match=f"{name}"):
         jobs.Claims(path, 1, np.arange(4)).claim(2)
     assert (tmp_path / "precious").read_text() == "data"

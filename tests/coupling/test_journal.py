@@ -2,8 +2,8 @@ from launching import python
 import numpy as np
 import pytest
 
-from coupling.journal import Header, JournalWriter, read_journal
-from coupling.samples import Failure, Sample
+from sobofem.coupling.dataset.journal import Header, JournalWriter, read_journal
+from sobofem.coupling.dataset.records import Failure, Sample
 
 HEADER = Header("f1", parameters=2, responses=3)
 RNG = np.random.default_rng(0)
@@ -106,8 +106,8 @@ def test_a_full_disk_is_reported_and_leaves_whole_records(tmp_path):
 import resource, sys
 import numpy as np
 from pathlib import Path
-from coupling.journal import Header, JournalWriter
-from coupling.samples import Sample
+from sobofem.coupling.dataset.journal import Header, JournalWriter
+from sobofem.coupling.dataset.records import Sample
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # what a quota does: a part of the record still fits
 writer = JournalWriter(Path(sys.argv[1]), Header("f1", 2, 3))
 try:
@@ -125,7 +125,7 @@ writer.close()
 
 
 def test_a_newer_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("coupling.journal.VERSION", 4)
+    monkeypatch.setattr("sobofem.coupling.dataset.journal.VERSION", 4)
     write(tmp_path / "j", [])
     monkeypatch.undo()
     with pytest.raises(ValueError, match="journal format 4, this sobofem reads 3"):

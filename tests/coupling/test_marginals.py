@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from coupling import Design, Grid, Marginal
-from coupling.marginals import parse, transformed
+from sobofem.coupling import Design, Grid, Marginal
+from sobofem.coupling.design.marginals import parse, transformed
 
 BOX = np.array([[1e5, 3e5], [0.5, 2.0], [-1.0, 4.0]])
 NAMES = ("E", "t", "p")

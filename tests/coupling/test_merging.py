@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import toys
 
-from coupling import Dataset, Design, generate, leftovers, merge
-from coupling.journal import Header, JournalWriter
-from coupling.samples import Sample
+from sobofem.coupling import Dataset, Design, generate, merge
+from sobofem.coupling.dataset import unfinished
+from sobofem.coupling.dataset.journal import Header, JournalWriter
+from sobofem.coupling.dataset.records import Sample
 
 
 def made(path, design=Design("sobol", 24, 3), model=toys.fragile, **options):  # noqa: B008  (frozen)
@@ -86,7 +87,7 @@ def interrupted(path, rows):
     dataclasses.replace(whole.select(np.zeros(len(whole), dtype=bool)), failures=()).save(path)
     folder = path.with_name(path.name + ".parts")
     folder.mkdir()
-    header = Header(leftovers.fingerprint(whole), len(whole.parameters), len(whole.responses))
+    header = Header(unfinished.fingerprint(whole), len(whole.parameters), len(whole.responses))
     writer = JournalWriter(folder / "run-000001-rank-000002.journal", header)
     for k in range(rows):
         writer.sample(Sample(int(whole.rows[k]), whole.x[k], whole.y[k], whole.jacobian[k], 0.25))

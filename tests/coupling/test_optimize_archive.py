@@ -6,8 +6,9 @@ import numpy as np
 from optimize_cases import beam, valley
 import pytest
 
-from coupling import Dataset, Description, jobs
-from coupling.optimize import Task, minimize
+from sobofem.coupling import Dataset, Description
+from sobofem.coupling.optimize import Task, minimize
+from sobofem.coupling.solving import jobs
 
 LIMITED = Task("weight", at_most={"stress": 1.0, "slenderness": 4.0})
 
@@ -116,7 +117,7 @@ def test_a_dataset_that_another_job_works_on_is_left_alone(tmp_path):
 
 
 def test_a_grown_dataset_trains_a_surrogate(tmp_path):
-    surrogate = pytest.importorskip("surrogate")
+    surrogate = pytest.importorskip("sobofem.surrogate")
     data = minimize(beam(), LIMITED, starts=6).archive
     fitted = surrogate.train(data, optimizers=(surrogate.LBFGS(iterations=20),))
     assert fitted.parameters == data.parameters

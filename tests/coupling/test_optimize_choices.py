@@ -6,7 +6,7 @@ import numpy as np
 from optimize_cases import Counted, beam
 import pytest
 
-from coupling.optimize import NoAnswer, Task, minimize, pareto
+from sobofem.coupling.optimize import NoAnswer, Task, minimize, pareto
 
 
 def layered(**options):
@@ -42,7 +42,7 @@ def test_the_best_of_all_values_is_found_and_the_model_solved_at_values_only():
 def test_values_without_promise_cost_nothing():
     model = layered()
     solution = minimize(model, STIFF)
-    assert "left out, which the guide predicts to be worse" in solution.message
+    assert "left out, which are predicted to be worse" in solution.message
     assert len({x[0] for x in model.calls}) < 5
 
 
@@ -69,6 +69,16 @@ def test_discrete_parameters_alone_are_enumerated():
     solution = minimize(layered(), Task("cost", at_least={"stiffness": 1.9}, discrete=values))
     assert solution.certified
     assert tuple(solution.x) == (2.0, 1.0, 1.0)
+
+
+def test_a_value_without_any_answer_leaves_solves_for_the_others():
+    """Guided by the samples of other heights, the search of one that never has an answer gives up after a dozen."""
+    task = Task("weight", at_most={"stress": 1.0}, discrete={"height": (1.0, 2.0, 2.5, 3.0)})
+    solution = minimize(beam(fails=lambda x: x[1] > 2.2), task, solves=60)
+    assert solution.certified and solution.objective == pytest.approx(0.5, rel=1e-6)
+    for height in (2.5, 3.0):
+        assert sum(bool(step.failure) for step in solution.path if step.x[1] == height) <= 12
+    assert "2 without an answer" in solution.message and "not searched" not in solution.message
 
 
 def test_too_many_combinations_are_refused():

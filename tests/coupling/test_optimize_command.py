@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from coupling import Dataset
+from sobofem.coupling import Dataset
 
 MODEL = "sketches.py:shaft"
 SKETCH = """
@@ -78,7 +78,7 @@ def test_exit_code_1_and_advice_where_nothing_is_certified(here, sketch):
 
 def test_a_surrogate_guides_and_a_front_is_certified(here, sketch):
     pytest.importorskip("pymoo")
-    surrogate = pytest.importorskip("surrogate")
+    surrogate = pytest.importorskip("sobofem.surrogate")
     assert here("generate", MODEL, "--samples", "12", "--seed", "1", "--out", "data.h5")[0] == 0
     fitted = surrogate.train(Dataset.open("data.h5"), optimizers=(surrogate.LBFGS(iterations=60),))
     fitted.save("shaft.safetensors")
@@ -100,8 +100,10 @@ def test_a_surrogate_guides_and_a_front_is_certified(here, sketch):
     [
         ((), "name a response: --minimize mass"),
         (("--minimize", "wait"), "unknown response 'wait'"),
-        (("--minimize", "weight", "--at-most", "stress"), "write NAME=VALUE"),
-        (("--minimize", "weight", "--one-of", "height=a"), "write NAME=A,B,C"),
+        (("--minimize", "weight", "--at-most", "stress"), "'stress' is no NAME=VALUE; write --at-most stress=200"),
+        (("--minimize", "weight", "--one-of", "height=a"), "'height=a' is no NAME=A,B,C; write --one-of"),
+        (("--minimize", "weight", "--fix", "height=1", "--fix", "height=2"), "fix 'height' is given twice"),
+        (("--minimize", "weight", "--maximize", "weight"), "weight is to be minimized and maximized"),
         (("--minimize", "weight", "--out", "no/best.json"), "make it first"),
         (("--minimize", "weight", "--start", "depth=1"), "start names 'depth'"),
         (("--minimize", "weight", "--minimize", "stress", "--pareto", "3"), "give --surrogate, or --data"),

@@ -4,10 +4,10 @@ import numpy as np
 from optimize_cases import Counted, bowl, formula
 import pytest
 
-from coupling.optimize import Task, minimize
+from sobofem.coupling.optimize import Task, minimize
 
 SEEDS = pytest.mark.parametrize("seed", range(4))
-GUIDES = pytest.mark.parametrize("guide", ["automatic", "quasi-newton"])
+PREDICTORS = pytest.mark.parametrize("predictors", ["automatic", "quasi-newton"])
 
 
 def dome(x):
@@ -20,26 +20,26 @@ def saddle(x):
 
 
 @SEEDS
-@GUIDES
-def test_a_maximum_is_no_minimum(guide, seed):
-    solution = minimize(formula(dome), Task("objective"), guide=guide, seed=seed)
-    assert solution.path[0].optimality == 0.0 and solution.path[1].guide == "curvature"
+@PREDICTORS
+def test_a_maximum_is_no_minimum(predictors, seed):
+    solution = minimize(formula(dome), Task("objective"), predictors=predictors, seed=seed)
+    assert solution.path[0].optimality == 0.0 and solution.path[1].predictor == "curvature"
     assert solution.certified
     assert solution.objective == pytest.approx(0.5, abs=1e-6)
 
 
 @SEEDS
-@GUIDES
-def test_a_saddle_is_no_minimum(guide, seed):
-    solution = minimize(formula(saddle), Task("objective"), guide=guide, seed=seed)
+@PREDICTORS
+def test_a_saddle_is_no_minimum(predictors, seed):
+    solution = minimize(formula(saddle), Task("objective"), predictors=predictors, seed=seed)
     assert solution.path[0].optimality == 0.0
     assert solution.certified
     assert solution.objective == pytest.approx(-0.25 - 0.075**2, abs=1e-6)
 
 
-@GUIDES
-def test_a_minimum_at_the_start_costs_one_solve_more(guide):
-    solution = minimize(formula(bowl(0.5, 0.5, width=30.0)), Task("objective"), guide=guide)
+@PREDICTORS
+def test_a_minimum_at_the_start_costs_one_solve_more(predictors):
+    solution = minimize(formula(bowl(0.5, 0.5, width=30.0)), Task("objective"), predictors=predictors)
     assert solution.certified and solution.solves == 2
     assert solution.x == pytest.approx([0.5, 0.5])
 

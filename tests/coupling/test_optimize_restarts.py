@@ -7,15 +7,15 @@ import numpy as np
 from optimize_cases import beam, bowl, formula
 import pytest
 
-from coupling import Dataset
-from coupling.optimize import NoAnswer, Task, minimize, pareto
+from sobofem.coupling import Dataset
+from sobofem.coupling.optimize import NoAnswer, Task, minimize, pareto
 
 LIMITED = Task("weight", at_most={"stress": 1.0, "slenderness": 4.0})
 DISCRETE = Task("weight", at_most={"stress": 1.0}, discrete={"height": (1.5, 2.0)}, fixed={"idle": 0.5})
 
 SEARCHES = {
     "plain": (LIMITED, {}),
-    "quasi-Newton": (LIMITED, {"guide": "quasi-newton"}),
+    "quasi-Newton": (LIMITED, {"predictors": "quasi-newton"}),
     "from a start": (LIMITED, {"start": [0.5, 2.5, 0.0]}),
     "from several starts": (LIMITED, {"starts": 5}),
     "with a surrogate": (LIMITED, {"surrogate": beam(bias=1.2)}),

@@ -5,11 +5,11 @@ from problems import block, interior_point
 import pytest
 from scipy.optimize import approx_fprime
 
-from coupling import Dataset, describe
+from sobofem.coupling import Dataset, describe
 
 torch = pytest.importorskip("torch")
-from coupling.torch_bridge import torch_function  # noqa: E402
-import surrogate  # noqa: E402
+from sobofem import surrogate  # noqa: E402
+from sobofem.coupling.models.torch_bridge import torch_function  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,13 @@ def pair():
 def test_a_loss_over_model_and_surrogate_has_the_gradient_of_differences(pair):
     """How far the surrogate is off, by the surrogate's own scale: both are differentiated by the same inputs."""
     problem, network = pair
-    solved, foretold = torch_function(problem), torch_function(network)
+    solved, predicted = torch_function(problem), torch_function(network)
     low, high = (torch.as_tensor(side) for side in problem.bounds.T)
     scale = torch.as_tensor(network.scaling.y_scale)
 
     def loss(t):
         x = low + t * (high - low)
-        return ((solved(x) - foretold(x)) / scale).square().sum()
+        return ((solved(x) - predicted(x)) / scale).square().sum()
 
     t = torch.full((len(low),), 0.45, dtype=torch.float64, requires_grad=True)
     loss(t).backward()
@@ -42,12 +42,12 @@ def test_a_loss_over_model_and_surrogate_has_the_gradient_of_differences(pair):
 def test_an_optimizer_of_torch_walks_on_the_surrogate_corrected_by_the_model(pair):
     """The surrogate, shifted and tilted to agree with the model at a point, as one differentiable function."""
     problem, network = pair
-    solved, foretold = torch_function(problem), torch_function(network)
+    solved, predicted = torch_function(problem), torch_function(network)
     here = torch.as_tensor(interior_point(problem, 9))
-    tilt = torch.func.jacrev(solved)(here) - torch.func.jacrev(foretold)(here)
+    tilt = torch.func.jacrev(solved)(here) - torch.func.jacrev(predicted)(here)
 
     def corrected(x):
-        return foretold(x) + (solved(here) - foretold(here)).detach() + tilt @ (x - here)
+        return predicted(x) + (solved(here) - predicted(here)).detach() + tilt @ (x - here)
 
     assert torch.func.jacrev(corrected)(here).numpy() == pytest.approx(problem.evaluate(here.numpy())[1], rel=1e-8)
     assert corrected(here).numpy() == pytest.approx(problem.evaluate(here.numpy())[0], rel=1e-10)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import toys
 
-from coupling import PointsFile, generate
+from sobofem.coupling import PointsFile, generate
 
 NAMES = toys.smooth.parameters
 

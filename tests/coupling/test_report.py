@@ -5,8 +5,8 @@ from matplotlib import image
 import numpy as np
 import pytest
 
-from coupling.report import errors, history_figure, parity_figure, write_report
-from surrogate import LBFGS, Adam, InverseDirichlet, Kriging, Samples, fit, train
+from sobofem.coupling.report import errors, history_figure, parity_figure, write_report
+from sobofem.surrogate import LBFGS, Adam, InverseDirichlet, Kriging, Samples, fit, train
 
 BOUNDS = np.array([[0.0, 2.0], [10.0, 50.0]])
 UNITS = {"load": "N", "deflection": "mm", "width": "mm"}

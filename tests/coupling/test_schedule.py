@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from coupling.schedule import ATTEMPTS, LARGEST, Schedule, predicted_cost
+from sobofem.coupling.solving.schedule import ATTEMPTS, LARGEST, Schedule, predicted_cost
 
 RNG = np.random.default_rng(0)
 

@@ -8,8 +8,8 @@ from launching import TOYS
 import pytest
 import toys
 
-from coupling import Design, generate
-from coupling.slurm import Job, Resources, script, seconds
+from sobofem.coupling import Design, generate
+from sobofem.coupling.solving.slurm import Job, Resources, script, seconds
 
 MODEL = f"{TOYS}:smooth"
 

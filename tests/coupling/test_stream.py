@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import toys
 
-from coupling import Dataset, Design, generate
-from coupling.stream import stream
-from surrogate import load
+from sobofem.coupling import Dataset, Design, generate
+from sobofem.coupling.solving.stream import stream
+from sobofem.surrogate import load
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec")]
 PATIENCE = 150

@@ -1,8 +1,6 @@
 """Study files: model, design, training and purposes in one place."""
 
 from dataclasses import MISSING, fields, replace
-import functools
-import inspect
 import json
 import os
 from pathlib import Path
@@ -15,21 +13,19 @@ import numpy as np
 import pytest
 import typer
 
-from coupling import Dataset, Design, Grid, Marginal, PointsFile, generate
-from coupling.commands import run as running
-from coupling.commands.calibrate import calibrate
-from coupling.commands.optimize import optimize
-from coupling.commands.run import Source, _mark
-from coupling.commands.uq import uq
-from coupling.purposes import Calibration, Optimization, Uncertainty
-from coupling.study import Files, Stage, Study, Training, definition, load_study
-from coupling.world import Serial
+from sobofem.coupling import Dataset, Design, Grid, Marginal, PointsFile, generate
+from sobofem.coupling.commands import all_commands
+from sobofem.coupling.commands import run as running
+from sobofem.coupling.commands.run import Action, Source, _mark
+from sobofem.coupling.parallel.world import Serial
+from sobofem.coupling.study import Call, Files, Stage, Study, Training, definition, load_study
+from sobofem.coupling.study.purposes import Calibration, Optimization, Uncertainty
 
 SOURCE = f"""
 import sys
 sys.path.append({str(TOYS.parent)!r})
-from coupling import Design, Marginal
-from coupling.study import Study, Training, Stage
+from sobofem.coupling import Design, Marginal
+from sobofem.coupling.study import Study, Training, Stage
 from dataclasses import dataclass
 import toys
 
@@ -65,7 +61,7 @@ def test_stages_are_commands_in_order_with_all_that_a_design_says(file, tmp_path
     assert model == f"{file}:plate"
     stages = list(study.stages(Files(tmp_path / "out", model)))
     assert [stage.name for stage in stages] == ["generate", "generate unseen", "train", "report", "derivatives"]
-    words = stages[0].words
+    words = Action.of(stages[0]).words
     assert words[:2] == ("generate", model)
     assert words[words.index("--samples") + 1] == "8" and words[words.index("--seed") + 1] == "1"
     assert words[words.index("--input") + 1] == "p=normal:1.0,1.0"
@@ -150,7 +146,7 @@ def test_what_could_not_be_carried_out_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file"):
         load_study(tmp_path / "none.py")
     (tmp_path / "lambda.py").write_text(
-        "from coupling import Design\nfrom coupling.study import Study\n"
+        "from sobofem.coupling import Design\nfrom sobofem.coupling.study import Study\n"
         "study = Study(lambda: None, Design('sobol', 8, seed=1))\n"
     )
     with pytest.raises(ValueError, match="has no name; define it by `def`"):
@@ -170,7 +166,7 @@ def test_an_unknown_stage_and_a_damaged_ledger_are_named(here, file, tmp_path):
 def test_grids_and_files_of_points_are_written_as_options(tmp_path):
     def words(recipe):
         files = Files(tmp_path, "a.py:b")
-        return next(iter(Study("a.py:b", recipe).stages(files))).words[4:]
+        return Action.of(next(iter(Study("a.py:b", recipe).stages(files)))).words[4:]
 
     assert words(Grid(3)) == ("--levels", "3")
     assert words(Grid({"E": 4}, {"t": Marginal("log")})) == ("--levels", "E=4", "--input", "t=log")
@@ -181,16 +177,35 @@ def test_a_stage_is_marked_by_its_options_its_files_and_the_model_if_it_asks_it(
     read, written = tmp_path / "in", tmp_path / "out"
     read.write_text("a")
     old, new = Source("m:n", "1"), Source("m:n", "2")
-    stage, asking = Stage("s", ("x",), (read,), (written,)), Stage("s", ("x", "m:n"), (read,), (written,))
-    assert _mark(stage, old) is None
+    stage, plain, asking = Stage("s", ("x",), (read,), (written,)), ["x"], ["x", "m:n"]
+    assert _mark(stage, plain, old) is None
     written.write_text("")
-    first = _mark(stage, old)
+    first = _mark(stage, plain, old)
     os.utime(read)
-    assert _mark(stage, old) == _mark(stage, new) == first
-    assert len({first, _mark(asking, old), _mark(asking, new)}) == 3
+    assert _mark(stage, plain, old) == _mark(stage, plain, new) == first
+    assert len({first, _mark(stage, asking, old), _mark(stage, asking, new)}) == 3
     read.write_text("b")
-    assert _mark(stage, old) != first
-    assert _mark(Stage("s", ("y",), (read,), (written,)), old) not in (first, _mark(stage, old))
+    assert _mark(stage, plain, old) != first
+    assert _mark(stage, ["y"], old) not in (first, _mark(stage, plain, old))
+
+
+def test_a_folder_of_an_earlier_version_is_known_whose_options_stood_in_another_order(tmp_path):
+    earlier = (
+        "optimize m:n --minimize mass=2.0 --maximize stiffness=0.5 --surrogate out/surrogate.safetensors "
+        "--at-most stress=200.0 --at-least height=3.0 --fix load=10.0 --one-of layers=1.0,2.5 --start width=4.0 "
+        "--tolerance 1e-05 --solves 30 --seed 7 --pareto 5 --ranks-per-solve 2 --data out/optimum.h5 "
+        "--out out/optimum.json --picture out/optimum.png",
+        "uq out/surrogate.safetensors --out out/uncertainty --model m:n --solves 32",
+        "calibrate out/surrogate.safetensors curve.csv --out out/calibration --prior rate=log --model m:n --solves 32",
+        "train out/data.h5 --out out/surrogate.safetensors --seed 0",
+    )
+    made = (PURPOSES[0][0], Uncertainty(), Calibration(Path("curve.csv"), {"rate": Marginal("log")}))
+    stages = [*(purpose.stage(FILES) for purpose in made), list(Study("m:n", Grid(2)).stages(FILES))[1]]
+    for stage, line in zip(stages, earlier, strict=True):
+        action = Action.of(stage)
+        assert shlex.join(action.words) != line and action.is_same(shlex.split(line))
+        assert not action.is_same([*shlex.split(line), "--seed", "8"]) and not action.is_same(["info", "none.h5"])
+        assert not action.is_same([*shlex.split(line), "--gone"])
 
 
 def test_the_definition_of_a_model_is_its_source_without_the_study(file):
@@ -202,14 +217,17 @@ def test_the_definition_of_a_model_is_its_source_without_the_study(file):
     assert definition(spec, file) != before
     assert definition(f"{TOYS}:smooth", file) == "smooth-1"  # a model has a digest of its own
     elsewhere = definition(f"{TOYS}:factory", file)
-    assert elsewhere and elsewhere not in (before, definition("fem.library.plate_with_hole:plate_with_hole", file))
+    assert elsewhere and elsewhere not in (
+        before,
+        definition("sobofem.fem.library.plate_with_hole:plate_with_hole", file),
+    )
 
 
 OPTIMIZED = """
 import numpy as np
-from coupling import Design
-from coupling.purposes import Optimization
-from coupling.study import Study, Training
+from sobofem.coupling import Design
+from sobofem.coupling.study.purposes import Optimization
+from sobofem.coupling.study import Study, Training
 
 class Shaft:
     parameters, responses = ("width", "height"), ("weight", "stress")
@@ -233,7 +251,7 @@ study = Study(
 @pytest.fixture
 def trained(tmp_path):
     """A folder with the samples and a surrogate of the model of `OPTIMIZED`, in no time."""
-    import surrogate
+    from sobofem import surrogate
 
     file, out = tmp_path / "shaft.py", tmp_path / "out"
     file.write_text(OPTIMIZED)
@@ -274,19 +292,49 @@ def test_a_changed_model_is_noticed_and_its_purposes_are_not_done(here, trained)
 
 
 def test_training_says_its_options(tmp_path):
-    words = Training(seed=3, samples=12, descent=True).stage(Files(tmp_path, "m:n")).words
-    assert words[-5:] == ("--seed", "3", "--descent", "--samples", "12")
+    study = Study("m:n", Grid(2), training=Training(seed=3, samples=12, descent=True, validation=0.25, device="cuda"))
+    _, stage = study.stages(Files(tmp_path, "m:n"))
+    said = shlex.join(Action.of(stage).words)
+    assert said.endswith("--seed 3 --samples 12 --descent --validation 0.25 --device cuda")
+
+
+def test_a_purpose_beyond_the_range_of_its_command_is_refused(tmp_path):
+    for purpose, message in (
+        (Uncertainty(solves=2), "solves of Uncertainty is 2, expected at least 4"),
+        (Uncertainty(allow_outside=2.0), "allow_outside of Uncertainty is 2.0, expected at most 1"),
+        (Optimization("mass", solves=0), "solves of Optimization is 0, expected at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Action.of(purpose.stage(FILES))
+
+
+def test_a_stage_calls_a_function_of_the_user_or_a_command_by_its_name(tmp_path):
+    called = []
+
+    def weigh(surrogate: Path, out: Path, factor: float = 1.0) -> None:
+        called.append((surrogate, factor))
+
+    arguments = {"surrogate": tmp_path / "a", "out": tmp_path / "b", "factor": 2.0}
+    action = Action.of(Stage("weighed", Call(weigh, arguments)))
+    assert action.carry_out() == 0 and called == [(tmp_path / "a", 2.0)]
+    assert shlex.join(action.words) == f"weigh --surrogate {tmp_path / 'a'} --out {tmp_path / 'b'} --factor 2.0"
+    with pytest.raises(ValueError, match=r"calls 'way', which is no command; there are .*optimize"):
+        Action.of(Stage("s", Call("way", {})))
+    with pytest.raises(ValueError, match="s calls report without surrogate, out"):
+        Action.of(Stage("s", Call("report", {"data": "a.h5"})))
+    with pytest.raises(ValueError, match=r"s gives info \['fil'\]; it takes file"):
+        Action.of(Stage("s", Call("info", {"file": "a.h5", "fil": "a.h5"})))
 
 
 def test_an_interrupted_stage_ends_the_study_and_is_not_done(tmp_path, monkeypatch):
     written = tmp_path / "out"
     written.write_text("from an earlier call")
-    stage, source = Stage("s", ("optimize",), (), (written,)), Source("m:n", "1")
-    monkeypatch.setattr(running, "_command", lambda words, together: 130)
+    stage, source = Stage("s", Call("models", {}), (), (written,)), Source("m:n", "1")
+    monkeypatch.setattr(running, "_act", lambda action, together: 130)
     with pytest.raises(typer.Exit) as ended:
         running._carry_out(stage, tmp_path, source, Serial(), dry=False)
     assert ended.value.exit_code == 130 and not (tmp_path / "study.json").exists()
-    monkeypatch.setattr(running, "_command", lambda words, together: 1)
+    monkeypatch.setattr(running, "_act", lambda action, together: 1)
     assert running._carry_out(stage, tmp_path, source, Serial(), dry=False) == 1
     assert "s" in json.loads((tmp_path / "study.json").read_text())
 
@@ -307,10 +355,7 @@ PURPOSES = [
             pareto=5,
             ranks_per_solve=2,
         ),
-        optimize,
-        {"objective": "objective", "maximize": "objective", "fix": "fixed", "points": "pareto"},
-        {"model", "surrogate", "data", "out", "picture"},
-        "--minimize mass=2.0 --maximize stiffness=0.5 --surrogate out/surrogate.safetensors "
+        "--minimize mass=2.0 --maximize stiffness=0.5 "
         "--at-most stress=200.0 --at-least height=3.0 --fix load=10.0 "
         "--one-of layers=1.0,2.5 --start width=4.0 --tolerance 1e-05 --solves 30 --seed 7 --pareto 5 "
         "--ranks-per-solve 2",
@@ -327,11 +372,8 @@ PURPOSES = [
             allow_outside=0.2,
             ranks_per_solve=2,
         ),
-        uq,
-        {"fix": "fixed"},
-        {"surrogate", "out", "model"},
-        "--input load=normal:100.0,8.0 --fix width=4.0 --fail 'stress > 200' --fail 'mass > 3' --samples 2048 "
-        "--method subset --seed 7 --allow-outside 0.2 --model m:n --solves 64 --ranks-per-solve 2",
+        "--input load=normal:100.0,8.0 --fix width=4.0 --fail 'stress > 200' --fail 'mass > 3' --solves 64 "
+        "--samples 2048 --method subset --seed 7 --allow-outside 0.2 --ranks-per-solve 2 --model m:n",
     ),
     (
         Calibration(
@@ -350,49 +392,28 @@ PURPOSES = [
             axis="displacement [mm]",
             ranks_per_solve=2,
         ),
-        calibrate,
-        {"prior": "priors", "fix": "fixed"},
-        {"surrogate", "out", "model"},
-        "--prior rate=log --fix young=200000.0 --unknown-noise --ignore-surrogate-error --starts 8 --draws 500 "
-        "--tune 200 --chains 3 --seed 7 --axis 'displacement [mm]' --model m:n --solves 16 --ranks-per-solve 2 "
-        "--certify 4",
+        "--prior rate=log --fix young=200000.0 --unknown-noise --solves 16 --certify 4 --ignore-surrogate-error "
+        "--starts 8 --draws 500 --tune 200 --chains 3 --seed 7 --axis 'displacement [mm]' --ranks-per-solve 2 "
+        "--model m:n",
     ),
 ]
 
 
-@pytest.mark.parametrize(("purpose", "command", "renamed", "given", "words"), PURPOSES)
-def test_purposes_have_all_options_of_their_commands_with_the_same_defaults(purpose, command, renamed, given, words):
-    options = inspect.signature(command).parameters
-    ours = {renamed.get(name, name) for name in options if name not in given}
-    assert ours == {each.name for each in fields(purpose)} - {"name"}
-    plain = {
-        each.name: each.default
-        for each in fields(purpose)
-        if each.default is not MISSING and each.name not in ("name", "ranks_per_solve")
-    }
-    names = {field: option for option, field in renamed.items()}
-    assert {name: options[names.get(name, name)].default or type(default)() for name, default in plain.items()} == plain
-
-
-@pytest.mark.parametrize(("purpose", "command", "renamed", "given", "words"), PURPOSES)
-def test_every_field_of_a_purpose_reaches_its_command(purpose, command, renamed, given, words):
-    said = shlex.join(purpose.stage(FILES).words)
-    assert words in said
+@pytest.mark.parametrize(("purpose", "words"), PURPOSES)
+def test_every_field_of_a_purpose_is_said_and_read_back(purpose, words):
+    action = Action.of(purpose.stage(FILES))
+    assert words in shlex.join(action.words)
     defaults = {each.name: each.default for each in fields(purpose) if each.default is not MISSING}
     assert not [name for name, default in defaults.items() if getattr(purpose, name) == default and name != "name"]
-    read = []
-    runner = typer.Typer()
-    runner.command()(functools.wraps(command)(lambda **options: read.append(options)))
-    typer.main.get_command(runner)(shlex.split(said)[1:], standalone_mode=False)
-    changed = {
-        name for name, option in inspect.signature(command).parameters.items() if read[0][name] != option.default
-    }
-    assert changed == set(read[0])
+    read = all_commands()[action.words[0]].parse(action.words[1:])
+    assert read["settings"] == purpose and read == dict(action.arguments)
 
 
 def test_purposes_ask_groups_of_the_size_that_the_study_says():
     files = Files(Path("out"), "m:n", ranks_per_solve=4)
     for purpose in (Uncertainty(), Calibration(Path("curve.csv"))):
-        assert purpose.stage(files).words[-2:] == ("--ranks-per-solve", "4")
-        assert "--model" not in replace(purpose, solves=0).stage(files).words
-    assert "--ranks-per-solve" not in Optimization("mass").stage(files).words  # all ranks solve each point
+        words = Action.of(purpose.stage(files)).words
+        assert words[-4:] == ("--ranks-per-solve", "4", "--model", "m:n")
+        unasked = Action.of(replace(purpose, solves=0).stage(files)).words
+        assert not {"--model", "--solves", "--ranks-per-solve"} & set(unasked)
+    assert "--ranks-per-solve" not in Action.of(Optimization("mass").stage(files)).words  # all ranks solve each point

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from coupling.calibration import Measurements
-from coupling.points import PointsFile
-from coupling.tables import read_table
+from sobofem.coupling.calibration import Measurements
+from sobofem.coupling.design.points import PointsFile
+from sobofem.coupling.design.tables import read_table
 
 PLAIN = "response,value,sd\nE,2.5,0.1\nt,-1e3,2\n"
 

@@ -6,9 +6,9 @@ from torch.autograd import functional, gradcheck, gradgradcheck
 from torch.func import jacrev, vmap
 from toys import Smooth
 
-from coupling import torch_bridge
-from coupling.torch_bridge import torch_function
-from fem.library.random_block import random_block
+from sobofem.coupling.models import torch_bridge
+from sobofem.coupling.models.torch_bridge import torch_function
+from sobofem.fem.library.random_block import random_block
 
 
 def scaled(model):

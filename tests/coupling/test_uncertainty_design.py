@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from uncertainty_cases import Function, linear
 
-from coupling.optimize import Task, search
-from coupling.uncertainty import Reliable, Robust, corrected_at, form, inputs
+from sobofem.coupling.optimize import Task, search
+from sobofem.coupling.uncertainty import Reliable, Robust, corrected_at, form, inputs
 
 
 def beam():

@@ -5,11 +5,10 @@ from scipy.special import ndtr
 from scipy.stats import norm
 from uncertainty_cases import linear
 
-from coupling import Dataset, Description, Marginal
-from coupling.marginals import parse
-from coupling.uncertainty import inputs
-from coupling.uncertainty.joint import drawn
-from coupling.uncertainty.truncated import Truncated, index_of, probability_of
+from sobofem.coupling import Dataset, Description, Marginal
+from sobofem.coupling.design.marginals import parse
+from sobofem.coupling.uncertainty import inputs
+from sobofem.coupling.uncertainty.inputs import Truncated, drawn, index_of, probability_of
 
 CASES = [
     ("uniform", 2.0, 5.0),

@@ -3,11 +3,12 @@ import json
 import numpy as np
 import pytest
 from scipy.integrate import quad
-from scipy.stats import norm
+from scipy.stats import norm, poisson
 from uncertainty_cases import Fragile, Function, Imperfect, linear, standard
 
-from coupling.uncertainty import Limit, NoDesignPoint, failure_probability, form, inputs, propagate
-from coupling.uncertainty.clouds import subset_cloud
+from sobofem.coupling.uncertainty import Limit, NoDesignPoint, failure_probability, form, inputs, propagate
+from sobofem.coupling.uncertainty.rare_events import subset_cloud
+from sobofem.coupling.uncertainty.sign_errors import _counted
 
 SLOPES = np.array([3.0, -2.0, 1.0])
 LENGTH = np.linalg.norm(SLOPES)
@@ -109,7 +110,7 @@ def test_solves_lead_to_the_design_point_of_the_model_itself():
     model, given, limit = plane()
     surrogate = Imperfect(model, 2.0, np.array([0.4, 0.3, -0.5]), 0.3)
     alone = form(surrogate, given, limit)
-    found = form(surrogate, given, limit, check=model)
+    found = form(surrogate, given, limit, model=model)
     assert abs(alone.beta - 3.0) > 0.1 and not alone.confirmed
     assert abs(alone.beta - 3.0) < 1.96 * alone.error
     assert found.confirmed and 2 <= found.solves <= 5
@@ -119,37 +120,78 @@ def test_solves_lead_to_the_design_point_of_the_model_itself():
 def test_too_few_solves_are_not_called_a_confirmation():
     model, given, limit = plane()
     surrogate = Imperfect(model, 2.0, np.array([0.4, 0.3, -0.5]), 0.3)
-    found = form(surrogate, given, limit, check=model, solves=1)
+    found = form(surrogate, given, limit, model=model, solves=1)
     assert not found.confirmed and found.solves == 1 and found.error > 0.01
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("claim", "method"), [(1.0, "importance"), (0.2, "importance"), (5.0, "importance"), (1.0, "subset")]
+    ("claim", "method", "solves"),
+    [
+        (1.0, "importance", 32),
+        (0.2, "importance", 32),
+        (5.0, "importance", 32),
+        (1.0, "subset", 32),
+        (0.2, "importance", 16),
+        (1.0, "importance", 16),
+    ],
 )
-def test_error_bars_of_a_corrected_probability_cover(claim, method):
-    """Of 95 % intervals, at least 88 % of 40 must cover, whatever the surrogate claims of its own error."""
+def test_error_bars_of_a_corrected_probability_cover(claim, method, solves):
+    """Of 95 % intervals, at least 90 % of 40 must cover, whatever the surrogate claims of its own error."""
     model, truth, hits, widths, alone = parabola(), parabola_truth(2.5), [], [], []
     for seed in range(40):
         rng = np.random.default_rng(seed)
         surrogate = Imperfect(model, 0.15, 2.0 * rng.normal(size=2), rng.uniform(0.0, 6.0), claim)
         given = inputs(surrogate, standard(surrogate))
         found = failure_probability(
-            surrogate, given, "y > 2.5", samples=2**11, seed=seed, check=model, solves=32, method=method
+            surrogate, given, "y > 2.5", samples=2**11, seed=seed, model=model, solves=solves, method=method
         )
         hits.append(covers(found, truth))
         widths.append(found.error / truth)
         alone.append(failure_probability(surrogate, given, "y > 2.5", samples=2**11, seed=seed).surrogate / truth)
-        assert found.solves <= 32
-    assert np.mean(hits) >= 0.88, np.mean(hits)
+        assert found.solves <= solves
+    assert np.mean(hits) >= 0.9, np.mean(hits)
     if claim == 1.0:
-        assert np.median(widths) < 0.6 * np.median(alone)
+        assert np.median(widths) < (0.6 if solves == 32 else 1.0) * np.median(alone)
+
+
+def test_error_bars_cover_where_sixteen_solves_find_hardly_a_contradiction():
+    """The surrogate claims a fifth of its error; all but one of twelve intervals hold the truth, half of it wide."""
+    model, truth, hits, widths = parabola(), parabola_truth(2.5), [], []
+    for seed in range(12):
+        rng = np.random.default_rng(seed + 7)
+        surrogate = Imperfect(model, 0.15, 2.0 * rng.normal(size=2), rng.uniform(0.0, 6.0), claim=0.2)
+        given = inputs(surrogate, standard(surrogate))
+        found = failure_probability(surrogate, given, "y > 2.5", samples=1024, seed=seed, model=model, solves=16)
+        hits.append(covers(found, truth))
+        widths.append(np.diff(found.interval)[0] / truth)
+    assert sum(hits) >= 11 and np.median(widths) < 1.0
+
+
+def test_the_interval_of_equal_masses_is_the_exact_one_of_poisson():
+    """Without a count it ends at -ln 0.025 masses; with one, the chances of as many or fewer are 2.5 % at its ends."""
+    assert _counted(np.zeros(0), 0.01, 1.0) == pytest.approx((0.0, 0.0, -0.01 * np.log(0.025)))
+    low, total, high = _counted(np.full(3, 0.01), 0.01, 1.0)
+    assert total == pytest.approx(0.03)
+    assert poisson.sf(2, low / 0.01) == pytest.approx(0.025) and poisson.cdf(3, high / 0.01) == pytest.approx(0.025)
+    assert _counted(np.full(3, 0.01), 0.01, 0.04)[2] == 0.04  # there is no more
+
+
+def test_the_interval_of_unequal_masses_covers_a_sum_of_rare_events():
+    """Three kinds of events of different mass, each counted by Poisson's distribution."""
+    rng, masses = np.random.default_rng(0), np.array([0.2, 1.0, 3.0])
+    rates = np.array([4.0, 0.8, 0.3])
+    drawn = [np.repeat(masses, counts) for counts in rng.poisson(rates, (1500, 3))]
+    bounds = np.array([_counted(found, float(masses @ (rates * masses) / (rates @ masses)), 1e9) for found in drawn])
+    truth = rates @ masses
+    assert np.mean((bounds[:, 0] <= truth) & (truth <= bounds[:, 2])) > 0.93
+    assert np.median(bounds[:, 2] - bounds[:, 0]) < 4.0 * 1.96 * np.sqrt(rates @ masses**2)
 
 
 def test_a_surrogate_that_claims_to_be_exact_is_corrected_all_the_same():
     model = parabola()
     surrogate = linear([0.0, 1.0])
-    found = failure_probability(surrogate, inputs(model, standard(model)), "y > 2.5", check=model, solves=64)
+    found = failure_probability(surrogate, inputs(model, standard(model)), "y > 2.5", model=model, solves=64)
     assert found.by_surrogate == pytest.approx(norm.sf(2.5), rel=0.05)
     assert covers(found, parabola_truth(2.5)) and found.disagreements > 0
 
@@ -165,11 +207,11 @@ def test_solves_without_an_answer_are_named():
     fragile.most = 2.6
     surrogate = Imperfect(linear([1.0]), 0.2, np.array([2.0]))
     given = inputs(surrogate, standard(surrogate))
-    found = failure_probability(surrogate, given, "y > 2.5", check=fragile, method="subset")
+    found = failure_probability(surrogate, given, "y > 2.5", model=fragile, method="subset")
     assert found.failures[0].startswith("buckled") and found.solves + len(found.failures) == 32
     fragile.most = -9.0
     with pytest.raises(ArithmeticError, match="buckled"):
-        form(surrogate, given, "y > 2.5", check=fragile)
+        form(surrogate, given, "y > 2.5", model=fragile)
 
 
 def test_a_solve_without_an_answer_on_the_way_to_the_design_point_counts_and_ends_the_walk():
@@ -177,10 +219,10 @@ def test_a_solve_without_an_answer_on_the_way_to_the_design_point_counts_and_end
     fragile.most = 2.3
     surrogate = linear([1.0], offset=0.5)  # its design point is at 2, the model's own at 2.5
     given = inputs(surrogate, standard(surrogate))
-    found = form(surrogate, given, "y > 2.5", check=fragile)
+    found = form(surrogate, given, "y > 2.5", model=fragile)
     assert not found.confirmed and len(found.path) == 1 and found.solves == 2
     assert len(found.failures) == 1 and found.failures[0].startswith("buckled at 2.")
-    whole = failure_probability(surrogate, given, "y > 2.5", check=fragile, solves=16)
+    whole = failure_probability(surrogate, given, "y > 2.5", model=fragile, solves=16)
     assert whole.failures[0] == found.failures[0] and whole.solves + len(whole.failures) == 16
 
 
@@ -201,7 +243,7 @@ def test_a_limit_out_of_reach_has_no_design_point_and_says_why():
 def test_certain_and_impossible_failure_have_probabilities_of_one_and_zero(method, check, limit, truth):
     model, given, _ = plane()
     found = failure_probability(
-        model, given, limit, method=method, samples=1024, check=linear(SLOPES) if check else None, solves=32
+        model, given, limit, method=method, samples=1024, model=linear(SLOPES) if check else None, solves=32
     )
     assert found.value == truth and found.beta == (np.inf if truth == 0.0 else -np.inf)
     assert found.interval[0] <= truth <= found.interval[1] and found.disagreements == 0
@@ -213,7 +255,7 @@ def test_solves_that_contradict_a_certain_failure_correct_it():
     """The surrogate is off by so much that it never fails; the model fails with probability Φ(-0.5)."""
     model, given, _ = plane()
     surrogate = linear(SLOPES, offset=-60.0)
-    found = failure_probability(surrogate, given, f"y > {0.5 * LENGTH}", samples=4096, check=model, solves=200)
+    found = failure_probability(surrogate, given, f"y > {0.5 * LENGTH}", samples=4096, model=model, solves=200)
     assert found.by_surrogate == 0.0 and found.disagreements > 0
     assert covers(found, norm.cdf(-0.5))
 
@@ -276,8 +318,8 @@ def test_a_surrogate_that_is_nan_somewhere_is_refused_and_not_counted_as_safe():
         ([], {}, "there are no limits"),
         ("y > 3", {"method": "magic"}, "there are importance and subset"),
         ("y > 3", {"samples": 100}, "samples is 100, expected at least 1024"),
-        ("y > 3", {"check": linear(SLOPES), "solves": 10}, "solves is 10, of which 5 may go to design points"),
-        ("y > 3", {"check": linear([1.0, 2.0])}, "the surrogate has parameters"),
+        ("y > 3", {"model": linear(SLOPES), "solves": 10}, "solves is 10, of which 5 may go to design points"),
+        ("y > 3", {"model": linear([1.0, 2.0])}, "the surrogate has parameters"),
     ],
 )
 def test_what_makes_no_sense_is_refused(limits, options, message):

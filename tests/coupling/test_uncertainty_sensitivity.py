@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from uncertainty_cases import Function, Imperfect, ishigami, ishigami_truth, linear, standard
 
-from coupling import Dataset, Description
-from coupling.uncertainty import derivative_measures, inputs, measures_of_samples, sobol_indices
-from coupling.uncertainty.sobol import _widened
+from sobofem.coupling import Dataset, Description
+from sobofem.coupling.uncertainty import derivative_measures, inputs, measures_of_samples, propagate, sobol_indices
+from sobofem.coupling.uncertainty.sobol import _widened
 
 
 def inside(index, truth, slack=1e-3):
@@ -68,11 +68,11 @@ def test_true_indices_lie_within_the_intervals_of_a_wrong_surrogate(seed):
     surrogate = Imperfect(model, 1.0, rng.normal(size=3), rng.uniform(0.0, 6.0))
     given = inputs(surrogate)
     alone = sobol_indices(surrogate, given, seed=seed)
-    checked = sobol_indices(surrogate, given, seed=seed, check=model, solves=16)
+    checked = sobol_indices(surrogate, given, seed=seed, model=model, solves=16)
     for found in (alone, checked):
         assert inside(found.first, first) and inside(found.total, total)
     assert checked.solves == 16 and (checked.first.high - checked.first.low).max() < 0.8
-    measures = [derivative_measures(surrogate, given, seed=seed, **how) for how in ({}, {"check": model, "solves": 48})]
+    measures = [derivative_measures(surrogate, given, seed=seed, **how) for how in ({}, {"model": model, "solves": 48})]
     for found in measures:
         low, high = found.measure.interval
         assert ((low[0] <= slopes) & (slopes <= high[0])).all()
@@ -135,6 +135,16 @@ def test_a_response_that_does_not_vary_has_no_indices():
     assert np.isnan(found.total.value[1]).all() and found.total.value[0] == pytest.approx([1.0, 0.0], abs=0.01)
     bounds = derivative_measures(model, inputs(model)).bound.value
     assert np.isnan(bounds[1]).all() and bounds[0] == pytest.approx([12.0 / np.pi**2, 0.0], rel=1e-3)
+
+
+def test_a_response_that_only_the_surrogate_takes_for_constant_is_not_called_so():
+    model, still = linear([1.0, 2.0]), linear([0.0, 0.0], offset=5.0)
+    found = sobol_indices(still, inputs(still), samples=256, model=model, solves=8)
+    assert not found.constant and np.isnan(found.total.value).all() and "by the model" in found.rows()[1][1]
+    found = sobol_indices(still, inputs(still), samples=256, model=still, solves=8)
+    assert found.constant == {"y": 5.0} and found.rows()[1][1] == "does not vary: 5"
+    spread = propagate(still, inputs(still), samples=256, model=model, solves=16)
+    assert spread.standard_deviation.value[0] == pytest.approx(np.sqrt(5.0 / 3.0) * 9.0, rel=0.35)  # uniform within ± 9
 
 
 def test_without_salib_the_message_names_what_to_install(monkeypatch):

@@ -13,12 +13,12 @@ from toys import Fragile, Smooth
 from uncertainty_cases import Fragile as Buckling
 from uncertainty_cases import Imperfect, linear, standard
 
-from coupling import Design
-from coupling.contract import SampleFailure
-from coupling.uncertainty import Limit, inputs
-from coupling.uncertainty.evaluation import solved
-from coupling.uncertainty.remembered import Remembered, remembering
-from coupling.uncertainty.study import run
+from sobofem.coupling import Design
+from sobofem.coupling.contract import SampleFailure
+from sobofem.coupling.solving.cached_model import CachedModel, cached_on_disk
+from sobofem.coupling.uncertainty import Limit, inputs
+from sobofem.coupling.uncertainty.evaluation import solved
+from sobofem.coupling.uncertainty.study import quantify
 
 ROOT = Path(__file__).parents[2]
 TOYS = Path(__file__).parent / "toys.py"
@@ -27,7 +27,7 @@ UNCERTAIN = ("--input", "E=normal:2e5,1e4", "--input", "t=normal:1.3,0.05", "--i
 
 @pytest.fixture(scope="module")
 def surrogate_file(tmp_path_factory):
-    import surrogate
+    from sobofem import surrogate
 
     model = Smooth()
     x = Design("sobol", 12, 1).points(model.bounds)
@@ -43,7 +43,7 @@ def surrogate_file(tmp_path_factory):
 def test_a_study_asks_the_model_for_nothing_twice():
     model = linear([1.0, 2.0])
     surrogate = Imperfect(model, 0.2, np.array([1.0, -0.5]))
-    found = run(surrogate, inputs(surrogate, standard(model)), [Limit("y", 6.0)], check=model, solves=24)
+    found = quantify(surrogate, inputs(surrogate, standard(model)), [Limit("y", 6.0)], model=model, solves=24)
     assert found.propagation.solves == found.indices.solves == found.measures.solves == 24
     assert found.failure.solves <= 24 and model.solves <= 48
     assert json.loads(json.dumps(found.record()))["failure"]["limits"] == ["y > 6"]
@@ -53,7 +53,7 @@ def test_a_limit_without_a_design_point_is_sampled_level_by_level():
     flat = linear([1.0, 0.0])
     flat.values = lambda x: np.floor(x[:, :1])  # stairs: no slope leads anywhere
     flat.slopes = lambda x: np.zeros((len(x), 1, 2))
-    found = run(flat, inputs(flat, standard(flat)), [Limit("y", 1.5)])
+    found = quantify(flat, inputs(flat, standard(flat)), [Limit("y", 1.5)])
     assert found.failure.method == "subset simulation" and "sampled level by level instead" in found.note
     assert found.failure.value == pytest.approx(0.02275, rel=0.15)
 
@@ -61,7 +61,7 @@ def test_a_limit_without_a_design_point_is_sampled_level_by_level():
 def test_answers_are_remembered_across_runs_and_so_are_failures(tmp_path):
     model, x = Fragile(), [np.array([2e5, 1.0, p]) for p in (0.5, 1.0, 3.0)]
     for run_number in range(2):
-        with remembering(model, tmp_path / "solves") as remembered:
+        with cached_on_disk(model, tmp_path / "solves") as remembered:
             for point in x[:2]:
                 y, jacobian = remembered.evaluate(point)
                 true = model.evaluate(point)
@@ -71,13 +71,16 @@ def test_answers_are_remembered_across_runs_and_so_are_failures(tmp_path):
             assert isinstance(failure.value, SampleFailure) and failure.value.load_factor == pytest.approx(2 / 3)
             assert (remembered.solves, remembered.failed) == ((3, 1) if run_number == 0 else (0, 0))
             assert (remembered.points, remembered.failures) == (3, 1)
-    with pytest.raises(ValueError, match="holds solves of another model"), remembering(Smooth(), tmp_path / "solves"):
+    with (
+        pytest.raises(ValueError, match="holds solves of another model"),
+        cached_on_disk(Smooth(), tmp_path / "solves"),
+    ):
         pass
 
 
 def test_many_points_are_answered_at_once_and_none_is_solved_twice():
     model = linear([1.0, 2.0])
-    remembered = Remembered.of(model)
+    remembered = CachedModel.of(model)
     x = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [2.0, 2.0]])
     told = []
     assert [record.y[0] for record in remembered.answers(x, lambda: told.append(1))] == [1.0, 2.0, 1.0, 6.0]
@@ -87,9 +90,9 @@ def test_many_points_are_answered_at_once_and_none_is_solved_twice():
 
 def test_a_folder_serves_one_process_at_a_time(tmp_path):
     with (
-        remembering(Smooth(), tmp_path),
+        cached_on_disk(Smooth(), tmp_path),
         pytest.raises(BlockingIOError, match="another process is asking for solves"),
-        remembering(Smooth(), tmp_path),
+        cached_on_disk(Smooth(), tmp_path),
     ):
         pass
 
@@ -107,9 +110,9 @@ def test_an_interrupted_study_asks_only_for_what_is_missing(tmp_path):
             return super().evaluate(x, jacobian=jacobian)
 
     model, x = Impatient(), Design("sobol", 4, 1).points(Smooth.bounds)
-    with pytest.raises(KeyboardInterrupt), remembering(model, tmp_path) as first:
+    with pytest.raises(KeyboardInterrupt), cached_on_disk(model, tmp_path) as first:
         solved(first, x)
-    with remembering(model, tmp_path) as second:
+    with cached_on_disk(model, tmp_path) as second:
         assert len(solved(second, x).x) == 4 and second.solves == 2
 
 
@@ -118,7 +121,7 @@ def test_progress_is_of_all_solves_that_are_planned():
     model = linear([1.0, 2.0])
     surrogate = Imperfect(model, 0.2, np.array([1.0, -0.5]))
     given, limits = inputs(surrogate, standard(model)), [Limit("y", 6.0)]
-    run(surrogate, given, limits, check=model, solves=24, samples=1024, told=lambda *words: told.append(words))
+    quantify(surrogate, given, limits, model=model, solves=24, samples=1024, progress=lambda *words: told.append(words))
     done, planned, words = zip(*told, strict=True)
     assert set(planned) == {48} and list(done) == sorted(done) and 24 in done
     assert done[-1] == model.solves <= 48
@@ -130,7 +133,9 @@ def test_solves_without_an_answer_are_counted_and_told():
     model.most = 1.0
     surrogate, told = Imperfect(linear([1.0]), 0.2, np.array([2.0])), []
     given = inputs(surrogate, standard(surrogate))
-    found = run(surrogate, given, [Limit("y", 0.5)], check=model, solves=32, told=lambda *words: told.append(words[2]))
+    found = quantify(
+        surrogate, given, [Limit("y", 0.5)], model=model, solves=32, progress=lambda *words: told.append(words[2])
+    )
     assert found.solves == found.propagation.solves + found.failure.solves + found.unanswered > 40
     assert found.unanswered == len(found.propagation.failures) + len(found.failure.failures) > 3
     assert f", {found.unanswered} without an answer; failure" in told[-1]
@@ -140,7 +145,7 @@ def test_a_model_without_an_answer_at_the_design_point_leaves_failure_to_subset_
     model = Buckling(lambda x: x[:, :1], lambda x: np.ones((len(x), 1, 1)), [[-9.0, 9.0]], ("x0",))
     model.most = 2.2
     surrogate = Imperfect(linear([1.0]), 0.2, np.array([2.0]))
-    found = run(surrogate, inputs(surrogate, standard(surrogate)), [Limit("y", 2.5)], check=model)
+    found = quantify(surrogate, inputs(surrogate, standard(surrogate)), [Limit("y", 2.5)], model=model)
     assert "no answer at the surrogate's design point: buckled" in found.note
     assert found.failure is None or found.failure.method == "subset simulation"
 
@@ -196,10 +201,10 @@ def test_without_a_model_the_bars_are_said_to_be_the_surrogates_word(here, surro
 
 
 def test_the_command_works_without_finite_elements_and_mpi(surrogate_file, tmp_path):
-    blocked = ("dolfinx", "petsc4py", "mpi4py", "ufl", "basix", "fem")
+    blocked = ("dolfinx", "petsc4py", "mpi4py", "ufl", "basix", "sobofem.fem")
     code = "import sys\n" + "".join(f"sys.modules[{name!r}] = None\n" for name in blocked)
     arguments = ["sobofem", "uq", str(surrogate_file), *UNCERTAIN, "--samples", "1024", "--out", str(tmp_path / "uq")]
-    code += f"from coupling.cli import main\nsys.argv = {arguments!r}\nmain()\n"
+    code += f"from sobofem.coupling.cli import main\nsys.argv = {arguments!r}\nmain()\n"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -213,7 +218,7 @@ def test_the_command_works_without_finite_elements_and_mpi(surrogate_file, tmp_p
         (["--input", "E=log", "--input", "E=log"], "input 'E' is given twice"),
         (["--input", "E=gamma:1"], "no distribution is called 'gamma'"),
         (["--input", "E=normal:1e5,1e4"], "50.00% of normal:100000,10000 lies outside the bounds"),
-        (["--fix", "p=two"], "'p=two' is no value"),
+        (["--fix", "p=two"], "'p=two' is no NAME=VALUE; write --fix poisson=0.3"),
         (["--fix", "q=2"], "there is no input q"),
         (["--fail", "energy"], "write when it has failed"),
         (["--fail", "stress > 3"], "there is no response 'stress'; there are energy, weight, sway"),

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import toys
 
-from coupling import Dataset, Design, generate, jobs, journal, leftovers, presence, store
+from sobofem.coupling import Dataset, Design, generate
+from sobofem.coupling.dataset import journal, presence, store, unfinished
+from sobofem.coupling.solving import jobs
 
 DESIGN = Design("sobol", 24, 3)
 
@@ -53,26 +55,26 @@ def assert_finished(path, whole, kept):
 
 
 def removed(path):
-    shutil.rmtree(leftovers.folder(path))
+    shutil.rmtree(unfinished.folder(path))
 
 
 def moved(path):
-    leftovers.folder(path).rename(path.with_name("elsewhere"))
+    unfinished.folder(path).rename(path.with_name("elsewhere"))
 
 
 def replaced(path):
     """As by a job that was started after somebody removed the folder."""
     moved(path)
-    leftovers.folder(path).mkdir()
+    unfinished.folder(path).mkdir()
     for file in path.with_name("elsewhere").iterdir():
-        (leftovers.folder(path) / file.name).touch()
+        (unfinished.folder(path) / file.name).touch()
 
 
 def copied(path):
     """As onto another disk."""
-    shutil.copytree(leftovers.folder(path), path.with_name("elsewhere"))
+    shutil.copytree(unfinished.folder(path), path.with_name("elsewhere"))
     removed(path)
-    leftovers.folder(path).symlink_to(path.with_name("elsewhere"))
+    unfinished.folder(path).symlink_to(path.with_name("elsewhere"))
 
 
 @pytest.mark.parametrize("meddle", [removed, moved, replaced])
@@ -93,12 +95,12 @@ def test_a_folder_that_was_copied_elsewhere_keeps_the_samples_of_both(path):
 def test_a_file_in_place_of_the_folder_costs_no_sample(path, whole):
     def meddle():
         removed(path)
-        leftovers.folder(path).touch()
+        unfinished.folder(path).touch()
 
     with pytest.warns(RuntimeWarning, match=r"samples are kept in .*parts\.kept"), pytest.raises(OSError):
         generate(Meddled(meddle), DESIGN, path)
-    leftovers.folder(path).unlink()
-    path.with_name("a.h5.parts.kept").rename(leftovers.folder(path))
+    unfinished.folder(path).unlink()
+    path.with_name("a.h5.parts.kept").rename(unfinished.folder(path))
     assert_finished(path, whole, 10)
 
 
@@ -138,7 +140,7 @@ def test_a_whole_folder_that_is_moved_takes_its_samples_along(tmp_path, whole, m
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.ESTALE, errno.ENOSPC])
 def test_a_folder_that_refuses_further_claims_stops_the_job_in_order(path, whole, monkeypatch, code):
     model = Meddled(lambda: monkeypatch.setattr(jobs, "locked", refuse))
-    monkeypatch.setattr("coupling.schedule.AHEAD", 1)
+    monkeypatch.setattr("sobofem.coupling.solving.schedule.AHEAD", 1)
 
     def refuse(path):
         raise OSError(code, os.strerror(code), str(path))
@@ -206,8 +208,8 @@ def test_a_stale_journal_is_said_and_what_comes_after_is_kept(path, whole, monke
 @contextlib.contextmanager
 def elsewhere(path, run=1):
     """A job on another machine whose lock is not seen from here, though it lives."""
-    leftovers.folder(path).mkdir(exist_ok=True)
-    file = leftovers.folder(path) / f"run-{run:06d}.lock"
+    unfinished.folder(path).mkdir(exist_ok=True)
+    file = unfinished.folder(path) / f"run-{run:06d}.lock"
     file.write_text("process 7 on node9\nanother machine\ntoken\n")
     stop = threading.Event()
 
@@ -252,7 +254,7 @@ def test_a_job_that_meets_one_elsewhere_stops_and_keeps_its_samples(path, whole)
             generate(model, DESIGN, path)
         kept = len(Dataset.open(path))
         assert kept == model.count < 24
-    (leftovers.folder(path) / "run-000002.lock").unlink()
+    (unfinished.folder(path) / "run-000002.lock").unlink()
     assert_finished(path, whole, kept)
 
 
@@ -269,7 +271,7 @@ def test_a_dead_job_elsewhere_is_waited_for_no_longer_than_its_signs_of_life_las
 
 
 def test_two_jobs_that_take_one_number_at_the_same_moment_notice(path):
-    leftovers.folder(path).mkdir()
+    unfinished.folder(path).mkdir()
     with jobs.alive(path, 1):
         with pytest.raises(BlockingIOError, match="keeps locks to one machine"):
             jobs.Member(path, 1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import toys
 
-from coupling.verify import ALL_TOGETHER, taylor_test, value_test
+from sobofem.coupling.models.taylor import ALL_TOGETHER, taylor_test, value_test
 
 
 def verdicts(report):

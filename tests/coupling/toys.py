@@ -3,10 +3,14 @@
 import ctypes
 from dataclasses import dataclass
 import itertools
+import multiprocessing
 import os
 import signal
+import subprocess
+import threading
 import time
 from typing import Any, ClassVar
+import weakref
 
 import numpy as np
 
@@ -106,6 +110,68 @@ class Stops(Smooth):
         return super().evaluate(x, jacobian=jacobian)
 
 
+class Vanishes(Smooth):
+    """Ends its process at one point of the design, past all that could be done at its end."""
+
+    def evaluate(self, x, *, jacobian=True):
+        if abs(x[0] - 238_063) < 1.0:
+            ctypes.CDLL(None)._exit(0)
+        return super().evaluate(x, jacobian=jacobian)
+
+
+class Replaced(Smooth):
+    """Puts another program in the place of its own at one point of the design."""
+
+    def evaluate(self, x, *, jacobian=True):
+        if abs(x[0] - 238_063) < 1.0:
+            os.execv("/bin/true", ["true"])
+        return super().evaluate(x, jacobian=jacobian)
+
+
+@dataclass
+class Leaves(Smooth):
+    """Starts something in its first sample, and leaves it running."""
+
+    what: Any = None
+
+    def evaluate(self, x, *, jacobian=True):
+        if self.what is not None:
+            what, self.what = self.what, None
+            what()
+        return super().evaluate(x, jacobian=jacobian)
+
+
+def thread():
+    threading.Thread(target=time.sleep, args=(600,)).start()
+
+
+def process():
+    multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,)).start()
+
+
+def program():
+    subprocess.Popen(["sleep", "600"], start_new_session=True)
+
+
+class Snapped(Smooth):
+    """Whose equilibria are unstable where p > 0."""
+
+    negative_pivots = 0
+
+    def evaluate(self, x, *, jacobian=True):
+        self.negative_pivots = int(x[2] > 0.0)
+        return super().evaluate(x, jacobian=jacobian)
+
+
+class Swallows(Smooth):
+    """Is interrupted within a destructor, where exceptions are lost."""
+
+    def evaluate(self, x, *, jacobian=True):
+        weakref.finalize(Smooth(), os.kill, os.getpid(), signal.SIGINT)
+        time.sleep(20.0)
+        return super().evaluate(x, jacobian=jacobian)
+
+
 class Stuck(Smooth):
     """Never comes back from C code at one point of the design, and keeps Python's lock meanwhile."""
 
@@ -181,6 +247,11 @@ lone_bug = LoneBug(seconds=0.05)
 lone_c_bug = LoneBug(seconds=0.05, error=None)
 stuck = Stuck()
 stops = Stops()
+vanishes = Vanishes()
+replaced = Replaced()
+leaves_thread, leaves_process, leaves_program = Leaves(what=thread), Leaves(what=process), Leaves(what=program)
+snapped = Snapped()
+swallows = Swallows()
 lone_exit = LoneBug(seconds=0.05, error=SystemExit)
 lone_interrupt = LoneBug(seconds=0.05, error=KeyboardInterrupt)
 number = 3

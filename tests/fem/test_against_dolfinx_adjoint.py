@@ -12,7 +12,7 @@ from problems import interior_point
 import pytest
 import ufl
 
-import fem
+from sobofem import fem
 
 dolfinx_adjoint = pytest.importorskip("dolfinx_adjoint")
 pyadjoint = pytest.importorskip("pyadjoint")

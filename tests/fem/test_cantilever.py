@@ -4,8 +4,8 @@ from mpi4py import MPI
 import numpy as np
 import pytest
 
-from fem import MULTIGRID
-from fem.library.cantilever import cantilever
+from sobofem.fem import MULTIGRID
+from sobofem.fem.library.cantilever import cantilever
 
 POINT = [210e3, 0.3, 1000.0, 200.0, 45.0, 25.0, 20.0]
 

@@ -11,7 +11,7 @@ from problems import OwnKind
 import pytest
 import ufl
 
-import fem
+from sobofem import fem
 
 
 def problem(

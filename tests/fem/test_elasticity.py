@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import ufl
 
-import fem
-from fem.materials.elasticity import plane_stress, strain, stress
+from sobofem import fem
+from sobofem.fem.materials.elasticity import plane_stress, strain, stress
 
 
 def displacement_error(degree, cells):

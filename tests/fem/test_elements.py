@@ -8,9 +8,9 @@ from problems import interior_point
 import pytest
 import ufl
 
-from coupling.verify import taylor_test
-import fem
-from fem.materials.elasticity import strain
+from sobofem import fem
+from sobofem.coupling.models.taylor import taylor_test
+from sobofem.fem.materials.elasticity import strain
 
 DX = {"quadrature_degree": 4}
 

@@ -9,8 +9,8 @@ from scipy.integrate import quad
 from test_plasticity import sheared
 import ufl
 
-import fem
-from fem.materials.elasticity import strain, stress
+from sobofem import fem
+from sobofem.fem.materials.elasticity import strain, stress
 
 
 def bar(*, supported=True, response=None, parameters=None):

@@ -12,10 +12,10 @@ from ufl.algorithms import expand_derivatives
 from ufl.algorithms.apply_algebra_lowering import apply_algebra_lowering
 from ufl.utils.stacks import StackDict
 
-import fem
-from fem.jit import compile_form
-from fem.materials.elasticity import von_mises
-from fem.materials.hyperelasticity import (
+from sobofem import fem
+from sobofem.fem.assembly.compilation import compile_form
+from sobofem.fem.materials.elasticity import von_mises
+from sobofem.fem.materials.hyperelasticity import (
     cauchy,
     deformation_gradient,
     first_piola_kirchhoff,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import ufl
 
-import fem
+from sobofem import fem
 
 DEGREE = {"quadrature_degree": 4}
 

@@ -12,8 +12,8 @@ import dolfinx
 import pytest
 import ufl
 
-from fem import jit
-from fem.jit import compile_form
+from sobofem.fem.assembly import compilation as jit
+from sobofem.fem.assembly.compilation import compile_form
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,8 @@ def test_what_other_compiler_flags_made_is_not_taken_for_ones_own(cache, monkeyp
 
 def test_two_processes_compiling_the_same_form_both_succeed(cache):
     script = (
-        "from mpi4py import MPI; import fem, dolfinx, ufl; from fem.jit import compile_form\n"
+        "from mpi4py import MPI\nfrom sobofem import fem\nimport dolfinx, ufl\n"
+        "from sobofem.fem.assembly.compilation import compile_form\n"
         "mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 2, 2)\n"
         "print(dolfinx.fem.assemble_scalar(compile_form(3.0 * ufl.dx(mesh), MPI.COMM_SELF)))"
     )

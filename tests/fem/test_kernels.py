@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import ufl
 
-import fem
-from fem import kernels
+from sobofem import fem
+from sobofem.fem.assembly import kernels
 
 KINDS = {"cells": ufl.dx, "exterior": ufl.ds, "interior": ufl.dS}
 

@@ -10,10 +10,10 @@ from scipy.optimize import brentq
 from scipy.stats import qmc
 import ufl
 
-from coupling.verify import taylor_test
-import fem
-from fem.library.large_beam import SIZE, large_beam
-from fem.materials.hyperelasticity import deformation_gradient, neo_hooke
+from sobofem import fem
+from sobofem.coupling.models.taylor import taylor_test
+from sobofem.fem.library.large_beam import SIZE, large_beam
+from sobofem.fem.materials.hyperelasticity import deformation_gradient, neo_hooke
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import ufl
 
-import fem
-from fem.load_path import march
-from fem.materials.hyperelasticity import deformation_gradient, neo_hooke
+from sobofem import fem
+from sobofem.fem.load_path import march
+from sobofem.fem.materials.hyperelasticity import deformation_gradient, neo_hooke
 
 
 def stretched(path=None, *, newton=None, at=("end",), cells=4):

@@ -7,8 +7,8 @@ import pytest
 from scipy.optimize import brentq
 import ufl
 
-import fem
-from fem.history import in_order
+from sobofem import fem
+from sobofem.fem.solving.history import in_order
 
 EXPONENT = 5
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import ufl
 
-import fem
+from sobofem import fem
 
 POINTS = np.array([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [2.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
 TRIANGLES = np.array([[0, 1, 2], [0, 2, 3]])

@@ -9,14 +9,14 @@ from problems import interior_point
 import pytest
 import ufl
 
-from coupling.verify import RELIABLE, TINY, taylor_test
-import fem
-from fem.library.notched_specimen import BAND, CENTRE, RADIUS, notched_specimen
-from fem.materials import plasticity
-from fem.materials.elasticity import strain, stress
-from fem.output import picture, write_path, write_vtk
-from meshes import notched_specimen as drawing
-from meshes.notched_specimen import write_specimen
+from sobofem import fem
+from sobofem.coupling.models.taylor import RELIABLE, TINY, taylor_test
+from sobofem.fem.library.notched_specimen import BAND, CENTRE, RADIUS, notched_specimen
+from sobofem.fem.materials import plasticity
+from sobofem.fem.materials.elasticity import strain, stress
+from sobofem.fem.output import picture, write_path, write_vtk
+from sobofem.meshes import notched_specimen as drawing
+from sobofem.meshes.notched_specimen import write_specimen
 
 MIDDLE = dict(
     young=200e3,

@@ -5,7 +5,7 @@ import dolfinx
 import numpy as np
 import ufl
 
-import fem
+from sobofem import fem
 
 
 def spring():

@@ -11,9 +11,9 @@ import pytest
 from scipy.optimize import brentq
 import ufl
 
-from coupling.verify import taylor_test
-import fem
-from fem.materials import elasticity, plasticity
+from sobofem import fem
+from sobofem.coupling.models.taylor import taylor_test
+from sobofem.fem.materials import elasticity, plasticity
 
 YOUNG, POISSON, YIELD = 200e3, 0.3, 250.0  # MPa, -, MPa
 MU = YOUNG / 2 / (1 + POISSON)

@@ -4,8 +4,8 @@ from mpi4py import MPI
 import numpy as np
 import pytest
 
-from fem.library.plate_with_hole import EXPONENT, plate_with_hole
-from meshes.plate_with_hole import write_plate
+from sobofem.fem.library.plate_with_hole import EXPONENT, plate_with_hole
+from sobofem.meshes.plate_with_hole import write_plate
 
 
 def inglis_concentration(a, b, traction_x, traction_y):

@@ -5,8 +5,8 @@ import numpy as np
 from problems import interior_point
 import pytest
 
-from coupling.verify import taylor_test
-from fem.library.random_block import SIDE, TRACTION, places, random_block
+from sobofem.coupling.models.taylor import taylor_test
+from sobofem.fem.library.random_block import SIDE, TRACTION, places, random_block
 
 
 @pytest.fixture(scope="module")

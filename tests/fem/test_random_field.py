@@ -7,8 +7,8 @@ import pytest
 from scipy.optimize import brentq
 import ufl
 
-from fem.jit import compile_form
-from fem.random_field import edge_modes, karhunen_loeve, leading_orders
+from sobofem.fem.assembly.compilation import compile_form
+from sobofem.fem.fields.random_field import edge_modes, karhunen_loeve, leading_orders
 
 SIZES = (3.0, 2.0)
 LENGTHS = (1.4, 0.7)

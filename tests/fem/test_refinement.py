@@ -6,7 +6,7 @@ from petsc4py import PETSc
 import pytest
 from test_elements import taylor_hood
 
-from fem.linear_solver import LinearSolver
+from sobofem.fem.solving.linear_solver import LinearSolver
 
 
 def matrix(entries):

@@ -8,10 +8,10 @@ import pytest
 from test_elements import taylor_hood
 import ufl
 
-import fem
-from fem.library.large_beam import large_beam
-from fem.library.plate_with_hole import plate_with_hole
-from fem.library.random_block import random_block
+from sobofem import fem
+from sobofem.fem.library.large_beam import large_beam
+from sobofem.fem.library.plate_with_hole import plate_with_hole
+from sobofem.fem.library.random_block import random_block
 
 PROBLEMS = {
     "linear, all kinds of parameters": block,

@@ -5,10 +5,10 @@ from problems import block, interior_point
 import pytest
 import ufl
 
-from coupling.verify import taylor_test
-import fem
-from fem.library.cantilever import cantilever
-from fem.library.plate_with_hole import plate_with_hole
+from sobofem import fem
+from sobofem.coupling.models.taylor import taylor_test
+from sobofem.fem.library.cantilever import cantilever
+from sobofem.fem.library.plate_with_hole import plate_with_hole
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import ufl
 
-import fem
+from sobofem import fem
 
 DX = ufl.dx(metadata={"quadrature_degree": 2})
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import ufl
 
-import fem
+from sobofem import fem
 
 RISE = 0.2
 
@@ -41,7 +41,7 @@ def test_below_the_limit_load_all_equilibria_are_minima():
     problem = truss()
     (w,), _ = problem.evaluate([0.9 * LIMIT, 1.0])
     assert w < RISE * (1 - 1 / np.sqrt(3))
-    assert problem.stability == fem.Stability(0, None, 0)
+    assert problem.stability == fem.Stability(0, None, 0, 0) and not problem.stability.lost
 
 
 def test_an_equilibrium_on_the_unstable_branch_is_counted_and_a_step_over_it_is_noticed():
@@ -97,6 +97,7 @@ def test_the_tangent_at_the_solution_counts_where_one_step_reaches_it():
     assert problem.negative_pivots == 0
     problem.evaluate([1.6])  # passes one between the second and the third of four points
     assert (problem.negative_pivots, problem.stability.load_factor) == (16, 0.75)
+    assert problem.stability.lost and problem.stability.at_rest == 0 and not problem.indefinite_at_rest
 
 
 def test_refusal_names_the_part_of_the_path_that_was_stable():
@@ -104,6 +105,40 @@ def test_refusal_names_the_part_of_the_path_that_was_stable():
         column(unstable="refuse").evaluate([1.6])
     assert caught.value.reason == "unstable"
     assert caught.value.load_factor == pytest.approx(1 / 1.6, abs=1 / 64)
+
+
+def helmholtz(wave_number, *, linear=True, **newton):
+    """u'' + k² u + load = 0 with u = 0 at the ends: a negative pivot for each n π below k."""
+    mesh = dolfinx.mesh.create_unit_interval(MPI.COMM_SELF, 64)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 2))
+    u = dolfinx.fem.Function(space, name="u")
+    load, square = dolfinx.fem.Constant(mesh, 0.0), dolfinx.fem.Constant(mesh, wave_number**2)
+    dx = ufl.dx(mesh, metadata={"quadrature_degree": 8})
+    quartic = 0.0 if linear else 1e-3 * u**4
+    ends = dolfinx.fem.locate_dofs_geometrical(space, lambda x: (x[0] < 1e-9) | (x[0] > 1 - 1e-9))
+    return fem.Problem(
+        (0.5 * u.dx(0) ** 2 - 0.5 * square * u**2 + quartic - load * u) * dx,
+        u,
+        bcs=[dolfinx.fem.dirichletbc(0.0, ends, space)],
+        parameters=[fem.Scalar("load", load, (0.5, 1.5))],
+        responses=[fem.Response("u", u * dx)],
+        newton=fem.Newton(**newton),
+    )
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_what_is_indefinite_by_nature_has_lost_no_stability(linear):
+    for modes in range(3):
+        problem = helmholtz((modes + 0.5) * np.pi, linear=linear)
+        problem.evaluate([1.0])
+        assert problem.negative_pivots == problem.stability.at_rest == modes
+        assert not problem.stability.lost and problem.indefinite_at_rest == bool(modes)
+
+
+def test_what_never_was_stable_is_not_refused_as_if_smaller_loads_would_do():
+    with pytest.raises(fem.NotConverged, match=r"2 negative pivots at rest already.*Helmholtz") as caught:
+        helmholtz(2.5 * np.pi, unstable="refuse").evaluate([1.0])
+    assert caught.value.reason == "indefinite at rest" and "smaller loads" not in str(caught.value)
 
 
 def test_unsymmetric_solvers_make_no_claim():

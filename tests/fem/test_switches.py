@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import ufl
 
-import fem
-from fem import checks, forms
-from fem.responses import Combination
-from fem.varying import Varying
+from sobofem import fem
+from sobofem.fem.assembly import forms
+from sobofem.fem.definition import checks
+from sobofem.fem.definition.varying import Varying
+from sobofem.fem.responses import Combination
 
 DX = ufl.dx(metadata={"quadrature_degree": 4})
 MESH = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 8, 8)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import ufl
 
-import fem
-from fem.output import write_path
+from sobofem import fem
+from sobofem.fem.output import write_path
 
 DEGREE = {"quadrature_degree": 2}
 TIMES = (0.3, 1.0, 1.5)

@@ -13,11 +13,11 @@ from problems import block, interior_point
 import pytest
 import ufl
 
-from coupling.contract import Model, Products, describe
-import fem
-from fem.fields import CellField, SolutionField
-from fem.library.plate_with_hole import plate_with_hole
-from fem.library.random_block import random_block
+from sobofem import fem
+from sobofem.coupling.contract import Model, Products, describe
+from sobofem.fem.fields import CellField, SolutionField
+from sobofem.fem.library.plate_with_hole import plate_with_hole
+from sobofem.fem.library.random_block import random_block
 
 WORLD = MPI.COMM_WORLD
 

@@ -9,9 +9,9 @@ from mpi4py import MPI
 import numpy as np
 import pytest
 
-from coupling import Dataset
-from coupling.optimize import NoAnswer, Task, minimize
-from fem.library.plate_with_hole import plate_with_hole
+from sobofem.coupling import Dataset
+from sobofem.coupling.optimize import NoAnswer, Task, minimize
+from sobofem.fem.library.plate_with_hole import plate_with_hole
 
 WORLD = MPI.COMM_WORLD
 TASK = Task(

@@ -10,10 +10,10 @@ from problems import interior_point
 import pytest
 import ufl
 
-import fem
-from fem.library.notched_specimen import notched_specimen
-from fem.materials import plasticity
-from fem.output import picture, write_path
+from sobofem import fem
+from sobofem.fem.library.notched_specimen import notched_specimen
+from sobofem.fem.materials import plasticity
+from sobofem.fem.output import picture, write_path
 
 WORLD = MPI.COMM_WORLD
 

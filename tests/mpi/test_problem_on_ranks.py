@@ -10,14 +10,14 @@ from problems import block, interior_point
 import pytest
 import ufl
 
-import fem
-from fem.jit import compile_form
-from fem.library.cantilever import cantilever
-from fem.library.large_beam import large_beam
-from fem.library.plate_with_hole import plate_with_hole
-from fem.library.random_block import random_block
-from fem.materials.elasticity import strain, stress
-from fem.output import picture, write_vtk
+from sobofem import fem
+from sobofem.fem.assembly.compilation import compile_form
+from sobofem.fem.library.cantilever import cantilever
+from sobofem.fem.library.large_beam import large_beam
+from sobofem.fem.library.plate_with_hole import plate_with_hole
+from sobofem.fem.library.random_block import random_block
+from sobofem.fem.materials.elasticity import strain, stress
+from sobofem.fem.output import picture, write_vtk
 
 WORLD = MPI.COMM_WORLD
 

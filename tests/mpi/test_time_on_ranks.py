@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import ufl
 
-import fem
-from fem.stacking import owned_size
+from sobofem import fem
+from sobofem.fem.assembly.stacking import owned_size
 
 WORLD = MPI.COMM_WORLD
 DEGREE = {"quadrature_degree": 2}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import ufl
 
-import fem
+from sobofem import fem
 
 sys.path.append(str(Path(__file__).parents[1] / "fem"))
 import test_digest

@@ -5,7 +5,7 @@ from math import pi
 import numpy as np
 import torch
 
-from surrogate import Samples
+from sobofem.surrogate import Samples
 
 BOREHOLE = {
     "radius": (0.05, 0.15, "m"),

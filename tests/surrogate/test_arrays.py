@@ -12,7 +12,7 @@ import pytest
 import torch
 import xarray as xr
 
-from surrogate import (
+from sobofem.surrogate import (
     LBFGS,
     MLP,
     Adam,

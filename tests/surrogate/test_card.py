@@ -4,12 +4,10 @@ from analytic import five_samples
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from surrogate import LBFGS, MLP, Adam, ValuesOnly, train
-from surrogate.card import Quality, card
-from surrogate.exporting.coverage import coverage
-from surrogate.exporting.snippets import ProgramFile
+from sobofem.surrogate import LBFGS, MLP, Adam, ValuesOnly, train
+from sobofem.surrogate.export.card import ProgramFile, Quality, card, coverage
+from sobofem.surrogate.networks.base import NetworkModule
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +114,7 @@ class Doubtful:
         return DoubtfulModule()
 
 
-class DoubtfulModule(nn.Module):
+class DoubtfulModule(NetworkModule):
     sizes = torch.tensor([0.5, 1.0, 2.0, 3.0, 0.0], dtype=torch.float64)
 
     def forward(self, x):

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from surrogate import MLP, ValuesOnly, fit, load, train
-from surrogate.cross_validation import Unseen, _folds, cross_validate
-from surrogate.families import Kriging, Solved
-from surrogate.loss import Targets
+from sobofem.surrogate import MLP, ValuesOnly, fit, load, train
+from sobofem.surrogate.families import Family, Kriging, Solved
+from sobofem.surrogate.loss import Targets
+from sobofem.surrogate.selection.cross_validation import HeldOutPredictions, _folds, cross_validate
 
 QUICK = (Solved(units=32, members=2, iterations=60), Kriging(starts=(-7.0,), iterations=20))
 
@@ -86,13 +86,10 @@ def test_missing_slopes_are_learned_around(data):
 
 
 @dataclass(frozen=True)
-class Broken:
+class Broken(Family):
     name: str = "broken"
 
-    def refuses(self, targets):
-        return ""
-
-    def learn(self, targets, *, seed, watch, trial=False):
+    def learn(self, targets, *, seed, progress, quick=False):
         raise ArithmeticError("division by nothing")
 
 
@@ -102,8 +99,8 @@ class Hopeless(Broken):
 
     name: str = "hopeless"
 
-    def learn(self, targets, *, seed, watch, trial=False):
-        learned = QUICK[0].learn(targets, seed=seed, watch=watch, trial=True)
+    def learn(self, targets, *, seed, progress, quick=False):
+        learned = QUICK[0].learn(targets, seed=seed, progress=progress, quick=True)
         learned.module.v.zero_()
         learned.module.c.zero_()
         return learned
@@ -126,13 +123,13 @@ class Lucky(Broken):
     trainings: list = field(default_factory=list)
     ends: bool = False
 
-    def learn(self, targets, *, seed, watch, trial=False):
+    def learn(self, targets, *, seed, progress, quick=False):
         self.trainings.append(len(targets))
         if len(self.trainings) <= 2:
-            return GOOD.learn(targets, seed=seed, watch=watch, trial=True)
+            return GOOD.learn(targets, seed=seed, progress=progress, quick=True)
         if self.ends:
             raise ArithmeticError("out of luck")
-        return Hopeless().learn(targets, seed=seed, watch=watch)
+        return Hopeless().learn(targets, seed=seed, progress=progress)
 
 
 GOOD = Solved(members=1, iterations=200)
@@ -158,7 +155,7 @@ def test_a_family_that_refuses_is_left_out_and_named(data):
         ({"families": ()}, ValueError, "families is empty"),
         ({"families": (Broken(),)}, ArithmeticError, "no family could learn these samples: broken: it failed"),
         ({"families": (Kriging(most=10),)}, ValueError, "Gaussian process: 112 labels a response, more than 10"),
-        ({"families": (Solved(), Solved())}, ValueError, "families of one name can't be told apart"),
+        ({"families": (Solved(), Solved())}, ValueError, "families have the same name"),
         ({"seed": 0.5}, ValueError, r"seed is 0.5; expected a whole number"),
     ],
 )
@@ -168,7 +165,7 @@ def test_what_can_not_be_chosen_from_is_refused(data, settings, error, message):
 
 
 def test_surrogates_of_training_by_descent_say_that_they_know_no_uncertainty(data):
-    from surrogate import Adam
+    from sobofem.surrogate import Adam
 
     with pytest.raises(TypeError, match=r"offers no standard deviation; use surrogate\.fit"):
         train(data, optimizers=(Adam(1),)).uncertainty(data.x)
@@ -181,11 +178,11 @@ def test_held_out_samples_are_not_learned_from():
     targets = Targets(x, x[:, :1] * x[:, 1:2], torch.stack((x[:, 1], x[:, 0], 0.0 * x[:, 0]), 1)[:, None])
     spoilt = Targets(x, targets.y.clone(), targets.jacobian.clone())
     family = Solved(units=8, members=1, iterations=20)
-    first = cross_validate((family,), targets, seed=0, watch=lambda *_: None)
+    first = cross_validate((family,), targets, seed=0, progress=lambda *_: None)
     held = _folds(x, torch.Generator().manual_seed(0))[0]
     spoilt.y[held] += 100.0
     spoilt.jacobian[held] -= 100.0
-    second = cross_validate((family,), spoilt, seed=0, watch=lambda *_: None)
+    second = cross_validate((family,), spoilt, seed=0, progress=lambda *_: None)
     assert torch.equal(first.means[: len(held)], second.means[: len(held)])
     assert not torch.allclose(first.means[len(held) :], second.means[len(held) :])
 
@@ -196,6 +193,23 @@ def test_progress_tells_the_family_and_the_fold(data):
     stages = [record.stage for record in seen]
     assert stages[0].startswith("shallow network, fold 1 of 8")
     assert all(1 <= record.step <= record.of for record in seen)
+
+
+def test_an_interruption_keeps_the_families_that_were_trained_on_all_samples():
+    data, quicker = (
+        five_samples(8, seed=0),
+        (Solved(units=8, members=1, iterations=10), Kriging(starts=(-7.0,), iterations=5)),
+    )
+
+    def interrupt(record):
+        if record.stage.startswith("Gaussian process") and "fold" not in record.stage:
+            raise KeyboardInterrupt
+
+    found = fit(data, families=quicker, seed=3, progress=interrupt)
+    choice = found.provenance["choice"]
+    assert found.history.interrupted and list(choice["errors"]) == ["shallow network"]
+    assert choice["dropped"] == {"Gaussian process": "the training was stopped before it"}
+    assert np.isfinite(found.uncertainty(data.x)[0]).all()
 
 
 @pytest.mark.slow
@@ -216,9 +230,9 @@ def test_the_default_comes_near_the_best_of_its_parts_on_the_borehole_function()
 
 def test_many_samples_are_learned_from_in_a_subset_of_them(monkeypatch):
     """Beyond some thousand samples the hidden layer sees a part of them, the last layer all."""
-    from surrogate.families import solved
+    from sobofem.surrogate.families import solved
 
-    monkeypatch.setattr(solved, "SUBSET", 32)
+    monkeypatch.setattr(solved, "MAX_HIDDEN_SAMPLES", 32)
     bounds = [[-1.0, 2.0], [0.0, 5.0]]
 
     def wave(x):
@@ -248,10 +262,10 @@ class Partial(Broken):
 
     name: str = "partial"
 
-    def learn(self, targets, *, seed, watch, trial=False):
-        if not trial:
+    def learn(self, targets, *, seed, progress, quick=False):
+        if not quick:
             raise ArithmeticError("too many")
-        return QUICK[1].learn(targets, seed=seed, watch=watch, trial=True)
+        return QUICK[1].learn(targets, seed=seed, progress=progress, quick=True)
 
 
 def test_a_family_that_fails_in_the_end_is_left_out_and_named(data):
@@ -274,7 +288,9 @@ def test_a_family_that_is_best_for_one_response_is_kept():
     labels = torch.from_numpy(rng.normal(size=(12, 2, 3)))
     off = torch.tensor([[[0.1, 0.5]], [[0.1, 0.001]]], dtype=torch.float64)
     means = labels.unsqueeze(-1) * (1.0 + off)
-    unseen = Unseen(labels, torch.ones(12, 2, 3, dtype=torch.bool), means, torch.zeros_like(means), QUICK, {})
-    assert unseen.lags()[0] == pytest.approx(1.0)
-    assert unseen.lags()[1] == pytest.approx(1.0)
+    unseen = HeldOutPredictions(
+        labels, torch.ones(12, 2, 3, dtype=torch.bool), means, torch.zeros_like(means), QUICK, {}
+    )
+    assert unseen.error_ratios()[0] == pytest.approx(1.0)
+    assert unseen.error_ratios()[1] == pytest.approx(1.0)
     assert unseen.weights[0].tolist() == [1.0, 0.0] and unseen.weights[1].tolist() == [0.0, 1.0]

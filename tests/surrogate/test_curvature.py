@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from surrogate import MLP
-from surrogate.curvature import value_jacobian_and_action
+from sobofem.surrogate import MLP
+from sobofem.surrogate.networks.base import value_jacobian_and_action
 
 
 class Plain(torch.nn.Module):

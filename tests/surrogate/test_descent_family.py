@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from surrogate import MLP, fit, load, train
-from surrogate.families import Descent, Solved
-from surrogate.loss import Targets
-from surrogate.model import Surrogate
-from surrogate.optimizers import LBFGS
-from surrogate.samples import Samples
-from surrogate.scaling import Scaling
-from surrogate.training import scaled_targets
+from sobofem.surrogate import MLP, fit, load, train
+from sobofem.surrogate.families import Descent, Solved
+from sobofem.surrogate.loss import Targets
+from sobofem.surrogate.model import Surrogate
+from sobofem.surrogate.samples import Samples
+from sobofem.surrogate.samples.scaling import Scaling
+from sobofem.surrogate.training.optimizers import LBFGS
+from sobofem.surrogate.training.train import scaled_targets
 
 SMALL = Descent(network=MLP(16, 2), members=2, iterations=150)
 
@@ -44,8 +44,8 @@ def test_networks_of_a_fold_have_not_seen_it(data):
     spoilt = Targets(targets.x, targets.y.clone(), targets.jacobian.clone())
     spoilt.y[held] += 1.0
     spoilt.jacobian[held] *= -3.0
-    without, within = (learned for learned in SMALL.learn_each(targets, rows, seed=4, watch=silent))
-    other_without, other_within = (learned for learned in SMALL.learn_each(spoilt, rows, seed=4, watch=silent))
+    without, within = (learned for learned in SMALL.learn_each(targets, rows, seed=4, progress=silent))
+    other_without, other_within = (learned for learned in SMALL.learn_each(spoilt, rows, seed=4, progress=silent))
     assert torch.allclose(predictions(without, targets.x), predictions(other_without, targets.x), rtol=1e-6, atol=1e-8)
     assert not torch.allclose(predictions(within, targets.x), predictions(other_within, targets.x), atol=1e-2)
 
@@ -53,15 +53,15 @@ def test_networks_of_a_fold_have_not_seen_it(data):
 def test_a_choice_of_samples_teaches_what_these_samples_alone_would(data):
     targets, rows = scaled(data), torch.arange(3, 21)
     brief = replace(SMALL, iterations=20)  # rounding grows with the steps
-    (chosen,) = brief.learn_each(targets, [rows], seed=4, watch=silent)
-    alone = brief.learn(targets.select(rows), seed=4, watch=silent, trial=True)
+    (chosen,) = brief.learn_each(targets, [rows], seed=4, progress=silent)
+    alone = brief.learn(targets.select(rows), seed=4, progress=silent, quick=True)
     assert torch.allclose(predictions(chosen, targets.x), predictions(alone, targets.x), rtol=1e-4, atol=1e-5)
 
 
 def test_a_member_is_what_training_by_descent_gives(data):
     one = replace(SMALL, members=1, iterations=100)
     trained = train(data, network=one.network, optimizers=(LBFGS(iterations=100, history=one.history),), seed=4)
-    found = one.learn(scaled(data), seed=4, watch=silent)
+    found = one.learn(scaled(data), seed=4, progress=silent)
     unseen = five_samples(200, seed=1)
     ours = Surrogate(
         found.module,
@@ -129,14 +129,14 @@ def test_more_responses_than_inputs_are_learned_too(data):
         parameters=data.parameters[:4],
         bounds=data.bounds[:4],
     )
-    learned = replace(SMALL, iterations=20).learn(scaled(few), seed=0, watch=silent)
+    learned = replace(SMALL, iterations=20).learn(scaled(few), seed=0, progress=silent)
     assert predictions(learned, scaled(few).x).shape == (24, 5)
 
 
 def test_too_many_labels_are_refused_and_settings_that_train_nothing(data):
-    assert replace(SMALL, most=100).refuses(scaled(data)) == "840 labels, more than 100"
-    assert SMALL.refuses(scaled(data)) == ""
-    with pytest.raises(ValueError, match="trains nothing"):
+    assert replace(SMALL, most=100).reason_to_skip(scaled(data)) == "840 labels, more than 100"
+    assert SMALL.reason_to_skip(scaled(data)) == ""
+    with pytest.raises(ValueError, match="needs at least one member"):
         Descent(members=0)
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from surrogate import MLP, Descent, Kriging, Solved, fit, load, train
-from surrogate.loss import Targets
+from sobofem.surrogate import MLP, Descent, Kriging, Solved, fit, load, train
+from sobofem.surrogate.loss import Targets
 
 FAMILIES = (
     Solved(units=16, members=2, iterations=20),
@@ -51,7 +51,7 @@ def test_no_tensor_is_made_on_the_default_device(data, fitted, elsewhere):
 def test_each_family_computes_where_its_samples_are(family, elsewhere):
     rng = np.random.default_rng(0)
     x, y, jacobian = (torch.from_numpy(rng.normal(size=shape)) for shape in ((12, 3), (12, 2), (12, 2, 3)))
-    learned = family.learn(Targets(x, y, jacobian), seed=0, watch=lambda *_: None)
+    learned = family.learn(Targets(x, y, jacobian), seed=0, progress=lambda *_: None)
     tensors = [*learned.module.state_dict().values(), learned.steps, learned.losses, learned.weights]
     assert {tensor.device.type for tensor in tensors} == {"cpu"}
 

@@ -9,12 +9,12 @@ import pytest
 from scipy.stats import qmc
 import torch
 
-from surrogate import Kriging, Samples, Solved, check_derivatives, fit
-from surrogate.doubts import Doubts, doubtful_slopes, find_doubts, torn_points
-from surrogate.leave_one_out import LeaveOneOut
-from surrogate.loss import Targets
-from surrogate.scaling import Scaling
-from surrogate.training import scaled_targets
+from sobofem.surrogate import Kriging, Samples, Solved, check_derivatives, fit
+from sobofem.surrogate.loss import Targets
+from sobofem.surrogate.samples.scaling import Scaling
+from sobofem.surrogate.selection.doubts import Doubts, doubtful_slopes, find_doubts, torn_points
+from sobofem.surrogate.selection.leave_one_out import LeaveOneOut
+from sobofem.surrogate.training.train import scaled_targets
 
 BOUNDS = [[0.0, 1.0], [0.0, 1.0]]
 PROCESS = (Kriging(starts=(-7.0,), iterations=40),)
@@ -67,6 +67,7 @@ SPOILERS = {
     "diverged in values and slopes": {"value": lambda y, _: 1e6 * y, "slopes": lambda J: 1e6 * J},
     "a sentinel": {"value": lambda y, _: -999.0},
     "no float32": {"value": lambda y, _: 1e30},
+    "almost infinite": {"value": lambda y, _: 1e299},
     "ten deviations off": {"value": lambda y, every: y + 10.0 * every.std()},
     "slopes of the wrong sign": {"slopes": lambda J: -J},
     "slopes ten times too large": {"slopes": lambda J: 10.0 * J},
@@ -82,7 +83,7 @@ def test_one_spoilt_sample_of_thirty_is_found_and_no_other(clean, kind):
     assert np.flatnonzero(doubts.slopes.any(axis=(1, 2))).tolist() == ([ROW] if "slopes" in change else [])
 
 
-@pytest.mark.parametrize("kind", ["a million times too large", "a sentinel", "no float32"])
+@pytest.mark.parametrize("kind", ["a million times too large", "a sentinel", "almost infinite"])
 def test_a_spoilt_value_is_found_without_slopes(clean, kind):
     doubts = find_doubts(replace(spoilt(clean, **SPOILERS[kind]), jacobian=None))
     assert np.flatnonzero(doubts.values).tolist() == [ROW]
@@ -94,6 +95,38 @@ def test_a_spoilt_sample_is_named_and_does_no_harm(clean, unseen):
     assert value_error(surrogate, unseen) < max(1.1 * value_error(alone, unseen), 1e-4)
     assert surrogate.provenance["doubts"] == {"values": {"q0": [ROW]}, "slopes": {"q0": [ROW]}}
     assert f"the value of 'q0' in row {ROW} contradicts the other samples" in said
+
+
+def test_a_true_peak_that_one_sample_shows_is_named_as_one_that_may_be_right(clean):
+    _, said = learned(spoilt(clean, **SPOILERS["ten deviations off"]))  # nobody can tell the one from the other
+    assert (
+        "in row 7 contradicts the other samples; not learned from. If they are right, they show what no other" in said
+    )
+    assert "compute samples near them, and they will be believed" in said
+
+
+def test_a_narrow_peak_beside_a_sample_is_believed(clean):
+    """It turns the slopes there, if ever so little, as no error of a value does."""
+    row = np.linalg.norm(clean.jacobian[:, 0], axis=1).argmax()
+    width, height = 0.05, 0.3 * clean.y.std()
+    gap = clean.x - clean.x[row] - 0.02 * width
+    peak = height * np.exp(-(gap**2).sum(1, keepdims=True) / (2.0 * width**2))
+    jacobian = clean.jacobian - (peak * gap)[:, None] / width**2
+    assert not find_doubts(replace(clean, y=clean.y + peak, jacobian=jacobian)).any
+
+
+@pytest.mark.parametrize("size", [1e-150, 1e150, 1e299])
+def test_doubts_do_not_depend_on_the_unit(clean, size):
+    data = spoilt(clean, slopes=lambda J: -J)
+    scaled = find_doubts(replace(data, y=size * data.y / 3.0, jacobian=size * data.jacobian / 3.0))
+    assert np.flatnonzero(scaled.slopes.any(axis=(1, 2))).tolist() == [ROW]
+
+
+def test_slopes_out_of_all_proportion_are_refused_by_name(clean):
+    with pytest.raises(
+        ValueError, match=r"the slopes of 'q0' by 'p\d' would change it by up to .* look at their units"
+    ):
+        fit(replace(clean, jacobian=1e250 * clean.jacobian), families=PROCESS)
 
 
 def test_the_other_response_keeps_the_sample_whose_value_is_spoilt():
@@ -149,6 +182,12 @@ def test_exact_slopes_on_both_sides_of_a_jump_are_given_up(height):
     assert value_error(surrogate, unseen) < 1.1 * value_error(values_only, unseen)
     assert "slopes of 'q0'" in said and "contradict its values: it jumps" in said
     assert "slopes of all samples" in surrogate.provenance["doubts"]
+
+
+def test_slopes_are_not_given_up_on_the_word_of_a_few_samples():
+    data = sample(*hard("ishigami"), 8, seed=0)
+    scaling = Scaling.from_data(data.bounds, data.y, data.responses)
+    assert not doubtful_slopes(scaled_targets(scaling, data.x, data.y, data.jacobian, device="cpu")).any()
 
 
 @pytest.mark.parametrize("change", [lambda J: -J, lambda J: J * np.array([-1.0, 1.0])])
@@ -221,7 +260,7 @@ def test_doubted_labels_do_not_matter_to_any_family():
     other.y[3, 0], other.jacobian[5, 1, 0] = 77.0, -55.0
     for family in (Solved(units=8, members=1, iterations=5), PROCESS[0]):
         ours, theirs = (
-            family.learn(doubts.applied(targets), seed=0, watch=lambda *_: None).module(x)
+            family.learn(doubts.applied(targets), seed=0, progress=lambda *_: None).module(x)
             for targets in (Targets(x, y, jacobian), other)
         )
         assert torch.equal(ours, theirs)

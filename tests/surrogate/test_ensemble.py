@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from surrogate import (
+from sobofem.surrogate import (
     LBFGS,
     MLP,
     Adam,
@@ -20,13 +20,13 @@ from surrogate import (
     load,
     train,
 )
-from surrogate.ensembles import Ensemble, EnsembleModule, train_ensemble
-from surrogate.ensembles.calibration import Ratios, folds
-from surrogate.loss import Targets
-from surrogate.networks import Residual
-from surrogate.networks.hooks import penalty, set_scaling
-from surrogate.optimizers import LevenbergMarquardt
-from surrogate.scaling import Scaling
+from sobofem.surrogate.ensembles import Ensemble, EnsembleModule, train_ensemble
+from sobofem.surrogate.ensembles.train import Ratios, folds
+from sobofem.surrogate.loss import Targets
+from sobofem.surrogate.networks import Residual
+from sobofem.surrogate.networks.base import as_network_module
+from sobofem.surrogate.samples.scaling import Scaling
+from sobofem.surrogate.training.optimizers import LevenbergMarquardt
 
 SMALL = MLP(8, 2)
 SHORT = (Adam(20), LBFGS(20))
@@ -71,14 +71,16 @@ def test_an_ensemble_that_trains_as_one_network_passes_on_what_its_members_offer
     factor, shift = torch.tensor([2.0, 0.5], dtype=torch.float64), torch.tensor([-1.0, 3.0], dtype=torch.float64)
     for network in (MLP(4, 1), Bounded(MLP(4, 1), low=-9.0), Factorized(4, 1)):
         module = Ensemble(network, 3).build(3, 2, generator)
-        set_scaling(module, Scaling(np.zeros(3), np.ones(3), np.zeros(2), np.ones(2)))
+        module.set_scaling(Scaling(np.zeros(3), np.ones(3), np.zeros(2), np.ones(2)))
         before = module(x).detach()
         module.rescale(factor, shift)
         torch.testing.assert_close(module(x), factor * before + shift)
-        torch.testing.assert_close(penalty(module), sum(penalty(member) for member in module.members))
+        torch.testing.assert_close(
+            module.penalty(), sum(as_network_module(member).penalty() for member in module.members)
+        )
     bare = EnsembleModule([nn.Sequential(nn.Linear(3, 2, dtype=torch.float64)) for _ in range(2)], 2)
-    assert not hasattr(bare, "rescale") and not hasattr(bare, "penalty")
-    torch.testing.assert_close(penalty(bare), sum(penalty(member) for member in bare.members))
+    assert not bare.scalable and bare.decays_squares
+    torch.testing.assert_close(bare.penalty(), sum(as_network_module(member).penalty() for member in bare.members))
 
 
 def test_the_first_member_is_the_network_of_train(data):

@@ -5,16 +5,13 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from surrogate import MLP, Fixed, InverseDirichlet, PerChannel, ValuesOnly
-from surrogate.ensembles.curvature_pairs import CurvaturePairs
-from surrogate.ensembles.descent import Descent
-from surrogate.ensembles.line_search import LineSearch
-from surrogate.ensembles.one_by_one import OneByOne
-from surrogate.ensembles.perceptrons import Perceptrons, fits
-from surrogate.ensembles.stack import Stack
-from surrogate.loss import Targets
-from surrogate.networks import Residual
-from surrogate.objective import Objective
+from sobofem.surrogate import MLP, Fixed, InverseDirichlet, PerChannel, ValuesOnly
+from sobofem.surrogate.loss import Targets
+from sobofem.surrogate.networks import Residual
+from sobofem.surrogate.training.objective import Objective
+from sobofem.surrogate.training.together.batched_lbfgs import CurvaturePairs, Descent, LineSearch
+from sobofem.surrogate.training.together.perceptrons import Perceptrons, fits
+from sobofem.surrogate.training.together.stages import OneByOne, Stack
 
 
 def draw(*shape, seed=0):
@@ -95,7 +92,7 @@ def test_groups_of_members_give_what_all_at_once_do(monkeypatch):
     stack, objectives, rows, targets, flat = problem(PerChannel(), K=5)
     members = torch.arange(5)
     whole, gradient = Perceptrons(stack, objectives, rows, targets)(flat, members)
-    monkeypatch.setattr("surrogate.ensembles.perceptrons.AT_ONCE", 2 * 9 * 7 * 3)
+    monkeypatch.setattr("sobofem.surrogate.training.together.perceptrons.NUMBERS_AT_ONCE", 2 * 9 * 7 * 3)
     parts, in_parts = Perceptrons(stack, objectives, rows, targets)(flat, members)
     torch.testing.assert_close(whole, parts, rtol=1e-14, atol=0.0)
     torch.testing.assert_close(gradient, in_parts, rtol=1e-12, atol=1e-15)

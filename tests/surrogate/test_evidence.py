@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from surrogate import Samples
-from surrogate.evidence import Evidence
-from surrogate.hidden_layer import BIAS, LENGTH, NOISE, HiddenLayer
-from surrogate.labels import Labels
-from surrogate.scaling import Scaling
+from sobofem.surrogate import Samples
+from sobofem.surrogate.families.base import Labels
+from sobofem.surrogate.families.evidence import BIAS, LENGTH, NOISE, Evidence, HiddenLayer
+from sobofem.surrogate.samples.scaling import Scaling
 
 
 def labels(kind, *, N=7, seed=0):
@@ -104,7 +103,7 @@ def test_row_weights_lie_between_raw_and_relative_slopes():
 
 
 def test_labels_take_their_response_and_its_missing_slopes_from_the_targets():
-    from surrogate.training import scaled_targets
+    from sobofem.surrogate.training.train import scaled_targets
 
     data = five_samples(6, seed=1)
     jacobian = data.jacobian.copy()

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from coupling.contract import Model, checked_evaluation
-from surrogate import LBFGS, MLP, Adam, train
-from surrogate.export import export_model, open_exported
-from surrogate.exporting.folding import fold, lift_numbers
-from surrogate.exporting.operators import invert_lower, softplus
-from surrogate.exporting.program import Program
-from surrogate.reduction import FieldSurrogate, ReducedBasis
+from sobofem.coupling.contract import Model, checked_evaluation
+from sobofem.surrogate import LBFGS, MLP, Adam, train
+from sobofem.surrogate.export import export_model, open_exported
+from sobofem.surrogate.export.program import Program
+from sobofem.surrogate.export.tracing import fold, invert_lower, lift_numbers, softplus
+from sobofem.surrogate.networks.base import NetworkModule
+from sobofem.surrogate.reduction import FieldSurrogate, ReducedBasis
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -205,7 +205,7 @@ def with_module(trained, module):
     return replace(trained, module=module.double().eval(), network=Given(module))
 
 
-class Kriging(nn.Module):
+class Kriging(NetworkModule):
     """A Gaussian process with a kernel exp(-r²/2), its matrix factorized in each call, without closed derivatives."""
 
     def __init__(self, n, m, N=9):
@@ -254,7 +254,7 @@ def test_a_gaussian_process_brings_its_standard_deviations(trained, data, tmp_pa
     assert np.allclose(found["jacobian_std"], expected, rtol=1e-9)
 
 
-class Ensemble(nn.Module):
+class Ensemble(NetworkModule):
     """Networks side by side in batched products, and the spread of their answers."""
 
     def __init__(self, n, m, members=3, width=5):
@@ -324,7 +324,7 @@ def test_what_onnx_and_its_runtime_lack_is_named(trained, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-class Special(nn.Module):
+class Special(NetworkModule):
     def forward(self, x):
         return torch.special.bessel_j0(x[:, :2])
 
@@ -344,7 +344,7 @@ def test_a_module_that_branches_on_values_is_refused_with_the_reason(trained, tm
     assert list(tmp_path.iterdir()) == []
 
 
-class Fixing(nn.Module):
+class Fixing(NetworkModule):
     def forward(self, x):
         return x[:, :2] ** 2
 
@@ -357,7 +357,7 @@ def test_a_module_that_fixes_the_number_of_points_is_told_how_not_to(trained, tm
         export_model(with_module(trained, Fixing()), tmp_path / "a.pt2")
 
 
-class Cancelling(nn.Module):
+class Cancelling(NetworkModule):
     """The difference of two large numbers, which single precision can't tell."""
 
     def forward(self, x):

@@ -7,14 +7,15 @@ from test_export import BOUNDS, KINDS, directions, hessian_actions, off, plant, 
 import torch
 from torch import nn
 
-from surrogate import MLP, Adam, Descent, Kriging, Solved, Surrogate, train
-from surrogate.export import export_model, open_exported
-from surrogate.exporting.precision import InDouble, doubled, in_precision
-from surrogate.exporting.program import Program
-from surrogate.gaussian_process import Posterior
-from surrogate.mixture import Mixture, MixtureModule
-from surrogate.scaling import Scaling
-from surrogate.training import scaled_targets
+from sobofem.surrogate import MLP, Adam, Descent, Kriging, Solved, Surrogate, train
+from sobofem.surrogate.export import export_model, open_exported
+from sobofem.surrogate.export.precision import InDouble, doubled, in_precision
+from sobofem.surrogate.export.program import Program
+from sobofem.surrogate.families.gaussian_process import Posterior
+from sobofem.surrogate.networks.base import NetworkModule
+from sobofem.surrogate.samples.scaling import Scaling
+from sobofem.surrogate.selection.stacking import Mixture, MixtureModule
+from sobofem.surrogate.training.train import scaled_targets
 
 FAMILIES = (
     Solved(units=16, members=2, iterations=40),
@@ -29,7 +30,7 @@ def mixed():
     data = sample(plant, BOUNDS, 12, seed=0)
     scaling = Scaling.from_data(data.bounds, data.y, data.responses)
     targets = scaled_targets(scaling, data.x, data.y, data.jacobian, device="cpu")
-    learned = [family.learn(targets, seed=0, watch=lambda *_: None) for family in FAMILIES]
+    learned = [family.learn(targets, seed=0, progress=lambda *_: None) for family in FAMILIES]
     module = MixtureModule([part.module for part in learned], 3, 2)
     module.weights.copy_(torch.tensor([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]]))
     module.gain.fill_(0.7)
@@ -62,7 +63,7 @@ def test_networks_beside_a_gaussian_process_stay_in_single_precision(mixed):
     module = Program(mixed, torch.float32, hessian=False).module
     kinds = {type(part).__name__: {tensor.dtype for tensor in part.state_dict().values()} for part in module.parts}
     assert kinds == {
-        "Shallow": {torch.float32},
+        "ShallowModule": {torch.float32},
         "InDouble": {torch.float64},
         "EnsembleModule": {torch.float32},
     }
@@ -78,7 +79,7 @@ def test_single_precision_throughout_would_not_do_for_a_gaussian_process(mixed, 
         export_model(mixed, tmp_path / "mixed.pt2", precision="float32")
 
 
-class Careful(nn.Module):
+class Careful(NetworkModule):
     """A difference of large numbers, which knows what that takes."""
 
     needs_double = True
@@ -98,7 +99,7 @@ def test_any_module_may_say_that_it_needs_double_precision():
     within = in_precision(nn.Sequential(nn.Linear(1, 1), Careful(), nn.Sequential(Careful())), torch.float32)
     assert [type(part).__name__ for part in within] == ["Linear", "InDouble", "Sequential"]
     assert within[0].weight.dtype == torch.float32 and isinstance(within[2][0], InDouble)
-    assert not hasattr(alone, "value_and_jacobian") and not hasattr(alone, "standard_deviation")
+    assert not alone.differentiates_itself and not alone.has_standard_deviation
 
 
 def test_a_part_offers_what_it_offered(mixed):
@@ -108,4 +109,4 @@ def test_a_part_offers_what_it_offered(mixed):
     for name in ("value_and_jacobian", "disagreement"):
         for ours, theirs in zip(getattr(part, name)(x), getattr(process, name)(x.double()), strict=True):
             assert torch.equal(ours, theirs.float())
-    assert not hasattr(part, "standard_deviation")
+    assert not part.has_standard_deviation

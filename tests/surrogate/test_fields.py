@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 import tracemalloc
-from types import SimpleNamespace
 
 from analytic import five_samples
 import numpy as np
@@ -11,16 +10,17 @@ import pytest
 import scipy.sparse
 import torch
 
-from coupling.contract import Model, Products, checked_evaluation
-from surrogate import LBFGS, MLP, Adam, Fixed, InverseDirichlet, ValuesOnly, load, train
-from surrogate.loss import Targets
-from surrogate.reduction import (
+from sobofem.coupling.contract import Model, Products, checked_evaluation
+from sobofem.surrogate import LBFGS, MLP, Adam, Fixed, InverseDirichlet, ValuesOnly, load, train
+from sobofem.surrogate.loss import Targets
+from sobofem.surrogate.reduction import (
     FieldSamples,
     FieldSurrogate,
     Important,
     by_variance,
     reduced_basis,
 )
+from sobofem.surrogate.weighting import PowerMean
 
 BOUNDS = np.array([[-1.0, 1.0], [0.0, 4.0], [10.0, 30.0]])
 PARAMETERS = ("a", "b", "c")
@@ -418,7 +418,7 @@ def test_importance_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="expected a positive number for each response"):
         Important((1.0, 0.0))
     with pytest.raises(ValueError, match="one number of the losses its own way"):
-        Important((1.0, 1.0), SimpleNamespace(combined=None))
+        Important((1.0, 1.0), PowerMean())
     with pytest.raises(ValueError, match="importance has 3 entries, expected 2"):
         train(reduced, weighting=Important((1.0, 1.0, 1.0)), optimizers=(Adam(1),))
 

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from surrogate.files import replace
+from sobofem.surrogate.files import replace
 
 
 def test_a_file_is_replaced_as_a_whole_with_the_rights_that_others_expect(tmp_path):

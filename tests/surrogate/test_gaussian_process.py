@@ -3,11 +3,10 @@ import pytest
 from test_evidence import labels
 import torch
 
-from surrogate import Samples
-from surrogate.families import Kriging
-from surrogate.kernel import covariances
-from surrogate.loss import Targets
-from surrogate.marginal_likelihood import JITTER, LENGTH, NOISE, MarginalLikelihood
+from sobofem.surrogate import Samples
+from sobofem.surrogate.families import Kriging
+from sobofem.surrogate.families.gaussian_process import JITTER, LENGTH, NOISE, MarginalLikelihood, covariances
+from sobofem.surrogate.loss import Targets
 
 LENGTHS = torch.tensor([0.7, 1.3, 0.4, 2.0, 1.1, 0.9], dtype=torch.float64)
 
@@ -59,7 +58,7 @@ def test_the_likelihood_is_the_density_of_a_normal_distribution(kind):
     if kind != "values":
         there[:, 1:] = True if known.known is None else known.known > 0.0
     keep = there.flatten()
-    noise = (torch.exp(point[n:]) + JITTER).repeat(N) / stretch(N).square()
+    noise = (torch.exp(point[n:]) + JITTER[0]).repeat(N) / stretch(N).square()
     K = (brute_force(known.x, known.x) + torch.diag(noise))[keep][:, keep]
     slopes = torch.zeros(N, n, dtype=torch.float64) if known.slopes is None else known.slopes
     z = torch.cat((known.y[:, None], slopes), 1).flatten()[keep]
@@ -108,7 +107,7 @@ def smooth_targets(N, seed):
 
 @pytest.fixture(scope="module")
 def learned():
-    return Kriging().learn(smooth_targets(25, 0), seed=0, watch=lambda *_: None).module
+    return Kriging().learn(smooth_targets(25, 0), seed=0, progress=lambda *_: None).module
 
 
 def test_a_smooth_function_is_learned_with_its_slopes_and_interpolated(learned):
@@ -144,14 +143,14 @@ def test_missing_slopes_cost_no_sample():
     jacobian = full.jacobian.clone()
     jacobian[::3] = torch.nan
     jacobian[1, 0, 2] = torch.nan
-    lacking = Kriging().learn(Targets.of_labels(full.x, full.y, jacobian), seed=0, watch=lambda *_: None).module
+    lacking = Kriging().learn(Targets.of_labels(full.x, full.y, jacobian), seed=0, progress=lambda *_: None).module
     unseen = smooth_targets(200, 1)
     assert (lacking(unseen.x) - unseen.y).abs().max() < 5e-2
 
 
 def test_too_many_labels_are_refused_in_words():
-    assert Kriging(most=80).refuses(smooth_targets(25, 0)) == "100 labels a response, more than 80"
-    assert Kriging().refuses(smooth_targets(25, 0)) == ""
+    assert Kriging(most=80).reason_to_skip(smooth_targets(25, 0)) == "100 labels a response, more than 80"
+    assert Kriging().reason_to_skip(smooth_targets(25, 0)) == ""
 
 
 @pytest.mark.slow
@@ -159,7 +158,7 @@ def test_it_agrees_with_another_library():
     """gpytorch's kernel of values and slopes at the same length scales, noise and variance."""
     gpytorch = pytest.importorskip("gpytorch")
     known = smooth_targets(12, 4)
-    module = Kriging().learn(Targets(known.x, known.y[:, :1], known.jacobian[:, :1]), seed=0, watch=lambda *_: None)
+    module = Kriging().learn(Targets(known.x, known.y[:, :1], known.jacobian[:, :1]), seed=0, progress=lambda *_: None)
     posterior = module.module
     kernel = gpytorch.kernels.RBFKernelGrad(ard_num_dims=3).double()
     kernel.lengthscale = posterior.lengths
@@ -178,5 +177,5 @@ def test_samples_of_one_point_are_told():
     x = np.zeros((6, 2))
     data = Samples(x, np.arange(12.0).reshape(6, 2), None, ("a", "b"), ("p", "q"), np.array([[-1.0, 1.0]] * 2))
     targets = Targets(torch.from_numpy(data.x), torch.from_numpy(data.y), None)
-    module = Kriging().learn(targets, seed=0, watch=lambda *_: None).module
+    module = Kriging().learn(targets, seed=0, progress=lambda *_: None).module
     assert torch.isfinite(module(targets.x)).all()

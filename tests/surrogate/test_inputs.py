@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from coupling.contract import Model, Products, checked_evaluation
-from surrogate import LBFGS, MLP, Samples, load, train
-from surrogate.reduction import (
+from sobofem.coupling.contract import Model, Products, checked_evaluation
+from sobofem.surrogate import LBFGS, MLP, Samples, load, train
+from sobofem.surrogate.reduction import (
     FieldSamples,
     FieldSurrogate,
     ProjectedSurrogate,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from surrogate import LBFGS, MLP, Adam, Descent, Fixed, Kriging, Samples, Solved, ValuesOnly, fit, train
+from sobofem.surrogate import LBFGS, MLP, Adam, Descent, Fixed, Kriging, Samples, Solved, ValuesOnly, fit, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
 

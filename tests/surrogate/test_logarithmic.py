@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from scipy.stats import qmc
 import torch
-from torch import nn
 from torch.func import jacrev, vmap
 
-import surrogate
-from surrogate.families import Kriging, Logarithmic, Solved
-from surrogate.logarithm import LogarithmicModule, between, input_axes, output_axes
-from surrogate.loss import Targets
-from surrogate.samples import Samples
-from surrogate.scaling import Scaling
-from surrogate.training import scaled_targets
+from sobofem import surrogate
+from sobofem.surrogate.families import Kriging, Logarithmic, Solved
+from sobofem.surrogate.families.logarithmic import LogarithmicModule, between, input_axes, output_axes
+from sobofem.surrogate.loss import Targets
+from sobofem.surrogate.networks.base import NetworkModule
+from sobofem.surrogate.samples import Samples
+from sobofem.surrogate.samples.scaling import Scaling
+from sobofem.surrogate.training.train import scaled_targets
 
 BOUNDS = np.array([[0.5, 4.0], [-9.0, -2.0], [-1.0, 2.0]])  # positive, negative, both
 NAMES = ("load", "depth", "angle")
@@ -45,7 +45,7 @@ def scaled(data):
     return scaling, scaled_targets(scaling, data.x, data.y, data.jacobian, device="cpu")
 
 
-class Straight(nn.Module):
+class Straight(NetworkModule):
     """A linear map that says how far it is off."""
 
     def __init__(self, matrix, deviation=0.0, of_slopes=0.0):
@@ -183,7 +183,7 @@ def test_logarithms_of_logarithms_are_refused():
 def test_without_a_scaling_it_says_what_is_missing():
     _, targets = scaled(samples(8))
     with pytest.raises(ValueError, match="does not know where zero is"):
-        Logarithmic(Kriging()).refuses(targets)
+        Logarithmic(Kriging()).reason_to_skip(targets)
 
 
 def test_near_zero_and_beyond_it_stays_finite():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from surrogate.loss import Targets, squared_errors, term_losses, weighted
+from sobofem.surrogate.loss import Targets, squared_errors, term_losses, weighted
 
 
 def tensor(values):

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from surrogate import MLP, OnlineSettings
-from surrogate.loss import weighted
-from surrogate.member import Member
-from surrogate.scaling import Scaling
-from surrogate.training import scaled_targets
-from surrogate.weighting import DualBalanced, GradNorm, Guarded, ReLoBRaLo, SelfAdaptive, SoftAdapt, Until
+from sobofem.surrogate import MLP, OnlineSettings
+from sobofem.surrogate.loss import weighted
+from sobofem.surrogate.online.member import Member
+from sobofem.surrogate.samples.scaling import Scaling
+from sobofem.surrogate.training.train import scaled_targets
+from sobofem.surrogate.weighting import DualBalanced, GradNorm, Guarded, ReLoBRaLo, SelfAdaptive, SoftAdapt, Until
 
 DATA = five_samples(12, seed=0)
 

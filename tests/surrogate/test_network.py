@@ -4,9 +4,9 @@ import torch
 from torch import nn
 from torch.func import jacrev, vmap
 
-from surrogate import MLP
-from surrogate.activations import activation
-from surrogate.jacobian import value_and_jacobian
+from sobofem.surrogate import MLP
+from sobofem.surrogate.networks.activations import activation
+from sobofem.surrogate.networks.base import value_and_jacobian
 
 
 def built(n, m, *, activation="tanh", depth=3, width=11):

@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from surrogate import LBFGS, MLP, Adam, train
-from surrogate.jacobian import value_and_jacobian
-from surrogate.networks import Bounded, Monotone, Positive, Residual, Separate, Siren, Symmetric
-from surrogate.networks.hooks import set_scaling
-from surrogate.networks.symmetric import group
-from surrogate.scaling import Scaling
+from sobofem.surrogate import LBFGS, MLP, Adam, train
+from sobofem.surrogate.networks import Bounded, Monotone, Positive, Residual, Separate, Siren, Symmetric
+from sobofem.surrogate.networks.base import value_and_jacobian
+from sobofem.surrogate.networks.symmetric import group
+from sobofem.surrogate.samples.scaling import Scaling
 
 SCALING = Scaling(np.array([3.0, -1.0, 0.5]), np.array([2.0, 0.1, 7.0]), np.array([40.0, -3.0]), np.array([8.0, 0.02]))
 
@@ -26,7 +25,7 @@ def built(network, *, n=3, m=2, scaling=SCALING, size=1.0):
         for parameter in module.parameters():
             parameter.add_(torch.randn(parameter.shape, dtype=torch.float64, generator=generator), alpha=size)
     if scaling is not None:
-        set_scaling(module, scaling)
+        module.set_scaling(scaling)
     return module.requires_grad_(False)
 
 
@@ -70,7 +69,7 @@ def test_bounds_bend_nothing_to_first_order_at_the_mean_of_the_data(low, high):
 
     module = Bounded(MLP(), low, high).build(2, 2, torch.Generator())
     module.inner = Ramp()
-    set_scaling(module, SCALING)
+    module.set_scaling(SCALING)
     y, jacobian = value_and_jacobian(module, torch.zeros(1, 2, dtype=torch.float64))
     torch.testing.assert_close(y, torch.zeros_like(y), rtol=0.0, atol=1e-13)
     torch.testing.assert_close(jacobian[0], torch.eye(2, dtype=torch.float64), rtol=1e-12, atol=1e-13)
@@ -91,7 +90,7 @@ def test_a_bounded_network_gives_nothing_before_it_knows_its_scaling():
 def test_limits_are_scaled_once_however_often_they_are_told():
     module = built(Bounded(MLP(7, 2), low=-4.0, high=50.0))
     first = module(points(5, 3))
-    set_scaling(module, SCALING)
+    module.set_scaling(SCALING)
     torch.testing.assert_close(module(points(5, 3)), first, rtol=0.0, atol=0.0)
 
 
@@ -109,7 +108,7 @@ def test_limits_travel_with_a_change_of_scale():
 def test_limits_that_the_data_do_not_keep_are_refused():
     module = Bounded(MLP(), low=-4.0, high=39.0).build(3, 2, torch.Generator())
     with pytest.raises(ValueError, match=r"response 0 has mean 40 in the data, outside its limits \[-4, 39\]"):
-        set_scaling(module, SCALING)
+        module.set_scaling(SCALING)
 
 
 def test_limits_that_leave_no_room_or_do_not_fit_are_refused():

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from surrogate import MLP
-from surrogate.jacobian import value_and_jacobian
-from surrogate.loss import Targets, term_losses, weighted
-from surrogate.networks.greedy import grow
-from surrogate.scaling import Scaling
-from surrogate.training import scaled_targets
-from surrogate.weighting import PerChannel
+from sobofem.surrogate import MLP
+from sobofem.surrogate.loss import Targets, term_losses, weighted
+from sobofem.surrogate.networks.base import value_and_jacobian
+from sobofem.surrogate.samples.scaling import Scaling
+from sobofem.surrogate.training.greedy import grow
+from sobofem.surrogate.training.train import scaled_targets
+from sobofem.surrogate.weighting import PerChannel
 
 
 def smooth(x):

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.func import jacrev, vmap
 
-from surrogate import LBFGS, MLP, Adam, load, train
-from surrogate.jacobian import value_and_jacobian
-from surrogate.networks import (
+from sobofem.surrogate import LBFGS, MLP, Adam, load, train
+from sobofem.surrogate.files.registry import from_record, to_record
+from sobofem.surrogate.networks import (
     Bounded,
     Factorized,
     Fourier,
@@ -23,9 +23,8 @@ from surrogate.networks import (
     Siren,
     Symmetric,
 )
-from surrogate.networks.hooks import penalty, set_scaling
-from surrogate.registry import from_record, to_record
-from surrogate.scaling import Scaling
+from sobofem.surrogate.networks.base import as_network_module, value_and_jacobian
+from sobofem.surrogate.samples.scaling import Scaling
 
 KINDS = {
     "siren": Siren(11, 3, 2.0),
@@ -57,7 +56,7 @@ def built(kind, n, m):
     """A module that knows its scaling, and whose biases and coefficients are no longer what they start with."""
     generator = torch.Generator().manual_seed(4)
     module = kind.build(n, m, generator)
-    set_scaling(module, Scaling(np.arange(n) + 1.0, np.arange(n) + 2.0, np.full(m, 0.1), 0.5 + 0.1 * np.arange(m)))
+    module.set_scaling(Scaling(np.arange(n) + 1.0, np.arange(n) + 2.0, np.full(m, 0.1), 0.5 + 0.1 * np.arange(m)))
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(torch.randn(parameter.shape, dtype=torch.float64, generator=generator), alpha=0.2)
@@ -154,13 +153,13 @@ def test_outputs_rescale(kind):
 def test_the_decay_shrinks_the_penalty(kind):
     """Whatever the penalty is made of, it falls along its gradient."""
     module = built(kind, 3, 2)
-    before = penalty(module)
+    before = module.penalty()
     before.backward()
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.grad is not None:
                 parameter.sub_(parameter.grad, alpha=1e-3)
-        assert 0.0 < float(penalty(module)) < float(before.detach())
+        assert 0.0 < float(module.penalty()) < float(before.detach())
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ class Told:
 
     def build(self, n, m, generator):
         module = self.network.build(n, m, generator)
-        set_scaling(module, self.scaling)
+        module.set_scaling(self.scaling)
         return module
 
 
@@ -265,7 +264,7 @@ def test_factors_start_as_the_perceptron_they_replace_and_decay_as_its_matrices(
     full, factored = (kind.build(4, 2, torch.Generator().manual_seed(7)) for kind in (MLP(8, 2), Factorized(8, 2)))
     x = points(6, 4)
     torch.testing.assert_close(factored(x), full(x), rtol=1e-12, atol=1e-13)
-    torch.testing.assert_close(penalty(factored), penalty(full), rtol=1e-12, atol=0.0)
+    torch.testing.assert_close(factored.penalty(), as_network_module(full).penalty(), rtol=1e-12, atol=0.0)
     for left, right in zip(factored.left, factored.right, strict=True):
         squares = torch.linalg.svdvals(left), torch.linalg.svdvals(right)
         torch.testing.assert_close(*squares, rtol=1e-12, atol=1e-13)
@@ -323,11 +322,11 @@ def test_networks_around_a_foreign_one_offer_what_it_has_and_differentiate_it(wr
     module, x = built(wrap(Foreign()), 3, 2), points(5, 3)
     jacobian = value_and_jacobian(module, x)[1]
     torch.testing.assert_close(jacobian, vmap(jacrev(lambda row: module(row[None])[0]))(x), rtol=1e-11, atol=1e-12)
-    assert not hasattr(module, "penalty")
+    assert module.decays_squares
     matrices = sum(float(p.detach().square().sum()) for p in module.parameters() if p.ndim == 2)
-    assert float(penalty(module).detach()) == pytest.approx(matrices)
-    assert hasattr(module, "rescale") == (isinstance(wrap(Foreign()), Bounded))
-    assert hasattr(wrap(Factorized(7, 2)).build(3, 2, torch.Generator()), "penalty")
+    assert float(module.penalty().detach()) == pytest.approx(matrices)
+    assert module.scalable == isinstance(wrap(Foreign()), Bounded)
+    assert not wrap(Factorized(7, 2)).build(3, 2, torch.Generator()).decays_squares
 
 
 def test_networks_refuse_what_cannot_be_built():

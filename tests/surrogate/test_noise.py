@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from surrogate import LBFGS, MLP, Adam, Kriging, PerChannel, Solved, fit, load, train
-from surrogate.noise import noise_record
-from surrogate.scaling import Scaling
-from surrogate.weighting import Guarded, LearnedLikelihood, ProfiledLikelihood, Until
+from sobofem.surrogate import LBFGS, MLP, Adam, Kriging, PerChannel, Solved, fit, load, train
+from sobofem.surrogate.samples.scaling import Scaling, noise_record
+from sobofem.surrogate.weighting import Guarded, LearnedLikelihood, ProfiledLikelihood, Until
 
 BOUNDS = [[0.0, 1.0], [10.0, 14.0], [-2.0, 0.0]]
 OF_VALUES, OF_SLOPES = 0.05, 0.1

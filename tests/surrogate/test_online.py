@@ -7,24 +7,13 @@ from safetensors.torch import load_file, save_file
 import torch
 from torch import nn
 
-from surrogate import (
-    LBFGS,
-    MLP,
-    Adam,
-    Fixed,
-    InverseDirichlet,
-    PerChannel,
-    ValuesOnly,
-    container,
-    load,
-    register,
-    train,
-)
-from surrogate.active import nearest, spread
-from surrogate.checkpoint import KIND
-from surrogate.online import OnlineTraining
-from surrogate.online_settings import OnlineSettings
-from surrogate.weighting import Weights
+from sobofem.surrogate import LBFGS, MLP, Adam, Fixed, InverseDirichlet, PerChannel, ValuesOnly, load, register, train
+from sobofem.surrogate.files import container
+from sobofem.surrogate.online.acquisition import nearest, spread
+from sobofem.surrogate.online.checkpoint import KIND
+from sobofem.surrogate.online.settings import OnlineSettings
+from sobofem.surrogate.online.training import OnlineTraining
+from sobofem.surrogate.weighting import Weighting, Weights
 
 SMALL = MLP(8, 2)
 SHORT = (LBFGS(20),)
@@ -294,7 +283,7 @@ def test_finishing_and_looking_leave_the_training_as_it_is(data):
 
 
 @dataclass(frozen=True)
-class Remembering:
+class Remembering(Weighting):
     """A user's weighting with memories of all kinds."""
 
     rate: float = 0.9
@@ -319,7 +308,7 @@ def test_a_weighting_of_the_user_is_taken_up_with_its_memory(data, tmp_path):
     stream(straight, data)
     stream(broken, data, last=32)
     broken.save_checkpoint(path)
-    with pytest.raises(ValueError, match=r"Remembering.* none of surrogate.weighting; pass it as `weighting`"):
+    with pytest.raises(ValueError, match=r"Remembering.* is not registered; pass it as `weighting`"):
         OnlineTraining.load_checkpoint(path)
     with pytest.raises(ValueError, match=r"trained with the weighting Remembering\(rate=0.9.* but PerChannel"):
         OnlineTraining.load_checkpoint(path, weighting=PerChannel())

@@ -5,14 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from surrogate import LBFGS, MLP, Adam, Fixed, InverseDirichlet, PerChannel, ValuesOnly, train
-from surrogate.loss import Targets
-from surrogate.monitor import Monitor
-from surrogate.objective import Objective
-from surrogate.optimizers import LevenbergMarquardt
-from surrogate.optimizers.least_squares import LeastSquares
-from surrogate.optimizers.levenberg_marquardt import _State
-from surrogate.weighting import Weights
+from sobofem.surrogate import LBFGS, MLP, Adam, Factorized, Fixed, InverseDirichlet, PerChannel, ValuesOnly, train
+from sobofem.surrogate.loss import Targets
+from sobofem.surrogate.training.monitor import Monitor
+from sobofem.surrogate.training.objective import Objective
+from sobofem.surrogate.training.optimizers import LevenbergMarquardt
+from sobofem.surrogate.training.optimizers.levenberg_marquardt import LeastSquares, _State
+from sobofem.surrogate.weighting import Weights
 
 
 def problem(N=40):
@@ -257,8 +256,8 @@ def test_what_is_no_sum_of_squares_or_too_large_is_refused():
     objective.weights = weights
     with pytest.raises(ValueError, match=r"Rooted.* makes more of them than a weighted sum"):
         LevenbergMarquardt().run(curved(Rooted()), monitor)
-    objective.module.penalty = lambda: torch.zeros(())
-    with pytest.raises(ValueError, match="Perceptron has a penalty of its own"):
+    objective.module = Factorized(4, 1).build(3, 2, torch.Generator())
+    with pytest.raises(ValueError, match="FactorizedPerceptron has a penalty of its own"):
         LevenbergMarquardt().run(objective, monitor)
 
 

@@ -4,9 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 import re
 
+from analytic import five_samples
 import numpy as np
 
-from surrogate import LBFGS, MLP, Samples, train
+from sobofem.surrogate import LBFGS, MLP, Adam, Samples, train
+from sobofem.surrogate.files import registry
+from sobofem.surrogate.networks import activations
 
 PAGE = (Path(__file__).parents[2] / "docs" / "surrogates.md").read_text()
 
@@ -23,6 +26,16 @@ def test_products_of_hessians_are_labelled_and_learned_as_the_page_shows():
     plain = replace(data, directions=None, hessian_actions=None)
     without = train(plain, network=MLP(24, 2), optimizers=(LBFGS(400),))
     assert isinstance(data, Samples) and error(names["network"], model) < 0.67 * error(without, model)
+
+
+def test_parts_of_ones_own_train_as_the_page_shows(monkeypatch):
+    monkeypatch.setattr(registry, "_CLASSES", {kind: dict(known) for kind, known in registry._CLASSES.items()})
+    monkeypatch.setattr(activations, "ACTIVATIONS", dict(activations.ACTIVATIONS))
+    block = next(text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "Halved" in text)
+    names = {"__name__": "page"}
+    exec(compile(block, "docs/surrogates.md", "exec"), names)
+    weights = train(five_samples(16, seed=0), optimizers=(Adam(100),), **names["settings"]).history.weights
+    assert np.allclose(weights[-1, :, 1:], 0.5 * weights[0, :, 1:]) and np.allclose(weights[-1, :, 0], 1.0)
 
 
 def error(network, model):

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import rosen, rosen_der
 import torch
 
-from surrogate.quasi_newton import minimize
+from sobofem.surrogate.training.optimizers.vector_lbfgs import minimize
 
 
 def rosenbrock(x):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from surrogate import Adam, Kriging, fit, load, train
-from surrogate.reach import narrow_points
+from sobofem.surrogate import Adam, Kriging, fit, load, train
+from sobofem.surrogate.selection.reach import narrow_points
 
 PROCESS = (Kriging(starts=(-7.0,), iterations=40),)
 BOX = [[0.0, 1.0], [0.0, 2.0]]

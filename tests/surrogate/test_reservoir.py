@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from surrogate.reservoir import Reservoir
-from surrogate.stream import Stream
+from sobofem.surrogate.online.reservoir import Reservoir, Stream
 
 
 def put(reservoir, rows):

@@ -5,7 +5,7 @@ from analytic import five_samples
 import numpy as np
 import pytest
 
-from surrogate import Samples
+from sobofem.surrogate import Samples
 
 
 def changed(array, index, value):

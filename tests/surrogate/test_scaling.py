@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from surrogate.scaling import Scaling
+from sobofem.surrogate.samples.scaling import Scaling
 
 BOUNDS = np.array([[1.0, 4.0], [-200.0, 500.0], [1e-3, 2e-3]])
 

@@ -4,7 +4,7 @@ from scipy.optimize import minimize
 from scipy.stats import t as student
 import torch
 
-from surrogate.stacking import STUDENT, calibrated, stacked_weights
+from sobofem.surrogate.selection.stacking import STUDENT, calibrated, stacked_weights
 
 
 def errors(sizes, *, L=60, n=3, seed=0, shared=0.0):
@@ -19,9 +19,9 @@ def weights_of(parts, scale=None):
     return stacked_weights(parts, torch.ones(parts.shape[1], dtype=torch.float64) if scale is None else scale, known)
 
 
-@pytest.mark.parametrize("sizes", [(1.0, 1.2), (1.0, 1.8, 1.5), (1.0, 1.05, 0.9, 1.3)])
+@pytest.mark.parametrize("sizes", [(1.0, 1.2), (1.0, 1.4, 1.2), (1.0, 1.05, 0.9, 1.3)])
 def test_stacked_weights_are_the_minimum_over_the_simplex(sizes):
-    """By a general optimizer; sizes such that no weight is small enough to be dropped."""
+    """By a general optimizer; sizes such that none is dropped, whatever the random errors make of them."""
     parts = errors(sizes)
     matrix = np.zeros((len(sizes), len(sizes)))
     for kind in (parts[:, :1].numpy(), parts[:, 1:].numpy()):

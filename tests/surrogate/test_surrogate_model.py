@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from benchmarks.damaged_models import trial
-from coupling.contract import Model, checked_evaluation, describe
-from surrogate import LBFGS, MLP, Adam, OnlineTraining, container, load, register, train
-from surrogate.files import FORMAT, VERSION
+from sobofem.coupling.contract import Model, checked_evaluation, describe
+from sobofem.surrogate import LBFGS, MLP, Adam, OnlineTraining, load, register, train
+from sobofem.surrogate.files import FORMAT, VERSION, container
 
 SHORT = (Adam(20), LBFGS(20))
 
@@ -187,7 +187,7 @@ def contents(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"network": {"name": "Absent", "fields": {}}}, r"network 'Absent' is unknown .*import the module"),
+        ({"network": {"name": "Absent", "fields": {}}}, r"network 'Absent' is unknown; import the module"),
         ({"network": {"name": "MLP", "fields": {"width": 3}}}, ""),
         ({"network": {"name": "MLP", "fields": {"width": 10**9}}}, r"width .* 1000000000, but the file holds"),
         ({"network": {"name": "Skip", "fields": {"width": 10**8}}}, "its network is larger than all"),

@@ -7,21 +7,27 @@ import pytest
 import torch
 from torch import nn
 
-from surrogate import (
+from sobofem.surrogate import (
     LBFGS,
     MLP,
     Adam,
+    Bounded,
     Fixed,
     InverseDirichlet,
     PerChannel,
+    Symmetric,
     ValuesOnly,
     load,
+    restarted,
     train,
     train_ensemble,
+    tuned,
 )
-from surrogate.loss import Targets
-from surrogate.monitor import Monitor
-from surrogate.objective import Objective
+from sobofem.surrogate.loss import Targets
+from sobofem.surrogate.networks.base import NetworkModule
+from sobofem.surrogate.training.monitor import Monitor
+from sobofem.surrogate.training.objective import Objective
+from sobofem.surrogate.training.optimizers import Optimizer
 
 SHORT = (Adam(30), LBFGS(30))
 
@@ -129,7 +135,7 @@ def test_an_interruption_returns_the_best_so_far(data):
 
 
 @dataclass(frozen=True)
-class Interrupted:
+class Interrupted(Optimizer):
     def run(self, objective, monitor):
         monitor.begin("none", 1, None)
         raise KeyboardInterrupt
@@ -141,7 +147,7 @@ def test_an_interruption_before_anything_was_learned_goes_through(data):
 
 
 @dataclass(frozen=True)
-class Exploding:
+class Exploding(Optimizer):
     """Shrinking weights, and to infinity at the given one."""
 
     after: int
@@ -235,7 +241,7 @@ def test_a_constant_whose_slopes_say_otherwise_is_refused(data):
 def test_what_trains_must_be_of_the_right_kind(data):
     with pytest.raises(TypeError, match=r"network is a torch\.nn\.modules\.linear\.Linear; expected what builds one"):
         train(data, network=nn.Linear(6, 5))
-    with pytest.raises(TypeError, match=r"optimizers is a surrogate.*Adam; expected a tuple of stages"):
+    with pytest.raises(TypeError, match=r"optimizers is a sobofem\.surrogate.*Adam; expected a tuple of stages"):
         train(data, optimizers=Adam(5))
     with pytest.raises(TypeError, match="optimizers holds the class torch"):
         train(data, optimizers=(torch.optim.Adam,))
@@ -243,7 +249,7 @@ def test_what_trains_must_be_of_the_right_kind(data):
         train(data, weighting="per-channel")
 
 
-class Counting(nn.Module):
+class Counting(NetworkModule):
     """A linear map that counts the points it sees."""
 
     def __init__(self):
@@ -309,7 +315,7 @@ def test_optimizers_refuse_settings_that_train_nothing(make, message):
 
 
 @dataclass(frozen=True)
-class Broken:
+class Broken(Optimizer):
     def run(self, objective, monitor):
         raise RuntimeError("the cause")
 
@@ -327,3 +333,63 @@ def test_a_surrogate_knows_how_many_samples_of_what_it_was_trained_on(data):
     )
     provenance = train(described, optimizers=(Adam(1),)).provenance
     assert provenance == {"design": "sobol", "seed": 3, "digest": "five-1", "samples": 16}
+
+
+def zero_with_slopes(data, size):
+    """The samples with a response that is zero, and slopes of that size."""
+    y, jacobian = data.y.copy(), data.jacobian.copy()
+    y[:, 2] = 0.0
+    jacobian[:, 2] = size * np.random.default_rng(5).standard_normal(jacobian[:, 2].shape)
+    return replace(data, y=y, jacobian=jacobian)
+
+
+@pytest.mark.parametrize("size", [1e-17, 1e-20, 1e-14])
+def test_a_response_that_is_zero_is_learned_as_zero_though_its_slopes_are_round_off(data, size):
+    with pytest.warns(UserWarning, match=r"'q2' is 0 in all 16 samples: .* \(those given, which would change it by up"):
+        model = train(zero_with_slopes(data, size), optimizers=(Adam(2),))
+    y, slopes = model.predict(data.x)
+    assert not y[:, 2].any() and not slopes[:, 2].any() and y[:, 1].any()
+
+
+def test_a_response_that_is_zero_but_has_slopes_is_refused(data):
+    with pytest.raises(ValueError, match=r"'q2' is 0 in all 16 samples, but its derivatives have it change by up to"):
+        train(zero_with_slopes(data, 1e-3))
+
+
+def test_slopes_that_are_lost_with_a_constant_in_single_precision_are_named(data):
+    y, jacobian = data.y.copy(), data.jacobian.copy()
+    y[:, 2], jacobian[:, 2] = np.float32(1e8), 1e-3
+    with pytest.warns(UserWarning, match=r"'q2' is 100000000 .* \(those given, which would change it by up to 0\.0"):
+        train(replace(data, y=y, jacobian=jacobian), optimizers=(Adam(2),))
+
+
+def test_a_response_that_varies_in_the_last_digits_of_single_precision_is_named(data):
+    y = data.y.copy()
+    y[:, 2] = (1e8 + 15.0 * np.sin(3.0 * data.x[:, 0] / np.ptp(data.bounds[0]))).astype(np.float32)
+    single = replace(data, y=y, jacobian=None)
+    with pytest.warns(UserWarning, match=r"'q2' is 1000000.* stored in single precision and varies by \d of the last"):
+        train(single, optimizers=(Adam(2),))
+
+
+BOUNDED = Bounded(MLP(6, 1), low=(None, None, 0.0, None, None), high=(1e9, 1e9, 6.0, 1e9, None))
+
+
+@pytest.mark.parametrize("network", [BOUNDED, Bounded(Symmetric(BOUNDED, swaps=((0, 1),)), high=1e10)])
+def test_settings_of_each_response_are_left_out_with_a_constant_one(data, network):
+    with pytest.warns(UserWarning, match=r"'q2' is 5\.3") as said:
+        for model in (
+            train(with_constant(data), network=network, optimizers=(Adam(2),)),
+            train_ensemble(with_constant(data), network=network, members=2, calibration=0, optimizers=(Adam(2),)),
+            restarted(with_constant(data), network=network, starts=2, optimizers=(Adam(2),)),
+            tuned(with_constant(data), network=network, splits=1, decays=(1e-4,), optimizers=(Adam(2),)),
+        ):
+            y, _ = model.predict(data.x)
+            assert (y[:, 2] == 5.3).all() and (y[:, [0, 1, 3]] < 1e9).all()
+    assert len(said) == 4
+
+
+@pytest.mark.parametrize("size", [1e301, 1e306, 1e-300])
+def test_responses_beyond_the_range_of_squares_are_refused_with_what_to_do(data, size):
+    y = data.y * (size / np.abs(data.y).max())
+    with pytest.raises(ValueError, match=r"'q\d' is up to .* give it in another unit"):
+        train(replace(data, y=y, jacobian=None))

@@ -4,9 +4,9 @@ from analytic import five_samples, value_error
 import numpy as np
 import pytest
 
-from surrogate import LBFGS, MLP, Adam, Fixed, InverseDirichlet, Samples, ValuesOnly, load, train
-from surrogate.optimizers import LevenbergMarquardt
-from surrogate.tuning import restarted, tuned
+from sobofem.surrogate import LBFGS, MLP, Adam, Fixed, InverseDirichlet, Samples, ValuesOnly, load, train
+from sobofem.surrogate.selection.tuning import restarted, tuned
+from sobofem.surrogate.training.optimizers import LevenbergMarquardt
 
 SMALL = MLP(6, 1)
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from weighting_cases import begun, labelled_in_part, random_targets, tensor, terms
 
-from surrogate import LBFGS, MLP, Adam, Fixed, InverseDirichlet, PerChannel, ValuesOnly, train
-from surrogate.plain import weighting_from, weighting_record
-from surrogate.weighting import (
+from sobofem.surrogate import LBFGS, MLP, Adam, Fixed, InverseDirichlet, PerChannel, ValuesOnly, train
+from sobofem.surrogate.online.checkpoint import weighting_from, weighting_record
+from sobofem.surrogate.weighting import (
     Balanced,
     ConFIG,
     EpsilonOptimal,
@@ -24,7 +24,7 @@ from surrogate.weighting import (
     SoftAdapt,
     Until,
 )
-from surrogate.weighting.groups import Groups
+from sobofem.surrogate.weighting.groups import Groups
 
 
 def test_values_only_ignores_every_sensitivity():
@@ -156,7 +156,7 @@ def test_the_weighted_losses_of_groups_sum_to_those_of_their_terms():
     losses, squares = [[0.3, 0.2, 0.5], [0.1, 0.4, 0.7]], [[1.0, 4.0, 9.0], [1.0, 2.0, 0.1]]
     groups = Groups(rule, begun(rule, (2, 3)), terms(losses, squares=squares))
     weights = tensor([2.0, 0.5, 3.0])
-    total = float((groups.give(weights).values * tensor(losses)).sum())
+    total = float((groups.to_weights(weights).values * tensor(losses)).sum())
     assert float(weights @ groups.losses) == pytest.approx(total, rel=1e-12)
 
 
@@ -165,7 +165,7 @@ def test_groups_without_labels_are_left_out_and_keep_their_weights():
     start = begun(rule, (1, 3), weights=[2.0, 7.0, 4.0])
     groups = Groups(rule, start, terms([[0.3, 0.0, 0.5]], squares=[[1.0, 0.0, 0.0]]))
     assert len(groups) == 2  # the slope that is zero everywhere has a loss, the other has no labels
-    given = groups.give(tensor([5.0, 6.0]), seen=tensor([8.0, 9.0]))
+    given = groups.to_weights(tensor([5.0, 6.0]), seen=tensor([8.0, 9.0]))
     assert given.values.tolist() == [[5.0, 7.0, 6.0]]
     assert given.memory["seen"].tolist() == [8.0, 0.0, 9.0]
 

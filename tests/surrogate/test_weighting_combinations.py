@@ -6,10 +6,10 @@ from scipy.optimize import minimize
 import torch
 from weighting_cases import begun, random_gradients, random_targets, tensor, terms
 
-import surrogate
-from surrogate.objective import Objective
-from surrogate.weighting import MGDA, ConFIG, PCGrad
-from surrogate.weighting.mgda import shortest
+from sobofem import surrogate
+from sobofem.surrogate.training.objective import Objective
+from sobofem.surrogate.weighting import MGDA, ConFIG, PCGrad
+from sobofem.surrogate.weighting.gradient_combination import shortest
 
 
 def combination(rule, gradients, *, losses=None, seed=0):

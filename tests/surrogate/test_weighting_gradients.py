@@ -6,10 +6,10 @@ from scipy.stats import kurtosis
 import torch
 from weighting_cases import begun, random_gradients, random_targets, tensor, terms
 
-import surrogate
-from surrogate.jacobian import value_and_jacobian
-from surrogate.objective import Objective
-from surrogate.weighting import (
+from sobofem import surrogate
+from sobofem.surrogate.networks.base import value_and_jacobian
+from sobofem.surrogate.training.objective import Objective
+from sobofem.surrogate.weighting import (
     Annealing,
     DualBalanced,
     GradNorm,

@@ -8,16 +8,26 @@ import pytest
 import torch
 from weighting_cases import begun, random_targets, tensor, terms
 
-from surrogate import MLP, Adam, train
-from surrogate.plain import pack, unpack
-from surrogate.weighting import ConFIG, Fixed, Guarded, InverseDirichlet, PerChannel, ProfiledLikelihood, Until, Weights
+from sobofem.surrogate import MLP, Adam, train
+from sobofem.surrogate.online.checkpoint import pack, unpack
+from sobofem.surrogate.weighting import (
+    ConFIG,
+    Fixed,
+    Guarded,
+    InverseDirichlet,
+    PerChannel,
+    ProfiledLikelihood,
+    Until,
+    Weighting,
+    Weights,
+)
 
 TARGETS = random_targets([[1.0, 2.0, 0.5], [0.1, 3.0, 1.0]])
 SQUARES = TARGETS.mean_squares()
 
 
 @dataclass(frozen=True)
-class Growing:
+class Growing(Weighting):
     """Weights times a factor at each update."""
 
     factor: float

@@ -5,9 +5,9 @@ import pytest
 import torch
 from weighting_cases import begun, random_targets, tensor, terms
 
-from surrogate import MLP
-from surrogate.objective import Objective
-from surrogate.weighting import (
+from sobofem.surrogate import MLP
+from sobofem.surrogate.training.objective import Objective
+from sobofem.surrogate.weighting import (
     LearnedLikelihood,
     PerChannel,
     PowerMean,
@@ -16,7 +16,7 @@ from surrogate.weighting import (
     SelfAdaptive,
     SoftAdapt,
 )
-from surrogate.weighting.pieces import adam, onto_simplex, sum_to
+from sobofem.surrogate.weighting.groups import adam, onto_simplex, sum_to
 
 LOSSES = [[0.3, 0.02, 0.05], [0.1, 0.004, 0.07]]
 

@@ -7,13 +7,12 @@ import pytest
 import torch
 from weighting_cases import labelled_in_part, objective, random_targets, tensor
 
-from surrogate import MLP, Adam, InverseDirichlet, ValuesOnly, train
-from surrogate.loss import term_losses
-from surrogate.objective import Objective, combined
-from surrogate.plain import pack, unpack
-import surrogate.weighting
-from surrogate.weighting import PowerMean, SelfAdaptive, Weights
-from surrogate.weighting.residuals import residuals
+from sobofem import surrogate
+from sobofem.surrogate import MLP, Adam, InverseDirichlet, ValuesOnly, train
+from sobofem.surrogate.loss import residuals, term_losses
+from sobofem.surrogate.online.checkpoint import pack, unpack
+from sobofem.surrogate.training.objective import Objective, combined
+from sobofem.surrogate.weighting import PowerMean, SelfAdaptive, Weights
 
 # torch's own forward mode asks for what torch deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")

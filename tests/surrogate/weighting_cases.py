@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from surrogate import MLP
-from surrogate.loss import Targets
-from surrogate.objective import Objective
-from surrogate.weighting import Terms
+from sobofem.surrogate import MLP
+from sobofem.surrogate.loss import Targets
+from sobofem.surrogate.training.objective import Objective
+from sobofem.surrogate.weighting import Terms
 
 
 def tensor(values):

@@ -17,7 +17,7 @@ ARMS = {
     for arm in (
         Arm("minimize", Ours, "C0", own=True),
         Arm("minimize, archive", partial(Ours, keep=True), "midnightblue", own=True),
-        Arm("minimize, quasi-Newton", partial(Ours, guide="quasi-newton"), "C9", own=True),
+        Arm("minimize, quasi-Newton", partial(Ours, predictors="quasi-newton"), "C9", own=True),
         Arm("minimize, misled", partial(Ours, misled=True), "C4", own=True, tasks=1),
         Arm("SLSQP", partial(Cold, slsqp), "C1"),
         Arm("SLSQP, chained", partial(Chained, slsqp), "peachpuff"),

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.optimization.counted import Counted
-from coupling.contract import Array
-from coupling.optimize import Task
-from coupling.optimize.frame import Frame
+from sobofem.coupling.contract import Array
+from sobofem.coupling.optimize import Task
+from sobofem.coupling.optimize.scaled_task import ScaledTask
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Assignment:
     model: Counted
     task: Task
     start: Array
-    frame: Frame
+    frame: ScaledTask
     budget: int
 
     def scaled(self) -> Scaled:
@@ -47,7 +47,7 @@ class Scaled:
     """
 
     model: Counted
-    frame: Frame
+    frame: ScaledTask
     start: Array
 
     def answer(self, z: Array) -> tuple[float, Array, Array, Array]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from benchmarks.optimization.methods.base import Assignment, Scaled
-from coupling.contract import Array
+from sobofem.coupling.contract import Array
 
 
 class Chained:

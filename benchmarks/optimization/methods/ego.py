@@ -9,7 +9,7 @@ import numpy as np
 import scipy.stats
 
 from benchmarks.optimization.methods.base import Scaled
-from coupling.contract import Array
+from sobofem.coupling.contract import Array
 
 PENALTY = 3.0
 MANY = 12

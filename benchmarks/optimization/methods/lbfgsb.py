@@ -6,7 +6,7 @@ import numpy as np
 import scipy.optimize
 
 from benchmarks.optimization.methods.base import Scaled
-from coupling.contract import Array
+from sobofem.coupling.contract import Array
 
 ROUNDS = 40
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.optimization.methods.base import Scaled
-from coupling.contract import Array
+from sobofem.coupling.contract import Array
 
 STALLED = 20
 """Times in a row that it may ask for one point."""

@@ -9,9 +9,9 @@ import scipy.stats
 
 from benchmarks.optimization.counted import Counted
 from benchmarks.optimization.methods.base import Assignment
-from coupling.contract import Array, Model
-from coupling.dataset import Dataset
-from coupling.optimize import minimize
+from sobofem.coupling.contract import Array, Model
+from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.optimize import minimize
 
 TOLERANCE = 5e-7
 """Half of what the judge asks for, who takes the slopes at the start for the usual ones, not those of all samples."""
@@ -21,18 +21,22 @@ MISLEADING = 32
 
 
 class Ours:
-    """`coupling.optimize.minimize`.
+    """`sobofem.coupling.optimize.study`.
 
     Args:
-        guide: See there.
+        predictors: See there.
         keep: Whether a task is given the samples of those before.
         misled: Whether to begin with a surrogate that was trained on shuffled labels.
     """
 
     def __init__(
-        self, *, guide: Literal["automatic", "quasi-newton"] = "automatic", keep: bool = False, misled: bool = False
+        self,
+        *,
+        predictors: Literal["automatic", "quasi-newton"] = "automatic",
+        keep: bool = False,
+        misled: bool = False,
     ) -> None:
-        self._guide, self._keep, self._misled = guide, keep, misled
+        self._predictors, self._keep, self._misled = predictors, keep, misled
         self._archive: Dataset | None = None
 
     def __call__(self, assignment: Assignment) -> Array:
@@ -45,7 +49,7 @@ class Ours:
             surrogate=misled(assignment.model) if self._misled else None,
             tolerance=TOLERANCE,
             solves=assignment.budget,
-            guide=self._guide,
+            predictors=self._predictors,
         )
         if self._keep:
             self._archive = solution.archive
@@ -54,7 +58,7 @@ class Ours:
 
 def misled(model: Counted) -> Model:
     """A surrogate trained on what the model says at other points; these samples are not counted."""
-    import surrogate
+    from sobofem import surrogate
 
     low, high = np.asarray(model.bounds).T
     drawn = scipy.stats.qmc.Sobol(len(low), rng=0).random(MISLEADING)

@@ -1,0 +1,100 @@
+"""Files that commands read and write: what is wrong with them is said before the work, not after it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+import tempfile
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sobofem.coupling.contract import Model
+
+if TYPE_CHECKING:
+    from sobofem.surrogate import Surrogate
+
+SurrogateFile = Annotated[
+    Path, typer.Argument(metavar="SURROGATE", help="Surrogate (safetensors).", show_default=False)
+]
+DatasetFile = Annotated[Path, typer.Argument(metavar="DATA", help="Dataset (HDF5).", show_default=False)]
+
+
+def load_model_of_responses(path: Path) -> Model:
+    """Read a surrogate that is a model: of responses, not of a field.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no surrogate, is damaged, or holds parts that nothing has registered.
+        TypeError: If it is a surrogate of something else.
+    """
+    from sobofem.surrogate import load
+
+    found = load(path)
+    if not isinstance(found, Model):
+        raise TypeError(f"{path} is a {type(found).__name__}; expected a surrogate of responses")
+    return found
+
+
+def load_surrogate(path: Path) -> Surrogate:
+    """Read a surrogate of responses that says how it was trained.
+
+    Raises:
+        As `load_model_of_responses`; TypeError as well if it is one in reduced coordinates.
+    """
+    from sobofem.surrogate import Surrogate
+
+    found = load_model_of_responses(path)
+    if not isinstance(found, Surrogate):
+        raise TypeError(f"{path} is a {type(found).__name__}; expected a Surrogate of responses")
+    return found
+
+
+def absolute(path: Path | None) -> Path | None:
+    """The same file, also after a model has changed the working directory."""
+    return None if path is None else path.absolute()
+
+
+def check_new(path: Path) -> None:
+    """Check that a file can be written at `path`, where none is yet.
+
+    Raises:
+        FileExistsError: If there is one.
+        OSError: As `check_writable`.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path} exists; name a new file, or remove it")
+    check_writable(path)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results.
+
+    Raises:
+        FileExistsError: If it is a file.
+    """
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file; name a folder for the results")
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Check that a file can be written at `path`, by making a file beside it and removing it again.
+
+    Raises:
+        IsADirectoryError: If `path` is a folder.
+        FileNotFoundError: If there is no folder to write it to.
+        PermissionError: If that folder takes no files.
+        OSError: If the disk refuses.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder; name a file in it", str(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to; make it first")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        os.unlink(temporary)
+    except OSError as error:
+        raise OSError(error.errno, f"can't be written: {error.strerror}", str(path)) from error

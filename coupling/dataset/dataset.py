@@ -1,0 +1,242 @@
+"""Datasets: samples of a model with their Jacobians, and everything that says where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sobofem.coupling.contract import Array, Description, checked_bounds
+from sobofem.coupling.dataset import export, store, unfinished
+from sobofem.coupling.dataset.records import UNKNOWN_PIVOTS, Failure
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """N samples of n parameters and m responses, sorted by design row. Physical units; the arrays are read-only.
+
+    Attributes:
+        x: Parameters, (N, n), inside the bounds.
+        y: Responses, (N, m).
+        jacobian: dy/dx, (N, m, n), or None in a values-only dataset.
+        rows: The design row of each sample, (N,), increasing.
+        seconds: Wall time of each evaluation [s], (N,).
+        description: The model's names, bounds, units and digest.
+        design: All planned points, (D, n), of which `rows` are computed.
+        failures: Planned points that have no answer, with the reason.
+        attempts: How often a process died while it computed a row, for rows without an answer where one did.
+        provenance: Design kind and seed, model specification, versions.
+        damage: What could not be read of an interrupted run; empty where all is whole.
+        negative_pivots: Of the tangents behind each sample, (N,): 0 where all equilibria are minima of the energy, more
+            where one is not, -1 where unknown.
+    """
+
+    x: Array
+    y: Array
+    jacobian: Array | None
+    rows: NDArray[np.int64]
+    seconds: Array
+    description: Description
+    design: Array
+    failures: tuple[Failure, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    damage: tuple[str, ...] = ()
+    attempts: Mapping[int, int] = field(default_factory=dict)
+    negative_pivots: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        n, m, N = len(self.parameters), len(self.responses), len(self.rows)
+        checked_bounds(self.bounds, self.parameters)
+        if not len(self.negative_pivots):
+            object.__setattr__(self, "negative_pivots", np.full(N, UNKNOWN_PIVOTS))
+        shapes = {"x": (N, n), "y": (N, m), "jacobian": (N, m, n), "seconds": (N,), "design": (len(self.design), n)}
+        shapes["negative_pivots"] = (N,)
+        for name, shape in shapes.items():
+            values = getattr(self, name)
+            if values is not None and values.shape != shape:
+                raise ValueError(f"{name} has shape {values.shape}, expected {shape} for {N} rows")
+        if (np.diff(self.rows) <= 0).any() or (N and not 0 <= self.rows[0] <= self.rows[-1] < len(self.design)):
+            raise ValueError(f"rows must increase, and lie in the design of {len(self.design)} points")
+        for name in ("x", "y", "jacobian"):
+            self._check_finite(name)
+        self._check_bounds()
+        for name in (*shapes, "rows"):
+            values = getattr(self, name)
+            if values is not None:
+                object.__setattr__(self, name, _read_only(values))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """From a pickle, which forgets that arrays are read-only."""
+        self.__dict__.update(state)
+        self.__post_init__()
+
+    @classmethod
+    def open(cls, path: str | Path) -> Dataset:
+        """Read a dataset, with the samples of an interrupted or running generation beside it.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is no dataset, a damaged one, or of a newer format.
+        """
+        path = Path(path)
+        journals = unfinished.read(path)  # before the file: a run that ends meanwhile moves samples into the file
+        return unfinished.merge_journals(cls(**store.read(path)), journals)
+
+    @classmethod
+    def from_arrays(
+        cls, x: ArrayLike, y: ArrayLike, jacobian: ArrayLike | None = None, *, description: Description
+    ) -> Dataset:
+        """A dataset of arrays that came from elsewhere, checked; its rows are 0 to N - 1.
+
+        Args:
+            x: Parameters, (N, n); of a data frame columns are taken by name.
+            y: Responses, (N, m); likewise.
+            jacobian: dy/dx, (N, m, n), or None; columns of a data frame are named `d(y)/d(x)`.
+            description: Names, bounds and units.
+
+        Raises:
+            ValueError: If shapes disagree, numbers are not finite, or inputs leave the bounds, naming the row.
+        """
+        points, values, slopes = _as_arrays(x, y, jacobian, description)
+        return cls(
+            x=points,
+            y=values,
+            jacobian=slopes,
+            rows=np.arange(len(points)),
+            seconds=np.zeros(len(points)),
+            description=description,
+            design=points,
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the n parameters."""
+        return self.description.parameters
+
+    @property
+    def responses(self) -> tuple[str, ...]:
+        """Names of the m responses."""
+        return self.description.responses
+
+    @property
+    def bounds(self) -> Array:
+        """Bounds of the parameters, (n, 2)."""
+        return self.description.bounds
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """Unit of each parameter and response that has one, by name."""
+        return self.description.units
+
+    def pivots_of(self, sample: int) -> int | None:
+        """Negative pivots behind one of the N samples, None where unknown."""
+        count = int(self.negative_pivots[sample])
+        return None if count == UNKNOWN_PIVOTS else count
+
+    def save(self, path: str | Path) -> None:
+        """Write to an HDF5 file, replacing it as a whole: a reader sees the old dataset or the new one."""
+        store.write(Path(path), self)
+
+    def select(self, rows_or_mask: ArrayLike) -> Dataset:
+        """The samples of some design rows, without failures.
+
+        Args:
+            rows_or_mask: Design rows (integers, each of a computed sample), or a mask over the samples, (N,).
+
+        Raises:
+            ValueError: If a row has no sample, or the mask another length.
+        """
+        chosen = np.asarray(rows_or_mask)
+        if chosen.dtype == np.bool_:
+            if chosen.shape != (len(self),):
+                raise ValueError(f"the mask has shape {chosen.shape}, expected {(len(self),)}: one entry a sample")
+            keep = chosen
+        else:
+            absent = np.setdiff1d(chosen, self.rows)
+            if len(absent):
+                raise ValueError(f"design rows {absent.tolist()} have no sample here")
+            keep = np.isin(self.rows, chosen)
+        arrays = {name: getattr(self, name)[keep] for name in ("x", "y", "rows", "seconds", "negative_pivots")}
+        jacobian = None if self.jacobian is None else self.jacobian[keep]
+        return replace(self, **arrays, jacobian=jacobian, failures=(), attempts={})
+
+    def head(self, k: int) -> Dataset:
+        """The dataset of the first k design rows, as if no more had been planned; failed rows are not replaced."""
+        if not 1 <= k <= len(self.design):
+            raise ValueError(f"{k} rows were asked for; the design has {len(self.design)}")
+        failures = tuple(failure for failure in self.failures if failure.row < k)
+        return replace(self.select(self.rows < k), design=self.design[:k], failures=failures)
+
+    def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+        """Two disjoint parts, drawn at random: for training, and a fraction of the samples for validation."""
+        held_out = round(fraction * len(self))
+        if not 0 < held_out < len(self):
+            raise ValueError(f"a fraction of {fraction} of {len(self)} samples leaves one part empty")
+        mask = np.zeros(len(self), dtype=np.bool_)
+        mask[np.random.default_rng(seed).permutation(len(self))[:held_out]] = True
+        return self.select(~mask), self.select(mask)
+
+    def summary(self) -> str:
+        """What the dataset holds, in lines of text."""
+        return export.summary(self)
+
+    def to_numpy(self, path: str | Path) -> None:
+        """Write the arrays and names to a NumPy archive (`.npz`), readable by `numpy.load` alone."""
+        export.to_numpy(self, Path(path))
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A table with a line per sample, indexed by design row; derivatives in columns named `d(y)/d(x)`."""
+        return export.to_pandas(self)
+
+    def _check_finite(self, name: str) -> None:
+        values = getattr(self, name)
+        if values is None or np.isfinite(values).all():
+            return
+        bad = self.rows[~np.isfinite(values.reshape(len(values), -1)).all(axis=1)]
+        raise ValueError(f"{name} holds NaN or infinity in rows {bad[:5].tolist()} ({len(bad)} of {len(self)})")
+
+    def _check_bounds(self) -> None:
+        low, high = self.bounds.T
+        slack = 1e-12 * (high - low) + 1e-14 * np.abs(self.bounds).max(axis=1)
+        outside = (self.x < low - slack) | (self.x > high + slack)
+        if outside.any():
+            sample, i = np.argwhere(outside)[0]
+            raise ValueError(
+                f"row {self.rows[sample]} has {self.parameters[i]} = {self.x[sample, i]:g}, "
+                f"outside its bounds [{low[i]:g}, {high[i]:g}]"
+            )
+
+
+def _as_arrays(x: Any, y: Any, jacobian: Any, description: Description) -> tuple[Array, Array, Array | None]:
+    """Arrays of their own; frames, tensors and the like as training takes them, for which torch must be there."""
+    if all(labels is None or type(labels) in (np.ndarray, list, tuple) for labels in (x, y, jacobian)):
+        kept = [np.asarray(labels) for labels in (x, y, () if jacobian is None else jacobian)]
+        if all(labels.dtype.kind in "biuf" for labels in kept):
+            points, values, slopes = (np.array(labels, dtype=np.float64) for labels in kept)
+            return points, values, None if jacobian is None else slopes
+    from sobofem.surrogate.samples import arrays
+
+    parameters, responses = description.parameters, description.responses
+    arrays.check_rows(x=x, y=y, jacobian=jacobian)
+    return (
+        np.array(arrays.table(x, parameters, "x")),
+        np.array(arrays.table(y, responses, "y")),
+        None if jacobian is None else np.array(arrays.jacobians(jacobian, responses, parameters, "jacobian")),
+    )
+
+
+def _read_only[T: np.generic](array: NDArray[T]) -> NDArray[T]:
+    """A view that can't be written to; the caller's own array stays as it is."""
+    view = array.view()
+    view.setflags(write=False)
+    return view

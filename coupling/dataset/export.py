@@ -1,0 +1,88 @@
+"""Datasets for other tools: text, NumPy archives and pandas tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas
+
+    from sobofem.coupling.dataset.dataset import Dataset
+
+
+def summary(data: Dataset) -> str:
+    """What a dataset holds: counts, cost, ranges of every parameter and response, failures by reason."""
+    missing = len(data.design) - len(data) - len(data.failures)
+    kind = "responses and Jacobians" if data.jacobian is not None else "responses only"
+    lines = [
+        f"{data.description.name}: {len(data)} samples of {len(data.design)} planned ({kind}), "
+        f"{len(data.failures)} failed, {missing} missing",
+    ]
+    if data.provenance:
+        facts = [f"{key} {data.provenance[key]}" for key in ("design", "seed", "model") if key in data.provenance]
+        lines.append(", ".join(facts))
+    if len(data):
+        lines.append(f"{data.seconds.mean():.3g} s a sample on average, {data.seconds.max():.3g} s at most")
+    # one width for all labels, so that numbers stand below each other
+    labels = [data.description.label(name) for name in data.parameters + data.responses]
+    width = max(len(label) for label in labels)
+    lines += ["", "parameter bounds"]
+    for label, (low, high) in zip(labels, data.bounds, strict=False):
+        lines.append(f"  {label:{width}}  {low:12.6g} … {high:.6g}")
+    if len(data):
+        lines += ["", "response ranges"]
+        for label, column in zip(labels[len(data.parameters) :], data.y.T, strict=True):
+            lines.append(f"  {label:{width}}  {column.min():12.6g} … {column.max():.6g}")
+    if said := stability(data):
+        lines += ["", said]
+    if data.failures:
+        lines += ["", "failures"]
+        reasons = Counter(f.reason for f in data.failures)
+        lines += [f"  {count} × {why}" for why, count in reasons.most_common(5)]
+        lines += [f"  and {len(reasons) - 5} other reasons"] if len(reasons) > 5 else []
+    return "\n".join([*lines, *data.damage])
+
+
+def stability(data: Dataset) -> str:
+    """How many samples belong to equilibria that are no minimum of the energy; empty where nothing is known."""
+    known = data.negative_pivots[data.negative_pivots >= 0]
+    if not len(known):
+        return ""
+    unstable = int(np.count_nonzero(known))
+    if not unstable:
+        return f"all equilibria of {len(known)} samples are minima of the energy (stable)"
+    return (
+        f"{unstable} of {len(known)} samples have an equilibrium that is no minimum of the energy (`negative_pivots` "
+        f"up to {known.max()}): it is unstable, and other samples may lie on other branches; or the problem is "
+        "indefinite by nature, as Helmholtz's equation is (`sobofem check` says which)"
+    )
+
+
+def to_numpy(data: Dataset, path: Path) -> None:
+    """Write arrays and names to a NumPy archive; `jacobian` is left out of a values-only dataset."""
+    arrays: dict[str, Any] = {name: getattr(data, name) for name in ("x", "y", "rows", "seconds", "bounds", "design")}
+    if (data.negative_pivots >= 0).any():
+        arrays["negative_pivots"] = data.negative_pivots
+    if data.jacobian is not None:
+        arrays["jacobian"] = data.jacobian
+    arrays["parameters"], arrays["responses"] = np.array(data.parameters), np.array(data.responses)
+    np.savez(path, **arrays)
+
+
+def to_pandas(data: Dataset) -> pandas.DataFrame:
+    """A table indexed by design row: parameters, responses, then derivatives named `d(y)/d(x)`."""
+    import pandas
+
+    columns = list(data.parameters + data.responses)
+    parts = [data.x, data.y]
+    if data.jacobian is not None:
+        columns += [f"d({y})/d({x})" for y in data.responses for x in data.parameters]
+        parts.append(data.jacobian.reshape(len(data), -1))
+    if (data.negative_pivots >= 0).any():
+        columns.append("negative_pivots")
+        parts.append(data.negative_pivots[:, None].astype(np.float64))
+    return pandas.DataFrame(np.hstack(parts), index=pandas.Index(data.rows, name="row"), columns=columns)

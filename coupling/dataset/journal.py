@@ -1,0 +1,307 @@
+"""Journals: append-only files of checksummed records, which survive the death of their writer.
+
+A journal is a sequence of records, the first of which says what the others belong to:
+
+    b"SBFJ"  kind: u8, 3 bytes of zero  length: u32  crc: u32  payload of that length     (little-endian)
+
+The checksum (CRC32) covers kind, length and payload. A record goes to the operating system in one write, so
+that a killed process leaves whole records and at most one incomplete one at the end. Before a sample is begun a
+record says so: one that kills its process is known by that, and by the answer that never came.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+import json
+import os
+from pathlib import Path
+import struct
+import time
+import warnings
+import zlib
+
+import numpy as np
+
+from sobofem.coupling.contract import Array
+from sobofem.coupling.dataset.open_files import beside, created, is_at, write
+from sobofem.coupling.dataset.records import Failure, Sample
+
+VERSION = 3
+HEADER, SAMPLE, FAILURE, ATTEMPT = range(4)
+_LARGEST = 1 << 30  # bytes to read at once
+_MARK = b"SBFJ"
+_FRAME = struct.Struct("<4sB3sII")
+_COVERED = struct.Struct("<BI")
+_SAMPLE = struct.Struct("<qdB")
+_FAILURE = struct.Struct("<qdd")
+_ROW = struct.Struct("<q")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the records of a journal belong to: the fingerprint of their dataset, and their sizes."""
+
+    fingerprint: str
+    parameters: int
+    responses: int
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What could be read of a journal.
+
+    Attributes:
+        path: The file.
+        header: None where the file ends before it.
+        records: Samples and failures, in the order of writing.
+        attempts: Rows that were begun and have no answer here.
+        damage: Where and how records are damaged or missing; empty if the file is whole.
+        growing: Whether its writer was at work when it was read, so that it may end in half a record.
+    """
+
+    path: Path
+    header: Header | None
+    records: tuple[Sample | Failure, ...] = ()
+    attempts: tuple[int, ...] = ()
+    damage: str = ""
+    growing: bool = False
+
+
+@dataclass
+class JournalWriter:
+    """Appends records to a new file; one writer a file.
+
+    Attributes:
+        path: The file; it must not exist yet.
+        header: What the records belong to.
+        sync_interval: Longest time that a record waits for the disk while others follow [s]. A killed process
+            loses nothing either way; this is for a machine that loses power.
+    """
+
+    path: Path
+    header: Header
+    sync_interval: float = 1.0
+    _file: int = field(init=False)
+    _size: int = field(init=False, default=0)
+    _synced: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self._file = created(self.path)
+        self._put(_head(self.header))
+
+    def attempt(self, row: int) -> None:
+        """Note that a row is begun."""
+        self._append(ATTEMPT, _ROW.pack(row))
+
+    def sample(self, sample: Sample) -> None:
+        """Append a sample. `OSError` if the disk refuses; what was complete stays readable."""
+        parts = [_SAMPLE.pack(sample.row, sample.seconds, sample.jacobian is not None), _bytes(sample.x)]
+        parts.append(_bytes(sample.y))
+        if sample.jacobian is not None:
+            parts.append(_bytes(sample.jacobian))
+        if sample.negative_pivots is not None:
+            parts.append(_bytes(np.array([sample.negative_pivots], dtype=np.float64)))
+        self._append(SAMPLE, b"".join(parts))
+
+    def failure(self, failure: Failure) -> None:
+        """Append a failure. `OSError` if the disk refuses; what was complete stays readable."""
+        head = _FAILURE.pack(failure.row, failure.seconds, failure.load_factor)
+        self._append(FAILURE, head + _bytes(failure.x) + failure.reason.encode(errors="replace"))
+
+    def close(self) -> None:
+        """Bring everything to the disk and close the file."""
+        try:
+            self._stay()
+            self._sync()
+        finally:
+            os.close(self._file)
+
+    def _append(self, kind: int, payload: bytes) -> None:
+        self._stay()
+        self._put(_framed(kind, payload))
+
+    def _put(self, record: bytes) -> None:
+        try:
+            write(self._file, record)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._size)
+            raise _refusal(error, self.path, "everything before is safe") from error
+        self._size += len(record)
+        if time.monotonic() - self._synced > self.sync_interval:
+            self._sync()
+
+    def _sync(self) -> None:
+        """Bring what was written to the disk, which may find only now that it has no room."""
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise _refusal(error, self.path, "all but its last records are safe") from error
+        self._synced = time.monotonic()
+
+    def _stay(self) -> None:
+        """Write all records again beside the others of the run if somebody removed, moved or replaced the file.
+
+        What was written to it would be lost else as soon as it is closed.
+        """
+        if is_at(self._file, self.path):
+            return
+        if not self.path.parent.parent.is_dir() and os.fstat(self._file).st_nlink:
+            return  # all was moved, and this file with it
+        try:
+            content = self._written()
+            path, file = beside(self.path)
+            write(file, content)
+            os.fsync(file)
+        except OSError as error:
+            raise _refusal(error, self.path, "it was removed, and its records could not be written again") from error
+        os.close(self._file)
+        self.path, self._file, self._size = path, file, len(content)
+
+    def _written(self) -> bytes:
+        """All that was written, as far as the open file still gives it."""
+        content = bytearray()
+        try:
+            while part := os.pread(self._file, _LARGEST, len(content)):
+                content += part
+            return bytes(content)
+        except OSError as error:  # the server of a network file system removed it for all
+            warnings.warn(
+                f"{self.path} was removed, and {self._size} bytes of records with it ({error.strerror}): their samples "
+                "are computed again",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return _head(self.header)
+
+
+def _head(header: Header) -> bytes:
+    """The first records, twice: nothing can be read without them."""
+    return 2 * _framed(HEADER, json.dumps({"version": VERSION, **vars(header)}).encode())
+
+
+def _framed(kind: int, payload: bytes) -> bytes:
+    return _FRAME.pack(_MARK, kind, bytes(3), len(payload), _checksum(kind, payload)) + payload
+
+
+def _refusal(error: OSError, path: Path, rest: str) -> OSError:
+    why = f"could not append to the journal; {rest}: make room and repeat the same command"
+    return OSError(error.errno, f"{os.strerror(error.errno or 0)}: {why}", str(path))
+
+
+def read_journal(path: Path) -> Journal:
+    """Read every whole record; what is damaged or cut off in between is passed over, and named.
+
+    Raises:
+        ValueError: If a newer version of sobofem wrote it.
+        OSError: If the file can't be read at all.
+    """
+    data = path.read_bytes()
+    header: Header | None = None
+    records: list[Sample | Failure] = []
+    begun: dict[int, None] = {}
+    damage, at = [], 0
+    while at < len(data):
+        kind, payload, problem = _record(data, at)
+        if problem:
+            # a torn or overwritten stretch costs its own records alone: reading goes on at the next whole one
+            damage.append(f"{problem} at byte {at} of {len(data)}")
+            at = _next_record(data, at + 1)
+            continue
+        start, at = at, at + _FRAME.size + len(payload)
+        if kind == HEADER:
+            header = header or _header(path, payload)
+            continue
+        if header is None:
+            return Journal(path, None, damage=f"{path}: no header, so {len(data)} bytes can't be read")
+        try:
+            record = _parsed(kind, payload, header)
+        except (struct.error, ValueError) as error:
+            damage.append(f"record that its header does not allow ({error}) at byte {start} of {len(data)}")
+            continue
+        if isinstance(record, int):
+            begun[record] = None
+        else:
+            records.append(record)
+            # what stays in `begun` was being computed when the process ended
+            begun.pop(record.row, None)
+    text = f"{path}: {'; '.join(damage)}" if damage else ""
+    return Journal(path, header, tuple(records), tuple(begun), text)
+
+
+def _next_record(data: bytes, at: int) -> int:
+    """First byte from `at` on where a whole record begins; the end if none does."""
+    while (at := data.find(_MARK, at)) >= 0:
+        if not _record(data, at)[2]:
+            return at
+        at += 1
+    return len(data)
+
+
+def _record(data: bytes, at: int) -> tuple[int, bytes, str]:
+    """Kind and payload of the record at a byte, and what is wrong with it (empty if nothing)."""
+    if at + _FRAME.size > len(data):
+        return 0, b"", "record cut off"
+    mark, kind, zeros, length, checksum = _FRAME.unpack_from(data, at)
+    if mark != _MARK or any(zeros):
+        return 0, b"", "no record begins"
+    payload = data[at + _FRAME.size : at + _FRAME.size + length]
+    if len(payload) < length:
+        return 0, b"", "record cut off"
+    if _checksum(kind, payload) != checksum:
+        return 0, b"", "checksum does not fit its record"
+    return kind, payload, ""
+
+
+def _header(path: Path, payload: bytes) -> Header | None:
+    """The header that a record holds; None if it is not one."""
+    try:
+        content = dict(json.loads(payload))
+        version, header = content.pop("version"), Header(**content)
+    except (ValueError, TypeError, KeyError):
+        return None
+    sizes = (version, header.parameters, header.responses)
+    if not isinstance(header.fingerprint, str) or not all(isinstance(size, int) and size >= 0 for size in sizes):
+        return None
+    if version > VERSION:
+        raise ValueError(f"{path} has journal format {version}, this sobofem reads {VERSION}; use the newer one")
+    return header
+
+
+def _parsed(kind: int, payload: bytes, header: Header) -> Sample | Failure | int:
+    """A sample, a failure, or the row of an attempt. `struct.error` or `ValueError` if it is of another size."""
+    if kind == SAMPLE:
+        return _sample(payload, header)
+    if kind == FAILURE:
+        return _failure(payload, header)
+    if kind != ATTEMPT:
+        raise ValueError(f"kind {kind}")
+    return int(_ROW.unpack(payload)[0])
+
+
+def _sample(payload: bytes, header: Header) -> Sample:
+    n, m = header.parameters, header.responses
+    row, seconds, has_jacobian = _SAMPLE.unpack_from(payload)
+    numbers = np.frombuffer(payload, "<f8", offset=_SAMPLE.size).astype(np.float64)
+    end = n + m + (m * n if has_jacobian else 0)
+    if len(numbers) not in (end, end + 1):
+        raise ValueError(f"{len(numbers)} numbers")
+    jacobian = numbers[n + m : end].reshape(m, n) if has_jacobian else None
+    pivots = int(numbers[end]) if len(numbers) > end else None
+    return Sample(row, numbers[:n], numbers[n : n + m], jacobian, seconds, pivots)
+
+
+def _failure(payload: bytes, header: Header) -> Failure:
+    row, seconds, load_factor = _FAILURE.unpack_from(payload)
+    end = _FAILURE.size + 8 * header.parameters
+    x = np.frombuffer(payload[_FAILURE.size : end], "<f8").astype(np.float64)
+    return Failure(row, x, payload[end:].decode(), load_factor, seconds)
+
+
+def _checksum(kind: int, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(_COVERED.pack(kind, len(payload))))
+
+
+def _bytes(array: Array) -> bytes:
+    return np.ascontiguousarray(array, dtype="<f8").tobytes()

@@ -1,0 +1,147 @@
+"""Several datasets of one problem as one: those of an array of jobs, or of campaigns one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from sobofem.coupling.contract import Array
+from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.dataset.records import Failure
+
+
+def identity(data: Dataset) -> dict[str, Any]:
+    """Names, bounds, units, problem definition, design and what is stored, by what a person calls them."""
+    description = data.description
+    return {
+        "parameters": description.parameters,
+        "responses": description.responses,
+        "bounds": {
+            name: (float(low), float(high))
+            for name, (low, high) in zip(description.parameters, description.bounds, strict=True)
+        },
+        "units": dict(description.units),
+        "problem definition (digest)": description.digest,
+        "design": data.provenance.get("design", "none"),
+        "seed": data.provenance.get("seed"),
+        "Jacobians": "stored" if data.jacobian is not None else "left out",
+    }
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs, in words; of mappings with the same keys only the entries that do."""
+    found = []
+    for name, before in old.items():
+        now = new[name]
+        if before == now:
+            continue
+        if isinstance(before, dict) and before.keys() == now.keys():
+            found += differences(
+                {f"{name} of {k}": v for k, v in before.items()}, {f"{name} of {k}": v for k, v in now.items()}
+            )
+        else:
+            found.append(f"{name} was {before}, now {now}")
+    return found
+
+
+AGREEMENT = 1e-6
+"""Difference of two answers at one point, relative to the spread of a response, that round-off may make."""
+
+
+def merge(datasets: Sequence[Dataset]) -> Dataset:
+    """All samples of several datasets; of a point that occurs twice, the first one's.
+
+    Datasets of one design, or of a design and its shorter beginning, keep it; the others' designs are put one behind
+    the other, without points that were there before.
+
+    Args:
+        datasets: At least one, all of the same problem.
+
+    Raises:
+        ValueError: If they are not of one problem, or give different answers at one point.
+    """
+    if not datasets:
+        raise ValueError("nothing to merge; give at least one dataset")
+    first = datasets[0]
+    for number, other in enumerate(datasets[1:], start=2):
+        found = differences(_problem(first), _problem(other))
+        if found:
+            raise ValueError(f"dataset {number} is of another problem than the first: {'; '.join(found)}")
+    design, places = _common_design(datasets)
+    kinds = {(d.provenance.get("design"), d.provenance.get("seed")) for d in datasets}
+    provenance = {key: value for key, value in first.provenance.items() if key != "unfinished"}
+    if len(kinds) > 1 or len(design) > max(len(d.design) for d in datasets):
+        provenance |= {"design": "merged", "seed": None}
+    arrays = {name: getattr(first, name) for name in ("x", "y", "seconds", "jacobian", "negative_pivots")}
+    own = _in_order(places[0][first.rows], {name: values for name, values in arrays.items() if values is not None})
+    merged = replace(first, design=design, failures=(), provenance=provenance, **own)
+    for data, place in zip(datasets[1:], places[1:], strict=True):
+        merged = _added(merged, data, place)
+    return replace(
+        merged,
+        failures=_failures(datasets, places, merged),
+        damage=tuple(line for data in datasets for line in data.damage),
+    )
+
+
+def _problem(data: Dataset) -> dict[str, Any]:
+    return {key: value for key, value in identity(data).items() if key not in ("design", "seed")}
+
+
+def _common_design(datasets: Sequence[Dataset]) -> tuple[Array, list[np.ndarray]]:
+    """Points of all designs, and where in it each dataset's rows are."""
+    longest = max((data.design for data in datasets), key=len)
+    if all(np.array_equal(data.design, longest[: len(data.design)]) for data in datasets):
+        return longest, [np.arange(len(data.design)) for data in datasets]
+    rows: dict[bytes, int] = {}
+    places = [np.array([rows.setdefault(x.tobytes(), len(rows)) for x in data.design]) for data in datasets]
+    design = np.zeros((len(rows), longest.shape[1]))
+    for data, place in zip(datasets, places, strict=True):
+        design[place] = data.design
+    return design, places
+
+
+def _added(merged: Dataset, data: Dataset, place: np.ndarray) -> Dataset:
+    """A dataset with the samples of another that it has not yet."""
+    rows = place[data.rows]
+    new = ~np.isin(rows, merged.rows)
+    _check_agreement(merged, data, rows, ~new)
+    names = ("x", "y", "seconds", "negative_pivots")
+    both = {name: np.concatenate([getattr(merged, name), getattr(data, name)[new]]) for name in names}
+    if merged.jacobian is not None and data.jacobian is not None:
+        both["jacobian"] = np.concatenate([merged.jacobian, data.jacobian[new]])
+    return replace(merged, **_in_order(np.concatenate([merged.rows, rows[new]]), both))
+
+
+def _in_order(rows: np.ndarray, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Rows and the arrays that belong to them, sorted; of two with one row, the first."""
+    unique, order = np.unique(rows, return_index=True)
+    return {"rows": unique, **{name: values[order] for name, values in arrays.items()}}
+
+
+def _check_agreement(merged: Dataset, data: Dataset, rows: np.ndarray, shared: np.ndarray) -> None:
+    if not shared.any():
+        return
+    ours, theirs = merged.y[np.searchsorted(merged.rows, rows[shared])], data.y[shared]
+    spread = np.maximum(np.ptp(merged.y, axis=0), np.abs(ours).max(axis=0))
+    wrong = np.argwhere(np.abs(ours - theirs) > AGREEMENT * spread)
+    if len(wrong):
+        k, j = wrong[0]
+        raise ValueError(
+            f"two datasets differ in {merged.responses[j]} at {data.x[shared][k].tolist()}: {ours[k, j]:g} and "
+            f"{theirs[k, j]:g}; were they made by the same code?"
+        )
+
+
+def _failures(datasets: Sequence[Dataset], places: Sequence[np.ndarray], merged: Dataset) -> tuple[Failure, ...]:
+    """The failures of rows that have no sample, by row."""
+    computed, failed = set(merged.rows.tolist()), {}
+    for data, place in zip(datasets, places, strict=True):
+        for failure in data.failures:
+            row = int(place[failure.row])
+            if row not in computed:
+                failed[row] = replace(failure, row=row)
+    return tuple(failed[row] for row in sorted(failed))

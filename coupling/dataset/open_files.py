@@ -1,0 +1,61 @@
+"""Files that other processes may remove, move or replace while they are open."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from pathlib import Path
+import warnings
+
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+"""What a file is known by that another process removed; the last on network file systems."""
+
+_TRIES = 100  # to make a file in a folder that another job removes
+
+
+def beside(path: Path) -> tuple[Path, int]:
+    """A new file at `path`, or beside it where there is one, in a folder that is made again if it is gone.
+
+    Where a file took the place of the folder, another one beside it is made.
+    """
+    for number in itertools.count():
+        name = f"{path.stem}{number:03d}{path.suffix}" if number else path.name
+        folder = path.parent
+        if folder.exists() and not folder.is_dir():
+            folder = folder.with_name(folder.name + ".kept")
+            warnings.warn(
+                f"{path.parent} is no folder any more; samples are kept in {folder}", RuntimeWarning, stacklevel=2
+            )
+        folder.mkdir(exist_ok=True)
+        try:
+            return folder / name, created(folder / name)
+        except FileExistsError:
+            continue
+        except FileNotFoundError:  # another job found the folder empty, and removed it
+            if number > _TRIES:
+                raise
+    raise AssertionError("the count has no end")
+
+
+def created(path: Path) -> int:
+    """Make a new file to append to, which must not exist yet; returns its descriptor."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+
+
+def write(file: int, content: bytes) -> None:
+    """Write all of some bytes to an open file."""
+    written = 0
+    while written < len(content):
+        written += os.write(file, content[written:])
+
+
+def is_at(file: int, path: Path) -> bool:
+    """Whether an open file is the one at a path."""
+    try:
+        there, own = os.stat(path), os.fstat(file)
+    except OSError as error:
+        if error.errno in GONE:
+            return False
+        raise
+    return (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino)

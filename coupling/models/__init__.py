@@ -1,0 +1,1 @@
+"""Models by name, from anybody's code; their derivatives verified; models made of models."""

@@ -1,0 +1,81 @@
+"""A cheap model shifted and tilted such that it agrees with an expensive one, to first order, at one point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sobofem.coupling.contract import Array, Model, PredictsMany, checked_evaluation
+
+
+def predictions(model: Model, x: Array, *, jacobian: bool = True) -> tuple[Array, Array | None]:
+    """Responses (N, m) and, unless declined, Jacobians (N, m, n) at points (N, n), all at once where the model can."""
+    if isinstance(model, PredictsMany):
+        return model.predict(x, jacobian=jacobian)
+    shape = (len(x), len(model.responses), len(model.parameters))
+    answers = [checked_evaluation(model, point, jacobian=jacobian) for point in x]
+    y = np.array([values for values, _ in answers]).reshape(shape[:2])
+    return y, np.array([slopes for _, slopes in answers]).reshape(shape) if jacobian else None
+
+
+@dataclass(frozen=True, eq=False)
+class Corrected:
+    """Wraps a model; itself a `Model`. See Alexandrov et al. (2001) on first-order model management.
+
+    Attributes:
+        model: The cheap model.
+        point: Where the two agree, (n,).
+        shift: Trusted minus cheap responses at the point, (m,).
+        tilt: Trusted minus cheap Jacobian at the point, (m, n).
+    """
+
+    model: Model
+    point: Array
+    shift: Array
+    tilt: Array
+
+    @classmethod
+    def at(cls, model: Model, point: Array, y: Array, jacobian: Array) -> Corrected:
+        """Correct a model by the expensive model's responses y (m,) and Jacobian (m, n) at a point (n,)."""
+        own, own_jacobian = checked_evaluation(model, point)
+        assert own_jacobian is not None
+        return cls(model, np.array(point), y - own, jacobian - own_jacobian)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the n inputs."""
+        return tuple(self.model.parameters)
+
+    @property
+    def responses(self) -> tuple[str, ...]:
+        """Names of the m outputs."""
+        return tuple(self.model.responses)
+
+    @property
+    def bounds(self) -> Array:
+        """The box that the inputs live in, (n, 2)."""
+        return np.array(self.model.bounds, dtype=np.float64)
+
+    def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
+        """Corrected responses (m,) and their Jacobian (m, n)."""
+        y, dy = checked_evaluation(self.model, np.asarray(x, dtype=np.float64), jacobian=jacobian)
+        return y + self.shift + self.tilt @ (np.asarray(x) - self.point), None if dy is None else dy + self.tilt
+
+    def predict(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
+        """Corrected responses (N, m) and Jacobians (N, m, n) at points (N, n), all at once where the model can."""
+        points = np.asarray(x, dtype=np.float64)
+        y, dy = predictions(self.model, points, jacobian=jacobian)
+        return y + self.shift + (points - self.point) @ self.tilt.T, None if dy is None else dy + self.tilt
+
+
+def corrected_at(surrogate: Model, model: Model, point: ArrayLike) -> Corrected:
+    """Correct a surrogate by one solve of the model behind it, at a point (n,).
+
+    Collective on the communicator of `model`; its exceptions pass.
+    """
+    x = np.array(point, dtype=np.float64)
+    y, jacobian = checked_evaluation(model, x)
+    assert jacobian is not None
+    return Corrected.at(surrogate, x, y, jacobian)

@@ -1,0 +1,57 @@
+"""Whether two things that are used together have the same names, and a point lies within a model's bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+class Named(Protocol):
+    """Anything with names: a model, its description, an optimum or an estimate."""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the n parameters."""
+
+    @property
+    def responses(self) -> tuple[str, ...]:
+        """Names of the m responses."""
+
+
+def require_same_names(what: str, one: Named, model: Named) -> None:
+    """Check that something has the same parameters and responses as a model.
+
+    Raises:
+        ValueError: If it hasn't; the message calls it `what`.
+    """
+    for kind, ours, theirs in (
+        ("parameters", tuple(one.parameters), tuple(model.parameters)),
+        ("responses", tuple(one.responses), tuple(model.responses)),
+    ):
+        if ours != theirs:
+            raise ValueError(f"{what} has {kind} {ours}, but the model has {theirs}")
+
+
+def require_inside(what: str, parameters: Sequence[str], x: ArrayLike, bounds: ArrayLike) -> None:
+    """Check that a point (n,) lies within bounds (n, 2), to a billionth of their width for round-off.
+
+    Raises:
+        ValueError: If it doesn't; the message calls it `what`.
+    """
+    for name, value, (low, high) in zip(parameters, np.asarray(x), np.asarray(bounds), strict=True):
+        slack = 1e-9 * (high - low)
+        require_within(f"{what} has {name} =", value, (low - slack, high + slack))
+
+
+def require_within(what: str, value: float, bounds: ArrayLike) -> None:
+    """Check that a value lies within its two bounds.
+
+    Raises:
+        ValueError: If it doesn't; the message begins with `what`, such as `'width' is fixed at`.
+    """
+    low, high = np.asarray(bounds)
+    if not low <= value <= high:
+        raise ValueError(f"{what} {value:g}, outside its bounds [{low:g}, {high:g}]")

@@ -1,1 +1,0 @@
-"""What guides the search between solves: predictions of all responses, cheap to evaluate, each in its own file."""

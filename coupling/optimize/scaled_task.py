@@ -1,0 +1,306 @@
+"""A task in scaled units: inputs in the unit box, responses over their slopes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+import scipy.optimize
+
+from sobofem.coupling.contract import Array
+from sobofem.coupling.optimize.solution import Optimum
+from sobofem.coupling.optimize.task import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Balance:
+    """The best balance of an objective's slope by constraints.
+
+    Attributes:
+        residual: Norm of what is left: slope that no multiplier balances, and multipliers times the distance to their
+            constraints.
+        multipliers: Of the constraints (c,), not negative but for equations.
+    """
+
+    residual: float
+    multipliers: Array
+
+
+def balance(z: Array, slope: Array, margins: Array, rows: Array, equal: NDArray[np.bool_]) -> Balance:
+    """Least-squares multipliers of min f(z), margins c(z) ≥ 0, some of them = 0, and 0 ≤ z ≤ 1, and what they leave.
+
+    Minimizes |∇f − Σ λ ∇c − bounds|² + Σ (λ c)², with λ ≥ 0 but for equations: a constraint balances as much as it is
+    near, on either side, so that nothing hangs on a threshold of activity. If all slopes are about one per width of the
+    box, the residual bounds, to first order, what can still be gained within the box, or was gained by violations.
+
+    Args:
+        z: The point in the unit box (n,).
+        slope: ∇f (n,).
+        margins: c (c,), negative where violated.
+        rows: ∇c (c, n).
+        equal: Which margins are to vanish (c,).
+    """
+    n, c = len(z), len(rows)
+    if not c:
+        return Balance(float(np.linalg.norm(_against_bounds(slope, z))), np.zeros(0))
+    found, residual = _least_squares(z, slope, margins, rows, equal)
+    multipliers = found[:c]
+    multipliers[equal] -= found[c + n :]
+    return Balance(residual, multipliers)
+
+
+def resistance(z: Array, slope: Array, margins: Array, rows: Array, equal: NDArray[np.bool_]) -> tuple[float, Array]:
+    """What keeps a point from moving against a slope: arguments as of `balance`, with margins of zero at violated ones.
+
+    Returns:
+        The share of the slope that nothing balances, 0 where every way is blocked; and the shares (c + n,) of it that
+        each constraint balances, and the bound that each input is nearer to.
+    """
+    c, n, size = len(rows), len(z), float(np.linalg.norm(slope))
+    if size == 0.0:
+        return 0.0, np.zeros(c + n)
+    found, residual = _least_squares(z, slope, margins, rows, equal)
+    pulls = found[: c + n].copy()
+    pulls[:c] *= np.linalg.norm(rows, axis=1)
+    pulls[:c][equal] += found[c + n :] * np.linalg.norm(rows[equal], axis=1)
+    return residual / size, pulls / size
+
+
+def _least_squares(
+    z: Array, slope: Array, margins: Array, rows: Array, equal: NDArray[np.bool_]
+) -> tuple[Array, float]:
+    """Multipliers of constraints (c,), of the bound near each input (n,), of equations reversed; and what is left."""
+    sides = np.where(z <= 0.5, 1.0, -1.0)
+    near = np.minimum(z, 1.0 - z)
+    columns = np.vstack([rows, np.diag(sides), -rows[equal]])
+    distance = np.abs(np.concatenate([margins, near, margins[equal]]))
+    system = np.vstack([columns.T, np.diag(distance)])
+    found, residual = scipy.optimize.nnls(system, np.concatenate([slope, np.zeros(len(distance))]))
+    return found, float(residual)
+
+
+def _against_bounds(slope: Array, z: Array) -> Array:
+    """What bounds leave of a slope (n,): all of it far from the bound that it points away from, nothing on it."""
+    distance = np.where(slope > 0.0, z, 1.0 - z)
+    return slope * distance / np.sqrt(1.0 + distance**2)
+
+
+Mask = NDArray[np.bool_]
+
+FLAT = 1e-3
+"""Share of a response's usual slope below which its slope at a point says nothing of the distance to a limit."""
+
+ALIKE = 1e-10
+"""Distance, as a share of the box, at which two points are one."""
+
+SMALL = 1e-2
+"""Least objective, as a share of its usual slope per width of the box, that gains are compared with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """Limits in scaled units: margins sign · (y − value) ≥ 0 of some responses, or equations y = value.
+
+    Attributes:
+        index: Which of the task's responses (c,).
+        sign: 1 for a lower limit, −1 for an upper one (c,).
+        value: The limits (c,), in the response's units.
+        equal: Which are equations (c,).
+    """
+
+    index: NDArray[np.intp]
+    sign: Array
+    value: Array
+    equal: Mask
+
+
+class ScaledTask:
+    """A task on a model: which inputs vary, which responses matter, and what is large.
+
+    Scaled inputs are the free ones, in [0, 1]; scaled responses those that the task needs, over their reference slope
+    per width of the box.
+
+    Args:
+        task: What to do; without discrete parameters.
+        parameters: Names of the model's n inputs.
+        responses: Names of its m responses.
+        bounds: Its box (n, 2).
+    """
+
+    def __init__(self, task: Task, parameters: tuple[str, ...], responses: tuple[str, ...], bounds: Array) -> None:
+        task.check(parameters, responses, bounds)
+        self.task, self.parameters, self.responses = task, parameters, responses
+        self.low, self.span = bounds[:, 0], bounds[:, 1] - bounds[:, 0]
+        self.free = np.flatnonzero([name not in task.fixed for name in parameters])
+        self._x = np.array([task.fixed.get(name, 0.0) for name in parameters])
+        self.used = np.flatnonzero([task.needs(name) for name in responses])
+        names = [responses[i] for i in self.used]
+        self.weights = np.array([task.weights.get(name, 0.0) for name in names])
+        self.limits = _limits(task, names)
+        self.slopes = np.ones(len(self.used))
+        self.slope = 1.0
+
+    @property
+    def size(self) -> int:
+        """Number of free inputs."""
+        return len(self.free)
+
+    def calibrate(self, jacobians: Array) -> None:
+        """Take the medians over some samples' slopes as the sizes of the responses and of the objective.
+
+        Args:
+            jacobians: (N, m, n), in physical units.
+        """
+        scaled = jacobians[:, self.used][:, :, self.free] * self.span[self.free]
+        found = np.median(np.linalg.norm(scaled, axis=2), axis=0)
+        self.slopes = np.where(found > 0.0, found, self._limits_size())
+        objective = float(np.median(np.linalg.norm(np.einsum("r,Nrj->Nj", self.weights, scaled), axis=1)))
+        self.slope = objective or float(np.abs(self.weights) @ self.slopes)
+
+    def _limits_size(self) -> Array:
+        """Magnitude of the limits of each used response, 1 without: what one that nothing moves is measured by."""
+        sizes = np.zeros(len(self.used))
+        np.maximum.at(sizes, self.limits.index, np.abs(self.limits.value))
+        return np.where(sizes > 0.0, sizes, 1.0)
+
+    def calibrate_as(self, other: Optimum) -> None:
+        """Take the sizes that another point of the same task was judged by."""
+        self.slopes = np.array([other.slopes[self.responses[i]] for i in self.used])
+        self.slope = other.slope
+
+    def physical(self, z: Array) -> Array:
+        """The full point (n,) in physical units of scaled free inputs."""
+        x = self._x.copy()
+        x[self.free] = self.low[self.free] + np.clip(z, 0.0, 1.0) * self.span[self.free]
+        high = self.low[self.free] + self.span[self.free]
+        x[self.free] = np.where(z >= 1.0, high, x[self.free])
+        return x
+
+    def unit(self, x: Array) -> Array:
+        """All inputs (..., n) in the unit box."""
+        return (x - self.low) / self.span
+
+    def same(self, x: Array, other: Array) -> bool:
+        """Whether two points (n,) are one, to round-off."""
+        return bool(np.abs(self.unit(x) - self.unit(other)).max() <= ALIKE)
+
+    def on_task(self, x: Array) -> bool:
+        """Whether a point (n,) has the fixed values, to round-off."""
+        held = np.ones(len(x), dtype=np.bool_)
+        held[self.free] = False
+        return bool((np.abs(x - self._x)[held] <= 1e-9 * self.span[held]).all())
+
+    def objective(self, y: Array) -> float:
+        """The scaled objective of responses (m,)."""
+        return float(self.weights @ y[self.used]) / self.slope
+
+    def unit_of_gain(self, y: Array) -> float:
+        """What a slope of the objective is compared with: its usual slope, or the objective itself where that is less.
+
+        Then a residual of 1e-6 leaves, to first order, no more to gain than a millionth of the objective.
+        """
+        return min(self.slope, max(abs(float(self.weights @ y[self.used])), SMALL * self.slope))
+
+    def margins(self, y: Array) -> Array:
+        """Scaled margins of the limits (c,), negative where violated; of equations, the difference."""
+        limits = self.limits
+        return limits.sign * (y[self.used][limits.index] - limits.value) / self.slopes[limits.index]
+
+    def excess(self, y: Array) -> float:
+        """Sum of scaled violations."""
+        return excess(self.margins(y), self.limits.equal)
+
+    def scaled_jacobian(self, jacobian: Array) -> Array:
+        """Slopes (r, free) of the used responses per width of the box, in their units."""
+        return jacobian[np.ix_(self.used, self.free)] * self.span[self.free]
+
+    def local_limits(self, y: Array, jacobian: Array) -> tuple[Array, Array]:
+        """Slopes (c, free) of the limits' margins, and margins (c,), as distances in the box to first order."""
+        limits, slope, local = self.limits, self.scaled_jacobian(jacobian), self._steepness(jacobian)
+        margins = limits.sign * (y[self.used][limits.index] - limits.value) / local
+        return (limits.sign / local)[:, None] * slope[limits.index], margins
+
+    def balance(self, x: Array, y: Array, jacobian: Array) -> tuple[Balance, float]:
+        """Optimality of a point, and how far, to first order, it is from meeting every limit."""
+        equal, (rows, margins) = self.limits.equal, self.local_limits(y, jacobian)
+        gradient = self.weights @ self.scaled_jacobian(jacobian) / self.unit_of_gain(y)
+        found = balance(self.unit(x)[self.free], gradient, margins, rows, equal)
+        multipliers = found.multipliers * self.unit_of_gain(y) / self._steepness(jacobian)
+        return Balance(found.residual, multipliers), float(_violations(margins, equal).max(initial=0.0))
+
+    def violation(self, y: Array, jacobian: Array) -> float:
+        """How far, to first order, a point is from meeting every limit: as `balance` says it."""
+        return float(_violations(self.local_limits(y, jacobian)[1], self.limits.equal).max(initial=0.0))
+
+    def lagrangian_slope(self, at: tuple[Array, Array, Array], of: tuple[Array, Array, Array]) -> Array:
+        """Slope (free,) at a point of the objective less the limits, weighed by the multipliers of another point.
+
+        Args:
+            at: x (n,), y (m,) and Jacobian (m, n) where the slope is wanted.
+            of: The same where the multipliers hold.
+        """
+        slope, limits = self.scaled_jacobian(at[2]), self.limits
+        multipliers = self.balance(*of)[0].multipliers
+        pull = (multipliers * limits.sign) @ slope[limits.index]
+        return (self.weights @ slope - pull) / self.unit_of_gain(of[1])
+
+    def _steepness(self, jacobian: Array) -> Array:
+        """Slope of the limits (c,) that margins become distances by."""
+        steep = np.linalg.norm(self.scaled_jacobian(jacobian), axis=1)
+        return np.maximum(steep, FLAT * self.slopes)[self.limits.index]
+
+    def judged(self, x: Array, y: Array, jacobian: Array, tolerance: float) -> Optimum:
+        """A point (n,) with its responses (m,) and Jacobian (m, n), judged by limits and optimality."""
+        found, violation = self.balance(x, y, jacobian)
+        names = [self.responses[self.used[i]] for i in self.limits.index]
+        violations = _violations(self.local_limits(y, jacobian)[1], self.limits.equal).tolist()
+        return Optimum(
+            task=self.task,
+            parameters=self.parameters,
+            responses=self.responses,
+            x=x,
+            y=y,
+            jacobian=jacobian,
+            violation=violation,
+            violations=_largest(names, violations),
+            optimality=found.residual,
+            multipliers=_largest(names, found.multipliers.tolist()),
+            tolerance=tolerance,
+            slope=self.slope,
+            slopes={self.responses[i]: float(slope) for i, slope in zip(self.used, self.slopes, strict=True)},
+        )
+
+
+def _largest(names: list[str], multipliers: list[float]) -> dict[str, float]:
+    """By response, of whose two limits at most one is active."""
+    found: dict[str, float] = {}
+    for name, value in zip(names, multipliers, strict=True):
+        if abs(value) >= abs(found.get(name, 0.0)):
+            found[name] = value
+    return found
+
+
+def excess(margins: Array, equal: Mask) -> float:
+    """Sum of the violations of margins (c,), some of which are equations."""
+    return float(_violations(margins, equal).sum())
+
+
+def _violations(margins: Array, equal: Mask) -> Array:
+    return np.where(equal, np.abs(margins), np.maximum(-margins, 0.0))
+
+
+def _limits(task: Task, names: list[str]) -> Limits:
+    """At most and at least of one value is one equation."""
+    rows = []
+    for name, value in task.at_least.items():
+        rows.append((names.index(name), 1.0, value, task.at_most.get(name) == value))
+    for name, value in task.at_most.items():
+        if task.at_least.get(name) != value:
+            rows.append((names.index(name), -1.0, value, False))
+    return Limits(
+        np.array([row[0] for row in rows], dtype=np.intp),
+        np.array([row[1] for row in rows], dtype=np.float64),
+        np.array([row[2] for row in rows], dtype=np.float64),
+        np.array([row[3] for row in rows], dtype=np.bool_),
+    )

@@ -1,0 +1,191 @@
+"""A report on a surrogate: parity of values and derivatives, course of the training, table of errors."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+import numpy as np
+
+from sobofem.coupling.contract import Array, units_of
+from sobofem.coupling.report.accuracy import Batch, Errors, errors
+
+if TYPE_CHECKING:
+    from sobofem.surrogate import Surrogate
+
+PANELS = 12
+MARKED = 10
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#8c6d31", "#555555", "#b2182b")
+
+
+def parity_figure(model: Batch, data: Any, *, derivatives: bool = False) -> Figure:
+    """Predicted against true values or derivatives, one panel per response (the first twelve).
+
+    A derivative is shown as the change of its response over the range of its parameter, so that all
+    derivatives of a response share its unit and an axis; the ten that spread most have colours of their own.
+
+    Args:
+        model: Anything with `parameters`, `responses` and `predict`.
+        data: Samples, as for `errors`; they may offer `units`, name to unit.
+        derivatives: Whether to show derivatives.
+
+    Raises:
+        ValueError: If the names differ, or derivatives are wanted and the data holds no Jacobians.
+    """
+    table = errors(model, data)
+    if derivatives and data.jacobian is None:
+        raise ValueError("the data holds no Jacobians: there are no derivatives to compare")
+    y, jacobian = model.predict(data.x, jacobian=derivatives)
+    units = units_of(data)
+    shown = data.responses[:PANELS]
+    figure, axes = _panels(len(shown))
+    for i, (name, ax) in enumerate(zip(shown, axes, strict=True)):
+        unit = f" [{units[name]}]" if units.get(name) else ""
+        ax.set_title(f"{name}\n{_error(table, i, derivatives)}", fontsize=10)
+        if jacobian is None:
+            _parity(ax, [(data.y[:, i], y[:, i], COLORS[0], None)])
+            ax.set_xlabel(f"true{unit}")
+            ax.set_ylabel(f"predicted{unit}")
+        else:
+            # slope times range has the unit of the response, for any parameter
+            ranges = np.ptp(data.bounds, axis=1)
+            _parity(ax, _channels(data.jacobian[:, i] * ranges, jacobian[:, i] * ranges, data.parameters))
+            ax.set_xlabel(f"true slope × range{unit}")
+            ax.set_ylabel(f"predicted slope × range{unit}")
+            ax.legend(fontsize=7, markerscale=1.6, handletextpad=0.1, borderpad=0.3, labelspacing=0.2)
+    figure.suptitle(f"{'Derivatives' if derivatives else 'Responses'} at {len(data.x)} points", fontsize=11)
+    return figure
+
+
+def _error(table: Errors, i: int, derivatives: bool) -> str:
+    """The error in the title: of a response, or the median over its derivatives."""
+    if derivatives and table.derivatives is not None:
+        return f"median NRMSE {np.median(table.derivatives[i]):.2g}"
+    return f"NRMSE {table.values[i]:.2g}"
+
+
+Series = tuple[Array, Array, str, str | None]
+
+
+def _channels(true: Array, predicted: Array, names: tuple[str, ...]) -> list[Series]:
+    """One series per parameter, those that spread most with a color and a name, the others in grey behind."""
+    order = np.argsort(-np.abs(true).max(axis=0), kind="stable")
+    named = [(true[:, j], predicted[:, j], COLORS[k], names[j]) for k, j in enumerate(order[:MARKED])]
+    rest = [(true[:, j], predicted[:, j], "#bbbbbb", None) for j in order[MARKED:]]
+    return rest + named
+
+
+def _parity(ax: Axes, series: list[Series]) -> None:
+    """Scatter predicted over true with the diagonal, on equal axes."""
+    everything = np.concatenate([np.concatenate(s[:2]) for s in series])
+    low, high = everything.min(), everything.max()
+    margin = 0.04 * (high - low) or 1.0
+    limits = (low - margin, high + margin)
+    ax.plot(limits, limits, color="0.6", linewidth=0.8, zorder=0)
+    for true, predicted, color, name in series:
+        size = float(np.clip(4000 / len(true), 4, 18))
+        ax.scatter(true, predicted, s=size, color=color, alpha=0.7, linewidths=0, label=name)
+    ax.set(xlim=limits, ylim=limits, aspect="equal")
+    ax.locator_params(nbins=5)
+    ax.ticklabel_format(style="sci", scilimits=(-3, 4), useMathText=True)
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` square panels, at most four a row."""
+    columns = min(count, 3 if count in (3, 5, 6, 9) else 4)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(3.6 * columns, 3.6 * rows + 0.4), layout="constrained")
+    return figure, [figure.add_subplot(rows, columns, k + 1) for k in range(count)]
+
+
+def history_figure(surrogate: Surrogate) -> Figure:
+    """Losses over the steps of training and, if they changed, the weights of the loss terms."""
+    history = surrogate.history
+    adaptive = bool((history.weights != history.weights[:1]).any())
+    figure = Figure(figsize=(10.5 if adaptive else 6.4, 4.0), layout="constrained")
+    ax = figure.add_subplot(1, 2 if adaptive else 1, 1)
+    if not (history.train > 0.0).any():
+        ax.set(title="Loss", xlabel="step", xticks=[], yticks=[])
+        ax.text(0.5, 0.5, "solved at once: no course to show", ha="center", va="center", transform=ax.transAxes)
+        return figure
+    ax.semilogy(history.step, history.train, color=COLORS[0], label="training")
+    if np.isfinite(history.validation).any():
+        ax.semilogy(history.step, history.validation, color=COLORS[1], label="held out")
+    ax.axvline(history.best, color="0.3", linestyle=":", label=f"kept: step {history.best}")
+    ax.set(xlabel="step", ylabel="relative loss [-]", title="Loss")
+    ax.legend()
+    _mark_stages(ax, history.stages)
+    if adaptive:
+        _weights_panel(figure.add_subplot(1, 2, 2), surrogate)
+    return figure
+
+
+def _mark_stages(ax: Axes, stages: tuple[tuple[str, int], ...]) -> None:
+    """Shade every other stage, its name at the foot."""
+    start = 0
+    for k, (name, end) in enumerate(stages):
+        if k % 2:
+            ax.axvspan(start, end, color="0.93", zorder=0)
+        if end > start:
+            place = ((start + end) / 2, 0.02)
+            ax.text(*place, name, transform=ax.get_xaxis_transform(), ha="center", color="0.4", fontsize=8)
+        start = end
+    ax.set_xlim(0, max(start, 1))
+
+
+def _weights_panel(ax: Axes, surrogate: Surrogate) -> None:
+    """Each response's weight, and the median of its derivatives' weights."""
+    history = surrogate.history
+    for i, name in enumerate(surrogate.responses[:MARKED]):
+        ax.semilogy(history.step, history.weights[:, i, 0], color=COLORS[i], label=name)
+        slopes = np.median(history.weights[:, i, 1:], axis=1)
+        ax.semilogy(history.step, slopes, color=COLORS[i], linestyle="--")
+    ax.set(xlabel="step", ylabel="weight [-]", title="Weights (dashed: median over derivatives)")
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+
+
+def overlap(surrogate: Surrogate, data: Any) -> str:
+    """A warning that the surrogate was trained on samples of the same design of the same problem; empty if not."""
+    trained, now = dict(surrogate.provenance), dict(getattr(data, "provenance", None) or {})
+    digest = getattr(getattr(data, "description", None), "digest", "") or now.get("digest", "")
+    if now.get("seed") is None or trained.get("digest", "") != digest:
+        return ""
+    if any(trained.get(key) != now.get(key) for key in ("design", "seed")):
+        return ""
+    return (
+        f"warning: the surrogate was trained on {trained.get('samples', 'some')} samples of this same design "
+        f"({now['design']}, seed {now['seed']}); errors on unseen samples may be larger"
+    )
+
+
+def write_report(surrogate: Surrogate, data: Any, folder: str | Path) -> list[Path]:
+    """Write pictures and tables of a surrogate's errors on samples it has not seen.
+
+    Args:
+        surrogate: What to judge.
+        data: Unseen samples, as for `errors`.
+        folder: Where to; made if need be.
+
+    Returns:
+        The files: `errors.md`, `errors.csv`, `values.png`, `history.png` and, with Jacobians in the data,
+        `derivatives.png`.
+    """
+    folder = Path(folder)
+    table = errors(surrogate, data)
+    folder.mkdir(parents=True, exist_ok=True)
+    markdown, sheet = folder / "errors.md", folder / "errors.csv"
+    warning = overlap(surrogate, data)
+    head = f"# Errors of the surrogate\n\n{warning}\n\n" if warning else "# Errors of the surrogate\n\n"
+    markdown.write_text(head + table.markdown(), encoding="utf-8")
+    with sheet.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(table.rows())
+    figures = {"values": parity_figure(surrogate, data), "history": history_figure(surrogate)}
+    if data.jacobian is not None:
+        figures["derivatives"] = parity_figure(surrogate, data, derivatives=True)
+    pictures = [folder / f"{name}.png" for name in figures]
+    for path, figure in zip(pictures, figures.values(), strict=True):
+        figure.savefig(path, dpi=150)
+    return [markdown, sheet, *pictures]

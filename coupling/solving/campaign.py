@@ -1,0 +1,191 @@
+"""A dataset under way: what is planned, what is missing, and whether a new run may continue an old one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import contextlib
+from dataclasses import dataclass, replace
+import importlib.metadata
+from pathlib import Path
+import platform
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sobofem.coupling.contract import Array, Description
+from sobofem.coupling.dataset import store, unfinished
+from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.dataset.journal import Header
+from sobofem.coupling.dataset.merging import differences, identity
+from sobofem.coupling.dataset.records import Failure, Sample
+from sobofem.coupling.design import PREFIX_STABLE, Recipe
+from sobofem.coupling.solving import jobs
+from sobofem.coupling.solving.schedule import ATTEMPTS
+
+_KILLED = "its process died {} times while it was computed: out of memory, or killed from outside"
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What a job has to do.
+
+    Attributes:
+        points: All planned points, (D, n).
+        missing: Design rows to compute, in this order.
+        before: Number of rows that were computed or failed when it began.
+        failed: How many of these failed.
+        attempts: How often a row's process died while it was computed, where it did.
+        header: First record of this run's journals.
+        run: Number of this run, one more than that of any other.
+    """
+
+    points: Array
+    missing: NDArray[np.int64]
+    before: int
+    failed: int
+    attempts: Mapping[int, int]
+    header: Header
+    run: int
+
+
+def plan(
+    design: Recipe | ArrayLike, description: Description, *, jacobian: bool, model: str, budget: int | None = None
+) -> Dataset:
+    """The dataset that is to be: all points planned, none computed.
+
+    Args:
+        design: A recipe, or the points themselves, (N, n), inside the bounds.
+        description: What identifies the model.
+        jacobian: Whether samples carry their Jacobian.
+        model: Specification that the model was loaded from, for the record.
+        budget: How many of the points are to be computed, for the record; None for all.
+    """
+    n, m = len(description.parameters), len(description.responses)
+    if isinstance(design, Recipe):
+        kind, seed, marginals = design.kind, design.seed, getattr(design, "marginals", {})
+        points = design.points(description.bounds, description.parameters)
+    else:
+        kind, seed, marginals, points = "given points", None, {}, np.array(design, dtype=np.float64)
+    checked = Dataset.from_arrays(points, np.zeros((len(points), m)), description=description)
+    return replace(
+        checked.select(np.zeros(len(points), dtype=np.bool_)),
+        jacobian=np.zeros((0, m, n)) if jacobian else None,
+        provenance={
+            "design": kind,
+            "seed": seed,
+            "inputs": {name: str(marginal) for name, marginal in marginals.items()},
+            "model": model,
+            **({} if budget is None else {"budget": budget}),
+            "versions": versions(),
+        },
+    )
+
+
+def begin(path: Path, planned: Dataset, *, retry_failed: bool) -> Work:
+    """Open or make the dataset, and find what is missing. Hold the shared state.
+
+    What dead jobs left is folded into the file, unless a living one is at work.
+
+    Raises:
+        ValueError: If the dataset at `path` belongs to another problem, design or seed; the message names it.
+    """
+    run = jobs.next_run(path)
+    if jobs.living(path):
+        stored = _continued(Dataset(**store.read(path)), planned, path)
+        (_without_failures(stored) if retry_failed else stored).save(path)
+        data = _repeated_crashes_failed(Dataset.open(path))
+    else:
+        data = _recovered(path, planned, retry_failed=retry_failed)
+    settled = np.union1d(data.rows, np.array([failure.row for failure in data.failures], dtype=np.int64))
+    missing = np.setdiff1d(np.arange(len(planned.design)), settled)
+    return Work(
+        points=data.design,
+        missing=missing[np.argsort([data.attempts.get(row, 0) for row in missing.tolist()], kind="stable")],
+        before=len(settled),
+        failed=len(data.failures),
+        attempts=data.attempts,
+        header=Header(unfinished.fingerprint(data), len(data.parameters), len(data.responses)),
+        run=max(run, data.provenance.get("runs", 0) + 1),
+    )
+
+
+def complete(path: Path, run: int) -> Dataset:
+    """All that is there now; folded into the file unless another job than `run` is at work. Hold the shared state."""
+    if jobs.living(path) - {run}:
+        return _repeated_crashes_failed(Dataset.open(path))
+    return _journals_merged(path, _repeated_crashes_failed(Dataset.open(path)))
+
+
+def _recovered(path: Path, planned: Dataset, *, retry_failed: bool) -> Dataset:
+    """The dataset with all that dead jobs left, in its file."""
+    if path.exists():
+        data = _repeated_crashes_failed(_continued(Dataset.open(path), planned, path))
+    else:
+        journals = unfinished.read(path)  # of a dataset that somebody removed, perhaps
+        data = _repeated_crashes_failed(unfinished.merge_journals(planned, journals))
+    data = _journals_merged(path, _without_failures(data) if retry_failed else data)
+    jobs.forget(path)
+    return data
+
+
+def _journals_merged(path: Path, data: Dataset) -> Dataset:
+    """The dataset, in its file, which holds all that the journals do; they are removed, or put aside where damaged."""
+    journals = unfinished.read(path)
+    runs = [unfinished.run_of(journal.path) for journal in journals]
+    data = replace(data, provenance={**data.provenance, "runs": max([data.provenance.get("runs", 0), *runs])})
+    data.save(path)
+    for journal in journals:
+        if not {record.row for record in journal.records if isinstance(record, Sample)} <= set(data.rows.tolist()):
+            continue  # it has grown: its writer seemed to be dead
+        torn = journal.damage.count(" at byte ") == 1 and "record cut off" in journal.damage
+        if journal.damage and not torn:
+            journal.path.rename(journal.path.with_suffix(".damaged"))
+        else:
+            journal.path.unlink()
+    return data
+
+
+def _without_failures(data: Dataset) -> Dataset:
+    """The dataset with failed rows as if they had never been tried."""
+    return replace(data, failures=())
+
+
+def _repeated_crashes_failed(data: Dataset) -> Dataset:
+    """The dataset with rows that killed their process time and again recorded as failed."""
+    new = [
+        Failure(row, data.design[row], _KILLED.format(count), float("nan"))
+        for row, count in data.attempts.items()
+        if count >= ATTEMPTS
+    ]
+    failures = sorted((*data.failures, *new), key=lambda failure: failure.row)
+    left = {row: count for row, count in data.attempts.items() if count < ATTEMPTS}
+    return replace(data, failures=tuple(failures), attempts=left)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that make samples, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for name in ("sobofem", "numpy", "fenics-dolfinx", "dolfinx-solver-real", "petsc4py"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _continued(old: Dataset, planned: Dataset, path: Path) -> Dataset:
+    """The old dataset with the longer of both designs, one of which is the beginning of the other."""
+    if found := differences(identity(old), identity(planned)):
+        raise ValueError(f"{path} was made differently: {'; '.join(found)}; write to another file")
+    kind, before, now = old.provenance["design"], len(old.design), len(planned.design)
+    if now != before and kind not in (*PREFIX_STABLE, "given points"):
+        raise ValueError(
+            f"{path} is a {kind.replace('_', ' ')} of {before} samples, which can't become one of {now}: its first "
+            f"rows would change; write to another file, or use one of {', '.join(sorted(PREFIX_STABLE))}"
+        )
+    common = min(before, now)
+    moved = np.flatnonzero((old.design[:common] != planned.design[:common]).any(axis=1))
+    if len(moved):
+        raise ValueError(f"{path} has other points in its design, first in row {moved[0]}; write to another file")
+    provenance = {key: value for key, value in old.provenance.items() if key != "budget"}
+    if "budget" in planned.provenance:
+        provenance["budget"] = planned.provenance["budget"]
+    return replace(old, design=max(old.design, planned.design, key=len), provenance=provenance, damage=())

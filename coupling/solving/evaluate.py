@@ -1,0 +1,249 @@
+"""What a group of ranks does: take a row, solve it, write it down, tell, and take the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+import time
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from sobofem.coupling.contract import Array, Gentle, Model, SampleFailure, checked_evaluation, negative_pivots
+from sobofem.coupling.dataset import unfinished
+from sobofem.coupling.dataset.journal import JournalWriter
+from sobofem.coupling.dataset.records import Failure, Sample
+from sobofem.coupling.parallel.abort import GRACE, end_job
+from sobofem.coupling.parallel.groups import PAUSE, Groups
+from sobofem.coupling.parallel.interruption import StopRequest
+from sobofem.coupling.parallel.usercode import to_the_end
+from sobofem.coupling.solving.campaign import Work
+from sobofem.coupling.solving.handout import Outcome, Source, Task
+from sobofem.coupling.solving.timelimit import TimeLimit
+
+AGREE = 1e-8
+"""By how much the answers of a group's ranks may differ, relative to the largest."""
+
+_GO_ON = "this run ends, since other ranks or C code can't be interrupted; the same command goes on with other samples"
+
+
+class Journals:
+    """Where the groups of a job write: a file each, made when a group has its first row.
+
+    Args:
+        folder: Where.
+        work: The job's, of which little is kept: this goes to every rank.
+    """
+
+    def __init__(self, folder: Path, work: Work) -> None:
+        self.folder, self.run, self._header = folder, work.run, work.header
+
+    def path(self, groups: Groups) -> Path:
+        """The journal of this rank's group."""
+        return self.folder / f"run-{self.run:06d}-group-{groups.number:06d}.journal"
+
+    def open(self, groups: Groups) -> JournalWriter:
+        """Open the journal of this rank's group; by its leader alone."""
+        return JournalWriter(self.path(groups), self._header)
+
+    def last_words(self, rank: int, failure: Failure) -> None:
+        """Write down a failure that a rank other than its group's leader knows of, when it ends the job."""
+        path = self.folder / f"run-{self.run:06d}-rank-{rank:06d}.journal"
+        with contextlib.closing(JournalWriter(path, self._header)) as journal:
+            journal.failure(failure)
+
+
+def work(
+    model: Model,
+    source: Source,
+    groups: Groups,
+    journals: Journals,
+    stop: StopRequest,
+    *,
+    jacobian: bool,
+    send: bool = False,
+    limit: float | None = None,
+) -> None:
+    """Compute rows until there are no more, or everybody stops. Collective on this rank's group.
+
+    Args:
+        model: The group's.
+        source: Where rows come from, and who wants to know what became of them.
+        groups: All ranks.
+        journals: Where answers go to.
+        stop: This rank's signals.
+        jacobian: Whether dy/dx is wanted.
+        send: Whether the samples themselves are wanted, too.
+        limit: How long a sample may take [s]; None for as long as it likes.
+    """
+    shown = False
+    with Recorder(model, groups, journals, stop, limit) as recorder:
+        while True:
+            task: Task | None = groups.share(source.next() if groups.leads else None)
+            if task is None:
+                return
+            stop.arm()  # a model may have taken the signals
+            record = recorder.solve(task, jacobian=jacobian)
+            if groups.leads:
+                failed = isinstance(record, Failure)
+                sample = record if send and isinstance(record, Sample) else None
+                words = _words(record) if isinstance(record, Failure) and not shown else ""
+                shown = shown or failed
+                source.done(Outcome(task.row, record.seconds, failed, sample, words))
+            stop.signal = groups.largest(stop.signal)
+
+
+class Recorder:
+    """Computes rows into the journal of this rank's group, whatever the model does. Collective on the group.
+
+    Args:
+        model: The group's.
+        groups: All ranks.
+        journals: Where answers go to.
+        stop: This rank's signals.
+        limit: How long a sample may take [s]; None for as long as it likes.
+    """
+
+    def __init__(
+        self, model: Model, groups: Groups, journals: Journals, stop: StopRequest, limit: float | None
+    ) -> None:
+        self._model, self._groups, self._journals, self._stop, self._limit = model, groups, journals, stop, limit
+        self._journal: JournalWriter | None = None
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._journal is not None:
+            self._journal.close()
+
+    def solve(self, task: Task, *, jacobian: bool) -> Sample | Failure:
+        """Evaluate one row into the journal; once more, and gently, if it has no answer."""
+        if not self._groups.leads:
+            return self._evaluated(task, jacobian=jacobian)
+        if self._journal is None:
+            self._journal = self._journals.open(self._groups)
+            self._stop.note_in(self._journal.path.with_suffix(unfinished.SIGNALS))
+        self._journal.attempt(task.row)
+        with self._limited(task, self._journal):
+            record = self._evaluated(task, jacobian=jacobian)
+        if isinstance(record, Sample):
+            self._journal.sample(record)
+        else:
+            self._journal.failure(record)
+        return record
+
+    def _evaluated(self, task: Task, *, jacobian: bool) -> Sample | Failure:
+        return _twice(self._model, lambda gently: self._agreed(task, jacobian=jacobian, gently=gently))
+
+    def _agreed(self, task: Task, *, jacobian: bool, gently: bool) -> Sample | Failure:
+        """What all ranks of the group agree that a row's answer is: a failure if it is one on any of them."""
+        own = self._groups.own
+        alone = own is not None and own.size == 1  # else MPI itself may end this rank, as another wished
+        with to_the_end() if alone else contextlib.nullcontext():
+            record = _attempted(self._model, task, jacobian=jacobian, gently=gently)
+        if own is None or own.size == 1:
+            return record
+        self._meet(own, record)
+        failures = own.allgather(record if isinstance(record, Failure) else None)
+        for rank, failure in enumerate(failures):
+            if failure is not None:
+                where = f"rank {rank} of the group: " if failure.trace else ""
+                return replace(failure, reason=where + failure.reason, seconds=record.seconds)
+        assert isinstance(record, Sample)
+        differ = any(own.allgather(not _same(_digest(record), own.bcast(_digest(record)))))
+        if not differ:
+            return record
+        reason = f"its answer differs between the {own.size} ranks that computed it together"
+        return Failure(task.row, task.x, reason, float("nan"), record.seconds)
+
+    def _meet(self, own: Any, record: Sample | Failure) -> None:
+        """Wait for the group's other ranks; not for ever after an error, since they may be waiting for this one."""
+        request, end = own.Ibarrier(), time.monotonic() + GRACE
+        while not request.Test():
+            if isinstance(record, Failure) and time.monotonic() > end:
+                self._journals.last_words(self._groups.world.rank, record)
+                unfinished.mark_run_failed(self._journals.folder, self._journals.run)
+                end_job(f"{_words(record)}\nThe ranks that solve it with this one don't come back: {_GO_ON}", 75)
+            time.sleep(PAUSE)
+
+    def _limited(self, task: Task, journal: JournalWriter) -> contextlib.AbstractContextManager[None]:
+        """The time limit of a row, if there is one."""
+        if self._limit is None:
+            return contextlib.nullcontext()
+        own, begin = self._groups.own, time.perf_counter()
+
+        def give_up(reason: str) -> None:
+            failure = Failure(task.row, task.x, reason, float("nan"), time.perf_counter() - begin)
+            journal.failure(failure)
+            unfinished.mark_run_failed(self._journals.folder, self._journals.run)
+            end_job(f"{_words(failure)}: {_GO_ON}", 75)
+
+        traces = journal.path.with_suffix(unfinished.HUNG)
+        return TimeLimit(self._limit, give_up, traces, interrupt=own is None or own.size == 1)
+
+
+def solve(model: Model, task: Task, *, jacobian: bool) -> Sample | Failure:
+    """Evaluate one point; once more, and gently, if it has no answer. Collective on the model's ranks.
+
+    Raises:
+        Exception: What the model raised that is no `SampleFailure`.
+    """
+    return _twice(model, lambda gently: _tried(model, task, jacobian=jacobian, gently=gently))
+
+
+def _twice(model: Model, attempt: Callable[[bool], Sample | Failure]) -> Sample | Failure:
+    """An attempt; a gentle one after it, if the model has no answer and offers that. Not after an error of its code."""
+    first = attempt(False)
+    if isinstance(first, Sample) or first.trace or not isinstance(model, Gentle):
+        return first
+    second = attempt(True)
+    both = first.seconds + second.seconds
+    if isinstance(second, Sample) or second.reason == first.reason:
+        return replace(second, seconds=both)
+    return replace(second, seconds=both, reason=f"{first.reason}; tried again more gently: {second.reason}")
+
+
+def _attempted(model: Model, task: Task, *, jacobian: bool, gently: bool) -> Sample | Failure:
+    """One evaluation, in which any error is a failure of the sample."""
+    start = time.perf_counter()
+    try:
+        return _tried(model, task, jacobian=jacobian, gently=gently)
+    except Exception as error:
+        return Failure.of_error(error, task.row, task.x, time.perf_counter() - start)
+
+
+def _tried(model: Model, task: Task, *, jacobian: bool, gently: bool) -> Sample | Failure:
+    start = time.perf_counter()
+    try:
+        y, dy = checked_evaluation(model, task.x, jacobian=jacobian, gently=gently)
+    except Exception as error:
+        if not isinstance(error, SampleFailure):
+            raise
+        return Failure.of(error, task.row, task.x, time.perf_counter() - start)
+    return Sample(task.row, task.x, y, dy, time.perf_counter() - start, negative_pivots(model))
+
+
+def _digest(sample: Sample) -> tuple[Array, Array]:
+    """The responses, and a weighted sum of their slopes: what is compared between ranks."""
+    if sample.jacobian is None:
+        return sample.y, np.zeros(0)
+    return sample.y, sample.jacobian @ np.cos(np.arange(sample.jacobian.shape[1]))
+
+
+def _same(one: tuple[Array, Array], other: tuple[Array, Array]) -> bool:
+    return all(
+        np.allclose(a, b, rtol=0.0, atol=AGREE * max(np.abs(b).max(initial=0.0), np.finfo(float).tiny))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def _words(failure: Failure) -> str:
+    """A failure for people: where it is, and the traceback of an error."""
+    text = f"row {failure.row} failed: {failure.reason}"
+    return f"{failure.trace}\n{text}" if failure.trace else text

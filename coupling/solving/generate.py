@@ -1,0 +1,262 @@
+"""Ensembles: evaluate a model at every point of a design, on all ranks, into one dataset that survives crashes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+import contextlib
+from dataclasses import dataclass
+import errno
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from numpy.typing import ArrayLike
+
+from sobofem.coupling.contract import Description, Model, describe
+from sobofem.coupling.dataset import unfinished
+from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.design import Recipe
+from sobofem.coupling.models.loading import build, find, source_of
+from sobofem.coupling.parallel.abort import ending_all
+from sobofem.coupling.parallel.groups import Groups, grouped
+from sobofem.coupling.parallel.interruption import Interrupted, StopRequest
+from sobofem.coupling.parallel.world import RootOnly, Serial, duplicated, is_of_mpi, on_root, world
+from sobofem.coupling.solving import campaign
+from sobofem.coupling.solving import evaluate as solving
+from sobofem.coupling.solving.diagnosis import TooManyFailures
+from sobofem.coupling.solving.evaluate import Journals
+from sobofem.coupling.solving.handout import Manager, Source, follower
+from sobofem.coupling.solving.ledger import Ledger, LeftOver, Report, join
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+_LONGEST = 1e8  # that a timer takes [s]
+
+
+def generate(
+    model: Model | Callable[..., Model] | str,
+    design: Recipe | ArrayLike,
+    path: str | Path,
+    *,
+    comm: MPI.Comm | None = None,
+    ranks_per_solve: int = 1,
+    jacobian: bool = True,
+    retry_failed: bool = False,
+    max_failures: float = 0.5,
+    sample_timeout: float | None = None,
+    progress: Report | None = None,
+) -> Dataset:
+    """Evaluate a model at every point of a design and keep all samples, failed ones with their reason.
+
+    Collective on `comm`. A sample is on disk when its evaluation returns; after a crash, a kill or an interruption, the
+    same call computes only what is missing, on any number of ranks. Several jobs may work on one dataset at the same
+    time. A design that is prefix-stable (Sobol', Halton) may be longer than the dataset at `path`: then only the new
+    rows are computed.
+
+    Whatever the model raises is a failure of that sample, recorded with its reason; the first is printed at once, an
+    error with its traceback. Where the model has no answer, it is tried once more if it offers `evaluate_gently`. A
+    sample whose process died three times while it was computed counts as failed.
+
+    Args:
+        model: A model, a factory that makes one (called with `comm=` the ranks of its group if it takes that), or a
+            specification for `load_model`. The first group makes its model first, so that forms are compiled once.
+        design: A recipe (`Design`, `Grid`, `PointsFile`), or the points themselves, (N, n), inside the bounds.
+        path: HDF5 file to make or to continue. Journals lie in `<path>.parts` meanwhile.
+        comm: Ranks that share the work; all of an MPI job by default.
+        ranks_per_solve: Ranks that solve one sample together.
+        jacobian: Whether to store dy/dx.
+        retry_failed: Try samples again that failed in an earlier run.
+        max_failures: Share of failed samples above which to stop, once there are 20 samples; earlier where none of
+            them has an answer.
+        sample_timeout: How long a sample may take [s]. One that takes longer is a failure; where it can't be
+            interrupted, since ranks wait for each other or C code runs, the process ends (with exit code 75), and the
+            same call goes on with the other samples.
+        progress: Called on rank 0 after each of its samples, and while it waits for the others.
+
+    Returns:
+        The dataset, on every rank: complete, but for what other jobs are computing now.
+
+    Raises:
+        Interrupted: After Ctrl-C or SIGTERM, on every rank, once the samples under way are done.
+        TooManyFailures: On every rank; it says where samples fail.
+        OSError: On every rank, if the dataset or the folder beside it was removed or replaced meanwhile, another job is
+            at work whose lock is not seen, or a disk refuses. What was computed is kept.
+        ValueError: If the dataset at `path` belongs to another problem, design or seed.
+        LeftOver: On every rank, if another job died that had taken the samples that are missing.
+        Exception: What was raised while the model was made. Where not all ranks raise alike, the one that does prints
+            it and ends the job, with whatever else the ranks were doing: the others would wait for ever.
+    """
+    settings = Settings(ranks_per_solve, jacobian, retry_failed, max_failures, sample_timeout)
+    ranks = world(comm)
+    data = run(model, design, path, settings, comm=comm, progress=progress)
+    if isinstance(ranks, Serial) or ranks.size == 1:
+        assert data is not None
+        return data
+    shared: Dataset = ranks.bcast(data)
+    return shared
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an ensemble is computed; see `generate`."""
+
+    ranks_per_solve: int = 1
+    jacobian: bool = True
+    retry_failed: bool = False
+    max_failures: float = 0.5
+    sample_timeout: float | None = None
+    budget: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.ranks_per_solve < 1:
+            raise ValueError(f"{self.ranks_per_solve} ranks a solve were asked for; expected at least one")
+        if not 0.0 <= self.max_failures <= 1.0:
+            raise ValueError(f"max_failures is {self.max_failures:g}; expected a share of the samples from 0 to 1")
+        if self.sample_timeout is not None and not 0.0 < self.sample_timeout < _LONGEST:
+            raise ValueError(
+                f"sample_timeout is {self.sample_timeout:g}; expected seconds, more than 0, or none at all"
+            )
+
+
+def run(
+    model: Model | Callable[..., Model] | str,
+    design: Recipe | ArrayLike,
+    path: str | Path,
+    settings: Settings = Settings(),
+    *,
+    comm: MPI.Comm | None = None,
+    progress: Report | None = None,
+    root_task: RootTask | None = None,
+) -> Dataset | None:
+    """As `generate`, but the dataset is returned on rank 0 alone: a thousand ranks need no copy of it each.
+
+    Args:
+        model: See `generate`, as for the other arguments.
+        design: Where.
+        path: Dataset.
+        settings: How.
+        comm: Ranks.
+        progress: Called on rank 0.
+        root_task: On rank 0, which then solves nothing: what it does with the samples, and how many it can take. On the
+            other ranks anything but None.
+    """
+    named, path = Path(path), Path(path).absolute()  # a model may change the working directory
+    with (
+        duplicated(world(comm)) as ranks,
+        contextlib.ExitStack() as held,
+        ending_all(ranks),
+        StopRequest() as stop,
+        grouped(ranks, settings.ranks_per_solve, manager_alone=root_task is not None) as groups,
+    ):
+        on_root(ranks, lambda: check_place(named))
+        solver, description, name = make_model(model, groups, stop)
+        ledger = RootOnly[Ledger]()
+
+        def begin() -> Journals:
+            planned = campaign.plan(design, description, jacobian=settings.jacobian, model=name, budget=settings.budget)
+            if root_task is not None:
+                root_task.check(planned)
+            # the lock that `join` takes is held until this block ends, and with it the job is known to live
+            work, member = join(path, planned, retry_failed=settings.retry_failed, held=held)
+            ledger.value = Ledger(path, work, member, settings.max_failures, progress)
+            if root_task is not None:
+                root_task.begin(ledger.value, path)
+            return Journals(unfinished.folder(path), work)
+
+        journals = on_root(ranks, begin)
+        # from here on a dead process is blamed on the row that it computed, unless an error explains it
+        with record_error_without_blame(journals):
+            if ranks.rank:
+                source: Source = follower(groups, stop)
+            else:
+                source = (root_task or ledger.value).manager(groups, stop)
+            if solver is not None:
+                solving.work(
+                    solver,
+                    source,
+                    groups,
+                    journals,
+                    stop,
+                    jacobian=settings.jacobian,
+                    send=root_task is not None,
+                    limit=settings.sample_timeout,
+                )
+            elif not ranks.rank and root_task is not None:
+                root_task.work()
+            signal = source.finish()
+        data = RootOnly[Dataset]()
+
+        def conclude() -> tuple[int, TooManyFailures | LeftOver | None]:
+            ledger.value.check_place()
+            left = (root_task or ledger.value).left if signal else 0
+            # stopped by a signal: journals stay beside the dataset, and the same call goes on from them
+            if left:
+                return left, None
+            data.value = ledger.value.conclude()
+            return left, ledger.value.shortfall(data.value, whole=root_task is None)
+
+        left, failure = on_root(ranks, conclude)
+        if left:
+            raise Interrupted(signal, left)
+        if failure is not None:
+            raise failure
+        return None if ranks.rank else data.value
+
+
+@contextlib.contextmanager
+def record_error_without_blame(journals: Journals) -> Iterator[None]:
+    """Note an error that ends the job: no row killed its process. What MPI raises may be another's death, though."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_of_mpi(error):
+            unfinished.mark_run_failed(journals.folder, journals.run)
+        raise
+
+
+class RootTask(Protocol):
+    """What rank 0 does instead of solving."""
+
+    @property
+    def left(self) -> int:
+        """Samples that it still wants."""
+
+    def check(self, planned: Dataset) -> None:
+        """Refuse what does not fit, with `ValueError`, before anything is touched."""
+
+    def begin(self, ledger: Ledger, path: Path) -> None:
+        """Get ready. The dataset is there, and this job works on it."""
+
+    def manager(self, groups: Groups, stop: StopRequest) -> Manager:
+        """What hands out the work and receives the samples."""
+
+    def work(self) -> None:
+        """Serve the manager and train, until all samples are there and were used, or everybody stops."""
+
+
+def check_place(path: Path) -> None:
+    """Refuse a path where no dataset can be."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to; make it first")
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder; name a file in it", str(path))
+
+
+def make_model(
+    model: Model | Callable[..., Model] | str, groups: Groups, stop: StopRequest
+) -> tuple[Model | None, Description, str]:
+    """This group's model, made in the first group first; what describes it, and its name. Collective on all ranks."""
+    found = find(model) if isinstance(model, str) else model
+    stop.arm()  # PETSc took the signals as it was imported
+    name = model if isinstance(model, str) else str(getattr(model, "__name__", type(model).__name__))
+
+    def make() -> tuple[Model, Description]:
+        made = build(found, groups.own, name)
+        return made, describe(made, name=name.rpartition(":")[2], source=source_of(found, model))
+
+    answer = groups.in_turn(make)
+    solver, description = answer or (None, None)
+    if not isinstance(groups.world, Serial) and groups.leaders[0]:  # rank 0 has no model
+        description = groups.world.bcast(description, root=groups.leaders[0])
+    assert description is not None
+    return solver, description, name

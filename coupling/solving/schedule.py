@@ -1,0 +1,143 @@
+"""Who computes what: rows to hand out, in which order and how many at a time. Pure logic, which a simulation runs too.
+
+Rows go out in the order of the design, in chunks that shrink as fewer are left (guided self-scheduling:
+Polychronopoulos and Kuck, 1987). Of the last ones the dearest go first, as far as their cost is predicted by that of
+others (longest processing time first: Graham, 1969): a dear one that came last would let all others wait for it. Rows
+that an earlier job was computing when it died come at the very end, and one by one where they did so before: the death
+of this job then says which of them it was.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sobofem.coupling.contract import Array
+
+ATTEMPTS = 3
+"""Deaths of the process that computes it after which a row is given up."""
+
+SHARE = 4
+"""A chunk is this part of what one group would still have to do."""
+
+LARGEST = 256
+"""Most rows of a chunk."""
+
+TAIL = 4
+"""Rows for each group that are ordered by their cost at the end."""
+
+AHEAD = 2 * max(SHARE, TAIL)
+"""Rows to have in hand for each group."""
+
+_REMEMBERED = 4096
+
+type Rows = NDArray[np.int64]
+
+
+class Schedule:
+    """Rows that wait to be computed by several groups.
+
+    Args:
+        points: All planned points, (D, n).
+        groups: How many groups share the work.
+        more: Gives further rows, at least so many if there are; an empty array when there are no more.
+        attempts: How often a row's process died while it was computed, where it did.
+        ahead: Rows to have in hand for each group; few where `more` chooses better the later it is asked.
+    """
+
+    def __init__(
+        self,
+        points: Array,
+        groups: int,
+        more: Callable[[int], Rows],
+        attempts: Mapping[int, int] | None = None,
+        *,
+        ahead: int = AHEAD,
+    ) -> None:
+        self._points, self._groups, self._more = points, groups, more
+        self._enough = ahead * groups
+        self._attempts = dict(attempts or {})
+        self._queue: deque[int] = deque()
+        self._suspects: deque[int] = deque()
+        self._alone: int | None = None
+        self._drained = self._sorted = False
+        self._known: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every row has been handed out."""
+        return self._drained and not self._queue and not self._suspects
+
+    def take(self, most: int = LARGEST, *, cheap: bool = False) -> list[int]:
+        """The next rows for a group; none where all are handed out or the rest has to wait for others.
+
+        Args:
+            most: How many at most.
+            cheap: Whether to begin with the cheapest of the last: for a group that has something else to do besides.
+        """
+        self._refill()
+        if not self._queue:
+            return self._suspect()
+        if self._drained and len(self._queue) <= TAIL * self._groups:
+            self._sort()
+            return [self._queue.pop() if cheap else self._queue.popleft()]
+        count = min(most, max(1, len(self._queue) // (SHARE * self._groups)))
+        return [self._queue.popleft() for _ in range(count)]
+
+    def settle(self, row: int, seconds: float) -> None:
+        """Take note that a row is done, and what it cost."""
+        self._known.append((row, seconds))
+        if row == self._alone:
+            self._alone = None
+
+    def _refill(self) -> None:
+        while not self._drained and len(self._queue) < self._enough:
+            rows = self._more(self._enough).tolist()
+            self._drained = not rows
+            for row in rows:
+                (self._suspects if row in self._attempts else self._queue).append(row)
+
+    def _suspect(self) -> list[int]:
+        """One of the rows at which a process died; one that did so often runs while no other such does."""
+        if not self._drained or not self._suspects:
+            return []
+        often = self._attempts[self._suspects[0]] >= ATTEMPTS - 1
+        if often and self._alone is not None:
+            return []
+        row = self._suspects.popleft()
+        if often:
+            self._alone = row
+        return [row]
+
+    def _sort(self) -> None:
+        """Sort the remaining rows by predicted cost, most expensive first."""
+        if self._sorted:
+            return
+        self._sorted = True
+        rows, known = list(self._queue), list(self._known)
+        cost = predicted_cost(self._points[[row for row, _ in known]], [s for _, s in known], self._points[rows])
+        self._queue = deque(rows[k] for k in np.argsort(-cost, kind="stable"))
+
+
+def predicted_cost(known: Array, seconds: Sequence[float], points: Array) -> Array:
+    """Cost at points (k, n) by a least-squares fit, quadratic in each input, to the logarithm of known costs (N, n).
+
+    Equal costs where too few are known to tell.
+    """
+    n = points.shape[1]
+    if len(known) < 8:
+        return np.ones(len(points))
+    degrees = 2 if len(known) >= 4 * (2 * n + 1) else 1
+    low, width = known.min(axis=0), np.ptp(known, axis=0)
+
+    def features(x: Array) -> Array:
+        unit = np.clip(2.0 * (x - low) / np.where(width > 0.0, width, np.inf) - 1.0, -1.5, 1.5)
+        return np.hstack([np.ones((len(x), 1)), *(unit**degree for degree in range(1, degrees + 1))])
+
+    A, b = features(known), np.log(np.maximum(seconds, 1e-9))
+    mean = float(b.mean())
+    weights = np.linalg.solve(A.T @ A + 1e-3 * len(known) * np.eye(A.shape[1]), A.T @ (b - mean))
+    return np.asarray(np.exp(mean + features(points) @ weights))

@@ -1,0 +1,110 @@
+"""Settings of what every study does: where to sample, and how the surrogate is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sobofem.coupling.design import KINDS, Design, Grid, Recipe
+from sobofem.coupling.design.marginals import Marginal
+from sobofem.coupling.design.points import PointsFile
+from sobofem.coupling.options import Levels, distributions, option
+
+DESCENT = "With --descent"
+"""Heading of the options that training by descent has."""
+
+DISTRIBUTION = "uniform (the default), log, normal:MEAN,STD or lognormal:MEDIAN,STD_OF_LOG"
+"""How a distribution is written."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Where to evaluate a model: a design with its size and seed, levels, or points of one's own."""
+
+    samples: int | None = option(None, help="Number of samples, 64 by default; powers of two suit Sobol'.", min=1)
+    design: str = option(
+        "sobol", help=f"How the points are spread: {', '.join(KINDS)}. Sobol' and Halton can grow later."
+    )
+    seed: int = option(0, help="Seed of the design.", min=0)
+    levels: int | Mapping[str, int] | None = option(
+        None, help="A full factorial design instead: levels of all inputs, or of one (repeat).", reading=Levels()
+    )
+    points: Path | None = option(
+        None, help="Points of your own instead: CSV with a header of the inputs' names, or NumPy (.npy)."
+    )
+    inputs: Mapping[str, Marginal] = option(
+        dict,
+        flags="--input",
+        help=f"How an input is distributed within its bounds: {DISTRIBUTION}. Repeat for others.",
+        reading=distributions("young=normal:70e3,2e3"),
+    )
+
+    def recipe(self) -> Recipe:
+        """The design that the options describe, as a recipe.
+
+        Raises:
+            ValueError: If two options contradict each other.
+        """
+        if (self.samples is not None) + (self.levels is not None) + (self.points is not None) > 1:
+            raise ValueError("--samples, --levels and --points each say where to evaluate; give one of them")
+        if self.points is not None:
+            if self.inputs:
+                raise ValueError("--input distributes the points of a design; --points says where they are")
+            return PointsFile(self.points)
+        if self.levels is not None:
+            return Grid(self.levels, self.inputs)
+        return Design(self.design, self.samples or 64, self.seed, self.inputs)
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Sampling:
+        """The settings that ask for a recipe."""
+        if isinstance(recipe, PointsFile):
+            return cls(points=recipe.path)
+        if isinstance(recipe, Grid):
+            return cls(levels=recipe.levels, inputs=recipe.marginals)
+        assert isinstance(recipe, Design), "a study has refused others"
+        return cls(recipe.samples, recipe.kind, recipe.seed, inputs=recipe.marginals)
+
+
+@dataclass(frozen=True)
+class Solving:
+    """How samples are solved, and when there are too many failures."""
+
+    ranks_per_solve: int = option(
+        1, help="MPI ranks that solve one sample together; one is best as long as it fits in memory."
+    )
+    max_failures: float = option(0.5, help="Stop, and say where samples fail, when more than this share of them does.")
+    sample_timeout: float | None = option(
+        None,
+        metavar="SECONDS",
+        help="A sample that takes longer is a failure, and does not stop the others.",
+    )
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the surrogate is trained; by default as `surrogate.fit` does."""
+
+    seed: int = option(0, help="Of all that is drawn.", min=0)
+    samples: int | None = option(None, help="Use the first so many design rows; all by default.")
+    descent: bool = option(False, help="Train one perceptron by descent, as the options below say.")
+    width: int | None = option(None, help="Units of a hidden layer; 48 by default.", min=1, panel=DESCENT)
+    depth: int | None = option(None, help="Number of hidden layers; 3 by default.", min=1, panel=DESCENT)
+    activation: str | None = option(None, help="tanh, softplus (the default) or sine.", panel=DESCENT)
+    network: str | None = option(
+        None, help="Class of a network of your own (`sobofem --use FILE`), or of ours; MLP by default.", panel=DESCENT
+    )
+    weighting: str | None = option(
+        None,
+        help="Weights of values and sensitivities: per-channel (the default where the data holds Jacobians), "
+        "values-only, fixed, or the class of one of your own (`sobofem --use FILE`), or of ours.",
+        panel=DESCENT,
+    )
+    validation: float | None = option(
+        None,
+        help="Share of the samples held out to stop early by; few samples train better on all.",
+        panel=DESCENT,
+    )
+    threads: int = option(1, help="CPU threads; one is fastest up to some 10,000 samples.", min=1)
+    device: str = option("cpu", help="Where to train: cpu, cuda or cuda:1.")

@@ -1,0 +1,116 @@
+"""Pictures of uncertainty: densities, sensitivities and design points, with their error bars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+import numpy as np
+
+from sobofem.coupling.uncertainty.estimate import TWO_SIDED
+from sobofem.coupling.uncertainty.form import DesignPoint
+from sobofem.coupling.uncertainty.measures import DerivativeMeasures
+from sobofem.coupling.uncertainty.propagation import Propagation
+from sobofem.coupling.uncertainty.sobol import SobolIndices
+
+BLUE, RED, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "0.45"
+PANELS = 12
+
+
+def density_figure(found: Propagation, limits: Sequence[tuple[str, float]] = ()) -> Figure:
+    """The density of each response (the first twelve) with 95 % bars, its quantiles, and limits.
+
+    Args:
+        found: The distributions.
+        limits: Values of responses to mark, by the response's name.
+    """
+    figure, axes = _panels(min(len(found.responses), PANELS), 4.0, 3.2)
+    for i, ax in enumerate(axes):
+        name = found.responses[i]
+        unit = f" [{found.units[name]}]" if found.units.get(name) else ""
+        edges, density = found.edges[i], found.density[i]
+        middles, bars = 0.5 * (edges[1:] + edges[:-1]), TWO_SIDED * density.error
+        ax.stairs(density.value, edges, fill=True, color=BLUE, alpha=0.3)
+        # no density is negative, however wide its bar
+        low = np.maximum(density.value - bars, 0.0)
+        ax.vlines(middles, low, density.value + bars, color=BLUE, linewidth=1.0)
+        _quantiles(ax, found, i)
+        for response, value in limits:
+            if response == name:
+                ax.axvline(value, color=RED, linewidth=1.5, label=f"limit {value:g}")
+                ax.legend(fontsize=7)
+        mean, std = found.mean[i], found.standard_deviation[i]
+        ax.set_title(f"{name}: {float(mean.value):.5g}, std {float(std.value):.3g}", fontsize=9)
+        ax.set(xlabel=f"{name}{unit}", yticks=[], ylim=(0.0, 1.35 * float(density.value.max())))
+        ax.tick_params(labelsize=8)
+        ax.locator_params(axis="x", nbins=5)
+    by = f"{found.solves} solves correct {found.samples} samples" if found.solves else f"{found.samples} samples"
+    figure.suptitle(f"Densities with 95 % error bars; {by} of the surrogate", fontsize=10)
+    return figure
+
+
+def _quantiles(ax: Axes, found: Propagation, i: int) -> None:
+    """Quantiles above the density, their bars along the axis."""
+    top = 1.15 * float(found.density.value[i].max())
+    for q, probability in enumerate(found.probabilities):
+        quantile = found.quantiles[i, q]
+        value, bar = float(quantile.value), TWO_SIDED * float(quantile.error)
+        ax.errorbar(value, top, xerr=bar, fmt="|", color=GREY, capsize=2, markersize=6, linewidth=1.0)
+        ax.text(value, 1.04 * top, f"{100 * probability:g} %", ha="center", va="bottom", fontsize=6, color=GREY)
+
+
+def sensitivity_figure(indices: SobolIndices, measures: DerivativeMeasures | None = None) -> Figure:
+    """First-order and total indices of each response (the first twelve) with 95 % bars, and bounds by derivatives."""
+    shown = [i for i in range(len(indices.responses)) if np.isfinite(indices.total.value[i]).all()][:PANELS]
+    height = 1.2 + 0.42 * len(indices.parameters)
+    figure, axes = _panels(max(len(shown), 1), 4.0, height)
+    place = np.arange(len(indices.parameters))
+    for i, ax in zip(shown, axes, strict=False):
+        for index, name, colour, shift in (
+            (indices.first, "first order", BLUE, -0.18),
+            (indices.total, "total", GREEN, 0.18),
+        ):
+            value = np.clip(index.value[i], 0.0, None)
+            bars = np.abs(np.stack([value - index.low[i], index.high[i] - value]))
+            ax.barh(place + shift, value, 0.34, color=colour, alpha=0.7, label=name)
+            ax.errorbar(value, place + shift, xerr=bars, fmt="none", ecolor="0.2", capsize=2, linewidth=0.9)
+        if measures is not None:
+            bound = np.minimum(measures.bound.value[i], 1.0)
+            ax.plot(bound, place, "d", color=RED, markersize=5, label="bound by derivatives")
+        # shares end at one: bounds above it say nothing, and are drawn there
+        ax.set(yticks=place, yticklabels=indices.parameters, xlim=(0.0, 1.03))
+        ax.set_title(indices.responses[i], fontsize=9)
+        ax.tick_params(labelsize=8)
+        ax.invert_yaxis()
+    if shown:
+        axes[0].legend(fontsize=7, loc="lower right")
+    figure.suptitle("Shares of the variance, with 95 % intervals", fontsize=10)
+    return figure
+
+
+def design_point_figure(points: Sequence[DesignPoint]) -> Figure:
+    """Importance of the inputs at each design point, and where it lies in standard deviations."""
+    names = points[0].parameters
+    figure, axes = _panels(len(points), 4.0, 1.2 + 0.42 * len(names))
+    place = np.arange(len(names))
+    for point, ax in zip(points, axes, strict=True):
+        ax.barh(place, point.importance, 0.6, color=BLUE, alpha=0.7)
+        for at, (share, u) in enumerate(zip(point.importance, point.u, strict=True)):
+            ax.text(share + 0.02, at, f"{u:+.2f}", va="center", fontsize=7, color=GREY)
+        confirmed = ", confirmed" if point.confirmed else ""
+        ax.set(
+            yticks=place, yticklabels=names, xlim=(0.0, 1.15), xlabel="importance; number: standard normal coordinate"
+        )
+        ax.set_title(f"{point.limit}: index {point.beta:.2f}{confirmed}", fontsize=9)
+        ax.tick_params(labelsize=8)
+        ax.invert_yaxis()
+    figure.suptitle("Most probable points of failure", fontsize=10)
+    return figure
+
+
+def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width * columns, height * rows + 0.4), layout="constrained")
+    return figure, [figure.add_subplot(rows, columns, k + 1) for k in range(count)]

@@ -1,0 +1,204 @@
+"""Compile UFL once, in a cache that a killed job can't poison.
+
+FFCx marks a form as "being compiled" by a lone `.c` file; if that process dies, every later one waits for it in vain.
+Here a process compiles under a file lock, which the kernel drops with it: whoever holds the lock may therefore delete
+a lone `.c` file, and no one waits for the dead. What is compiled already is loaded without the lock.
+"""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable, Iterator
+import contextlib
+import fcntl
+import functools
+import logging
+import os
+from pathlib import Path
+import shutil
+import sysconfig
+import tempfile
+from typing import Any
+import warnings
+
+from mpi4py import MPI
+import cffi
+import dolfinx
+import ffcx
+import ffcx.naming
+import ffcx.options
+import numpy as np
+import ufl
+
+from sobofem.fem.assembly.private_folder import make_private
+from sobofem.fem.errors import agree
+
+_VARIABLE = "SOBOFEM_CACHE"
+_REMEDY = f"or name another folder of your own by ${_VARIABLE}"
+
+
+def cache_directory() -> Path:
+    """Where compiled forms live: `$SOBOFEM_CACHE`, else `$XDG_CACHE_HOME/sobofem`, else `~/.cache/sobofem`.
+
+    It is made, for this account alone, and checked when it is first used. Without a usable home, it is a temporary
+    folder of this process.
+
+    Raises:
+        OSError: If a folder that was named can't be made, or others could put their code into it.
+    """
+    named = _VARIABLE in os.environ
+    setting = os.environ[_VARIABLE] if named else os.environ.get("XDG_CACHE_HOME", "")
+    return _directory(setting, named=named)
+
+
+@functools.cache
+def _directory(setting: str, *, named: bool) -> Path:
+    """The folder of a setting: `$SOBOFEM_CACHE` itself if that is named, else its parent, empty for the default.
+
+    Kept, so that a model that changes the working directory changes nothing here.
+    """
+    if setting:
+        folder = Path(setting).expanduser().absolute() / ("" if named else "sobofem")
+        make_private(folder)
+        return folder
+    try:
+        folder = Path("~/.cache/sobofem").expanduser()
+        make_private(folder)
+        return folder
+    except (OSError, RuntimeError) as error:  # a read-only home, or none
+        warnings.warn(f"compiled forms are not kept ({_words(error)}); {_REMEDY}", stacklevel=2)
+        folder = Path(tempfile.mkdtemp(prefix="sobofem-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
+
+def _words(error: Exception) -> str:
+    """What is wrong with a folder."""
+    known = isinstance(error, OSError) and error.filename
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and known else str(error)
+
+
+def compile_form(form: ufl.Form, comm: MPI.Intracomm) -> dolfinx.fem.Form:
+    """Compile a form on the first rank of `comm`, then load it on all. Collective.
+
+    Raises:
+        OSError: If the cache can't be written, or the C compiler fails, on every rank.
+        ValueError: If the form can't be compiled, on every rank.
+    """
+    return _compiled(form, comm, lambda options: dolfinx.fem.form(form, jit_options=options, jit_comm=MPI.COMM_SELF))
+
+
+def compile_expression(expression: Any, points: np.ndarray, comm: MPI.Intracomm) -> dolfinx.fem.Expression:
+    """Compile a UFL expression for evaluation at reference points (k, tdim) of each cell. Collective."""
+    return _compiled(
+        (expression, points),
+        comm,
+        lambda options: dolfinx.fem.Expression(expression, points, jit_options=options, comm=MPI.COMM_SELF),
+    )
+
+
+def _compiled[T](what: Any, comm: MPI.Intracomm, build: Callable[[dict[str, Any]], T]) -> T:
+    """Compile on the first rank, under the lock and without it where that was done before; then build on all."""
+    options: dict[str, Any] = {"timeout": 600, "cffi_extra_compile_args": _compiler_flags()}
+    trouble = refused = None
+    try:
+        options["cache_dir"] = str(cache_directory())
+        if comm.rank == 0:
+            _compile(what, options)
+    except OSError as error:
+        trouble = f"compiled forms can't be kept: {_words(error)}; {_REMEDY}"
+    except cffi.VerificationError as error:
+        trouble = (
+            f"the C compiler failed ({error}), its own words are above; is one installed, and does $CC name it? "
+            "Compiled forms need gcc or clang, for example from the package build-essential"
+        )
+    except Exception as error:
+        refused = f"this form can't be compiled: {error}{_advice(error)}"
+    if trouble := agree(comm, trouble):
+        raise OSError(trouble)
+    if refused := agree(comm, refused):
+        raise ValueError(refused)
+    return build(options)
+
+
+def _compile(what: Any, options: dict[str, Any]) -> None:
+    """Compile, unless that was done before."""
+    directory = Path(options["cache_dir"])
+    scalar = {"scalar_type": dolfinx.default_scalar_type}
+    ready = directory / f"{ffcx.naming.compute_signature([what], _build_settings(scalar))}.ready"
+    if _is_compiled(ready):
+        return
+    with _locked(directory), _quietly():  # building a form is collective, compiling it is not
+        _, module, _ = dolfinx.jit.ffcx_jit(MPI.COMM_SELF, what, form_compiler_options=scalar, jit_options=options)
+        ready.write_text(module.__name__)
+
+
+def _build_settings(scalar: dict[str, Any]) -> str:
+    """All that FFCx names a module by beside the form: a marker of other settings names a module that nobody will load.
+
+    The one that is loaded would be compiled without the lock then, and be taken for an orphan by others.
+    """
+    options = sorted(ffcx.options.get_options(scalar).items())
+    python = [sysconfig.get_config_var(name) for name in ("CFLAGS", "SOABI")]
+    return str((dolfinx.__version__, ffcx.__version__, options, _compiler_flags(), python))
+
+
+def _compiler_flags() -> list[str]:
+    """DOLFINx's flags for the C compiler, and that it keeps its warnings of generated code to itself."""
+    return [*dolfinx.jit.get_options()["cffi_extra_compile_args"], "-w"]
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without UFL's warnings of what it then raises, and with the handlers of logging as they were, even on errors."""
+    root = logging.getLogger()
+    handlers = root.handlers.copy()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        root.handlers = handlers
+
+
+CELL_SIZE = "abs(ufl.JacobianDeterminant(mesh)) ** (1 / {dimension})"
+"""A size of cells, but for a constant factor, that every kind of cell has, and its derivatives by shape."""
+
+
+def _advice(error: Exception) -> str:
+    """What to write instead of a geometric quantity that cells of a kind have not."""
+    if "ufl.geometry." not in str(error) and "Only know how to compute" not in str(error):
+        return ""
+    size = CELL_SIZE.format(dimension="dimension of the cells")
+    return f". Curved cells, quadrilaterals and hexahedra have no such quantity; a size of cells is {size}"
+
+
+def _is_compiled(ready: Path) -> bool:
+    """Whether a form's marker names a module that is there, with its source: FFCx compiles where that is missing."""
+    try:
+        source = ready.with_name(f"{ready.read_text()}.c")
+        return source.exists() and source.with_suffix(".c.cached").exists()
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold the cache's lock; no collective call may be made meanwhile."""
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: FFCx's own waiting has to do
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _remove_orphans(directory)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _remove_orphans(directory: Path) -> None:
+    """Delete sources that were never compiled, and marks without a source. Only the lock's holder may call this."""
+    for source in directory.glob("libffcx_*.c"):
+        if not source.with_suffix(".c.cached").exists():
+            source.unlink(missing_ok=True)
+    for marker in directory.glob("libffcx_*.c.cached"):  # without its source, FFCx would fail to make it again
+        if not marker.with_suffix("").exists():
+            marker.unlink(missing_ok=True)

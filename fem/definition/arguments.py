@@ -1,0 +1,76 @@
+"""What a problem is called with: checked, and the same on all ranks, before anything is computed with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mpi4py import MPI
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sobofem.fem.errors import agree
+
+BOUNDS_TOLERANCE = 1e-9
+"""Part of an interval by which a value may miss it: round-off of scaling there and back."""
+
+
+class Arguments:
+    """Checks arguments on all ranks together, so that a wrong one is refused by all and none waits for another.
+
+    Args:
+        comm: Those who are called together; every method is collective on it.
+        parameters: Names of the n inputs.
+        bounds: The box that they live in (n, 2).
+    """
+
+    def __init__(self, comm: MPI.Intracomm, parameters: Sequence[str], bounds: np.ndarray) -> None:
+        self._comm, self._parameters, self._bounds = comm, tuple(parameters), bounds
+
+    def point(self, x: ArrayLike) -> np.ndarray:
+        """A point in the box (n,).
+
+        Raises:
+            ValueError: If it has another shape, is not finite, out of bounds, or differs between ranks.
+        """
+        return self._agreed(lambda: self._inside(x), "entries of x")
+
+    def rows(self, values: ArrayLike, size: int, name: str) -> np.ndarray:
+        """Directions or weights, one (size,) or several (k, size), as rows (k, size).
+
+        Raises:
+            ValueError: If they have another shape, are not finite, or differ between ranks.
+        """
+
+        def checked() -> np.ndarray:
+            rows = np.array(values, dtype=np.float64)
+            if rows.ndim not in (1, 2) or rows.shape[-1] != size or not np.isfinite(rows).all():
+                raise ValueError(
+                    f"{name} have shape {rows.shape}, expected (k, {size}) or ({size},), of finite numbers"
+                )
+            return rows.reshape(1 if rows.ndim == 1 else len(rows), size)
+
+        return self._agreed(checked, name)
+
+    def _inside(self, x: ArrayLike) -> np.ndarray:
+        values, names = np.array(x, dtype=np.float64), self._parameters
+        if values.shape != (len(names),):
+            raise ValueError(f"x has shape {values.shape}, expected {(len(names),)}: {names}")
+        for name, value, (low, high) in zip(names, values, self._bounds, strict=True):
+            slack = BOUNDS_TOLERANCE * (high - low)
+            if not low - slack <= value <= high + slack:
+                raise ValueError(f"parameter {name!r} is {value:g}, outside its bounds [{low:g}, {high:g}]")
+        return values
+
+    def _agreed(self, checked: Callable[[], np.ndarray], name: str) -> np.ndarray:
+        trouble, values = None, np.zeros(0)
+        try:
+            values = checked()
+        except (TypeError, ValueError) as error:
+            trouble = str(error)
+        if trouble := agree(self._comm, trouble):
+            raise ValueError(trouble)
+        if self._comm.size > 1:
+            first = self._comm.bcast(values, root=0)
+            if agree(self._comm, None if np.array_equal(first, values) else "differs"):
+                raise ValueError(f"{name} differ between the ranks of the problem's communicator")
+        return values

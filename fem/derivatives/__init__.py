@@ -1,0 +1,1 @@
+"""From the state to derivatives: adjoint or tangent, through history, first and second order."""

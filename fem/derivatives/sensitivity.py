@@ -1,0 +1,113 @@
+r"""Derivatives of the integrals of one state by the parameters, on the factorization that found it.
+
+With residual F(u, m) = 0 and integral I(u, m),
+
+    dI/dm = ∂I/∂m + ∂I/∂u w − (∂I/∂u) K⁻¹ (∂F/∂m + K w),    K = ∂F/∂u,
+
+where w is the derivative of prescribed boundary values. The bracket on the right is one matrix with a
+column per parameter (the loads), ∂I/∂u one with a column per integral. The tangent method applies K⁻¹ to the
+first, the adjoint method K⁻ᵀ to the second: the same answer, at the cost of as many back-substitutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from mpi4py import MPI
+import dolfinx
+import numpy as np
+import ufl
+
+from sobofem.fem.assembly.families import Functionals, LinearForms
+from sobofem.fem.assembly.forms import Member, Span, by_function
+from sobofem.fem.parameters import Binding
+from sobofem.fem.solving.equilibrium import Equilibrium
+
+Method = Literal["auto", "adjoint", "tangent"]
+METHODS = ("auto", "adjoint", "tangent")
+
+
+def by_parameters(form: ufl.Form, bindings: Sequence[Binding]) -> list[Member | Span]:
+    """Derivatives of an expanded form by all parameters, boundary values included."""
+    return [member for binding in bindings for member in binding.derivatives(form)]
+
+
+class Sensitivity:
+    """Compiled derivatives of K integrals by n parameters, at one state.
+
+    Args:
+        residual: Whose vanishing decides the state, expanded.
+        integrals: K integrals, expanded.
+        unknown: The state.
+        bindings: The parameters.
+    """
+
+    def __init__(
+        self,
+        residual: ufl.Form,
+        integrals: Sequence[ufl.Form],
+        unknown: dolfinx.fem.Function,
+        bindings: Sequence[Binding],
+    ) -> None:
+        space = unknown.function_space
+        self._comm = space.mesh.comm
+        (test,) = residual.arguments()
+        loads = by_parameters(residual, bindings)
+        slopes = [Member(by_function(integral, unknown, test)) for integral in integrals]
+        partial = [by_parameters(integral, bindings) for integral in integrals]
+        self.shape = (len(slopes), sum(member.count for member in loads))
+        self.by_state = np.array([not slope.empty for slope in slopes])
+        self.loads = LinearForms(loads, space)
+        self.slopes = LinearForms(slopes, space)
+        self._partial = Functionals([member for row in partial for member in row], space.mesh)
+
+    def partial(self) -> np.ndarray:
+        """Derivatives (K, n) of the integrals by the parameters at fixed state. Collective."""
+        return self._partial.assemble().reshape(self.shape)
+
+    def tangent(self, equilibrium: Equilibrium, chain: np.ndarray, directions: np.ndarray | None = None) -> np.ndarray:
+        """Derivative (r, d) of combinations `chain` (r, K) of the integrals along directions (n, d).
+
+        Collective. `equilibrium` holds the tangent at the solution; by default the directions are the parameters.
+
+        Raises:
+            NotConverged: If a solve with the tangent fails.
+        """
+        direct = chain @ self.partial()
+        if directions is not None:
+            direct = direct @ directions
+        rows = self._state_rows(chain)
+        if rows.size:
+            moved = equilibrium.solve_tangent(self.loads.assemble().times(directions))
+            slopes = self.slopes.assemble().times() @ chain[rows].T
+            slopes[equilibrium.constrained] = 0.0
+            direct[rows] -= self._summed(slopes.T @ moved)
+        return direct
+
+    def adjoint(self, equilibrium: Equilibrium, chain: np.ndarray) -> np.ndarray:
+        """Derivative (r, n) of combinations `chain` (r, K) of the integrals by the parameters; see `tangent`."""
+        direct = chain @ self.partial()
+        rows = self._state_rows(chain)
+        if rows.size:
+            slopes = self.slopes.assemble().times() @ chain[rows].T
+            states = equilibrium.solve_tangent(slopes, transposed=True)
+            direct[rows] -= self._summed(self.loads.assemble().transposed_times(states))
+        return direct
+
+    def jacobian(self, equilibrium: Equilibrium, chain: np.ndarray, *, method: Method = "auto") -> np.ndarray:
+        """Derivative (r, n) of combinations `chain` (r, K) of the integrals by whichever method is cheaper."""
+        if method == "auto":
+            method = "adjoint" if self._state_rows(chain).size <= self.shape[1] else "tangent"
+        return self.adjoint(equilibrium, chain) if method == "adjoint" else self.tangent(equilibrium, chain)
+
+    def close(self) -> None:
+        """Free matrices. Collective."""
+        self.loads.close()
+
+    def _state_rows(self, chain: np.ndarray) -> np.ndarray:
+        """Rows of a combination that depend on the state."""
+        return np.flatnonzero(np.any(chain[:, self.by_state] != 0.0, axis=1))
+
+    def _summed(self, local: np.ndarray) -> np.ndarray:
+        return self._comm.allreduce(local, op=MPI.SUM) if self._comm.size > 1 else local

@@ -1,0 +1,387 @@
+"""Find the state at which a residual vanishes, by Newton's method; a linear problem takes one step of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mpi4py import MPI
+import dolfinx
+import numpy as np
+import ufl
+
+from sobofem.fem.assembly.families import CHUNK, DirectedForms
+from sobofem.fem.assembly.forms import by_function, depends_on, expand
+from sobofem.fem.assembly.kernels import Kernels
+from sobofem.fem.assembly.stacking import owned_size
+from sobofem.fem.errors import NotConverged
+from sobofem.fem.load_path import Held
+from sobofem.fem.solving.linear_solver import DIRECT, UNSOLVED, LinearSolver, Options
+from sobofem.fem.solving.newton import Newton
+from sobofem.fem.solving.regularity import Regularity
+from sobofem.fem.solving.rigid_motions import rigid_motions
+from sobofem.fem.solving.singularity import SUSPICIOUS
+from sobofem.fem.solving.stability import LAG, PivotCount
+
+LINEAR_RTOL = 1e-6
+"""Residual, relative to the first, that the one step of a linear problem has to reach."""
+
+STAGNATION = 1e-10
+"""Size of a Newton step, relative to the solution, after which quadratic convergence leaves nothing but round-off."""
+
+PROGRESS = 1e-3
+"""Part of its largest value to which the residual must have fallen for that, if it is not round-off itself."""
+
+SHORTENINGS = 6
+"""How often a line search halves a Newton step."""
+
+
+class Equilibrium:
+    """The discrete system F(u) = 0 with boundary values, and its tangent.
+
+    Args:
+        residual: UFL form of rank 1 in the unknown, expanded.
+        unknown: The function that `solve` writes to; its values on construction are the initial state.
+        bcs: Boundary conditions.
+        options: PETSc options of the linear solver.
+        newton: Tolerance and limits.
+        prepare: Called before each assembly of the residual, for equations that are solved point by point; with such
+            a problem is not linear, whatever its tangent looks like.
+        symmetric: Whether the tangent is, as that of an energy.
+
+    Attributes:
+        newton: Tolerance and limits; others may be put in place between two solves.
+        linear: Whether the tangent is the same for every state.
+        constrained: Owned degrees of freedom with prescribed values.
+        residuals: Norms of the residual during the last `solve`, the first one before its first step.
+        pivots: Negative ones of the tangent.
+    """
+
+    def __init__(
+        self,
+        residual: ufl.Form,
+        unknown: dolfinx.fem.Function,
+        bcs: Sequence[dolfinx.fem.DirichletBC],
+        options: Options = DIRECT,
+        newton: Newton = Newton(),  # noqa: B008  (frozen)
+        prepare: Callable[[], None] | None = None,
+        symmetric: bool = False,
+    ) -> None:
+        space = unknown.function_space
+        self._comm = space.mesh.comm
+        self._unknown = unknown
+        self._bcs = list(bcs)
+        self.newton = newton
+        self._prepare = prepare or _nothing
+        trial = ufl.TrialFunction(space)
+        tangent = expand(ufl.derivative(residual, unknown, trial))
+        self.linear = prepare is None and not depends_on(tangent, unknown)
+        self._form = residual
+        self._symmetric = symmetric
+        self._actions: dict[tuple[bool, int], DirectedForms] = {}
+        self._residual_form = Kernels(residual, self._comm)
+        self._tangent_form = Kernels(tangent, self._comm)
+        self._matrix = self._tangent_form.create_matrix()
+        # algebraic multigrid needs them to coarsen elasticity
+        if (motions := rigid_motions(space)) is not None:
+            self._matrix.setNearNullSpace(motions)
+        self._residual = dolfinx.la.vector(space.dofmap.index_map, space.dofmap.index_map_bs)
+        self._lifting = dolfinx.la.vector(space.dofmap.index_map, space.dofmap.index_map_bs)
+        self._step = self._residual.petsc_vec.duplicate()
+        self._solver = LinearSolver(self._comm, options, symmetric=symmetric)
+        if newton.unstable == "refuse" and not self._solver.counts:
+            raise ValueError(
+                'newton=Newton(unstable="refuse") needs a solver that counts negative pivots: with a symmetric tangent '
+                "solver=fem.SYMMETRIC, which is the default for an energy"
+            )
+        self._stale = False
+        self._owned = owned_size(space)
+        self.constrained = _constrained(bcs, owned=True)
+        self._regularity = Regularity(unknown, self.constrained, symmetric=symmetric)
+        self._suspected = False
+        self.pivots = PivotCount(mixed=bool(space.num_sub_spaces) and space.dofmap.index_map_bs == 1)
+        self._prescribed = _constrained(bcs, owned=False)
+        self._cell_size = _cell_size(space.mesh)
+        self._initial = unknown.x.array.copy()
+        self._at_rest = self.linear or not self._comm.allreduce(bool(self._initial.any()), op=MPI.LOR)
+        # conditions that grow with the load factor; the others are held
+        self._following = _following(bcs, self._initial.size)
+        self._factor, self._initial_part = 1.0, 0.0
+        self._origin: np.ndarray | None = None
+        self._imbalance: np.ndarray | None = None
+        self._remaining = 0.0
+        self.residuals: list[float] = []
+
+    def reset(self) -> None:
+        """Return to the initial state; a linear problem, whose answer it does not touch, to zero."""
+        self._unknown.x.array[:] = 0.0 if self.linear else self._initial
+        self.pivots.restart(at_rest=self._at_rest)
+
+    def refresh(self) -> None:
+        """Take notice of a state that was put in place."""
+        self._prepare()
+
+    def aim(self, factor: float, *, initial: float = 0.0) -> None:
+        """From the present state, head for equilibrium under loads and held boundary values as of now.
+
+        Args:
+            factor: Of the other boundary values.
+            initial: Part of the initial state that is added to these.
+        """
+        self._factor, self._initial_part = factor, initial
+        self._origin = self._unknown.x.array.copy()
+        self._imbalance = None
+
+    def solve(self, share: float = 1.0) -> int:
+        """Bring the unknown to equilibrium; `solve_tangent` then works with the tangent there. Collective.
+
+        Args:
+            share: Part of the way from where `aim` was called. In between, equilibrium is with that part of what was
+                out of balance there, and of the change of boundary values: a way to approach a distant state.
+
+        Returns:
+            Newton steps taken.
+
+        Raises:
+            NotConverged: If a step fails, or the residual does not get small; the unknown is as it was before.
+        """
+        before = self._unknown.x.array.copy()
+        try:
+            return self._iterate(share)
+        except NotConverged as failure:
+            self._unknown.x.array[:] = before
+            raise self._explained(failure) from failure
+
+    def _explained(self, failure: NotConverged) -> NotConverged:
+        """A failure, or what is behind it: where the tangent was singular to begin with, no step can be right."""
+        if failure.final or not (self._suspected or failure.reason in UNSOLVED):
+            return failure
+        self._prepare()
+        self._assemble_tangent()
+        return self._regularity.explained(failure, self._matrix, self._solver)
+
+    def _iterate(self, share: float) -> int:
+        # a share of the step is asked for: the imbalance at its start is taken off and comes back with the rest
+        if share < 1.0 and self._imbalance is None:
+            self._remaining = 0.0
+            self._assemble_residual()
+            self._imbalance = self._residual.array[: self._owned].copy()
+        self._remaining = 1.0 - share
+        gap = self._gap(share)
+        self.residuals = [self._checked(self._assemble_residual())]
+        self._suspected = True  # until the first factor is sound
+        for iteration in range(1, self.newton.max_iterations + 1):
+            self.factor()
+            # a factor's pivots say nearly for nothing whether the system is singular; doubts are looked into below
+            if iteration == 1:
+                ratio = self._solver.pivot_ratio()
+                self._suspected = ratio is None or ratio > SUSPICIOUS
+                self._regularity.check_motions(self._matrix, self._solver)
+            if gap is not None:
+                self._lift(gap)
+                if iteration == 1:
+                    self.residuals = [self._norm(self._residual.array[: self._owned])]
+            self._solver.solve(self._residual.petsc_vec, self._step)
+            if self.linear:
+                self._regularity.check(self._matrix, self._solver)
+            taken = self._take_step(gap)
+            gap = None if gap is None or taken == 1.0 else (1.0 - taken) * gap
+            if gap is None and self._converged(taken):
+                self._stale = not self.linear
+                self._judge(taken)
+                return iteration
+        first, size = self.residuals[0], self.residuals[-1]
+        raise NotConverged(
+            f"Newton stopped after {self.newton.max_iterations} iterations at residual {size:.1e} of {first:.1e}; "
+            + ("the system is close to singular" if self.linear else "apply smaller loads, or more points of the path"),
+            reason="too many Newton iterations",
+        )
+
+    def _judge(self, taken: float) -> None:
+        """Look at the tangent at the solution: that before Newton's last step, unless this was a long one."""
+        if not self.linear:
+            self._regularity.check(self._matrix, self._solver)
+            step, solution = self._norm(self._step.array_r), self._norm(self._unknown.x.array[: self._owned])
+            if self.pivots.now is not None and taken * step > LAG * solution:
+                self.factor()
+        if self.newton.unstable != "refuse" or not self.pivots.now:
+            return
+        if self.pivots.at_rest:
+            raise NotConverged(
+                f"the tangent has {self.pivots.at_rest} negative pivots at rest already: the problem is indefinite by "
+                "nature, as Helmholtz's equation is, or was never stable; no load is small enough, and "
+                'newton=Newton(unstable="refuse") is not for it',
+                reason="indefinite at rest",
+                final=True,
+            )
+        raise NotConverged(
+            f"the equilibrium is unstable: its tangent has {self.pivots.now} negative pivots; apply smaller loads",
+            reason="unstable",
+        )
+
+    def _converged(self, taken: float) -> bool:
+        first, size, round_off = self.residuals[0], self.residuals[-1], self._round_off()
+        step, solution = taken * self._norm(self._step.array_r), self._norm(self._unknown.x.array[: self._owned])
+        if not np.isfinite([step, solution]).all():
+            raise NotConverged("Newton's method ran away; apply smaller loads", reason="diverged")
+        if size <= max((LINEAR_RTOL if self.linear else self.newton.rtol) * first, round_off):
+            return True
+        improved = size <= max(PROGRESS * max(self.residuals), round_off / PROGRESS)
+        return taken == 1.0 and step <= STAGNATION * solution and improved
+
+    def close(self) -> None:
+        """Free matrix, vectors and solver. Collective."""
+        self._solver.close()
+        self._matrix.destroy()
+        self._step.destroy()
+
+    def factor(self) -> None:
+        """Assemble and factorize the tangent at the present state. Collective; raises `NotConverged`."""
+        self._assemble_tangent()
+        self._solver.factor(self._matrix)
+        self.pivots.add(self._solver.negative_pivots)
+        self._stale = False
+
+    def solve_tangent(self, right: np.ndarray, *, transposed: bool = False) -> np.ndarray:
+        """K⁻¹ or K⁻ᵀ times the columns of `right` (owned, k), zero at prescribed values. Collective.
+
+        K is the tangent at the solution. Newton's last factor is that of the step before: it is refined, not redone.
+        An iterative solver has no factor, and takes the tangent at the solution.
+        """
+        free = right.copy()
+        free[self.constrained] = 0.0
+        if self._stale and not self._solver.direct:
+            self.factor()
+        if self._stale:
+            refined = self._solver.refine_many(
+                free, lambda columns: self._tangent_times(columns, transposed), transposed=transposed
+            )
+            if refined is not None:
+                return refined
+            self.factor()
+        return self._solver.solve_many(free, transposed=transposed)
+
+    def _tangent_times(self, columns: np.ndarray, transposed: bool) -> np.ndarray:
+        """K or Kᵀ times columns that vanish at prescribed values, without the matrix."""
+        width = min(columns.shape[1], CHUNK)
+        transposed = transposed and not self._symmetric
+        if (transposed, width) not in self._actions:
+            space, (test,) = self._unknown.function_space, self._form.arguments()
+
+            def action(direction: dolfinx.fem.Function) -> ufl.Form:
+                if transposed:
+                    return by_function(ufl.replace(self._form, {test: direction}), self._unknown, test)
+                return by_function(self._form, self._unknown, direction)
+
+            self._actions[transposed, width] = DirectedForms(action, [space], space, width)
+        product = self._actions[transposed, width].assemble(columns)
+        product[self.constrained] = 0.0
+        return product
+
+    def _assemble_tangent(self) -> None:
+        self._tangent_form.fill(self._matrix, self._bcs)
+
+    def _assemble_residual(self) -> float:
+        """Residual at the free degrees of freedom, less what is to remain of the first imbalance; and its norm."""
+        self._prepare()
+        self._residual.array[:] = 0.0
+        self._residual_form.add_to(self._residual.array)
+        self._residual.scatter_reverse(dolfinx.la.InsertMode.add)
+        owned = self._residual.array[: self._owned]
+        owned[self.constrained] = 0.0
+        if self._remaining and self._imbalance is not None:
+            owned -= self._remaining * self._imbalance
+        self._residual.petsc_vec.stateIncrease()  # written through NumPy: PETSc must not reuse a cached norm
+        return self._norm(owned)
+
+    @staticmethod
+    def _checked(size: float) -> float:
+        if not np.isfinite(size):
+            raise NotConverged(
+                "the residual is not finite; check loads and coefficients, and the initial guess, which is what the "
+                "unknown holds when the problem is made",
+                reason="NaN in residual",
+            )
+        return size
+
+    def _gap(self, share: float) -> np.ndarray | None:
+        """By how much boundary values have to change, at all of this rank's nodes; None if nowhere. Collective."""
+        values = np.zeros_like(self._unknown.x.array)
+        for bc in self._bcs:
+            bc.set(values, None, 1.0 if isinstance(bc, Held) else self._factor)
+        values[self._following] += self._initial_part * self._initial[self._following]
+        target = values[self._prescribed]
+        if share < 1.0 and self._origin is not None:
+            target = share * target + (1.0 - share) * self._origin[self._prescribed]
+        gap = np.zeros_like(values)
+        gap[self._prescribed] = target - self._unknown.x.array[self._prescribed]
+        return gap if self._comm.allreduce(bool(gap.any()), op=MPI.LOR) else None
+
+    def _lift(self, gap: np.ndarray) -> None:
+        """Add to the residual what the tangent makes of a change of boundary values."""
+        prescribed = np.zeros_like(gap)
+        for bc in self._bcs:
+            bc.set(prescribed)
+        self._lifting.array[:] = 0.0
+        self._tangent_form.lift(self._lifting.array, self._bcs, prescribed - gap)
+        self._lifting.scatter_reverse(dolfinx.la.InsertMode.add)
+        owned = self._residual.array[: self._owned]
+        owned += self._lifting.array[: self._owned]
+        owned[self.constrained] = 0.0
+        self._residual.petsc_vec.stateIncrease()
+
+    def _take_step(self, gap: np.ndarray | None) -> float:
+        """Go along the Newton step, as far as the line search allows; the part taken."""
+        before = self._unknown.x.array.copy()
+        searching = np.isfinite(self.newton.growth) and not self.linear
+        limit = self.newton.growth * self.residuals[-1]
+        for part in 0.5 ** np.arange(SHORTENINGS + 1):
+            self._unknown.x.array[:] = before if gap is None else before + part * gap
+            self._unknown.x.array[: self._owned] -= part * self._step.array_r
+            self._unknown.x.scatter_forward()
+            size = self._assemble_residual()
+            if size <= limit or not searching:
+                break
+        self.residuals.append(self._checked(size))
+        return float(part)
+
+    def _round_off(self) -> float:
+        """Residual that round-off leaves: that of a change by a few ulps of a cell's size, or of the unknown.
+
+        The first is for strains, the second for an unknown that is large beside its differences, as 300 K are. Its size
+        is that at the start of the step: one that runs away would make its own tolerance.
+        """
+        diagonal = self._matrix.getDiagonal()
+        large = 0.0 if self._origin is None else np.abs(self._origin[: self._owned])
+        entries = diagonal.array * (self._cell_size + large)
+        entries[self.constrained] = 0.0
+        size = self._norm(entries)
+        diagonal.destroy()
+        return 16 * np.finfo(float).eps * size
+
+    def _norm(self, owned: np.ndarray) -> float:
+        square = float(np.einsum("i,i", owned, owned))  # no BLAS, whose idle threads would take the cores from assembly
+        return float(np.sqrt(self._comm.allreduce(square, op=MPI.SUM)))
+
+
+def _nothing() -> None:
+    """What has to be done before a residual without local equations is assembled."""
+
+
+def _constrained(bcs: Sequence[dolfinx.fem.DirichletBC], *, owned: bool) -> np.ndarray:
+    """Degrees of freedom with prescribed values that this rank owns, or knows of."""
+    indices = [dofs[:count] if owned else dofs for dofs, count in (bc.dof_indices() for bc in bcs)]
+    return np.unique(np.concatenate([*indices, np.zeros(0, dtype=np.int32)]))
+
+
+def _following(bcs: Sequence[dolfinx.fem.DirichletBC], size: int) -> np.ndarray:
+    """Which of this rank's degrees of freedom have prescribed values that follow the load factor."""
+    marked = np.zeros(size, dtype=bool)
+    for bc in bcs:  # in order: the last condition on a node wins
+        marked[bc.dof_indices()[0]] = not isinstance(bc, Held)
+    return marked
+
+
+def _cell_size(mesh: dolfinx.mesh.Mesh) -> float:
+    """Largest diameter of a cell on any rank."""
+    cells = np.arange(mesh.topology.index_map(mesh.topology.dim).size_local, dtype=np.int32)
+    return float(mesh.comm.allreduce(mesh.h(mesh.topology.dim, cells).max(initial=0.0), op=MPI.MAX))

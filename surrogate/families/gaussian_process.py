@@ -1,0 +1,278 @@
+"""Gaussian processes conditioned on values and slopes, one for each response: kernel, marginal likelihood, module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf, isfinite, log
+
+import torch
+from torch import Tensor
+
+from sobofem.surrogate.families.base import Labels
+from sobofem.surrogate.files.registry import register
+from sobofem.surrogate.networks.base import NetworkModule
+
+
+def covariances(a: Tensor, b: Tensor) -> Tensor:
+    """Covariances of [f, ∇f] of a unit process with k = exp(−|a − b|²/2), in inputs divided by their length scales.
+
+    Args:
+        a: Points (A, n).
+        b: Points (B, n).
+
+    Returns:
+        (A, 1 + n, B, 1 + n): entry 0 of the second and fourth axis is the value, the others the slopes.
+    """
+    gap = a[:, None] - b[None]
+    k = torch.exp(-0.5 * gap.square().sum(-1))
+    tilt = k[..., None] * gap
+    values = torch.cat((k[..., None], tilt), -1).unsqueeze(1)
+    bend = torch.eye(a.shape[1], dtype=a.dtype, device=a.device) - gap.unsqueeze(-1) * gap.unsqueeze(-2)
+    slopes = torch.cat((-tilt.unsqueeze(-1), k[..., None, None] * bend), -1).transpose(1, 2)
+    return torch.cat((values, slopes), 1)
+
+
+JITTER = (1e-12, 1e-10, 1e-8)
+"""Least noise over the variance of the process. Smooth responses are learned the better, the smaller it is: the first
+mostly is what round-off allows, and the others are for many labels, whose covariance it leaves singular."""
+LENGTH, NOISE = (1.0, 1.5), (-18.0, 6.0)
+"""Mean and standard deviation of the normal priors of the logarithms of length scales, √n times as long with n inputs,
+and of noise."""
+USUAL = 3.0
+"""Standard deviations within which priors are normal; beyond, they fall faster. Labels that are exactly zero, slopes by
+an input that does not matter, would have an infinite density without variance, and draw all others there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioned:
+    """A process given its labels.
+
+    Attributes:
+        alpha: Weights of the covariances (N, 1 + n), slopes' times length scale; zero where a label is missing.
+        trend: Value at the origin and slopes by the inputs over length scales (1 + n,), by generalized least squares.
+        variance: Of the process, profiled.
+        noise: Standard deviations of the noise of values, and of slopes by each input (1 + n,); NaN without labels.
+    """
+
+    alpha: Tensor
+    trend: Tensor
+    variance: Tensor
+    noise: Tensor
+
+
+class MarginalLikelihood:
+    """Negative logarithm of the marginal likelihood by logarithms of length scales and noise, priors included.
+
+    Its mean is linear, or constant where there are no slopes; that and the variance are profiled. Values have a noise
+    of their own, and so have the slopes by each input, relative to the process's variance of them: what a smooth
+    kernel can't follow is learned as noise, and so the likelihood weighs values against slopes.
+
+    Attributes:
+        labels: What it is conditioned on.
+    """
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        N, n = labels.x.shape
+        there = torch.zeros(N, 1 + n, dtype=torch.bool, device=labels.x.device)
+        there[:, 0] = True if labels.believed is None else labels.believed > 0.0
+        if labels.slopes is not None:
+            there[:, 1:] = True if labels.known is None else labels.known > 0.0
+        self._rows = torch.nonzero(there.flatten()).flatten()
+        self._all = len(self._rows) == N * (1 + n)
+        self._ones = (self._rows % (1 + n) == 0).to(labels.x.dtype)
+        self._slopes = self._per_input(torch.ones_like(self._ones))
+        self._terms = labels.x.new_ones(1 + n)
+        if len(self._rows) < 2 * (1 + n) or not bool((self._slopes > 0.0).all()):
+            self._terms[1:] = 0.0
+        priors = [(LENGTH[0] + 0.5 * log(n), LENGTH[1])] * n + [NOISE] * (1 + n)
+        self._mean, self._width = labels.x.new_tensor(priors).T
+
+    def __call__(self, theta: Tensor) -> tuple[float, Tensor]:
+        """Value and gradient at θ (2 n + 1,); infinity and zeros where the factorization fails."""
+        theta = theta.detach().requires_grad_()
+        K = self._covariance(theta)
+        with torch.no_grad():
+            L = _factor(K)
+            if L is None:
+                return inf, torch.zeros_like(theta)
+            z, N, n = self._targets(theta.detach()), len(K), self.labels.x.shape[1]
+            inverse = torch.cholesky_inverse(L)
+            alpha, trend, q = self._solve(theta.detach(), L, z)
+            rest = z - self._basis(theta.detach()) @ trend
+            pull = 0.5 * (inverse - torch.outer(alpha, alpha) * (N / q))
+            value = float(0.5 * N * torch.log(q / N) + L.diagonal().log().sum())
+        K.backward(pull)
+        assert theta.grad is not None
+        gradient, theta = theta.grad, theta.detach()
+        # Slopes are taken by inputs over length scales: labels and volume move with these.
+        gradient[:n] += (N / q) * self._per_input(alpha * rest) - self._slopes
+        value -= float(self._slopes @ theta[:n])
+        gap = (theta - self._mean) / self._width
+        beyond = (gap.abs() - USUAL).clamp(min=0.0)
+        gradient += (gap + 4.0 * beyond**3 * gap.sign()) / self._width
+        value += float((0.5 * gap.square() + beyond**4).sum())
+        return (value, gradient) if isfinite(value) else (inf, torch.zeros_like(gradient))
+
+    def condition(self, theta: Tensor) -> Conditioned:
+        """The process at θ.
+
+        Raises:
+            ArithmeticError: If its covariance can't be factorized.
+        """
+        with torch.no_grad():
+            N, n = self.labels.x.shape
+            factors = (_factor(self._covariance(theta, jitter)) for jitter in JITTER)
+            L = next((factor for factor in factors if factor is not None), None)
+            if L is None:
+                raise ArithmeticError("the covariance of a Gaussian process can't be factorized: do samples coincide?")
+            alpha, trend, q = self._solve(theta, L, self._targets(theta))
+            if not bool(torch.isfinite(alpha).all()):
+                raise ArithmeticError(
+                    "the trend of a Gaussian process is not finite: labels are out of proportion, or samples coincide"
+                )
+            full = alpha.new_zeros(N * (1 + n))
+            full[self._rows] = alpha
+            variance = q / len(L)
+            noise = (variance * torch.exp(theta[n:])).sqrt() / torch.cat((theta.new_ones(1), torch.exp(theta[:n])))
+            noise[1:][self._slopes == 0.0] = torch.nan
+            return Conditioned(full.view(N, 1 + n), trend, variance, noise)
+
+    def start(self, noise: float) -> Tensor:
+        """θ with length scales of √n and the logarithm of the noise as given (2 n + 1,)."""
+        n = self.labels.x.shape[1]
+        return self.labels.x.new_tensor([0.5 * log(n)] * n + [noise] * (1 + n))
+
+    def _covariance(self, theta: Tensor, jitter: float = JITTER[0]) -> Tensor:
+        """Of values, and of slopes times their length scale: a unit process in unit inputs, noise on the diagonal."""
+        points = self.labels.x / torch.exp(theta[: self.labels.x.shape[1]])
+        K = covariances(points, points).flatten(2).flatten(0, 1)
+        if not self._all:
+            K = K[self._rows][:, self._rows]
+        noise = (torch.exp(theta[self.labels.x.shape[1] :]) + jitter).repeat(len(self.labels.x))[self._rows]
+        return K + torch.diag(noise)
+
+    def _targets(self, theta: Tensor) -> Tensor:
+        y, slopes = self.labels.y[:, None], self.labels.slopes
+        if slopes is None:
+            return self.labels.y if self.labels.believed is None else self.labels.y[self.labels.believed > 0.0]
+        return torch.cat((y, slopes * torch.exp(theta[: self.labels.x.shape[1]])), 1).flatten()[self._rows]
+
+    def _basis(self, theta: Tensor) -> Tensor:
+        """Values and slopes of a constant and, unless it is the mean, of inputs over length scales (R, 1 + n)."""
+        N, n = self.labels.x.shape
+        rows = torch.eye(1 + n, dtype=theta.dtype, device=theta.device).repeat(N, 1, 1)
+        rows[:, 0, 1:] = self.labels.x / torch.exp(theta[:n])
+        return rows.flatten(0, 1)[self._rows] * self._terms
+
+    def _solve(self, theta: Tensor, L: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        B = self._basis(theta)
+        white, rest = (torch.linalg.solve_triangular(L, part, upper=False) for part in (B, z[:, None]))
+        ridge = 1e-10 * white.square().sum(0).mean() * torch.eye(B.shape[1], dtype=B.dtype, device=B.device)
+        trend, _ = torch.linalg.solve_ex(white.T @ white + ridge, white.T @ rest)  # not finite where singular
+        rest = rest - white @ trend
+        alpha = torch.linalg.solve_triangular(L.T, rest, upper=True)
+        return alpha[:, 0], trend[:, 0], rest.square().sum()
+
+    def _per_input(self, rows: Tensor) -> Tensor:
+        """Sums (n,) over the rows of each input's slopes."""
+        N, n = self.labels.x.shape
+        full = rows.new_zeros(N * (1 + n))
+        full[self._rows] = rows
+        return full.view(N, 1 + n)[:, 1:].sum(0)
+
+
+def _factor(K: Tensor) -> Tensor | None:
+    """The Cholesky factor of K, or None where K is not positive definite or not finite."""
+    L, failed = torch.linalg.cholesky_ex(K)
+    # LAPACK takes an infinite pivot for a positive one: a line search that steps far out meets infinite noise.
+    return None if failed or not bool(L.isfinite().all()) else L
+
+
+@register
+@dataclass(frozen=True)
+class GaussianProcesses:
+    """Posterior means of Gaussian processes with a squared exponential kernel.
+
+    Attributes:
+        samples: Points that they are conditioned on.
+    """
+
+    samples: int
+
+    def build(self, n: int, m: int, generator: torch.Generator) -> Posterior:
+        """An untrained module of the right shape."""
+        return Posterior(n, m, self)
+
+
+class Posterior(NetworkModule):
+    """A linear trend and k(x, X) α for each of m responses.
+
+    Attributes:
+        x: Points X (N, n).
+        lengths: Length scales (m, n).
+        alpha: Weights of the values' and, times the length scale, of the slopes' covariances (m, N, 1 + n); zero where
+            a label is missing.
+        trend: Value at the origin and slopes by the inputs over length scales (m, 1 + n).
+        variance: Of the process (m,).
+        needs_double: Its weights are large and of either sign: single precision would leave nothing of their sums.
+    """
+
+    needs_double = True
+    x: Tensor
+    lengths: Tensor
+    alpha: Tensor
+    trend: Tensor
+    variance: Tensor
+
+    def __init__(self, n: int, m: int, spec: GaussianProcesses) -> None:
+        super().__init__()
+        N = spec.samples
+        shapes = {"x": (N, n), "alpha": (m, N, 1 + n), "trend": (m, 1 + n)}
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("lengths", torch.ones(m, n, dtype=torch.float64))
+        self.register_buffer("variance", torch.ones(m, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (N, m) at inputs (N, n)."""
+        return torch.stack([self._mean(x, r)[0] for r in range(len(self.trend))], 1)
+
+    def value_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs (N, m) and their Jacobian (N, m, n) at inputs (N, n), both differentiable."""
+        y, slopes = zip(*(self._slopes(x, r) for r in range(len(self.trend))), strict=True)
+        return torch.stack(y, 1), torch.stack(slopes, 1)
+
+    def disagreement(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """How far outputs (N, m) and Jacobians (N, m, n) may be off, up to a factor: the distance to the next sample.
+
+        In length scales, times the standard deviation of the process. The posterior variance would be the textbook's
+        answer; with gradients it is a difference of numbers that agree in all but their last digits.
+        """
+        pairs = [self._distances(x, r) for r in range(len(self.trend))]
+        return torch.stack([s for s, _ in pairs], 1), torch.stack([S for _, S in pairs], 1)
+
+    def _mean(self, x: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Mean (N,), and what its slope needs: k, the sums in front of k, scaled points and centers."""
+        points, centers = x / self.lengths[r], self.x / self.lengths[r]
+        a0, a = self.alpha[r, :, 0], self.alpha[r, :, 1:]
+        k = torch.exp(-0.5 * _squared_distances(points, centers))
+        sums = a0 - (centers * a).sum(1) + points @ a.T
+        trend = self.trend[r, 0] + points @ self.trend[r, 1:]
+        return (k * sums).sum(1) + trend, k, sums, points, centers
+
+    def _slopes(self, x: Tensor, r: int) -> tuple[Tensor, Tensor]:
+        y, k, sums, points, centers = self._mean(x, r)
+        pulled = k * sums
+        slopes = k @ self.alpha[r, :, 1:] - points * pulled.sum(1, keepdim=True) + pulled @ centers
+        return y, (slopes + self.trend[r, 1:]) / self.lengths[r]
+
+    def _distances(self, x: Tensor, r: int) -> tuple[Tensor, Tensor]:
+        squares = _squared_distances(x / self.lengths[r], self.x / self.lengths[r])
+        distance = (squares.min(1).values * self.variance[r]).sqrt()
+        return distance, distance.unsqueeze(1) / self.lengths[r]
+
+
+def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Between points (A, n) and (B, n): (A, B)."""
+    return (a.square().sum(1)[:, None] + b.square().sum(1) - 2.0 * a @ b.T).clamp(min=0.0)

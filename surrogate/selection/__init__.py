@@ -1,0 +1,1 @@
+"""`fit`: families compared by cross-validation, labels doubted, the best ones stacked."""

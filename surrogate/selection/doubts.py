@@ -1,0 +1,272 @@
+"""Labels that other labels contradict: which of them not to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+import torch
+from torch import Tensor
+
+from sobofem.surrogate.loss import Targets
+from sobofem.surrogate.samples import Samples
+from sobofem.surrogate.samples.checks import in_words
+from sobofem.surrogate.selection.leave_one_out import LeaveOneOut
+from sobofem.surrogate.selection.outlying import SAME_VALUES, Response, find_outliers, learn_scales
+
+MAX_LABELS = 600
+"""Labels of one response that are compared at once; the cost grows with their square and cube."""
+MIN_SAMPLES = 8
+"""Fewest samples that can tell which of them is wrong."""
+MIN_SAMPLES_WITHOUT_SLOPES = 16
+"""Fewest samples that can tell that slopes mislead everywhere; a jump that fewer show can as well be a steep slope."""
+MANY_SAMPLES = 1000
+"""Samples from which on only gross values are looked at: a single other one does no harm there."""
+MAX_PEERS = 150
+"""Samples that the gross ones among very many are compared with."""
+GROSS_DISTANCE = 30.0
+MAX_ERROR_SHARE, MIN_MISLEADING_ERROR = 0.9, 2e-3
+"""Slopes mislead if values are predicted without them with less than this share of the error, and less by this share of
+their standard deviation."""
+MIN_NOISE_SHARE = 0.3
+"""Noise that the slopes by one input seem to have, as a share of their size, from which on they are doubted."""
+MIN_GAIN = 2.0
+"""How many times better values must be predicted without the slopes by an input, to do without these."""
+MIN_RELEVANCE = 0.01
+"""Mean square of slopes by an input, over the largest, from which their noise is looked at."""
+JUDGING_SHARE = 0.9
+"""Share of the samples, those with the smallest errors, that judges."""
+
+MIN_TORN_DIFFERENCE = 0.1
+"""Difference of values at one point, as a share of their standard deviation, that is reported without any doubt."""
+
+
+@dataclass(frozen=True, eq=False)
+class Doubts:
+    """Labels that are not to be learned from.
+
+    Attributes:
+        values: Which values (N, m).
+        slopes: Which slopes (N, m, n).
+        rest: Responses and inputs whose slopes are doubted in all samples (m, n); they are among `slopes`.
+    """
+
+    values: NDArray[np.bool_]
+    slopes: NDArray[np.bool_]
+    rest: NDArray[np.bool_]
+
+    @property
+    def any(self) -> bool:
+        """Whether there are any."""
+        return bool(self.values.any() or self.slopes.any())
+
+    def everywhere(self, rest: NDArray[np.bool_]) -> Doubts:
+        """These, and the slopes of responses by inputs (m, n) in all samples."""
+        return replace(self, slopes=self.slopes | rest, rest=self.rest | rest)
+
+    def without_values(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Responses (N, m) with the mean of the others for values that are doubted."""
+        believed = ~self.values
+        return np.where(believed, y, (np.where(believed, y, 0.0) / believed.sum(0)).sum(0))
+
+    def applied(self, targets: Targets) -> Targets:
+        """Scaled samples without these labels."""
+        believed, jacobian, presence = torch.from_numpy(~self.values).to(targets.y), targets.jacobian, targets.presence
+        if jacobian is not None and self.slopes.any():
+            kinds = 1 if targets.actions is None else 2  # the actions of a Hessian go with the slopes
+            known = torch.from_numpy(~self.slopes).to(targets.y).repeat(1, 1, kinds)
+            known = known if presence is None else known * (presence > 0.0)
+            jacobian = jacobian * known[..., : jacobian.shape[2]]
+            presence = known / known.mean(0).clamp(min=1.0 / len(known))
+            if kinds == 1 and not bool(known.any()):
+                jacobian = presence = None
+        return replace(
+            targets,
+            y=targets.y * believed,
+            jacobian=jacobian,
+            presence=presence,
+            believed=believed if self.values.any() else None,
+        )
+
+    def record(self, samples: Samples) -> dict[str, Any]:
+        """Row numbers by response, of values and of slopes; and parameters by which slopes are doubted in all rows."""
+        single = (self.slopes & ~self.rest).any(2)
+        found: dict[str, dict[str, list[Any]]] = {
+            "values": {q: np.flatnonzero(self.values[:, r]).tolist() for r, q in enumerate(samples.responses)},
+            "slopes": {q: np.flatnonzero(single[:, r]).tolist() for r, q in enumerate(samples.responses)},
+            "slopes of all samples": {
+                q: [p for p, doubted in zip(samples.parameters, self.rest[r], strict=True) if doubted]
+                for r, q in enumerate(samples.responses)
+            },
+        }
+        return {kind: {q: some for q, some in of.items() if some} for kind, of in found.items() if any(of.values())}
+
+    def sentences(self, samples: Samples) -> list[str]:
+        """What is doubted, in words."""
+        sentences, record = [], self.record(samples)
+        for what, key in (("value", "values"), ("slopes", "slopes")):
+            for response, rows in record.get(key, {}).items():
+                sentences.append(
+                    f"the {what} of {response!r} in {in_words(np.array(rows))} contradict"
+                    f"{'s' if what == 'value' and len(rows) == 1 else ''} the other samples"
+                )
+        for response, names in record.get("slopes of all samples", {}).items():
+            by = "" if len(names) == len(samples.parameters) else " by " + ", ".join(map(repr, names))
+            sentences.append(
+                f"the slopes of {response!r}{by} contradict its values: it jumps, or has kinks or steep fronts between "
+                "the samples, or the slopes are wrong (see surrogate.check_derivatives)"
+            )
+        return sentences
+
+
+def torn_points(samples: Samples, doubts: Doubts) -> list[str]:
+    """Sentences on values at one and the same point that differ, and that the others don't decide between."""
+    _, place = np.unique(samples.x, axis=0, return_inverse=True)
+    sentences = []
+    for r, response in enumerate(samples.responses):
+        rows = np.flatnonzero(~doubts.values[:, r])
+        y, low, high = samples.y[rows, r], np.full(len(samples.x), np.inf), np.full(len(samples.x), -np.inf)
+        np.minimum.at(low, place[rows], y)
+        np.maximum.at(high, place[rows], y)
+        size = max(float(np.abs(y).max()), 1e-300)  # squares of large numbers overflow
+        torn = rows[(high - low)[place[rows]] / size > MIN_TORN_DIFFERENCE * (y / size).std()]
+        if len(torn):
+            sentences.append(f"the values of {response!r} differ at one and the same point, in {in_words(torn)}")
+    return sentences
+
+
+def find_doubts(samples: Samples, *, seed: int = 0) -> Doubts:
+    """Single values and slopes that all other samples contradict.
+
+    Samples are compared in groups of some hundred labels, by Gaussian processes; with very many of them only gross
+    values are looked at. What is contradicted stands apart by far, and harms the prediction of the others.
+    """
+    (N, n), m = samples.x.shape, samples.y.shape[1]
+    low, high = samples.bounds.T
+    scale = (high - low) / np.sqrt(12.0)
+    x = torch.from_numpy((samples.x - (low + high) / 2.0) / scale)
+    values, slopes = np.zeros((N, m), dtype=bool), np.zeros((N, m, n), dtype=bool)
+    for r in range(m):
+        jacobian = None if samples.jacobian is None else samples.jacobian[:, r] * scale
+        for rows in _groups(samples.y[:, r], n if jacobian is not None else 0, seed):
+            tilts = None if jacobian is None or MIN_SAMPLES * (1 + n) > MAX_LABELS else torch.from_numpy(jacobian[rows])
+            found = _outliers(x[rows], torch.from_numpy(samples.y[rows, r]), tilts)
+            values[rows, r] = found[0]
+            slopes[rows, r] |= found[1][:, None]
+    if samples.jacobian is not None:
+        slopes &= ~np.isnan(samples.jacobian)
+    return Doubts(values, slopes, np.zeros((m, n), dtype=bool))
+
+
+def _outliers(x: Tensor, y: Tensor, slopes: Tensor | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    there = torch.ones(len(x), 1 + x.shape[1], dtype=torch.bool)
+    there[:, 1:] = False if slopes is None else ~slopes.isnan()
+    if slopes is not None:
+        slopes = slopes.nan_to_num(nan=0.0)
+    size = y.abs().max().clamp(min=1e-300)
+    if float((y / size).std(correction=0)) <= SAME_VALUES:
+        return np.zeros(len(x), dtype=bool), np.zeros(len(x), dtype=bool)
+    usual = torch.quantile(y.abs(), 0.75)  # the largest may be an outlier beside which all others vanish
+    size = usual if float(usual) > 0.0 else size
+    y, slopes = y / size, None if slopes is None else slopes / size
+    values, tilts = find_outliers(Response(x, y, slopes, there))
+    return values.numpy(), tilts.numpy()
+
+
+def _groups(y: NDArray[np.float64], n: int, seed: int) -> list[NDArray[np.intp]]:
+    """Row numbers to compare with each other: all in random groups, or of very many those that are gross and others."""
+    order = np.random.default_rng(seed).permutation(len(y))
+    if len(y) < MIN_SAMPLES:
+        return []
+    if len(y) <= MANY_SAMPLES:
+        count = max(1, min(ceil(len(y) * (1 + n) / MAX_LABELS), len(y) // MIN_SAMPLES))
+        return [np.sort(group) for group in np.array_split(order, count)]
+    distance = np.abs(y - np.median(y))
+    gross = np.flatnonzero(distance > GROSS_DISTANCE * np.quantile(distance, 0.75))
+    if not len(gross) or len(gross) > MAX_PEERS // 8:
+        return []
+    peers = order[~np.isin(order, gross)][: max(MIN_SAMPLES, min(MAX_PEERS, MAX_LABELS // (1 + n)))]
+    return [np.sort(np.concatenate((gross, peers)))]
+
+
+def mislead(among: float, without: float) -> bool:
+    """Whether errors of values among some slopes are clearly larger than those without."""
+    return without < MAX_ERROR_SHARE * among - MIN_MISLEADING_ERROR
+
+
+def doubtful_slopes(targets: Targets) -> NDArray[np.bool_]:
+    """Responses and inputs (m, n) without whose slopes, in all samples, Gaussian processes predict values better.
+
+    Each value is predicted by the other samples, with the slopes of all inputs, with none, and without those by one
+    input after the other. The families of `fit` are to tell whether that is so.
+    """
+    (N, n), m = targets.x.shape, targets.y.shape[1]
+    doubtful = np.zeros((m, n), dtype=bool)
+    if targets.jacobian is None or N < MIN_SAMPLES_WITHOUT_SLOPES or MIN_SAMPLES * (1 + n) > MAX_LABELS:
+        return doubtful
+    rows = (
+        torch.arange(N) if N * (1 + n) <= MAX_LABELS else torch.randperm(N, generator=torch.Generator().manual_seed(0))
+    )
+    chosen = targets.select(rows[: max(MIN_SAMPLES, MAX_LABELS // (1 + n))])
+    for r in range(m):
+        doubtful[r] = _doubtful(chosen, r)
+    return doubtful
+
+
+def _doubtful(targets: Targets, r: int) -> NDArray[np.bool_]:
+    n = targets.x.shape[1]
+    assert targets.jacobian is not None
+    there = torch.ones(len(targets), 1 + n, dtype=torch.bool)
+    if targets.presence is not None:
+        there[:, 1:] = targets.presence[:, r, :n] > 0.0
+    if targets.believed is not None:
+        there[:, 0] = targets.believed[:, r] > 0.0
+    response = Response(targets.x, targets.y[:, r], targets.jacobian[:, r], there)
+    try:
+        return _least_needed(response, there)
+    except ArithmeticError:
+        return np.zeros(n, dtype=bool)
+
+
+def _least_needed(response: Response, there: Tensor) -> NDArray[np.bool_]:
+    """Inputs (n,) whose slopes rather mislead."""
+    n = there.shape[1] - 1
+    everything, noise = _error(response, there, ())
+    nothing, _ = _error(response, there, range(n))
+    if not mislead(everything, nothing) and not (noise > MIN_NOISE_SHARE).any():
+        return np.zeros(n, dtype=bool)
+    without, best = [int(j) for j in np.flatnonzero(noise > MIN_NOISE_SHARE)], everything
+    if without and (fewer := _error(response, there, without)[0]) > MIN_GAIN * everything + MIN_MISLEADING_ERROR:
+        without = []
+    elif without:
+        best = fewer
+    while len(without) < n:
+        candidates = [j for j in range(n) if j not in without]
+        errors = [_error(response, there, [*without, j])[0] for j in candidates]
+        k = int(np.argmin(errors))
+        if errors[k] * MIN_GAIN > best - MIN_MISLEADING_ERROR:
+            break
+        without.append(candidates[k])
+        best = errors[k]
+    doubted: NDArray[np.bool_] = np.isin(np.arange(n), without) | mislead(best, nothing)
+    return doubted
+
+
+def _error(response: Response, there: Tensor, without: Sequence[int]) -> tuple[float, NDArray[np.float64]]:
+    """Error of values predicted without the slopes by some inputs, and the noise that slopes seem to have (n,).
+
+    The error is the root mean square without the largest tenth; the noise a share of the slopes, of those that matter.
+    """
+    believed = there.clone()
+    believed[:, [1 + j for j in without]] = False
+    theta = learn_scales(response, believed)
+    found = LeaveOneOut(theta, response.x, response.y, response.slopes, there).predict(believed)
+    squares = found.errors[there[:, 0], 0].square().sort().values
+    assert response.slopes is not None
+    size = torch.where(believed[:, 1:], response.slopes, 0.0).square().mean(0)
+    noise = torch.where(size > MIN_RELEVANCE * size.max(), torch.exp(0.5 * theta[1 + len(size) :]), 0.0)
+    return float(squares[: max(1, ceil(JUDGING_SHARE * len(squares)))].mean().sqrt()), noise.numpy()

@@ -1,0 +1,128 @@
+"""What a Gaussian process on all other samples says of each sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sobofem.surrogate.families.gaussian_process import covariances
+
+JITTER = 1e-9
+"""Least noise over the variance of the process: what is smaller than its root is no contradiction."""
+FEW = 0.2
+"""Share of the samples up to which those in doubt are looked at one by one."""
+TREND = 1e2
+"""Prior variance of the linear trend, that of the process being one: as good as unknown."""
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """Errors of predictions of samples by all others.
+
+    Attributes:
+        errors: Labels less their predictions, values then slopes (N, 1 + n); zero where there is no label.
+        values: Errors of the values in standard deviations of their predictions (N,), up to a common factor.
+        slopes: Likewise of the slopes of each sample together (N,).
+    """
+
+    errors: Tensor
+    values: Tensor
+    slopes: Tensor
+
+
+class LeaveOneOut:
+    """A process with gradients at given length scales and noise, each sample predicted without it (Dubrule 1983).
+
+    With P the inverse of the labels' covariance, the labels S of a sample differ from their prediction by the others by
+    P_SS⁻¹ (P z)_S, with the covariance P_SS⁻¹. The linear trend is part of the covariance.
+
+    Args:
+        theta: Logarithms of length scales and of the noise of values and slopes (2 n + 1,), as `MarginalLikelihood`.
+        x: Inputs (N, n).
+        y: Values (N,).
+        slopes: Slopes (N, n), or None.
+        there: Which labels there are (N, 1 + n).
+    """
+
+    def __init__(self, theta: Tensor, x: Tensor, y: Tensor, slopes: Tensor | None, there: Tensor) -> None:
+        n = x.shape[1]
+        self._lengths, self._there = torch.exp(theta[:n]), there
+        points = x / self._lengths
+        trend = torch.eye(1 + n, dtype=x.dtype).repeat(len(x), 1, 1)
+        trend[:, 0, 1:] = points
+        trend[..., 1:] *= float(slopes is not None)
+        basis = trend.flatten(0, 1)
+        self._K = covariances(points, points).flatten(2).flatten(0, 1) + TREND * basis @ basis.T
+        self._K.diagonal().add_((torch.exp(theta[n:]) + JITTER).repeat(len(x)))
+        tilts = torch.zeros_like(x) if slopes is None else slopes * self._lengths
+        self._z = torch.where(there, torch.cat((y[:, None], tilts), 1), 0.0)
+
+    def predict(self, believed: Tensor) -> LeftOut:
+        """Errors of all labels, each predicted by those labels of the other samples that are believed (N, 1 + n).
+
+        Raises:
+            ArithmeticError: If the covariance can't be factorized.
+        """
+        N, p = believed.shape
+        rows, P = self._precision(believed)
+        alpha = P @ self._z.flatten()[rows]
+        errors, covariance = self._z.new_zeros(N, p), torch.eye(p, dtype=P.dtype).repeat(N, 1, 1)
+        whole = believed.all(1)
+        place = torch.cumsum(believed.flatten().long(), 0).view(N, p) - 1
+        # Samples that are believed in whole are predicted all at once, by blocks of the inverse; the others one by one.
+        own = place[whole]
+        covariance[whole] = torch.linalg.inv(P[own.unsqueeze(2), own.unsqueeze(1)])
+        errors[whole] = (covariance[whole] @ alpha[own].unsqueeze(2))[..., 0]
+        doubted = (believed != self._there).any(1)
+        few = int(doubted.sum()) <= FEW * N
+        for i in torch.nonzero(~whole & self._there.any(1)).flatten().tolist():
+            wanted, mine = torch.nonzero(self._there[i]).flatten(), place[i][believed[i]]
+            cross = self._K[i * p + wanted][:, rows]
+            cross[:, mine] = 0.0
+            gain = cross @ P
+            C = self._K[i * p + wanted][:, i * p + wanted] - gain @ cross.T
+            error = self._z[i, wanted] - cross @ alpha
+            if len(mine):
+                block = torch.linalg.solve(P[mine][:, mine], gain[:, mine].T)
+                C, error = C + gain[:, mine] @ block, error + block.T @ alpha[mine]
+            if few and doubted[i]:
+                C = self._alone(i, believed)
+            errors[i, wanted] = error
+            covariance[i, wanted.unsqueeze(1), wanted] = C
+        return self._standardized(errors, covariance)
+
+    def _precision(self, believed: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers of the labels believed, and the inverse of their covariance.
+
+        Raises:
+            ArithmeticError: If it can't be factorized.
+        """
+        rows = torch.nonzero(believed.flatten()).flatten()
+        L, failed = torch.linalg.cholesky_ex(self._K[rows][:, rows])
+        if failed:
+            raise ArithmeticError("the covariance of a Gaussian process can't be factorized: do samples coincide?")
+        return rows, torch.cholesky_inverse(L)
+
+    def _alone(self, i: int, believed: Tensor) -> Tensor:
+        """Covariance of the labels of sample i given those believed of the others.
+
+        It is dearer than a difference of covariances, and right where these agree in all but their last digits.
+        """
+        among = believed.clone()
+        among[i] = self._there[i]
+        _, P = self._precision(among)
+        own = (torch.cumsum(among.flatten().long(), 0).view(among.shape) - 1)[i][among[i]]
+        return torch.linalg.inv(P[own.unsqueeze(1), own])
+
+    def _standardized(self, errors: Tensor, covariance: Tensor) -> LeftOut:
+        """Errors, and how many standard deviations they come to; the noise keeps these away from zero."""
+        values = errors[:, 0].abs() / covariance[:, 0, 0].clamp(min=JITTER).sqrt()
+        counts = self._there[:, 1:].sum(1)
+        slopes = torch.zeros_like(values)
+        if bool(counts.any()):
+            sizes, V = torch.linalg.eigh(covariance[:, 1:, 1:])
+            turned = (V.mT @ errors[:, 1:, None])[..., 0]
+            slopes = ((turned.square() / sizes.clamp(min=JITTER)).sum(1) / counts.clamp(min=1)).sqrt()
+        return LeftOut(torch.cat((errors[:, :1], errors[:, 1:] / self._lengths), 1), values, slopes)

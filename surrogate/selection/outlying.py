@@ -1,0 +1,267 @@
+"""Single values and slopes of one response that the other samples contradict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sobofem.surrogate.families.base import Labels
+from sobofem.surrogate.families.gaussian_process import MarginalLikelihood
+from sobofem.surrogate.selection.leave_one_out import LeaveOneOut, LeftOut
+from sobofem.surrogate.training.optimizers.vector_lbfgs import minimize
+
+GROSS_DISTANCE = 30.0
+"""Distance from the median, as a multiple of the upper quartile of these distances, beyond which a value is set aside
+before anything is learned: it would drown all others."""
+MIN_SUSPECT_RATIO, ALIKE_SHARE, MAX_ROUNDS = 5.0, 0.6, 6
+"""A label is set aside from this multiple of the usual error on, together with those that err this share of it; at most
+so many times."""
+MIN_ERROR_RATIO, MIN_GAP_RATIO = 8.0, 3.0
+"""An outlier errs this many times as much as labels that are believed do in the mean, and this many times as much as
+the worst of them."""
+MIN_HARM = 1.1
+"""How many times worse the believed labels must be predicted with the outliers than without them."""
+NOTICEABLE = 0.1
+"""Smallest error of an outlier, as a share of the standard deviation of values or of the size of slopes."""
+MIN_OWN_SHARE = 0.3
+"""Smallest error of outlying slopes, as a share of the sample's own."""
+MIN_SLOPE_OVER_VALUE = 2.0
+"""How many times more slopes must be off than their value, by their standard deviations, if only they are wrong."""
+MAX_FEATURE_WIDTH = 0.5
+"""Where value and slopes are off, there may be a feature that no other sample shows; but none that is wider than this
+share of the distance to the next sample."""
+CLEAR_ERROR_RATIO = 300.0
+"""Where only the value is off, and by this many times as much as usual, it is an error of any size: a feature that no
+other sample shows would have turned the slopes, too."""
+MAX_STEEPNESS = 1e3
+"""Change over the box that slopes tell of, over that of the values, beyond which they are set aside at first."""
+SAME_VALUES = 1e-12
+"""Standard deviation of values, over the largest, up to which they are one value."""
+MAX_OUTLIERS = 0.15
+"""Largest share of outliers: where more of few samples stand apart, they may be the other side of a front."""
+MAX_ITERATIONS = 60
+"""Most steps of L-BFGS for length scales that serve comparison only."""
+
+
+@dataclass(frozen=True, eq=False)
+class Response:
+    """Labels of one response.
+
+    Attributes:
+        x: Scaled inputs (N, n).
+        y: Values (N,), in any unit.
+        slopes: Their derivatives by the scaled inputs (N, n), or None.
+        there: Which labels there are (N, 1 + n).
+    """
+
+    x: Tensor
+    y: Tensor
+    slopes: Tensor | None
+    there: Tensor
+
+    def scaled(self, believed: Tensor) -> Response:
+        """In the unit of the standard deviation of the values believed.
+
+        Raises:
+            ArithmeticError: If they are all the same, so that nothing can be said of the others.
+        """
+        y = self.y[believed[:, 0]]
+        scale = y.std(correction=0)
+        if not bool(scale > SAME_VALUES * y.abs().max()):
+            raise ArithmeticError("values do not differ")
+        slopes = None if self.slopes is None else self.slopes / scale
+        return Response(self.x, (self.y - y.mean()) / scale, slopes, self.there)
+
+    def logarithm(self, believed: Tensor) -> Response | None:
+        """The logarithm, where the values believed keep to one side of zero; those on the other have none."""
+        sign = torch.sign(self.y[believed[:, 0]])
+        if not bool((sign == sign[0]).all()) or not bool(sign[0]):
+            return None
+        there = self.there & (torch.sign(self.y) == sign[0])[:, None]
+        y = torch.where(there[:, 0], self.y, sign[0])
+        slopes = None if self.slopes is None else self.slopes / y[:, None]
+        return Response(self.x, torch.log(y.abs()), slopes, there)
+
+
+def find_outliers(response: Response) -> tuple[Tensor, Tensor]:
+    """Samples whose value, and samples whose slopes the others contradict (N,), each.
+
+    Labels that err most when their sample is predicted by all others are set aside one after the other, so that they
+    don't vouch for each other; then each of them is judged by those that were left. An outlier stands apart from these
+    by a gap, and the others are predicted clearly worse with it than without it. Where values have logarithms it has to
+    be one among these, too.
+    """
+    none = torch.zeros(len(response.y), 2, dtype=torch.bool)
+    try:
+        gross = _gross(response)
+        suspects = _suspects(response, gross & ~_too_many(gross))
+        if not bool(suspects.any()):
+            return none[:, 0], none[:, 1]
+        outliers = _judged(response, suspects)
+        logarithm = response.logarithm(_believed(response, outliers)) if bool(outliers.any()) else None
+        if logarithm is not None and _better(logarithm, response, _believed(response, outliers)):
+            outliers = outliers & (_judged(logarithm, outliers) | ~logarithm.there[:, :1])
+    except ArithmeticError:
+        return none[:, 0], none[:, 1]
+    return outliers[:, 0], outliers[:, 1]
+
+
+def _believed(response: Response, suspects: Tensor) -> Tensor:
+    """Labels (N, 1 + n) that are there without those of suspects (N, 2)."""
+    believed = response.there.clone()
+    believed[:, 0] &= ~suspects[:, 0]
+    believed[:, 1:] &= ~suspects[:, 1:]
+    return believed
+
+
+def _gross(response: Response) -> Tensor:
+    """Suspects (N, 2) that are out of all proportion."""
+    there = response.there[:, 0]
+    median = response.y[there].median()
+    distance = (response.y - median).abs()
+    usual = torch.quantile(distance[there], 0.75)
+    far = there & (distance > GROSS_DISTANCE * usual) & (usual > 0.0)
+    slopes = torch.zeros_like(far)
+    if response.slopes is not None:
+        size = torch.linalg.vector_norm(torch.where(response.there[:, 1:], response.slopes, 0.0), dim=1)
+        slopes = size > MAX_STEEPNESS * distance[there & ~far].max()
+    return torch.stack((far, slopes), 1)
+
+
+def _better(logarithm: Response, response: Response, believed: Tensor) -> bool:
+    """Whether the values believed are predicted better by way of their logarithms."""
+    rows, errors = believed[:, 0], []
+    for labels in (logarithm, response):
+        scaled = labels.scaled(believed)
+        error = left_out(scaled, believed & scaled.there).errors[rows, 0]
+        size = labels.y[rows].std(correction=0) * (response.y[rows].abs() if labels is logarithm else 1.0)
+        errors.append((error * size).square().sort().values[: max(1, round(0.8 * int(rows.sum())))].mean())
+    return bool(errors[0] < errors[1])
+
+
+def learn_scales(response: Response, believed: Tensor, *, iterations: int = MAX_ITERATIONS) -> Tensor:
+    """Logarithms of length scales and noise (2 n + 1,) that make the labels believed (N, 1 + n) likeliest."""
+    rows = believed[:, 0]
+    slopes = response.slopes
+    if slopes is None or not bool(believed[rows, 1:].any()):
+        labels = Labels(response.x[rows], response.y[rows])
+    else:
+        known = believed[rows, 1:]
+        labels = Labels(
+            response.x[rows],
+            response.y[rows],
+            torch.where(known, slopes[rows], 0.0),
+            None if bool(known.all()) else known.to(slopes.dtype),
+        )
+    likelihood = MarginalLikelihood(labels)
+    return minimize(likelihood, likelihood.start(-7.0), iterations=iterations, tolerance=1e-5).point
+
+
+def left_out(response: Response, believed: Tensor) -> LeftOut:
+    """Errors of all labels, each predicted by those believed of the other samples, in the unit of the values.
+
+    Raises:
+        ArithmeticError: If a covariance can't be factorized.
+    """
+    theta = learn_scales(response, believed)
+    return LeaveOneOut(theta, response.x, response.y, response.slopes, response.there).predict(believed)
+
+
+def _suspects(response: Response, suspects: Tensor) -> Tensor:
+    """Suspects (N, 2), those that err most first, until the rest err alike."""
+    for _ in range(MAX_ROUNDS):
+        believed = _believed(response, suspects)
+        found = left_out(response.scaled(believed), believed)
+        kinds = torch.stack((found.values, found.slopes), 1)
+        believed_kinds = torch.stack((believed[:, 0], believed[:, 1:].any(1)), 1)
+        ratios = torch.stack([_ratios(kinds[:, k], believed_kinds[:, k]) for k in (0, 1)], 1)
+        ratios = torch.where(believed_kinds, ratios, 0.0)
+        worst = ratios.max()
+        if worst < MIN_SUSPECT_RATIO:
+            break
+        fresh = ratios >= max(ALIKE_SHARE * float(worst), MIN_SUSPECT_RATIO)
+        if bool(_too_many(suspects | fresh).any()):
+            break
+        suspects = suspects | fresh
+    return suspects
+
+
+def _too_many(suspects: Tensor) -> Tensor:
+    """Whether suspects (N, 2) are too many for outliers, values and slopes (2,)."""
+    return suspects.sum(0) > MAX_OUTLIERS * len(suspects)
+
+
+def _ratios(errors: Tensor, believed_kinds: Tensor) -> Tensor:
+    """Errors (N,) over the root mean square of the smaller four fifths believed, made that of all if normal."""
+    if not bool(believed_kinds.any()):
+        return torch.zeros_like(errors)
+    squares = errors[believed_kinds].square().sort().values
+    usual = squares[: max(1, round(0.8 * len(squares)))].mean() / 0.44
+    return errors / usual.sqrt().clamp(min=1e-12)
+
+
+def _judged(response: Response, suspects: Tensor) -> Tensor:
+    """Those of the suspects (N, 2) that stand apart from all others, and harm their prediction."""
+    while bool(suspects.any()):
+        believed = _believed(response, suspects)
+        scaled = response.scaled(believed)
+        found = left_out(scaled, believed)
+        apart = suspects & _apart(scaled, believed, found)
+        if bool((apart == suspects).all()):
+            harmed = left_out(scaled, scaled.there)
+            return suspects & _harmful(believed, found, harmed)
+        suspects = apart
+    return suspects
+
+
+def _apart(response: Response, believed: Tensor, found: LeftOut) -> Tensor:
+    """Which values and slopes (N, 2) err by far more than any that is believed."""
+    kinds = torch.stack((found.values, found.slopes), 1)
+    believed_kinds = torch.stack((believed[:, 0], believed[:, 1:].any(1)), 1)
+    ratios, far = torch.zeros_like(kinds), torch.zeros_like(believed_kinds)
+    for k in (0, 1):
+        errors = kinds[believed_kinds[:, k], k]
+        # Far beyond the usual error, and beyond the worst: errors have heavy tails; an outlier stands apart from them.
+        if len(errors):
+            usual = errors.square().mean().sqrt().clamp(min=1e-12)
+            ratios[:, k] = kinds[:, k] / usual
+            far[:, k] = (ratios[:, k] > MIN_ERROR_RATIO) & (kinds[:, k] > MIN_GAP_RATIO * errors.max())
+    sizes = found.errors[:, 0].abs(), torch.linalg.vector_norm(found.errors[:, 1:], dim=1)
+    far[:, 0] &= sizes[0] > NOTICEABLE
+    if response.slopes is None:
+        return far & torch.stack((~_between(response, believed_kinds[:, 0]), far[:, 1]), 1)
+    own = torch.linalg.vector_norm(torch.where(response.there[:, 1:], response.slopes, 0.0), dim=1)
+    usual = own[believed_kinds[:, 1]].square().mean().sqrt() if bool(believed_kinds[:, 1].any()) else own.max()
+    far[:, 1] &= (sizes[1] > MIN_OWN_SHARE * own) & (sizes[1] > NOTICEABLE * usual)
+    far[:, 1] &= far[:, 0] | (ratios[:, 1] > MIN_SLOPE_OVER_VALUE * ratios[:, 0])
+    distance = torch.cdist(response.x, response.x).fill_diagonal_(torch.inf).min(1).values
+    wide = sizes[0] > MAX_FEATURE_WIDTH * distance * torch.where(far[:, 1], sizes[1], own)
+    if bool(believed_kinds[:, 1].any()):
+        wide |= (ratios[:, 0] > CLEAR_ERROR_RATIO) & (kinds[:, 1] <= kinds[believed_kinds[:, 1], 1].max())
+    return far & (wide | ~far[:, 0]).unsqueeze(1)
+
+
+def _between(response: Response, believed_kinds: Tensor) -> Tensor:
+    """Whether values lie between those of their neighbors: they may be on a slope that is steeper than elsewhere."""
+    distance = torch.cdist(response.x, response.x).fill_diagonal_(torch.inf)
+    distance[:, ~believed_kinds] = torch.inf
+    near = distance.topk(min(2 + 2 * response.x.shape[1], int(believed_kinds.sum())), largest=False).indices
+    values = response.y[near]
+    return (response.y >= values.min(1).values) & (response.y <= values.max(1).values)
+
+
+def _harmful(believed: Tensor, without: LeftOut, among: LeftOut) -> bool:
+    """Whether believed values or slopes are predicted clearly worse among the suspects than without them."""
+    values, slopes = believed[:, 0], believed[:, 1:]
+    of_values = _ratio(among.errors[:, 0][values], without.errors[:, 0][values])
+    of_slopes = _ratio(among.errors[:, 1:][slopes], without.errors[:, 1:][slopes])
+    return of_values > 1.0 and max(of_values, of_slopes) > MIN_HARM
+
+
+def _ratio(errors: Tensor, others: Tensor) -> float:
+    """Root mean square of errors over that of others; 0 where there are none."""
+    if not errors.numel():
+        return 0.0
+    return float((errors.square().mean() / others.square().mean().clamp(min=1e-24)).sqrt())

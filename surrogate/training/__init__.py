@@ -1,0 +1,1 @@
+"""Descent on one network: what is minimized, by which optimizer, what is watched meanwhile."""

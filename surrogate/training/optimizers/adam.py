@@ -1,0 +1,95 @@
+"""Adam with a cosine schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sobofem.surrogate.training.monitor import Monitor
+from sobofem.surrogate.training.objective import Objective
+from sobofem.surrogate.training.optimizers.base import Optimizer, check_counts, part_of
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """First-order steps whose length decays along half a cosine (Kingma & Ba 2015).
+
+    With `shrinkage` it is AdamW (Loshchilov & Hutter 2019), with `nesterov` NAdam (Dozat 2016), with both NAdamW.
+
+    Attributes:
+        steps: Updates; with `batch`, N / batch of them are a pass over N samples.
+        learning_rate: Of the first step.
+        final: Share of the learning rate that is left at the last step.
+        batch: Samples per update; all of them at once where None.
+        patience: Steps without improvement after which the stage ends; None for never.
+        momentum: Share of the running mean of gradients that a step keeps (β₁).
+        memory: Share of the running mean of their squares that a step keeps (β₂).
+        nesterov: Whether steps look ahead by Nesterov's rule.
+        shrinkage: Share of the weight matrices, times the learning rate, that each update takes away. It is not part
+            of the objective, as the decay is, and L-BFGS knows nothing of it.
+    """
+
+    steps: int = 100
+    learning_rate: float = 5e-3
+    final: float = 0.01
+    batch: int | None = None
+    patience: int | None = None
+    momentum: float = 0.9
+    memory: float = 0.999
+    nesterov: bool = False
+    shrinkage: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that train nothing."""
+        check_counts(self, "steps", "batch", "patience")
+        if not 0.0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate is {self.learning_rate:g}; expected a positive number")
+        if not 0.0 <= self.final <= 1.0:
+            raise ValueError(f"final is {self.final:g}; expected a share of the learning rate from 0 to 1")
+        for name, kept in (("momentum", self.momentum), ("memory", self.memory)):
+            if not 0.0 <= kept < 1.0:
+                raise ValueError(f"{name} is {kept:g}; expected a share from 0 to less than 1")
+        if not 0.0 <= self.shrinkage < float("inf"):
+            raise ValueError(f"shrinkage is {self.shrinkage:g}; expected zero or more")
+
+    def run(self, objective: Objective, monitor: Monitor) -> None:
+        """Train until the steps are done or the monitor says stop."""
+        optimizer, schedule = self.fresh(objective.parameters)
+        judges = objective.judges(self.batch)
+        monitor.begin("Adam", self.steps, self.patience, judges=judges, batch=self.batch)
+        for step, rows in zip(range(1, self.steps + 1), objective.draws(self.batch), strict=False):
+            optimizer.zero_grad()
+            objective(rows).backward()
+            optimizer.step()
+            schedule.step()
+            if monitor.stop(step):
+                return
+            objective.reweigh(monitor.total, judges)
+
+    def shortened(self, share: float) -> Adam:
+        """The stage with this share of its steps."""
+        return replace(self, steps=part_of(self.steps, share))
+
+    def with_rate(self, learning_rate: float) -> Adam:
+        """The stage with this learning rate."""
+        return replace(self, learning_rate=learning_rate)
+
+    def fresh(
+        self, parameters: Sequence[Tensor], *, matrix: int = 2
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """PyTorch's optimizer with these settings, and its schedule; tensors of `matrix` or more dimensions shrink."""
+        groups = [
+            {"params": [p for p in parameters if p.ndim >= matrix], "weight_decay": self.shrinkage},
+            {"params": [p for p in parameters if p.ndim < matrix], "weight_decay": 0.0},
+        ]
+        betas = (self.momentum, self.memory)
+        optimizer: torch.optim.Optimizer
+        if self.nesterov:
+            optimizer = torch.optim.NAdam(groups, self.learning_rate, betas, decoupled_weight_decay=True)
+        else:
+            optimizer = torch.optim.AdamW(groups, self.learning_rate, betas)
+        eta_min = self.final * self.learning_rate
+        return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps, eta_min=eta_min)

@@ -1,0 +1,1 @@
+"""Several networks of one kind trained as one computation."""

@@ -1,0 +1,271 @@
+"""Training by descent: from samples to a surrogate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import floor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sobofem.surrogate.device import check_device, undisturbed
+from sobofem.surrogate.history import Progress
+from sobofem.surrogate.loss import Targets, term_losses, weighted
+from sobofem.surrogate.model import Surrogate
+from sobofem.surrogate.model.constants import learned_apart
+from sobofem.surrogate.networks import MLP
+from sobofem.surrogate.networks.base import Network, as_network_module, value_and_jacobian
+from sobofem.surrogate.samples import Data, Samples
+from sobofem.surrogate.samples.arrays import Array
+from sobofem.surrogate.samples.checks import check_seed
+from sobofem.surrogate.samples.scaling import Scaling, held_out_record, noise_record, relative_errors
+from sobofem.surrogate.training.monitor import Monitor
+from sobofem.surrogate.training.objective import MAX_JUDGES, Objective
+from sobofem.surrogate.training.optimizers import LBFGS, Adam, Optimizer
+from sobofem.surrogate.weighting import PerChannel, ValuesOnly, Weighting
+
+PIPELINE: tuple[Optimizer, ...] = (Adam(), LBFGS())
+"""Adam comes down from a random start fast, and L-BFGS converges to many digits from there."""
+
+
+@undisturbed()
+def train(
+    data: Data,
+    *,
+    network: Network | None = None,
+    weighting: Weighting | None = None,
+    optimizers: Sequence[Optimizer] = PIPELINE,
+    decay: float = 1e-4,
+    validation: float = 0.0,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Callable[[Progress], None] | None = None,
+) -> Surrogate:
+    """Train a network by descent on responses and, where the data holds them, on their Jacobians.
+
+    Args:
+        data: Samples in physical units: `x` (N, n), `y` (N, m), `jacobian` (N, m, n) or None, `parameters`,
+            `responses`, `bounds` (n, 2), and optionally `units` and `provenance`. Derivatives that are missing for
+            some samples are NaN in `Samples.of(data, missing=True)`; loss terms are means over the labels that are
+            there. With `directions` (N, n) and `hessian_actions` (N, m, n) curvature is trained on, too.
+        network: What to train; `MLP()` by default.
+        weighting: How the terms of the loss weigh; by default `PerChannel()` with Jacobians, `ValuesOnly()`
+            without.
+        optimizers: Stages of training, in order.
+        decay: Regularization: decay / N times the sum of squared weight matrices joins the relative loss,
+            which is 1 for a network that predicts zero.
+        validation: Share of the samples that are held out to choose the best moment, by 2,048 at most. None by default:
+            labels of a deterministic solver carry no noise to overfit, the decay smooths between them, and
+            few samples are better learned from than held out.
+        seed: Decides the start of the network, the split and the batches.
+        device: Where to train, as torch names it; the surrogate comes back on the CPU.
+        progress: Called every few steps with a `Progress`.
+
+    Returns:
+        The surrogate, with the best parameters seen, its `history`, and as `provenance` that of the data and the
+        number of `samples`; with held-out samples also their errors, `held_out`, of values and slopes of each response
+        relative to their size, and with such samples and a likelihood for a weighting the `noise` of the labels, as
+        `noise_record` has it. (A network that is not stopped fits the noise, and there is nothing to estimate it by.)
+        Ctrl-C returns the best so far, with `history.interrupted` set; before the first check it raises.
+
+    Raises:
+        TypeError: If `data` lacks an attribute, or a setting is of another kind.
+        ValueError: If the data can't be trained on, or a setting is out of range.
+        ArithmeticError: If the loss is not finite from the start.
+    """
+    samples = Samples.of(data)
+    check_device(device)
+    check_parts(network, weighting, optimizers)
+    settings: dict[str, Any] = {"optimizers": optimizers, "decay": decay, "validation": validation, "seed": seed}
+    again = partial(train, device=device, progress=progress, **settings)
+    if (apart := learned_apart(samples, again, {"network": network, "weighting": weighting})) is not None:
+        return apart
+    network = network or MLP()
+    weighting = weighting or (ValuesOnly() if samples.jacobian is None else PerChannel())
+    check_settings(samples, weighting, optimizers, decay=decay, seed=seed)
+    if not 0.0 <= validation <= 0.5:
+        raise ValueError(f"validation is {validation:g}; expected a share of the samples from 0 to 0.5")
+    # What is drawn first, the network or the split, decides the numbers: a seed is to mean the same in every version.
+    generator = torch.Generator().manual_seed(int(seed))
+    module = network.build(len(samples.parameters), len(samples.responses), generator).to(device)
+    trained_on, held = _split(len(samples.x), validation, generator)
+    scaling = Scaling.from_data(samples.bounds, samples.y[trained_on], samples.responses, constants=True)
+    as_network_module(module).set_scaling(scaling)
+    derivatives = weighting.uses_jacobian
+    training = targets_of(scaling, samples, trained_on, derivatives=derivatives, device=device)
+    judging = held[:MAX_JUDGES]  # in random order
+    held_out = targets_of(scaling, samples, judging, derivatives=derivatives, device=device) if len(held) else None
+    objective = Objective(module, training, weighting, decay=decay, generator=generator)
+    monitor = Monitor(objective, _score(module, training, held_out, objective.weights.values), progress)
+    interrupted = run_stages(optimizers, objective, monitor)
+    noise = _noise(objective, scaling, samples, device=device) if len(held) else {}
+    every = targets_of(scaling, samples, held, derivatives=True, device=device) if len(held) else None
+    errors = {} if every is None else {"held_out": _held_out_errors(module, every, samples.responses)}
+    history = monitor.history(interrupted=interrupted)
+    return Surrogate.of(samples, module, network, scaling, history, {**errors, **noise})
+
+
+def run_stages(optimizers: Sequence[Optimizer], objective: Objective, monitor: Monitor) -> bool:
+    """Run all stages, each from the best parameters of those before; True if the user stopped them."""
+    for optimizer in optimizers:
+        try:
+            optimizer.run(objective, monitor)
+        except KeyboardInterrupt:
+            if not monitor.has_best:
+                raise
+            monitor.end()
+            return True
+        monitor.end()
+    return False
+
+
+def check_parts(network: object, weighting: object, optimizers: object) -> None:
+    """Check that what trains is of the right kind, before anything is done with it.
+
+    Raises:
+        TypeError: If it isn't; the message says what would be.
+    """
+    if network is not None and (isinstance(network, nn.Module | type) or not isinstance(network, Network)):
+        raise TypeError(
+            f"network is {kind_of(network)}; expected what builds one, such as MLP(48, 3): a module of your own comes "
+            "from a frozen dataclass with build(n, m, generator), decorated by surrogate.register"
+        )
+    if weighting is not None and not isinstance(weighting, Weighting):
+        raise TypeError(
+            f"weighting is {kind_of(weighting)}; expected one of surrogate.weighting, such as PerChannel(), or one of "
+            "your own, derived from surrogate.Weighting"
+        )
+    if not isinstance(optimizers, list | tuple):
+        raise TypeError(f"optimizers is {kind_of(optimizers)}; expected a tuple of stages, such as (Adam(), LBFGS())")
+    for stage in optimizers:
+        if isinstance(stage, type) or not isinstance(stage, Optimizer):
+            raise TypeError(
+                f"optimizers holds {kind_of(stage)}; expected stages of training, such as surrogate.Adam() or LBFGS()"
+            )
+
+
+def kind_of(value: object) -> str:
+    """What something is, for a message."""
+    if isinstance(value, type):
+        return f"the class {value.__module__}.{value.__qualname__}"
+    return repr(value) if isinstance(value, str) else f"a {type(value).__module__}.{type(value).__qualname__}"
+
+
+def check_settings(
+    samples: Samples, weighting: Weighting, optimizers: Sequence[Optimizer], *, decay: float, seed: int
+) -> None:
+    """Check what every training has: Jacobians if they are to be weighed, a stage, a decay and a seed.
+
+    Raises:
+        ValueError: If one of them is out of range.
+    """
+    if weighting.uses_jacobian and samples.jacobian is None:
+        raise ValueError(f"{weighting} weighs sensitivities, but the data holds no Jacobians; use ValuesOnly()")
+    if not optimizers:
+        raise ValueError("optimizers is empty; expected at least one stage")
+    if not (np.isfinite(decay) and decay >= 0.0):
+        raise ValueError(f"decay is {decay:g}; expected zero or more")
+    check_seed(seed)
+
+
+def scaled_targets(
+    scaling: Scaling,
+    x: Array,
+    y: Array,
+    jacobian: Array | None,
+    *,
+    directions: Array | None = None,
+    actions: Array | None = None,
+    device: str,
+) -> Targets:
+    """Samples scaled, as tensors.
+
+    Args:
+        scaling: How.
+        x: Inputs (N, n).
+        y: Responses (N, m).
+        jacobian: Jacobians (N, m, n), NaN where a label is missing, or None.
+        directions: Directions (N, n), or None.
+        actions: Hessians of the responses times the directions (N, m, n), NaN where a label is missing, or None.
+        device: Where to.
+    """
+    if directions is not None and actions is not None:
+        directions, actions = scaling.scale_action(directions, actions)
+    slopes = None if jacobian is None else scaling.scale_jacobian(jacobian)
+
+    def tensor(array: Array | None) -> torch.Tensor | None:
+        return None if array is None else torch.as_tensor(array, dtype=torch.float64, device=device)
+
+    parts = (scaling.scale_x(x), scaling.scale_y(y), slopes, directions, actions)
+    return Targets.of_labels(*map(tensor, parts))  # type: ignore[arg-type]
+
+
+def targets_of(
+    scaling: Scaling, samples: Samples, chosen: torch.Tensor | None = None, *, derivatives: bool = True, device: str
+) -> Targets:
+    """Samples of these row numbers, or all, scaled, with or without their derivatives."""
+    rows = slice(None) if chosen is None else chosen.numpy()
+
+    def part(labels: Array | None) -> Array | None:
+        return labels[rows] if derivatives and labels is not None else None
+
+    return scaled_targets(
+        scaling,
+        samples.x[rows],
+        samples.y[rows],
+        part(samples.jacobian),
+        directions=part(samples.directions),
+        actions=part(samples.hessian_actions),
+        device=device,
+    )
+
+
+def _noise(objective: Objective, scaling: Scaling, samples: Samples, *, device: str) -> dict[str, Any]:
+    """For the provenance: what the weighting takes for the labels' noise, if it is a likelihood; over all samples."""
+    weighting = objective.weighting
+    targets = targets_of(scaling, samples, derivatives=weighting.uses_jacobian, device=device)
+    noise = weighting.noise(objective.weights, objective.terms(objective.updated, targets))
+    if noise is None:
+        return {}
+    levels = noise[:, : 1 + targets.x.shape[1]].cpu().numpy()
+    return {"noise": noise_record(levels, scaling, samples.parameters, samples.responses)}
+
+
+def _held_out_errors(module: nn.Module, held_out: Targets, responses: Sequence[str]) -> dict[str, Any]:
+    """For the provenance: errors of values and slopes of each response on the samples held out."""
+    with torch.no_grad():
+        y, slopes = value_and_jacobian(module, held_out.x)
+    n = held_out.x.shape[1]
+    jacobian = torch.zeros_like(slopes) if held_out.jacobian is None else held_out.jacobian
+    labels = torch.cat((held_out.y.unsqueeze(2), jacobian), 2)
+    known = torch.ones_like(labels, dtype=torch.bool)
+    known[..., 1:] = held_out.jacobian is not None
+    if held_out.presence is not None:
+        known[..., 1:] &= held_out.presence[..., :n] > 0.0
+    found = relative_errors(torch.cat((y.unsqueeze(2), slopes), 2) - labels, labels, known)
+    return held_out_record(*found, responses)
+
+
+def _split(N: int, share: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row numbers to train on and to hold out; none of these where the share comes to less than one sample."""
+    held = floor(share * N + 0.5)
+    order = torch.randperm(N, generator=generator) if held else torch.arange(N)
+    return order[held:], order[:held]
+
+
+def _score(
+    module: nn.Module, training: Targets, held_out: Targets | None, yardstick: torch.Tensor
+) -> Callable[[], float] | None:
+    """Loss on the held-out samples, by the weights that training started with: one yardstick throughout."""
+    if held_out is None:
+        return None
+    mean_squares = training.mean_squares()
+
+    def score() -> float:
+        with torch.no_grad():
+            return float(weighted(term_losses(module, held_out), yardstick, mean_squares))
+
+    return score

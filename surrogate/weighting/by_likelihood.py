@@ -1,0 +1,124 @@
+"""Weights that are inverse noise variances: learned, in closed form, or profiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sobofem.surrogate.files.registry import register
+from sobofem.surrogate.loss import Targets
+from sobofem.surrogate.weighting.base import Terms, Weights
+from sobofem.surrogate.weighting.groups import Grouped, Groups, adam, check_settings, smooth
+
+
+def noise_levels(strategy: Grouped, weights: Weights, terms: Terms) -> Tensor:
+    """Standard deviations (m, T) of normal noise under which the labels are likeliest, the network given.
+
+    One for each group of terms, measured as the strategy measures them: the root of its mean loss. NaN for terms
+    without labels.
+    """
+    groups = Groups(strategy, weights, terms)
+    levels = groups.to_weights(groups.counts / groups.losses).values.rsqrt()
+    return torch.where((terms.mean_squares > 0.0) | (terms.losses > 0.0), levels, torch.nan)
+
+
+@register
+@dataclass(frozen=True)
+class ProfiledLikelihood(Grouped):
+    """w_g = 1 / mean loss of the group: the inverse of the noise variances that make the data most likely.
+
+    A Gaussian likelihood with an unknown noise level for each group is largest where its variances are the mean
+    losses; what is left is ½ Σ_g c_g log L_g, of which w_g = c_g / L_g is the derivative, c_g the number of terms
+    in the group (Kendall & Gal 2018, *Multi-task learning using uncertainty to weigh losses*, minimized over the
+    noise levels). A group that is fitted better weighs more and is fitted still better: the floor restrains that, and
+    `PowerMean` with an exponent between zero and one.
+
+    Attributes:
+        floor: Smallest mean loss of a group that counts, as a share of the largest.
+        memory: Share of the old weights that an update keeps.
+        groups: Which terms share a weight (`Grouping`).
+        scaled: Whether terms are measured per channel first.
+        interval: Steps between two updates.
+    """
+
+    floor: float = 1e-4
+    memory: float = 0.0
+    groups: str = "two"
+    scaled: bool = True
+    interval: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of range."""
+        check_settings(self, shares=("floor", "memory"))
+
+    def update(self, weights: Weights, terms: Terms) -> Weights:
+        """Inverse mean losses; where all losses are zero, the same weights."""
+        groups = Groups(self, weights, terms)
+        means = groups.losses / groups.counts
+        largest = means.max()
+        if not largest > 0.0:
+            return weights
+        means = means.clamp(min=float(max(self.floor, 1e-12) * largest))
+        return groups.to_weights(smooth(groups.weights, 1.0 / means, self.memory))
+
+    def noise(self, weights: Weights, terms: Terms) -> Tensor:
+        """Standard deviations of the labels' noise (m, T), given the network: where the weights would come to rest."""
+        return noise_levels(self, weights, terms)
+
+
+@register
+@dataclass(frozen=True)
+class LearnedLikelihood(Grouped):
+    """Descent on Σ_g ½ e^(−s_g) L_g + ½ c_g s_g over s, while the network descends; w_g = e^(−s_g).
+
+    s_g is the logarithm of a noise variance, c_g the number of terms in the group (Kendall & Gal 2018, *Multi-task
+    learning using uncertainty to weigh losses*). Where it comes to rest, w_g = c_g / L_g, as in
+    `ProfiledLikelihood`.
+
+    Attributes:
+        optimizer: `adam`, with its own state, or `gradient`, plain descent.
+        rate: Learning rate of s.
+        steps: Steps of descent at an update.
+        groups: Which terms share a weight (`Grouping`).
+        scaled: Whether terms are measured per channel first.
+        interval: Steps of training between two updates.
+    """
+
+    optimizer: str = "adam"
+    rate: float = 0.02
+    steps: int = 1
+    groups: str = "two"
+    scaled: bool = True
+    interval: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of range."""
+        check_settings(self, positive=("rate",))
+        if self.optimizer not in ("adam", "gradient"):
+            raise ValueError(f"optimizer is {self.optimizer!r}; expected 'adam' or 'gradient'")
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; expected at least 1")
+
+    def start(self, targets: Targets) -> Weights:
+        """One for every group: s is zero."""
+        return self.initial_weights(targets, adam=None, count=0)
+
+    def update(self, weights: Weights, terms: Terms) -> Weights:
+        """So many steps of descent on s."""
+        groups = Groups(self, weights, terms)
+        s, state, count = -groups.weights.log(), groups.memory("adam"), groups.memory("count")
+        for _ in range(self.steps):
+            count += 1
+            gradient = 0.5 * (groups.counts - torch.exp(-s) * groups.losses)
+            if self.optimizer == "adam":
+                step, state = adam(gradient, state, self.rate, count)
+            else:
+                step = -self.rate * gradient
+            s = s + step
+        return groups.to_weights(torch.exp(-s), adam=state, count=count)
+
+    def noise(self, weights: Weights, terms: Terms) -> Tensor:
+        """Standard deviations of the labels' noise (m, T), given the network: where the weights would come to rest."""
+        return noise_levels(self, weights, terms)

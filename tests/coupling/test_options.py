@@ -1,0 +1,61 @@
+"""Options of settings: texts of the command line become values, and values texts, without loss."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+import math
+
+import pytest
+
+from sobofem.coupling import Marginal
+from sobofem.coupling.options import CHOICES, Levels, Texts, Weights, check, distributions, option, values, words
+
+FLAGS = ("--minimize", "--maximize")
+CASES = [
+    (values("a=1"), {"a": 1 / 3, "b": -1e-300}),
+    (distributions("a=log"), {"a": Marginal("normal", 0.1, 1 / 3), "b": Marginal("log")}),
+    (CHOICES, {"a": (1.0, 0.1), "b": (2.0,)}),
+    (Texts("TEXT"), ("stress > 2", "mass > 3")),
+    (Weights(), {"mass": 1 / 3, "stress": -2.0}),
+    (Weights(), "mass"),
+    (Levels(), 3),
+    (Levels(), {"a": 3, "b": 1}),
+]
+
+
+@pytest.mark.parametrize(("reading", "value"), CASES)
+def test_what_is_written_is_read_back_to_the_last_digit(reading, value):
+    assert reading.read(list(reading.write(value, FLAGS))) == value
+
+
+@pytest.mark.parametrize("text", ["a", "a=", "=1", "a=two", "a=nan", "a=inf", "a=1,2"])
+def test_what_is_no_pair_says_how_one_is_written(text):
+    with pytest.raises(ValueError, match=rf"^'{text}' is no NAME=VALUE; write --fix poisson=0.3$"):
+        values("poisson=0.3").read([("--fix", text)])
+
+
+def test_a_weight_keeps_its_sign_and_a_repeated_name_is_refused():
+    assert Weights().read([("--maximize", "mass=-2"), ("--minimize", "stress")]) == {"mass": 2.0, "stress": 1.0}
+    assert Weights().read([("--maximize", "mass")]) == {"mass": -1.0}
+    with pytest.raises(ValueError, match="minimize 'mass' is given twice"):
+        Weights().read([("--minimize", "mass"), ("--minimize", "mass=2")])
+    with pytest.raises(ValueError, match="name a response"):
+        Weights().read([])
+
+
+@dataclass(frozen=True)
+class Settings:
+    share: float = option(0.5, help="A share.", min=0.0, max=1.0, needs="model")
+    limits: Mapping[str, float] = option(dict, flags="--at-most", help="Limits.", reading=values("a=1"))
+    quick: bool = option(False, help="Quickly.")
+    inner: int = 3
+
+
+def test_defaults_and_what_has_no_effect_are_not_said():
+    assert words(Settings()) == words(Settings(share=0.25)) == words(Settings(inner=4)) == []
+    said = words(Settings(0.1, {"a": 2.0}, quick=True), ["model"])
+    assert said == ["--share", "0.1", "--at-most", "a=2.0", "--quick"]
+    check(Settings(share=2.0))
+    with pytest.raises(ValueError, match=r"share of Settings is 2.0, expected at most 1"):
+        check(Settings(share=2.0), ["model"])
+    with pytest.raises(ValueError, match="share of Settings is nan"):
+        check(Settings(share=math.nan), ["model"])
