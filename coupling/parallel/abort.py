@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from sobofem.coupling.parallel.interruption import Stopped
 from sobofem.coupling.parallel.usercode import end_allowed
-from sobofem.coupling.parallel.world import Comm, Serial, mark_raised_on_all_ranks, raised_on_all_ranks
+from sobofem.coupling.parallel.world import Comm, Serial, mark_raised_on_all_ranks, raised_on_all_ranks, tell_launcher
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -101,9 +101,7 @@ def abort(message: str, code: int, comm: MPI.Comm | None = None) -> NoReturn:
     print(f"rank {rank} of {size}: {message}" if size > 1 else message, file=sys.stderr, flush=True)
     if size > 1:
         sys.stdout.flush()
-        time.sleep(_FORWARD)
-        end_allowed()
-        (comm or sys.modules["mpi4py.MPI"].COMM_WORLD).Abort(code)
+        _abort(code, comm)
     raise SystemExit(code)
 
 
@@ -115,10 +113,16 @@ def end_job(message: str, code: int) -> NoReturn:
     with suppress(OSError, ValueError):
         sys.stdout.flush()
     if size > 1:
-        time.sleep(_FORWARD)
-        end_allowed()
-        sys.modules["mpi4py.MPI"].COMM_WORLD.Abort(code)
+        _abort(code)
     _exit(code)
+
+
+def _abort(code: int, comm: MPI.Comm | None = None) -> None:
+    """End every rank of `comm`, by default of the job, with an exit code that is the launcher's too."""
+    time.sleep(_FORWARD)
+    end_allowed()
+    tell_launcher(code)
+    (comm or sys.modules["mpi4py.MPI"].COMM_WORLD).Abort(code)
 
 
 def _alike(comm: MPI.Comm, message: str) -> bool:

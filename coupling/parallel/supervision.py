@@ -16,7 +16,7 @@ import sys
 import time
 from typing import NoReturn
 
-from sobofem.coupling.parallel.world import is_launched
+from sobofem.coupling.parallel.world import is_launched, tell_launcher
 
 COMMANDS = frozenset({"calibrate", "check", "generate", "optimize", "run", "stream", "uq"})
 """Commands that run a model's code."""
@@ -133,4 +133,6 @@ def _end_as(code: int, said: _Said) -> NoReturn:
             signal.signal(-code, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {-code})
         os.kill(os.getpid(), -code)
+    if code > 0 and _STARTED in said:
+        tell_launcher(code)
     os._exit(code if code >= 0 else 128 - code)

@@ -8,7 +8,7 @@ of some clusters. Slurm's own variables are no sign: a batch script has them bef
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,17 @@ def launched_rank() -> int:
 def is_launched() -> bool:
     """Whether an MPI launcher started this process, known without starting MPI."""
     return any(name in os.environ for name in _LAUNCHERS)
+
+
+def tell_launcher(code: int) -> None:
+    """Give MPICH's launcher Hydra the exit code of a rank that ends without `MPI_Finalize`; after it nothing happens.
+
+    Left to itself, Hydra kills the other ranks, and may end with their exit code, 9. The message is one line of the
+    protocol between them (PMI, version 1).
+    """
+    if "HYDI_CONTROL_FD" in os.environ and "PMI_FD" in os.environ:
+        with suppress(OSError, ValueError):
+            os.write(int(os.environ["PMI_FD"]), f"cmd=abort exitcode={code}\n".encode())
 
 
 def world(comm: MPI.Comm | None = None) -> Comm:
