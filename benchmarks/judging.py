@@ -74,11 +74,11 @@ def scores(fitted: Fitted, unseen: Samples) -> tuple[float, float]:
 
 def coverage(fitted: Fitted, unseen: Samples) -> tuple[float | None, float | None]:
     """Shares of responses and of Jacobian entries inside 95 % intervals; None of an arm without uncertainty."""
-    uncertainty = getattr(fitted, "uncertainty", None)
-    if uncertainty is None or unseen.jacobian is None:
+    standard_deviation = getattr(fitted, "standard_deviation", None)
+    if standard_deviation is None or unseen.jacobian is None:
         return None, None
     y, jacobian = fitted.predict(unseen.x)
-    of_values, of_derivatives = uncertainty(unseen.x)
+    of_values, of_derivatives = standard_deviation(unseen.x)
     return _covered(y - unseen.y, of_values), _covered(jacobian - unseen.jacobian, of_derivatives)
 
 

@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from sobofem.coupling.commands import COMMANDS, StoppedCommand, all_commands
+from sobofem.coupling.display import system_error
 from sobofem.coupling.models.loading import USED, run_file
 from sobofem.coupling.parallel.abort import end_job, install_abort_hook, last_words, ranks, settle
 from sobofem.coupling.parallel.interruption import Endings, Interrupted, LeavesAtOnce, Stopped
@@ -33,6 +34,7 @@ _EXTRAS = (
     dict.fromkeys(("dolfinx", "petsc4py", "mpi4py", "ufl", "basix"), "fem")
     | dict.fromkeys(("torch", "safetensors"), "surrogate")
     | dict.fromkeys(("nutpie", "arviz"), "studies")
+    | {"pyarrow": "parquet"}
 )
 
 
@@ -166,10 +168,11 @@ def _words(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         return f"{error}; install it with: pip install 'sobofem[{extra}]'" if extra else str(error)
-    text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+    text = system_error(error) if isinstance(error, OSError) else str(error)
     if "registers it" in text:
         text += "; give the file that defines it: sobofem --use FILE ..."
-    return text if _ours(error) else f"{type(error).__name__}: {text} (sobofem --debug ... shows where)"
+    known = _ours(error) or isinstance(error, PermissionError)  # which Python raises in our stead
+    return text if known else f"{type(error).__name__}: {text} (sobofem --debug ... shows where)"
 
 
 def _ours(error: BaseException) -> bool:

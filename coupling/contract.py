@@ -112,10 +112,10 @@ class PredictsMany(Protocol):
 
 
 @runtime_checkable
-class KnowsUncertainty(Protocol):
+class KnowsStandardDeviation(Protocol):
     """What a surrogate may offer besides: standard deviations of its own errors."""
 
-    def uncertainty(self, x: ArrayLike) -> tuple[Array, Array]:
+    def standard_deviation(self, x: ArrayLike) -> tuple[Array, Array]:
         """Standard deviations of responses (N, m) and Jacobians (N, m, n) at points (N, n).
 
         Raises:
@@ -141,6 +141,34 @@ class HasDigest(Protocol):
         """Changes whenever the model's definition does; empty where it has none."""
 
 
+@runtime_checkable
+class HasProvenance(Protocol):
+    """What samples may offer besides: where they are from."""
+
+    @property
+    def provenance(self) -> Mapping[str, Any] | None:
+        """Design, seed, distributions of inputs, digest of the model and the like, by name."""
+
+
+@runtime_checkable
+class HasComm(Protocol):
+    """What a model of several MPI ranks offers besides."""
+
+    @property
+    def comm(self) -> Any:
+        """The communicator of these ranks (`mpi4py.MPI.Comm`)."""
+
+
+def name_of(model: object) -> str:
+    """What a model, or a function that makes one, is called: a specification is its own name."""
+    return model if isinstance(model, str) else str(getattr(model, "__name__", type(model).__name__))
+
+
+def provenance_of(data: object) -> dict[str, Any]:
+    """Where samples are from, as far as they say."""
+    return dict(data.provenance or {}) if isinstance(data, HasProvenance) else {}
+
+
 def units_of(model: object) -> dict[str, str]:
     """The units that a model or a dataset offers, by name; none where it offers none."""
     return dict(model.units or {}) if isinstance(model, HasUnits) else {}
@@ -162,6 +190,15 @@ class SampleFailure(Protocol):
 
     reason: str
     load_factor: float
+
+
+@runtime_checkable
+class HasDescription(Protocol):
+    """What samples may offer besides: the description of their model."""
+
+    @property
+    def description(self) -> Description:
+        """What identifies the model."""
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,37 @@
-"""Progress for people: a live bar on a terminal, plain lines in a job's log. Both on standard error."""
+"""Words for people: progress, a live bar on a terminal or lines in a job's log, and errors of the system."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+import errno
 import time
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from sobofem.coupling.contract import ProgressCallback
+from sobofem.coupling.parallel.abort import ranks
 from sobofem.coupling.solving.ledger import Progress as GenerationProgress
 
 INTERVAL = 3.0  # between two lines in a log [s]
 
-Update = ProgressCallback
-
 
 @contextmanager
-def display(*, interval: float = INTERVAL) -> Iterator[Update]:
+def display(*, interval: float = INTERVAL) -> Iterator[ProgressCallback]:
     """Yield a function of (done, total, text) that may be called as often as it likes."""
     console = Console(stderr=True)
     with _bar(console) if console.is_terminal else _lines(console, interval) as update:
+        yield update
+
+
+@contextmanager
+def display_on_root() -> Iterator[ProgressCallback]:
+    """As `display` on rank 0 of all; on the others a function that shows nothing."""
+    if ranks()[0] != 0:
+        yield lambda done, total, text: None
+        return
+    with display() as update:
         yield update
 
 
@@ -53,7 +63,7 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def _bar(console: Console) -> Iterator[Update]:
+def _bar(console: Console) -> Iterator[ProgressCallback]:
     columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
     progress = Progress(*columns, console=console, refresh_per_second=5)
     task = progress.add_task("")
@@ -69,7 +79,7 @@ def _bar(console: Console) -> Iterator[Update]:
 
 
 @contextmanager
-def _lines(console: Console, interval: float) -> Iterator[Update]:
+def _lines(console: Console, interval: float) -> Iterator[ProgressCallback]:
     printed_at, latest, printed = -interval, "", ""
 
     def update(done: int, total: int, text: str) -> None:
@@ -90,3 +100,11 @@ def report_console() -> Console:
     """A console for tables: as wide as the terminal, or wide enough for them where there is none."""
     console = Console()
     return console if console.is_terminal else Console(width=120)
+
+
+def system_error(error: OSError) -> str:
+    """What the system refused, with the file's name and, where a right is missing, what to do."""
+    text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        text += "; see who may use it, and its folders (ls -l), ask the owner for the right (chmod), or name another"
+    return text

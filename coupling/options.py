@@ -14,7 +14,7 @@ from typing import Annotated, Any, Protocol, get_type_hints
 
 import typer
 
-from sobofem.coupling.design.marginals import KINDS, Marginal, parse
+from sobofem.coupling.design.marginals import Marginal, parse
 
 
 class Reading(Protocol):
@@ -248,7 +248,7 @@ def exact(value: float) -> str:
 
 def exact_marginal(marginal: Marginal) -> str:
     """A distribution as `parse` reads it, to the last digit."""
-    return f"{marginal.kind}:{marginal.centre!r},{marginal.spread!r}" if KINDS[marginal.kind] else marginal.kind
+    return f"{marginal.kind}:{marginal.centre!r},{marginal.spread!r}" if marginal.normal else marginal.kind
 
 
 def values(example: str) -> Named[float]:
@@ -268,6 +268,20 @@ CHOICES = Named[Sequence[float]](
     lambda each: ",".join(map(exact, each)),
 )
 """Texts NAME=A,B,C of numbers to choose from."""
+
+
+class Names:
+    """Texts A,B,C: names; all count where the option is repeated."""
+
+    metavar = "A,B,C"
+
+    def read(self, texts: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+        """All names, in order."""
+        return tuple(name.strip() for _, text in texts for name in text.split(",") if name.strip())
+
+    def write(self, value: Sequence[str], flags: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """All in one text."""
+        yield flags[0], ",".join(value)
 
 
 @dataclass(frozen=True)

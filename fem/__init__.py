@@ -9,6 +9,7 @@ from mpi4py import MPI  # isort: skip  # noqa: F401  (before dolfinx: the wheel 
 from sobofem.fem.definition.digest import number_with_equal_digits
 from sobofem.fem.errors import NotConverged
 from sobofem.fem.load_path import LoadPath, held
+from sobofem.fem.modes import Buckling, Vibration
 from sobofem.fem.parameters import Field, Scalar, Shape
 from sobofem.fem.problem import Problem
 from sobofem.fem.reading import read_mesh
@@ -17,21 +18,25 @@ from sobofem.fem.solving.history import LocalUnknown, internal_variable
 from sobofem.fem.solving.linear_solver import DIRECT, MULTIGRID, SYMMETRIC
 from sobofem.fem.solving.newton import Newton
 from sobofem.fem.solving.stability import Stability
+from sobofem.fem.solving.ties import Periodic
 
 __all__ = [
     "DIRECT",
     "MULTIGRID",
     "SYMMETRIC",
+    "Buckling",
     "Field",
     "LoadPath",
     "LocalUnknown",
     "Newton",
     "NotConverged",
+    "Periodic",
     "Problem",
     "Response",
     "Scalar",
     "Shape",
     "Stability",
+    "Vibration",
     "average",
     "held",
     "internal_variable",

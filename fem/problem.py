@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from mpi4py import MPI
@@ -15,10 +15,10 @@ import ufl
 from sobofem.fem.assembly import forms
 from sobofem.fem.assembly.families import Functionals
 from sobofem.fem.assembly.plain import PlainIntegrals
-from sobofem.fem.definition import checks, history_checks
+from sobofem.fem.definition import checks
 from sobofem.fem.definition.arguments import Arguments
 from sobofem.fem.definition.digest import digest
-from sobofem.fem.definition.varying import Varying
+from sobofem.fem.definition.formulation import formulate
 from sobofem.fem.derivatives.evaluation import Evaluation
 from sobofem.fem.derivatives.second_order import Curvature
 from sobofem.fem.derivatives.sensitivity import METHODS, Method, Sensitivity, by_parameters
@@ -27,13 +27,15 @@ from sobofem.fem.errors import NotConverged, agree, together
 from sobofem.fem.geometry import Orientation
 from sobofem.fem.load_path import LoadPath, Step
 from sobofem.fem.parameters import Binding, Parameter, Shape
-from sobofem.fem.responses import Combination, Response
+from sobofem.fem.responses import Response
 from sobofem.fem.solving.equilibrium import Equilibrium
-from sobofem.fem.solving.history import History, LocalUnknown, in_order
+from sobofem.fem.solving.fingerprint import Fingerprint
+from sobofem.fem.solving.history import LocalUnknown, in_order
 from sobofem.fem.solving.linear_solver import DIRECT, SYMMETRIC, Options
 from sobofem.fem.solving.newton import Newton
 from sobofem.fem.solving.simulation import Simulation
 from sobofem.fem.solving.stability import Stability
+from sobofem.fem.solving.ties import Periodic
 
 
 class Parts(NamedTuple):
@@ -69,6 +71,7 @@ class Problem:
             a condition is `held`.
         parameters: `Scalar`, `Field` and `Shape` inputs.
         responses: Outputs.
+        ties: Faces whose values follow those of others, as in a periodic cell.
         fields: UFL expressions to look at, such as a stress, by name.
         path: Load factors and times to pass through. By default all loads at once.
         history: Maps internal variables, made by `internal_variable`, to what they become in a load step; what they
@@ -92,6 +95,7 @@ class Problem:
         bcs: Sequence[dolfinx.fem.DirichletBC],
         parameters: Sequence[Parameter],
         responses: Sequence[Response],
+        ties: Sequence[Periodic] = (),
         fields: Mapping[str, Any] | None = None,
         path: LoadPath = LoadPath(),  # noqa: B008  (frozen)
         history: Mapping[dolfinx.fem.Function, Any] | None = None,
@@ -114,22 +118,17 @@ class Problem:
         units = {n: p.unit for p in parameters for n in p.names} | {r.name: r.unit for r in responses}
         self.units = {name: unit for name, unit in units.items() if unit}
 
-        # what is wrong with the forms is found before anything is compiled, and on all ranks alike
-        residual = forms.residual(form, unknown)
-        combination = together(self.comm, lambda: Combination(responses, self.mesh.ufl_domain(), len(path.points)))
-        integrals = [forms.expand(forms.with_quadrature_degrees(i)) for i in combination.integrals]
-        checks.check_independence(parameters, unknown)
-        checks.check_forms([residual, *integrals], unknown, parameters)
-        checks.check_boundary_values(parameters, bcs, unknown)
-        checks.check_path(path, parameters, bcs)
-        history_checks.check_fields(parameters, [*(history or {}), *(own.function for own in local)])
-        history_checks.check_history([residual, *integrals], history or {}, local)
-        history_checks.check_local([form, *combination.integrals], history or {}, local)
-        memory = History(history) if history else None
-        updates = [memory.update(memory.weight)] if memory else []
-        varying = Varying(unknown, parameters, path, local)
-        checks.check_smoothness(responses, combination, integrals, varying)
-        checks.check_differentiability([form, residual], responses, combination, integrals, updates, varying)
+        formulation = formulate(
+            form,
+            unknown,
+            bcs=bcs,
+            parameters=parameters,
+            responses=responses,
+            path=path,
+            history=self.history,
+            local=local,
+        )
+        residual, integrals, combination, memory, _ = formulation
         self._bindings = together(self.comm, lambda: [parameter.bind(unknown, bcs) for parameter in parameters])
         self._sensitivity = Sensitivity(residual, integrals, unknown, self._bindings)
         self._recursion = None
@@ -138,7 +137,7 @@ class Problem:
                 self._sensitivity, residual, integrals, unknown, memory, self._bindings, len(responses)
             )
         # a parameter that reaches none of the forms has been forgotten in them: a derivative of 0 would hide that
-        everything = [residual, *integrals, *updates]
+        everything = formulation.everything
         checks.check_effect(self._parameters, [by_parameters(form, self._bindings) for form in everything])
         checks.check_path_matters(path, bcs, everything, self.fields)
         self._coordinates = self.mesh.geometry.x.copy()
@@ -155,14 +154,25 @@ class Problem:
         if solver is None:
             solver = SYMMETRIC if symmetric else DIRECT
         self._equilibrium = Equilibrium(
-            residual, unknown, bcs, solver, newton, self._solve_local if local else None, symmetric
+            residual, unknown, bcs, solver, newton, self._solve_local if local else None, symmetric, ties
         )
+        for binding in self._bindings:
+            self._equilibrium.check_direction(binding.boundary_direction(np.linspace(1.0, 2.0, binding.count)))
         # an initial guess decides the answer of what is nonlinear or has a memory: it belongs to the digest
         may_matter = memory is not None or not self._equilibrium.linear
         stepping = f"first step {newton.first_step:g}" if memory else ""
         guess = may_matter and _is_set(unknown)
         self.digest = digest(
-            everything, combination, unknown, bcs, parameters, self._bindings, path, stepping, guess=guess
+            everything,
+            combination,
+            unknown,
+            bcs,
+            parameters,
+            self._bindings,
+            path,
+            stepping,
+            guess=guess,
+            tied=self._equilibrium.tied,
         )
         functionals = Functionals([forms.Member(integral) for integral in integrals], self.mesh)
         checks.check_regions(responses, combination, functionals.assemble())
@@ -172,12 +182,12 @@ class Problem:
         )
         self._forms = residual, integrals
         self._given = combination.integrals
+        self._has_modes = bool(combination.modes)
         self._newton = newton
         self._patient = newton if self._equilibrium.linear else newton.gentle(history=memory is not None)
         self._gently_at: np.ndarray | None = None
         self._closed = False
-        self._held = _held(everything, unknown)
-        self._solved: list[np.ndarray] | None = None
+        self._solved = Fingerprint(everything, unknown)
         self._starts = 0
 
     @property
@@ -282,7 +292,7 @@ class Problem:
         else:
             slope = self._finite(self._evaluation.jacobian(method=method))
             response = self._finite(self._evaluation.response())
-        self._solved = self._fingerprint(x)
+        self._solved.take(x)
         return response, slope
 
     def jvp(self, x: ArrayLike, directions: ArrayLike) -> np.ndarray:
@@ -349,6 +359,10 @@ class Problem:
                 "second derivatives are those of the state at the end of the load path; a problem with history or "
                 "local unknowns, or with responses at points before, has none yet: difference jvp or vjp instead"
             )
+        if self._has_modes:
+            raise NotImplementedError(
+                "second derivatives of eigenvalues need the derivatives of their modes: difference jvp or vjp instead"
+            )
         weights = self._arguments.rows(weights, len(self._responses), "weights")
         if len(weights) != 1:
             raise ValueError(f"weights have shape {np.shape(weights)}, expected ({len(self._responses)},)")
@@ -405,22 +419,17 @@ class Problem:
     def _solve(self, x: ArrayLike) -> None:
         """Be in equilibrium at x; nothing to do where that is so. Collective."""
         self._check_open()
-        same = self._solved is not None and all(map(np.array_equal, self._solved, self._fingerprint(x)))
-        if agree(self.comm, None if same else "changed") is None:
+        if agree(self.comm, None if self._solved.fits(x) else "changed") is None:
             return
         self._start(x)
         self._evaluation.walk()
         self._finite(self._evaluation.response())
-        self._solved = self._fingerprint(x)
+        self._solved.take(x)
 
     def _solve_local(self) -> None:
         """What has to be done before the residual is assembled."""
         for own, start in zip(self._local, self._local_starts, strict=True):
             own.solve(start)
-
-    def _fingerprint(self, x: ArrayLike) -> list[np.ndarray]:
-        """All that decides the state, and the state: constants and functions may have been changed meanwhile."""
-        return [np.array(x, dtype=np.float64), *(values().copy() for values in self._held)]
 
     def _check_open(self) -> None:
         if self._closed:
@@ -430,7 +439,7 @@ class Problem:
         """Set parameters, and the solver's settings: by default gentle ones where the last evaluation took them."""
         self._check_open()
         values = self._arguments.point(x)
-        self._solved = None
+        self._solved.forget()
         self._starts += 1
         if gently is not None:
             self._gently_at = values if gently else None
@@ -461,14 +470,3 @@ class Problem:
 def _is_set(unknown: dolfinx.fem.Function) -> bool:
     """Whether an unknown holds anything but zeros. Collective."""
     return bool(unknown.function_space.mesh.comm.allreduce(bool(unknown.x.array.any()), op=MPI.LOR))
-
-
-def _held(everything: Sequence[ufl.Form], unknown: dolfinx.fem.Function) -> list[Callable[[], np.ndarray]]:
-    """Access to the values of the unknown, of all constants and functions in forms, and to the mesh's coordinates."""
-    constants = {id(c): c for form in everything for c in form.constants()}
-    functions = {id(f): f for form in everything for f in form.coefficients()} | {id(unknown): unknown}
-    return [
-        *(partial(lambda c: np.asarray(c.value), constant) for constant in constants.values()),
-        *(partial(lambda f: f.x.array, function) for function in functions.values()),
-        lambda: unknown.function_space.mesh.geometry.x,
-    ]

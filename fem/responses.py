@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 import contextlib
 from dataclasses import dataclass
@@ -22,6 +23,23 @@ from sobofem.fem.assembly.switches import PATHS, jumping, jumps
 When = int | Literal["end", "sum"]
 
 
+class ModeShapes(ABC):
+    """What sets functions in the integrals of responses to modes of a state, before they are taken: `fem.modes`."""
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Set the functions. Collective."""
+
+    @abstractmethod
+    def meanings(self, values: Callable[[Any], str], marks: Callable[[Any], str]) -> list[tuple[Any, str]]:
+        """Each function with what decides it beside the forms. Collective.
+
+        Args:
+            values: Makes a text of the values of a function.
+            marks: Makes a text of numbers at degrees of freedom.
+        """
+
+
 @dataclass(frozen=True)
 class Response:
     """A named output: an integral, or a smooth function of several.
@@ -33,6 +51,7 @@ class Response:
         unit: Physical unit, for labels.
         at: When the integrals are taken: at the "end" of the load path, at one of its points (counted from 0), or
             the "sum" over all its load steps, which makes an integral of increments one over the path.
+        modes: Where functions in the integrals are modes of the state, what sets them.
     """
 
     name: str
@@ -40,6 +59,7 @@ class Response:
     combine: Callable[..., Any] | None = None
     unit: str = ""
     at: When = "end"
+    modes: ModeShapes | None = None
 
     def __post_init__(self) -> None:
         forms = _as_tuple(self.integrals)
@@ -115,9 +135,12 @@ class Combination:
         self._curvatures: list[list[list[Any]]] = []
         self._names = tuple(response.name for response in responses)
         self._domain = domain
+        self._modes: dict[int | None, list[ModeShapes]] = {}
         numbers: dict[ufl.Form, int] = {}
         for response in responses:
             when = _point(response, points)
+            if response.modes is not None and response.modes not in self._modes.setdefault(when, []):
+                self._modes[when].append(response.modes)
             for form in response.forms:
                 if form not in numbers:
                     numbers[form] = len(self.integrals)
@@ -138,6 +161,16 @@ class Combination:
         self._values.append(value)
         self._slopes.append(slopes)
         self._curvatures.append([[expand_derivatives(ufl.diff(s, variable)) for variable in variables] for s in slopes])
+
+    @property
+    def modes(self) -> list[ModeShapes]:
+        """All that sets functions in the integrals."""
+        return [modes for at_point in self._modes.values() for modes in at_point]
+
+    def refresh(self, point: int | None) -> None:
+        """Set modes in the integrals to those of the present state, at the end of a step. Collective."""
+        for modes in self._modes.get(point, ()):
+            modes.refresh()
 
     def taken(self, point: int | None) -> np.ndarray:
         """Which slots take which integral at a load step that ends at a point, or at none: (S, K) of 0 and 1."""

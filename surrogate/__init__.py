@@ -48,6 +48,7 @@ from sobofem.surrogate.samples import Samples
 from sobofem.surrogate.selection.fit import fit
 from sobofem.surrogate.selection.tuning import restarted, tuned
 from sobofem.surrogate.training.optimizers import LBFGS, Adam, LevenbergMarquardt, Optimizer
+from sobofem.surrogate.training.sobolev_loss import SobolevLoss
 from sobofem.surrogate.training.train import train
 from sobofem.surrogate.weighting import Fixed, InverseDirichlet, PerChannel, ValuesOnly, Weighting
 
@@ -90,6 +91,7 @@ __all__ = [
     "Samples",
     "Separate",
     "Siren",
+    "SobolevLoss",
     "Solved",
     "Stream",
     "Surrogate",

@@ -27,8 +27,7 @@ class Targets:
         presence: What the squared errors of slopes and actions count, (N, m, T − 1); None where each counts once.
             `of_labels` has missing labels count nothing, and the others more than once, so that a mean over samples
             is one over labels.
-        believed: Which values are learned from (N, m), 1 or 0; None for all. Only families of `fit` look at it: one
-            that isn't is zero.
+        believed: Which values are learned from (N, m), 1 or 0, those that aren't being zero; None for all.
     """
 
     x: Tensor
@@ -50,15 +49,18 @@ class Targets:
     ) -> Self:
         """Targets from labels that are NaN where they are missing.
 
-        The labels that are there count N over their number: their mean squares are exact over all of these samples,
-        and without bias over batches.
+        Values that are missing count nothing. The derivatives that are there count N over their number: their mean
+        squares are exact over all of these samples, and without bias over batches.
         """
+        believed = None
+        if y.isnan().any():
+            believed, y = (~y.isnan()).to(y.dtype), y.nan_to_num(nan=0.0)
         derivatives = _joined(jacobian, actions)
         if derivatives is None or not derivatives.isnan().any():
-            return cls(x, y, jacobian, directions, actions)
+            return cls(x, y, jacobian, directions, actions, believed=believed)
         known = (~derivatives.isnan()).to(x.dtype)
         presence = known / known.mean(0).clamp(min=1.0 / len(x))
-        return cls(x, y, _zeroed(jacobian), _zeroed(directions), _zeroed(actions), presence)
+        return cls(x, y, _zeroed(jacobian), _zeroed(directions), _zeroed(actions), presence, believed)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -95,10 +97,7 @@ def squared_errors(targets: Targets, y: Tensor, jacobian: Tensor | None, actions
         (m, T): responses in column 0, their derivative by input j in column 1 + j, and entry j of the Hessian's
         action in column 1 + n + j. What is neither in the targets nor in the prediction is zero.
     """
-    of_values = (y - targets.y).square()
-    if targets.believed is not None:
-        of_values = of_values * targets.believed
-    values = of_values.mean(0).unsqueeze(1)
+    values = _of_values(y, targets).square().mean(0).unsqueeze(1)
     errors = [_squares(jacobian, targets.jacobian, targets)]
     if targets.actions is not None:
         errors.append(_squares(actions, targets.actions, targets))
@@ -161,7 +160,7 @@ def residuals(module: nn.Module, targets: Targets, *, jacobian: bool = True) -> 
     """
     wanted = [part for part in (targets.jacobian, targets.actions) if part is not None]
     if not jacobian or not wanted:
-        values = (module(targets.x) - targets.y).unsqueeze(2)
+        values = _of_values(module(targets.x), targets).unsqueeze(2)
         columns = targets.x.shape[1] * max(1, len(wanted))
         return torch.cat((values, values.new_zeros(*targets.y.shape, columns)), dim=2)
     if targets.directions is None:
@@ -171,4 +170,10 @@ def residuals(module: nn.Module, targets: Targets, *, jacobian: bool = True) -> 
     errors = torch.cat([found - true for found, true in zip(slopes, wanted, strict=True)], dim=2)
     if targets.presence is not None:
         errors = errors * targets.presence.sqrt()
-    return torch.cat(((y - targets.y).unsqueeze(2), errors), dim=2)
+    return torch.cat((_of_values(y, targets).unsqueeze(2), errors), dim=2)
+
+
+def _of_values(y: Tensor, targets: Targets) -> Tensor:
+    """Residuals of values (N, m); zero where one is missing."""
+    errors = y - targets.y
+    return errors if targets.believed is None else errors * targets.believed

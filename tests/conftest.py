@@ -1,4 +1,7 @@
-"""`pytest --shift-seeds N`: the generators of all tests begin elsewhere, so that no test holds by luck of its seed."""
+"""What holds for all tests: slow modules begin, and `pytest --shift-seeds N` shifts the seeds of NumPy.
+
+With shifted seeds the generators of all tests begin elsewhere, so that no test holds by luck of its seed.
+"""
 
 from pathlib import Path
 import sys
@@ -23,3 +26,9 @@ def pytest_configure(config):
 
     if shift:
         np.random.default_rng = shifted
+
+
+def pytest_collection_modifyitems(items):
+    """Modules with slow tests come first: what is left for the end is quick, and spreads evenly over the workers."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)  # a stable sort: tests of a module share its fixtures

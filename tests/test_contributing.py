@@ -91,13 +91,14 @@ def test_its_links_lead_somewhere():
 @pytest.mark.slow
 def test_a_network_and_a_weighting_train_by_the_command_line_and_are_read_back(folder):
     train = ("train", "bar.h5", "--descent", "--network", "Cubic", "--weighting", "Halved", "--out", "bar.safetensors")
-    told = sobofem(folder, "--use", "network.py", "--use", "weighting.py", *train, before=QUICK)
-    assert "trained on 16 samples" in told
+    output = sobofem(folder, "--use", "network.py", "--use", "weighting.py", *train, before=QUICK)
+    assert "trained on 16 samples" in output
     assert "surrogate: Cubic(width=8)" in sobofem(folder, "--use", "network.py", "info", "bar.safetensors")
     refused = sobofem(folder, "info", "bar.safetensors", code=2)
     assert "network 'Cubic' is unknown" in refused and "give the file that defines it: sobofem --use FILE" in refused
 
 
+@pytest.mark.slow
 def test_a_network_of_the_page_learns_a_product(own, folder):
     from sobofem import surrogate
     from sobofem.coupling import Dataset
@@ -129,8 +130,8 @@ def test_a_design_and_a_command_work_by_the_command_line(folder):
     sobofem(folder, "--use", "design.py", *wanted, "--samples", 4)
     sobofem(folder, "--use", "design.py", *wanted, "--samples", 8)
     assert "design random" in sobofem(folder, "info", "random.h5")
-    told = sobofem(folder, "--use", "command.py", "worst", "random.h5", "--response", "product")
-    assert re.fullmatch(r"a = \S+, b = \S+\n", told)
+    output = sobofem(folder, "--use", "command.py", "worst", "random.h5", "--response", "product")
+    assert re.fullmatch(r"a = \S+, b = \S+\n", output)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +172,6 @@ def test_a_predictor_guides_an_optimization(own):
 
 @pytest.mark.slow
 def test_a_purpose_of_the_page_is_carried_out(folder):
-    told = sobofem(folder, "run", "study.py")
-    assert "$ sobofem verify study/data.h5 --derivatives" in told
+    output = sobofem(folder, "run", "study.py")
+    assert "$ sobofem verify study/data.h5 --derivatives" in output
     assert "(done) $ sobofem verify" in sobofem(folder, "run", "study.py", "--only", "verified")

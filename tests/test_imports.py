@@ -39,6 +39,7 @@ print(jacobian.shape)
     assert done.stdout.strip() == "(5, 7)", done.stderr
 
 
+@pytest.mark.slow
 def test_data_training_and_optimization_work_without_finite_elements_and_mpi(tmp_path):
     script = """
 import numpy as np
@@ -59,6 +60,7 @@ print(search(network, Task("height", at_least={"sum": 0.5})).x.round(1).tolist()
     assert eval(done.stdout) == pytest.approx([0.2, 0.2], abs=0.11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["sobofem", "sobofem.fem", "sobofem.surrogate", "sobofem.coupling"])
 def test_importing_changes_nothing(package, tmp_path):
     script = f"""

@@ -44,6 +44,7 @@ def test_linked_files_exist(page):
         assert target.startswith("http") or (file.parent / target).exists(), target
 
 
+@pytest.mark.slow
 def test_job_scripts_of_the_walkthrough_are_written(tmp_path):
     """The rest of that page needs a cluster, or is run by `make test-cluster`."""
     (tmp_path / "plate.py").touch()
@@ -91,14 +92,26 @@ def cheaper(text, changes):
     return text
 
 
+BRIEF = """
+import functools
+from sobofem import surrogate
+
+families = (surrogate.Solved(units=16, members=1, iterations=20), surrogate.Kriging(starts=(-7.0,), iterations=20))
+surrogate.fit = functools.partial(surrogate.fit, families=families)
+"""
+
+
 def fewer(text):
-    """A snippet with a quarter of its samples, a tenth of its draws, and one family where a command tries all, too."""
+    """A snippet with eight samples, a tenth of its draws, and brief training."""
     text = text.replace("surrogate.fit(data)", "surrogate.fit(data, families=[surrogate.Kriging()])")
-    pattern = r'(--samples |"sobol", )(\d+)'
+    text = text.replace("sobofem train ", "sobofem --use brief.py train ")
+    text = text.replace("sobofem stream ", f"sobofem --use {ROOT / 'tests/coupling/brief.py'} stream ")
+    text = text.replace("--solves 16 --out uncertainty", "--solves 16 --samples 1024 --out uncertainty")
     text = text.replace("--out calibration", "--draws 50 --tune 50 --out calibration")
-    return re.sub(pattern, lambda found: f"{found[1]}{max(int(found[2]) // 4, 8)}", text)
+    return re.sub(r'(--samples |"sobol", )(32|48|64)\b', r"\g<1>8", text)
 
 
+@pytest.mark.slow
 def test_the_bar_of_the_page_on_problems_cools_to_its_steady_state(tmp_path):
     """After a day k (end - wall) / length = transfer (air - end), and the wall is as cold as it is held."""
     (block,) = (block for block in blocks("docs/problems.md") if not block["excuse"])
@@ -142,9 +155,10 @@ def test_streaming_by_command_is_taken_up_by_the_script_on_the_same_page(tmp_pat
 @pytest.mark.slow
 def test_commands_and_snippets_run_in_order(tmp_path):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    told = [block for block in blocks() if not block["excuse"]]
-    assert len(told) >= 5
-    for block in told:
+    (tmp_path / "brief.py").write_text(BRIEF)
+    checked = [block for block in blocks() if not block["excuse"]]
+    assert len(checked) >= 5
+    for block in checked:
         run(fewer(block["text"]), block["language"], tmp_path)
     for made in ("plate.h5", "train.h5", "plate.safetensors", "report/values.png"):
         assert (tmp_path / made).is_file(), made

@@ -21,7 +21,7 @@ FAILURES = (ArithmeticError, ValueError, IndexError, np.linalg.LinAlgError)
 
 
 class Fitted(Protocol):
-    """A trained opponent. It may also offer `uncertainty(x)`: standard deviations (N, m) and (N, m, n)."""
+    """A trained opponent. It may also offer `standard_deviation(x)`: standard deviations (N, m) and (N, m, n)."""
 
     def predict(self, x: Array) -> tuple[Array, Array]:
         """Responses (N, m) and Jacobians (N, m, n), in physical units at points (N, n)."""

@@ -74,7 +74,7 @@ class GaussianProcess:
         means = self._moments(x, lambda posterior: posterior.mean)
         return self.scaling.unscale_y(means[:, :, 0]), self.scaling.unscale_jacobian(means[:, :, 1:])
 
-    def uncertainty(self, x: Array) -> tuple[Array, Array]:
+    def standard_deviation(self, x: Array) -> tuple[Array, Array]:
         """Posterior standard deviations, without noise: (N, m) and (N, m, n), in physical units at points (N, n)."""
         deviations = self._moments(x, lambda posterior: posterior.variance.clamp(min=0.0).sqrt())
         return deviations[:, :, 0] * self.scaling.y_scale, self.scaling.unscale_jacobian(deviations[:, :, 1:])

@@ -48,9 +48,9 @@ class Own:
         return y, jacobian
 
     @property
-    def uncertainty(self) -> Callable[[Array], tuple[Array, Array]] | None:
+    def standard_deviation(self) -> Callable[[Array], tuple[Array, Array]] | None:
         """That of the surrogate; None where it offers none."""
-        return self.model.uncertainty if as_network_module(self.model.module).has_standard_deviation else None
+        return self.model.standard_deviation if as_network_module(self.model.module).has_standard_deviation else None
 
 
 def _descent(weighting: Weighting, samples: Samples, seed: int) -> Fitted:

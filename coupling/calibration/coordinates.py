@@ -13,10 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sobofem.coupling.contract import Array, checked_bounds
-from sobofem.coupling.design.marginals import KINDS, Marginal
-
-FLAT = 1.0 / np.sqrt(12.0)
-"""Standard deviation of what is evenly distributed between 0 and 1."""
+from sobofem.coupling.design.marginals import Marginal
+from sobofem.coupling.design.truncated import Truncated
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,20 +52,23 @@ class Coordinates:
         if unknown := sorted(set(priors) - set(names)):
             raise ValueError(f"there is a prior of {', '.join(unknown)}, but the parameters are {', '.join(names)}")
         box = checked_bounds(bounds, names)
-        chosen = [priors.get(name, Marginal("uniform")) for name in names]
-        for name, prior, ends in zip(names, chosen, box, strict=True):
+        chosen = []
+        for name, (low, high) in zip(names, box, strict=True):
             try:
-                prior.quantile(0.5, *ends)
+                chosen.append(Truncated(priors.get(name, Marginal("uniform")), low, high))
             except ValueError as error:
                 raise ValueError(f"prior of {name!r}: {error}") from error
-        logarithmic = np.array([prior.kind in ("log", "lognormal") for prior in chosen])
-        ends = np.where(logarithmic[:, None], np.log(np.where(logarithmic[:, None], box, 1.0)), box)
-        low, width = ends[:, 0], ends[:, 1] - ends[:, 0]
-        normal = np.array([KINDS[prior.kind] > 0 for prior in chosen])
-        centre = np.array([np.log(p.centre) if p.kind == "lognormal" else p.centre for p in chosen])
-        precision = np.array([1.0 / p.spread if KINDS[p.kind] else 0.0 for p in chosen]) * width
-        centre = np.where(normal, (centre - low) / width, 0.0)
-        return cls(names, box, low, width, logarithmic, centre, precision, _spread(centre, precision))
+        low, width = np.array([(prior.ends[0], prior.ends[1] - prior.ends[0]) for prior in chosen]).T
+        return cls(
+            names,
+            box,
+            low,
+            width,
+            logarithmic=np.array([prior.logarithmic for prior in chosen]),
+            centre=np.array([(p.centre - p.ends[0]) / (p.ends[1] - p.ends[0]) if p.normal else 0.0 for p in chosen]),
+            precision=np.array([1.0 / p.marginal.spread if p.normal else 0.0 for p in chosen]) * width,
+            spread=np.array([prior.relative_spread for prior in chosen]),
+        )
 
     def x(self, u: ArrayLike) -> Array:
         """Parameters (..., n) at u (..., n), never outside the box."""
@@ -88,14 +89,3 @@ class Coordinates:
     def prior_residual(self, u: Array) -> Array:
         """Distance from the centres of the priors in standard deviations, (n,); 0 for flat ones."""
         return self.precision * (u - self.centre)
-
-
-def _spread(centre: Array, precision: Array) -> Array:
-    """Standard deviations of normal distributions that are cut to [0, 1], and of flat ones."""
-    from scipy.stats import truncnorm
-
-    normal = precision > 0.0
-    spread = np.full(len(centre), FLAT)
-    a, b = -centre[normal] * precision[normal], (1.0 - centre[normal]) * precision[normal]
-    spread[normal] = truncnorm.std(a, b) / precision[normal]
-    return spread

@@ -20,7 +20,7 @@ from sobofem.coupling.contract import Array, Model, SampleFailure, checked_evalu
 from sobofem.coupling.models.corrected import predictions
 from sobofem.coupling.solving.ledger import Report
 
-FEW = 0.3
+MIN_EFFECTIVE_SHARE = 0.3
 """Share of the solves that must remain as effective draws, or the surrogate is too far from the model."""
 
 
@@ -80,7 +80,7 @@ class Accepted:
     def verdict(self) -> str:
         """What to think of the surrogate's posterior, in a sentence."""
         words = f"{self.solves} solves are worth {self.effective:.1f} draws; {self.accepted:.0%} were accepted"
-        if self.effective < FEW * self.solves:
+        if self.effective < MIN_EFFECTIVE_SHARE * self.solves:
             return f"{words}. The surrogate's posterior is not the model's: train on more samples near the estimate."
         return f"{words}: the surrogate's posterior is the model's, but for these weights."
 

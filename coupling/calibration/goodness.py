@@ -11,7 +11,7 @@ import numpy as np
 from sobofem.coupling.calibration.task import Objective, Point
 from sobofem.coupling.contract import Array
 
-LEVEL = 0.01
+SIGNIFICANCE = 0.01
 """Probability below which a fit is called impossible, by all residuals together, by one of them or by a prior."""
 
 MOVES = 0.1
@@ -76,7 +76,7 @@ class Goodness:
     @property
     def impossible(self) -> bool:
         """Whether chance alone does not explain the residuals, and how far the estimate is from its priors."""
-        return bool(self.probability < LEVEL or self.outliers or self.strained)
+        return bool(self.probability < SIGNIFICANCE or self.outliers or self.strained)
 
     def verdict(self) -> str:
         """What to think of the fit, in a sentence or two."""
@@ -135,7 +135,9 @@ def goodness(objective: Objective, point: Point, free: np.ndarray) -> Goodness:
     outliers = _outliers(objective, point, freedom)
     names = objective.coordinates.parameters
     strained = {
-        n: float(abs(d)) for n, d in zip(names, prior, strict=True) if 2.0 * norm.sf(abs(d)) * max(informed, 1) < LEVEL
+        n: float(abs(d))
+        for n, d in zip(names, prior, strict=True)
+        if 2.0 * norm.sf(abs(d)) * max(informed, 1) < SIGNIFICANCE
     }
     if objective.task.noise == "unknown":
         return Goodness(size, freedom, 0, float("nan"), outliers, strained)
@@ -157,7 +159,7 @@ def _outliers(objective: Objective, point: Point, freedom: int) -> tuple[Residua
         others = np.maximum(point.chi2 - off**2, np.finfo(float).tiny) / (freedom - 1)
         off = off / np.sqrt(others)
         chance = 2.0 * t.sf(np.abs(off), freedom - 1)
-    worst = [int(k) for k in np.argsort(-np.abs(off)) if chance[k] * len(off) < LEVEL]
+    worst = [int(k) for k in np.argsort(-np.abs(off)) if chance[k] * len(off) < SIGNIFICANCE]
     moved = np.abs(point.dy[rows] * objective.coordinates.slope(point.u)).max(axis=1) > 0.0
     return tuple(
         Residual(

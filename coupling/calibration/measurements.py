@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 import scipy.linalg
 
 from sobofem.coupling.contract import Array
-from sobofem.coupling.design.tables import read_table
+from sobofem.coupling.dataset.tables import read_table
 
 COLUMNS = ("response", "value", "sd", "at")
 
@@ -67,7 +67,7 @@ class Measurements:
     def read(cls, path: str | Path) -> Measurements:
         """Read a CSV file with the columns `response`, `value`, `sd` and `at`; the last two may be absent.
 
-        Semicolons, tabs, decimal commas and the encodings of spreadsheets are read as well: `coupling.design.tables`.
+        Semicolons, tabs, decimal commas and the encodings of spreadsheets are read as well: `coupling.dataset.tables`.
 
         Raises:
             FileNotFoundError: If there is no such file.

@@ -12,7 +12,7 @@ from sobofem.coupling.contract import Array
 MIXED = 1.01
 """Largest R-hat of chains that count as having forgotten where they began (Vehtari et al. 2021)."""
 
-ENOUGH = 400.0
+MIN_EFFECTIVE_DRAWS = 400.0
 """Smallest effective number of draws at which R-hat and quantiles are reliable (Vehtari et al. 2021)."""
 
 
@@ -138,8 +138,8 @@ def _warnings(rhat: Array, effective: Array, divergences: int) -> tuple[str, ...
     words = []
     if not rhat.max() <= MIXED:
         words.append(f"the chains have not mixed (R-hat {rhat.max():.3f}, expected at most {MIXED}): draw more")
-    if not effective.min() >= ENOUGH:
-        words.append(f"only {effective.min():.0f} effective draws, of {ENOUGH:.0f} wanted: draw more")
+    if not effective.min() >= MIN_EFFECTIVE_DRAWS:
+        words.append(f"only {effective.min():.0f} effective draws, of {MIN_EFFECTIVE_DRAWS:.0f} wanted: draw more")
     if divergences:
         words.append(f"{divergences} trajectories diverged: the posterior has corners that were not explored")
     return tuple(words)

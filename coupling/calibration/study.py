@@ -19,7 +19,7 @@ from sobofem.coupling.calibration.identifiability import Identifiability, identi
 from sobofem.coupling.calibration.laplace import Laplace, laplace
 from sobofem.coupling.calibration.posterior import Posterior
 from sobofem.coupling.calibration.task import Task
-from sobofem.coupling.contract import KnowsUncertainty, Model, ProgressCallback
+from sobofem.coupling.contract import KnowsStandardDeviation, Model, ProgressCallback
 from sobofem.coupling.parallel.world import on_root, world
 
 DRAWS = 64
@@ -35,7 +35,7 @@ def with_surrogate_error(found: Estimate, surrogate: Any, *, seed: int = 0) -> T
 
     Args:
         found: An estimate on the surrogate.
-        surrogate: A model with `uncertainty`.
+        surrogate: A model with `standard_deviation`.
         seed: Of the draws.
 
     Raises:
@@ -45,7 +45,7 @@ def with_surrogate_error(found: Estimate, surrogate: Any, *, seed: int = 0) -> T
     x = found.x[None]
     with contextlib.suppress(ArithmeticError):
         x = np.vstack([x, laplace(found).draw(DRAWS, seed=seed)])
-    deviations, _ = surrogate.uncertainty(x)
+    deviations, _ = surrogate.standard_deviation(x)
     return found.task.with_added_noise(np.sqrt(np.mean(deviations**2, axis=0))[found.objective.rows])
 
 
@@ -210,10 +210,10 @@ def _digest(posterior: Posterior) -> str:
 def _has_deviations(surrogate: Any) -> bool:
     """Whether a surrogate offers standard deviations: one that is asked, for its method alone promises nothing."""
     middle = np.asarray(surrogate.bounds, dtype=np.float64).mean(axis=1)[None]
-    if not isinstance(surrogate, KnowsUncertainty):
+    if not isinstance(surrogate, KnowsStandardDeviation):
         return False
     try:
-        surrogate.uncertainty(middle)
+        surrogate.standard_deviation(middle)
     except TypeError:
         return False
     return True

@@ -30,7 +30,7 @@ ModelName = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
 """What a command line raises that no command understands; typer has no public name for it."""
 ORDER = (
-    *("models", "check", "generate", "stream", "slurm", "status", "info", "verify", "merge", "infill"),
+    *("models", "check", "generate", "import", "stream", "slurm", "status", "info", "verify", "merge", "infill"),
     *("train", "report", "export-model", "optimize", "calibrate", "uq", "run"),
 )
 """Commands as the help lists them; others follow."""
@@ -154,7 +154,7 @@ COMMANDS: dict[str, Command] = {}
 
 
 def command[**P](*, needs_mpi: bool = True) -> Callable[[Callable[P, None]], Callable[P, None]]:
-    """Register a function as a command of its name, with `-` for `_`.
+    """Register a function as a command of its name, with `-` for `_`, and without one at its end (`import_`).
 
     Args:
         needs_mpi: Whether all ranks of a job do it together; else rank 0 does it alone.
@@ -164,7 +164,7 @@ def command[**P](*, needs_mpi: bool = True) -> Callable[[Callable[P, None]], Cal
     """
 
     def register(function: Callable[P, None]) -> Callable[P, None]:
-        name = function.__name__.replace("_", "-")
+        name = function.__name__.rstrip("_").replace("_", "-")
         if name in COMMANDS and COMMANDS[name].function.__module__ != function.__module__:
             raise ValueError(f"there is a command {name!r} already, of {COMMANDS[name].function.__module__}")
         COMMANDS[name] = Command(name, function, needs_mpi)

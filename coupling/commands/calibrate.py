@@ -18,7 +18,7 @@ from sobofem.coupling.calibration import Fixed, Measurements, Settings, Task
 from sobofem.coupling.calibration import calibrate as whole
 from sobofem.coupling.commands import MODEL_HELP, command
 from sobofem.coupling.commands.files import SurrogateFile, load_model_of_responses, make_folder
-from sobofem.coupling.contract import Array, Model
+from sobofem.coupling.contract import Array, Model, units_of
 from sobofem.coupling.display import display, duration, report_console
 from sobofem.coupling.models.loading import load_model
 from sobofem.coupling.parallel.abort import ranks
@@ -93,7 +93,7 @@ def calibrate(
     if ranks()[0] == 0:
         from sobofem.coupling.calibration.report import write
 
-        units = dict(getattr(cheap, "units", {}))
+        units = units_of(cheap)
         write(found, out, units=units, axis=settings.axis)
         show(found, units)
         typer.echo(f"{out}: numbers, draws and pictures written after {duration(time.monotonic() - began)}")

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
 
 from numpy.typing import ArrayLike
 from rich.table import Table
 import typer
 
 from sobofem.coupling.commands import ModelName, command
-from sobofem.coupling.contract import Array, Model, SampleFailure, describe, indefinite_at_rest, negative_pivots
-from sobofem.coupling.display import Update, display, report_console
+from sobofem.coupling.contract import (
+    Array,
+    Model,
+    ProgressCallback,
+    SampleFailure,
+    describe,
+    indefinite_at_rest,
+    negative_pivots,
+)
+from sobofem.coupling.display import display_on_root, report_console
 from sobofem.coupling.models.loading import load_model
-from sobofem.coupling.models.taylor import EACH, RANDOM, RATE, TaylorReport, ValueRow, taylor_test, value_test
+from sobofem.coupling.models.taylor import (
+    MAX_TESTED_SINGLY,
+    MIN_RATE,
+    RANDOM_DIRECTIONS,
+    TaylorReport,
+    ValueRow,
+    taylor_test,
+    value_test,
+)
+from sobofem.coupling.options import option
 from sobofem.coupling.parallel.abort import ending_all, ranks
 from sobofem.coupling.parallel.interruption import keeping
 from sobofem.coupling.parallel.world import Serial, world
@@ -24,21 +40,22 @@ SPARE = 4
 """Points that are tried beyond those that are wanted, where the model has no answer."""
 
 
+@dataclass(frozen=True)
+class Checking:
+    """Where a Jacobian is tested, and along what."""
+
+    seed: int = option(0, help="Seed of the random points and directions.", min=0)
+    points: int = option(1, help="Number of random points in the box.", min=1)
+    directions: int | None = option(
+        None,
+        help="Random directions to test along; 0 for every parameter by itself. By default 0 for up to "
+        f"{MAX_TESTED_SINGLY} parameters, {RANDOM_DIRECTIONS} for more.",
+        min=0,
+    )
+
+
 @command()
-def check(
-    model: ModelName,
-    seed: Annotated[int, typer.Option(help="Seed of the random points and directions.", min=0)] = 0,
-    points: Annotated[int, typer.Option(help="Number of random points in the box.", min=1)] = 1,
-    directions: Annotated[
-        int | None,
-        typer.Option(
-            help="Random directions to test along; 0 for every parameter by itself. By default 0 for up to "
-            f"{EACH} parameters, {RANDOM} for more.",
-            min=0,
-            show_default=False,
-        ),
-    ] = None,
-) -> None:
+def check(model: ModelName, settings: Checking = Checking()) -> None:
     """Test MODEL's Jacobian against its responses, by Taylor remainders along every parameter or random directions.
 
     The remainder must fall at second order; a response that is linear in a parameter has none. The responses of a
@@ -51,8 +68,9 @@ def check(
     with ending_all(ranks_together):
         found = load_model(model, None if isinstance(ranks_together, Serial) else ranks_together)
         reports: list[TaylorReport] = []
-        with keeping(lambda: f"{len(reports)} of {points} points were tested before"), _progress() as update:
-            _test(reports, found, seed, points, directions, update)
+        kept = "{} of {} points were tested before"
+        with keeping(lambda: kept.format(len(reports), settings.points)), display_on_root() as update:
+            _test(reports, found, settings, update)
         values = [row for report in reports for row in value_test(found, report.point)]
         unstable = [(r.point, indefinite_at_rest(found)) for r in reports if _is_unstable(found, r.point)]
     sound = all(row.passed for row in values)
@@ -64,14 +82,13 @@ def check(
         raise typer.Exit(1)
 
 
-def _test(
-    reports: list[TaylorReport], model: Model, seed: int, points: int, directions: int | None, update: Update
-) -> None:
+def _test(reports: list[TaylorReport], model: Model, settings: Checking, update: ProgressCallback) -> None:
     """Add reports at random points; where the model has no answer the next ones are tried."""
+    points = settings.points
     for k in range(points + SPARE):
         watched = _Watched(model, partial(_count, update, len(reports), points))
         try:
-            reports.append(taylor_test(watched, seed=seed + k, directions=directions))
+            reports.append(taylor_test(watched, seed=settings.seed + k, directions=settings.directions))
         except Exception as error:
             if not isinstance(error, SampleFailure):
                 raise
@@ -86,18 +103,8 @@ def _test(
     )
 
 
-def _count(update: Update, k: int, points: int, solves: int) -> None:
+def _count(update: ProgressCallback, k: int, points: int, solves: int) -> None:
     update(k, points, f"point {k + 1} of {points}: {solves} solves")
-
-
-@contextmanager
-def _progress() -> Iterator[Update]:
-    """Progress on rank 0."""
-    if ranks()[0] != 0:
-        yield lambda done, total, text: None
-        return
-    with display() as update:
-        yield update
 
 
 class _Watched:
@@ -141,7 +148,7 @@ def _show(model: Model, reports: list[TaylorReport], unstable: list[tuple[Array,
     # A point of many parameters would fill the screen: the first five show which one it is.
     for report in reports:
         entries = [f"{name} = {x:.5g}" for name, x in zip(model.parameters, report.point, strict=True)]
-        point = ", ".join(entries if len(entries) <= EACH else [*entries[:5], "..."])
+        point = ", ".join(entries if len(entries) <= MAX_TESTED_SINGLY else [*entries[:5], "..."])
         table = Table("direction", "response", "derivative", "by differences", "rate", "verdict", title=point)
         for row in report.rows:
             rate = "" if row.rate != row.rate else f"{row.rate:.2f}"
@@ -164,9 +171,9 @@ def _show(model: Model, reports: list[TaylorReport], unstable: list[tuple[Array,
     wrong, total = verdicts.count(False), len(verdicts)
     if passed:
         what = "Every derivative along these directions" if reports[0].mixed else "Every derivative"
-        console.print(f"[green]{what} is right[/]: rates at least {RATE}, or linear, or without influence.")
+        console.print(f"[green]{what} is right[/]: rates at least {MIN_RATE}, or linear, or without influence.")
     else:
         console.print(
-            f"[bold red]{wrong} of {total} derivatives failed[/]: rates below {RATE} mean a wrong Jacobian; where it "
-            "is too noisy, tighten the model's solver tolerances."
+            f"[bold red]{wrong} of {total} derivatives failed[/]: rates below {MIN_RATE} mean a wrong Jacobian; where "
+            "it is too noisy, tighten the model's solver tolerances."
         )

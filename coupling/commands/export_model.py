@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sobofem.coupling.commands import command
-from sobofem.coupling.commands.files import SurrogateFile, check_writable
-from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.commands.files import TABLES, SurrogateFile, check_writable, open_unseen
+from sobofem.coupling.options import option
 
 if TYPE_CHECKING:
     from sobofem.surrogate import Surrogate
@@ -24,6 +25,17 @@ class Precision(StrEnum):
     SINGLE = "float32"
 
 
+@dataclass(frozen=True)
+class Exporting:
+    """What a program computes, and how exactly."""
+
+    precision: Precision = option(Precision.DOUBLE, help="Of inputs, outputs and everything between.")
+    hessian: bool = option(False, help="Take directions, too, and give the Hessians' products with them.")
+    tolerance: float | None = option(
+        None, help="Largest relative difference from the surrogate; 1e-9, or 1e-5 in float32, by default."
+    )
+
+
 @command(needs_mpi=False)
 def export_model(
     surrogate: SurrogateFile,
@@ -31,17 +43,12 @@ def export_model(
         list[Path],
         typer.Option(help="Program to write: .onnx or .pt2 (torch.export); may be repeated.", show_default=False),
     ],
-    precision: Annotated[Precision, typer.Option(help="Of inputs, outputs and everything between.")] = Precision.DOUBLE,
-    hessian: Annotated[
-        bool, typer.Option("--hessian", help="Take directions, too, and give the Hessians' products with them.")
-    ] = False,
+    settings: Exporting = Exporting(),
     data: Annotated[
         Path | None,
-        typer.Option(help="Dataset (HDF5) of unseen samples: the card tells the errors on it.", show_default=False),
-    ] = None,
-    tolerance: Annotated[
-        float | None,
-        typer.Option(help="Largest relative difference from the surrogate; 1e-9, or 1e-5 in float32, by default."),
+        typer.Option(
+            help=f"Unseen samples, a dataset (HDF5) or {TABLES}: the card tells the errors on them.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Write a surrogate as a program that returns responses and derivatives without sobofem, and a card about it.
@@ -65,10 +72,12 @@ def export_model(
     files = [ProgramFile(surrogate.name)]
     for file in out:
         try:
-            differences = write(model, file, precision=precision.value, hessian=hessian, tolerance=tolerance)
+            differences = write(
+                model, file, precision=settings.precision.value, hessian=settings.hessian, tolerance=settings.tolerance
+            )
         except ArithmeticError as error:
             raise ValueError(str(error)) from error
-        files.append(ProgramFile(file.name, precision.value, hessian, differences))
+        files.append(ProgramFile(file.name, settings.precision.value, settings.hessian, differences))
         typer.echo(f"{file}: written, off by {max(differences.values()):.1e} at most")
     text = card(model, name=surrogate.stem, files=files, quality=quality)
     replace(cards, text.encode())
@@ -81,7 +90,7 @@ def _quality(model: Surrogate, path: Path) -> Quality:
     from sobofem.coupling.report.accuracy import errors
     from sobofem.surrogate.export.card import Quality, coverage
 
-    data = Dataset.open(path)
+    data = open_unseen(path, model)
     table = errors(model, data)
     covered = coverage(model, data) or (None, None)
     return Quality(

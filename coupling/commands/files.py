@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sobofem.coupling import options
 from sobofem.coupling.contract import Model
+from sobofem.coupling.dataset import sources
+from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.study.settings import Table
 
 if TYPE_CHECKING:
     from sobofem.surrogate import Surrogate
@@ -19,6 +23,37 @@ SurrogateFile = Annotated[
     Path, typer.Argument(metavar="SURROGATE", help="Surrogate (safetensors).", show_default=False)
 ]
 DatasetFile = Annotated[Path, typer.Argument(metavar="DATA", help="Dataset (HDF5).", show_default=False)]
+TABLES = "CSV, Parquet or NumPy files, or a folder of them"
+"""What samples of other programs are in."""
+SamplesFile = Annotated[Path, typer.Argument(metavar="DATA", help=f"Dataset (HDF5); or {TABLES}.", show_default=False)]
+
+
+def open_samples(path: Path, table: Table) -> Dataset:
+    """The samples of a dataset, or of another program's table.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is neither, or a dataset is told what its columns are.
+    """
+    if sources.is_table(path):
+        return Dataset.from_file(path, **vars(table))
+    if given := options.words(table):
+        raise ValueError(f"{path} is a dataset, which knows what its columns are; leave out {given[0]}")
+    return Dataset.open(path)
+
+
+def open_unseen(path: Path, model: Model) -> Dataset:
+    """The samples of a dataset, or of another program's table, to judge a model by.
+
+    Raises:
+        As `open_samples`.
+    """
+    if not sources.is_table(path):
+        return Dataset.open(path)
+    bounds = dict(zip(model.parameters, map(tuple, model.bounds.tolist()), strict=True))
+    return Dataset.from_file(
+        path, parameters=model.parameters, responses=model.responses, bounds=bounds, keep_repeats=True
+    )
 
 
 def load_model_of_responses(path: Path) -> Model:

@@ -15,7 +15,8 @@ from sobofem.coupling.display import display, duration, generation
 from sobofem.coupling.solving import generate as ensemble
 from sobofem.coupling.solving.diagnosis import most_frequent
 from sobofem.coupling.solving.ledger import Progress
-from sobofem.coupling.study.settings import Sampling, Solving
+from sobofem.coupling.solving.settings import Solving
+from sobofem.coupling.study.settings import Sampling
 
 
 @command()

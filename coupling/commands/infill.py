@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -12,14 +13,22 @@ from sobofem.coupling.commands import command
 from sobofem.coupling.commands.files import DatasetFile, check_new
 from sobofem.coupling.dataset.dataset import Dataset
 from sobofem.coupling.display import display
+from sobofem.coupling.options import option
+
+
+@dataclass(frozen=True)
+class Infill:
+    """How many points are chosen, and by what networks."""
+
+    points: int = option(32, help="How many.", min=1)
+    seed: int = option(0, help="Of the networks and of the points to choose from.", min=0)
 
 
 @command(needs_mpi=False)
 def infill(
     data: DatasetFile,
     out: Annotated[Path, typer.Option(help="Points to write (CSV), for `generate --points`.", show_default=False)],
-    points: Annotated[int, typer.Option(help="How many.", min=1)] = 32,
-    seed: Annotated[int, typer.Option(help="Of the networks and of the points to choose from.", min=0)] = 0,
+    settings: Infill = Infill(),
 ) -> None:
     """Choose where a dataset should grow: where networks that were trained on it disagree most.
 
@@ -36,7 +45,11 @@ def infill(
 
     dataset = Dataset.open(data)
     with display() as update:
-        found = chosen(dataset, points, seed=seed, progress=lambda k, of: update(k, of, f"training step {k} of {of}"))
+
+        def show(k: int, of: int) -> None:
+            update(k, of, f"training step {k} of {of}")
+
+        found = chosen(dataset, settings.points, seed=settings.seed, progress=show)
     with out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(dataset.parameters)

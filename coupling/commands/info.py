@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,11 @@ from sobofem.coupling.commands import command
 from sobofem.coupling.dataset import store
 from sobofem.coupling.dataset.dataset import Dataset
 
-DATASETS = (".h5", ".hdf5")
+if TYPE_CHECKING:
+    from sobofem.surrogate import History, Surrogate
+
+DATASETS = (".h5", ".hdf5", ".csv", ".parquet", ".npz")
+"""Endings of what is, or could be made, a dataset."""
 
 
 @command(needs_mpi=False)
@@ -54,22 +58,29 @@ def _surrogate(file: Path) -> str:
         return "\n".join(
             [coordinates, parameters, "responses: " + ", ".join(model.responses), _checksum(stored.checked)]
         )
-    history = model.history
-    best = int(abs(history.step - history.best).argmin())
-    loss = history.validation[best]
-    held_out = "" if math.isnan(loss) else f", on held-out samples {loss:.3e}"
     return "\n".join(
         [
             f"surrogate: {model.network}",
-            f"trained {int(history.step[-1])} steps, best at {history.best}: loss {history.train[best]:.3e}{held_out}",
+            _course(model.history),
             parameters,
             "responses: " + ", ".join(model.responses),
             *_training_data(model.provenance),
             *held_out_errors(model.provenance),
+            *limited(model),
             *_constants(model.provenance),
             _checksum(stored.checked),
         ]
     )
+
+
+def _course(history: History) -> str:
+    """How a training went."""
+    if not history.stages:
+        return "trained elsewhere"
+    best = int(abs(history.step - history.best).argmin())
+    loss = history.validation[best]
+    held_out = "" if math.isnan(loss) else f", on held-out samples {loss:.3e}"
+    return f"trained {int(history.step[-1])} steps, best at {history.best}: loss {history.train[best]:.3e}{held_out}"
 
 
 def held_out_errors(provenance: Mapping[str, Any]) -> list[str]:
@@ -87,6 +98,13 @@ def held_out_errors(provenance: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def limited(model: Surrogate) -> list[str]:
+    """Lines on what limits each response, and what to do."""
+    from sobofem.surrogate.model.limits import limits
+
+    return [f"  {sentence}" for sentence in limits(model)]
+
+
 def _checksum(checked: bool) -> str:
     return "checksum: fits" if checked else "checksum: none, as an older sobofem wrote it; load and save it to add one"
 
@@ -101,5 +119,5 @@ def _training_data(provenance: Mapping[str, Any]) -> list[str]:
     """A line on the samples that a surrogate was trained on, as far as they were described."""
     if "samples" not in provenance:
         return []
-    known = [f"{key} {provenance[key]}" for key in ("design", "seed", "model", "digest") if key in provenance]
+    known = [f"{key} {provenance[key]}" for key in ("design", "source", "seed", "model", "digest") if key in provenance]
     return [f"trained on {provenance['samples']} samples" + (": " if known else "") + ", ".join(known)]

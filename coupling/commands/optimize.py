@@ -12,7 +12,7 @@ import typer
 
 from sobofem.coupling.commands import MODEL_HELP, command
 from sobofem.coupling.commands.files import absolute, check_writable, load_model_of_responses
-from sobofem.coupling.contract import Model
+from sobofem.coupling.contract import Model, units_of
 from sobofem.coupling.dataset.dataset import Dataset
 from sobofem.coupling.models.loading import load_model
 from sobofem.coupling.optimize import Step, Task, minimize, pareto
@@ -143,7 +143,7 @@ def _front(
     rows = np.unique(np.linspace(0, len(front.x) - 1, min(points, len(front.x))).round().astype(int)).tolist()
     front = front.certify(model, rows, **how | {"surrogate": cheap})
     if ranks()[0] == 0:
-        show_front(front, getattr(model, "units", {}))
+        show_front(front, units_of(model))
         if out is not None:
             records = [solution.record() for _, solution in sorted(front.certificates.items())]
             out.write_text(json.dumps(records, indent=2) + "\n")

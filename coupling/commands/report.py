@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from sobofem.coupling.commands import command
-from sobofem.coupling.commands.files import SurrogateFile, load_surrogate
-from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.commands.files import TABLES, SurrogateFile, load_surrogate, open_unseen
 from sobofem.coupling.parallel.interruption import keeping
 
 
@@ -17,7 +16,10 @@ from sobofem.coupling.parallel.interruption import keeping
 def report(
     surrogate: SurrogateFile,
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Dataset (HDF5) to judge it on: unseen samples.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="DATA", help=f"Unseen samples to judge it on: a dataset (HDF5); or {TABLES}.", show_default=False
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the table.", show_default=False)],
 ) -> None:
@@ -27,7 +29,8 @@ def report(
     """
     from sobofem.coupling.report import overlap, write_report
 
-    model, samples = load_surrogate(surrogate), Dataset.open(data)
+    model = load_surrogate(surrogate)
+    samples = open_unseen(data, model)
     with keeping(lambda: f"{out} may hold a part of the report: repeat the same command"):
         write_report(model, samples, out)
     if warning := overlap(model, samples):

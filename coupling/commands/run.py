@@ -157,7 +157,7 @@ def _command(wanted: Callable[..., None] | str, stage: Stage) -> Command:
     commands = all_commands()
     if callable(wanted):
         known = (each for each in commands.values() if each.function is wanted)
-        return next(known, Command(wanted.__name__.replace("_", "-"), wanted))
+        return next(known, Command(wanted.__name__.rstrip("_").replace("_", "-"), wanted))
     if wanted not in commands:
         raise ValueError(f"{stage.name} calls {wanted!r}, which is no command; there are {', '.join(commands)}")
     return commands[wanted]

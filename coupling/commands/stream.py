@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import asdict
-from enum import StrEnum
 from math import isnan, log10
 from pathlib import Path
 import time
@@ -14,26 +13,15 @@ import typer
 
 from sobofem.coupling.commands import ModelName, command
 from sobofem.coupling.commands.files import check_writable
-from sobofem.coupling.design import KINDS, Design
 from sobofem.coupling.display import display, duration
 from sobofem.coupling.parallel.abort import ranks
-from sobofem.coupling.study.settings import Solving
+from sobofem.coupling.solving.settings import Solving, Streaming
 
 if TYPE_CHECKING:
     from sobofem.coupling.solving.stream import StreamProgress
 
-POOL = 8
-"""Points to choose from where the trainer steers, for each sample."""
-
 CURVE = 16
 """Length of the curve in the display."""
-
-
-class Steering(StrEnum):
-    """How the next points are chosen."""
-
-    DISAGREEMENT = "disagreement"
-    GRADIENT_RESIDUAL = "gradient-residual"
 
 
 @command()
@@ -41,25 +29,7 @@ def stream(
     model: ModelName,
     out: Annotated[Path, typer.Option(help="Surrogate to write (safetensors).", show_default=False)],
     data: Annotated[Path, typer.Option(help="HDF5 dataset to make or to continue.", show_default=False)],
-    samples: Annotated[int, typer.Option(help="Number of samples to solve.", min=4)] = 64,
-    design: Annotated[str, typer.Option(help=f"How the points are spread: {', '.join(KINDS)}.")] = "sobol",
-    seed: Annotated[int, typer.Option(help="Seed of the design, the networks and the batches.", min=0)] = 0,
-    steer: Annotated[
-        Steering | None,
-        typer.Option(
-            help="Let the trainer choose the next points: where networks disagree (trains four), or near samples whose "
-            f"Jacobian is met badly. It chooses from {POOL} times as many points of the design.",
-        ),
-    ] = None,
-    watermark: Annotated[int, typer.Option(help="Samples to have before training begins.", min=4)] = 16,
-    capacity: Annotated[
-        int, typer.Option(help="Samples that the trainer keeps in memory; solvers wait where it has not used them.")
-    ] = 4096,
-    width: Annotated[int, typer.Option(help="Units of a hidden layer.", min=1)] = 48,
-    depth: Annotated[int, typer.Option(help="Number of hidden layers.", min=1)] = 3,
-    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:1.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="CPU threads of the trainer.", min=1)] = 1,
-    *,
+    streaming: Streaming,
     solving: Solving,
 ) -> None:
     """Solve and train at the same time: rank 0 trains, the other MPI ranks solve.
@@ -75,17 +45,8 @@ def stream(
 
     from sobofem.coupling.solving.generate import Settings
     from sobofem.coupling.solving.stream import stream as streamed
-    from sobofem.surrogate import MLP, OnlineSettings
 
-    torch.set_num_threads(threads)
-    online = OnlineSettings(
-        network=MLP(width=width, depth=depth),
-        watermark=min(watermark, samples),
-        capacity=capacity,
-        members=4 if steer is Steering.DISAGREEMENT else 1,
-        seed=seed,
-        device=device,
-    )
+    torch.set_num_threads(streaming.threads)
     start, curve = time.monotonic(), deque[float](maxlen=CURVE)
     with display() as update:
 
@@ -96,12 +57,12 @@ def stream(
 
         trained = streamed(
             model,
-            Design(design, samples * (POOL if steer else 1), seed),
+            streaming.recipe,
             data,
             out,
-            online=online,
-            steer="" if steer is None else "disagreement" if steer is Steering.DISAGREEMENT else "gradient residual",
-            budget=samples,
+            online=streaming.online(),
+            steer=streaming.choice,
+            budget=streaming.samples,
             settings=Settings(**asdict(solving)),
             progress=watch,
         )

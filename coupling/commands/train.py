@@ -11,19 +11,19 @@ import warnings
 import typer
 
 from sobofem.coupling.commands import command
-from sobofem.coupling.commands.files import DatasetFile, check_writable
-from sobofem.coupling.commands.info import held_out_errors
-from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.commands.files import SamplesFile, check_writable, open_samples
+from sobofem.coupling.commands.info import held_out_errors, limited
 from sobofem.coupling.display import display, duration
 from sobofem.coupling.parallel.interruption import Stopped, heard, keeping
-from sobofem.coupling.study.settings import Training
+from sobofem.coupling.study.settings import Table, Training
 
 if TYPE_CHECKING:
     from sobofem import surrogate
     from sobofem.surrogate import Network
     from sobofem.surrogate.weighting import Weighting
 
-
+AS_STORED = Table()
+"""Columns as a dataset has them, or as their names say."""
 _NOTHING = (
     "no surrogate was written, as none was trained on all samples yet: repeat the same command, or let --descent keep "
     "the best so far"
@@ -32,15 +32,18 @@ _NOTHING = (
 
 @command(needs_mpi=False)
 def train(
-    data: DatasetFile,
+    data: SamplesFile,
     out: Annotated[Path, typer.Option(help="Surrogate to write (safetensors).", show_default=False)],
     settings: Training,
+    table: Table = AS_STORED,
 ) -> None:
     """Learn a dataset's responses and sensitivities.
 
     Families of surrogates are compared by cross-validation, and the best are combined; the standard deviations of the
     result are calibrated. With --descent one network is trained. Ctrl-C keeps the best so far, with --descent at any
     time, else once a family was trained on all samples; the exit code is that of the signal all the same.
+
+    Another program's table is learned as `sobofem import` would read it.
 
     Example: sobofem train plate.h5 --out plate.safetensors --samples 128
     """
@@ -56,7 +59,7 @@ def train(
     from sobofem import surrogate
 
     torch.set_num_threads(settings.threads)
-    dataset = Dataset.open(data)
+    dataset = open_samples(data, table)
     if settings.samples is not None:
         dataset = dataset.head(settings.samples)
     start = time.monotonic()
@@ -85,7 +88,7 @@ def train(
     typer.echo(f"{out}: trained on {len(dataset)} samples in {duration(time.monotonic() - start)}")
     for remark in remarks:
         typer.echo(f"warning: {remark.message}", err=True)
-    for line in [*held_out_errors(trained.provenance), *_reasons(trained.provenance.get("choice"))]:
+    for line in [*held_out_errors(trained.provenance), *limited(trained), *_reasons(trained.provenance.get("choice"))]:
         typer.echo(line)
     if trained.history.interrupted:
         raise Stopped(heard(), f"{out} is the best so far: repeat the same command for better")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 import json
@@ -18,7 +18,7 @@ import typer
 from sobofem.coupling.commands import MODEL_HELP, command
 from sobofem.coupling.commands.files import SurrogateFile, load_model_of_responses, make_folder
 from sobofem.coupling.contract import Model, ProgressCallback
-from sobofem.coupling.display import display, report_console
+from sobofem.coupling.display import display_on_root, report_console
 from sobofem.coupling.parallel.abort import ranks
 from sobofem.coupling.parallel.interruption import keeping
 from sobofem.coupling.parallel.world import on_root, world
@@ -61,7 +61,8 @@ def uq(
     together, question, out = world(), list[Question](), out.absolute()
     on_root(together, lambda: question.append(_question(surrogate, settings, out)))
     kept = f"solves are in {out / 'solves'}: repeat the same command" if model else ""
-    with keeping(lambda: kept), _trusted(model, out, settings.ranks_per_solve or 1) as check, _progress() as progress:
+    per_solve = settings.ranks_per_solve or 1
+    with keeping(lambda: kept), _trusted(model, out, per_solve) as check, display_on_root() as progress:
         lead = partial(on_root, together) if check is None else check.run_on_root
         lead(lambda: _answer(question[0], check, out, progress, how))
     if ranks()[0] == 0:
@@ -112,16 +113,6 @@ def _trusted(model: str | None, out: Path, ranks_per_solve: int) -> AbstractCont
     if model is None:
         return nullcontext()
     return cached_on_disk(model, out / "solves", ranks_per_solve=ranks_per_solve)
-
-
-@contextmanager
-def _progress() -> Iterator[ProgressCallback]:
-    """Show progress on rank 0."""
-    if ranks()[0] != 0:
-        yield lambda done, total, text: None
-        return
-    with display() as update:
-        yield update
 
 
 def show(study: Study, given: Inputs, spent: tuple[int, int] = (0, 0), console: Console | None = None) -> None:

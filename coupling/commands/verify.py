@@ -11,6 +11,7 @@ import typer
 from sobofem.coupling.commands import command
 from sobofem.coupling.dataset import store
 from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.display import system_error
 
 MODELS = (".safetensors", ".pt2", ".onnx")
 """Endings of files of surrogates and checkpoints, and of exported programs."""
@@ -65,7 +66,7 @@ def verify(
 
 def _named(file: Path, error: Exception) -> str:
     """What is wrong with a file, which is named once."""
-    text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+    text = system_error(error) if isinstance(error, OSError) else str(error)
     return text if str(file) in text else f"{file}: {text}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sobofem.coupling.contract import Array, Description, checked_bounds
-from sobofem.coupling.dataset import export, store, unfinished
+from sobofem.coupling.dataset import export, imported, sources, store, unfinished
 from sobofem.coupling.dataset.records import UNKNOWN_PIVOTS, Failure
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Dataset:
         damage: What could not be read of an interrupted run; empty where all is whole.
         negative_pivots: Of the tangents behind each sample, (N,): 0 where all equilibria are minima of the energy, more
             where one is not, -1 where unknown.
+        missing: Whether NaN in `y` and `jacobian` stands for a label that isn't there; else NaN is refused.
     """
 
     x: Array
@@ -50,6 +51,7 @@ class Dataset:
     damage: tuple[str, ...] = ()
     attempts: Mapping[int, int] = field(default_factory=dict)
     negative_pivots: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    missing: bool = False
 
     def __post_init__(self) -> None:
         n, m, N = len(self.parameters), len(self.responses), len(self.rows)
@@ -91,7 +93,13 @@ class Dataset:
 
     @classmethod
     def from_arrays(
-        cls, x: ArrayLike, y: ArrayLike, jacobian: ArrayLike | None = None, *, description: Description
+        cls,
+        x: ArrayLike,
+        y: ArrayLike,
+        jacobian: ArrayLike | None = None,
+        *,
+        description: Description,
+        missing: bool = False,
     ) -> Dataset:
         """A dataset of arrays that came from elsewhere, checked; its rows are 0 to N - 1.
 
@@ -100,6 +108,7 @@ class Dataset:
             y: Responses, (N, m); likewise.
             jacobian: dy/dx, (N, m, n), or None; columns of a data frame are named `d(y)/d(x)`.
             description: Names, bounds and units.
+            missing: Whether NaN in `y` and `jacobian` stands for a label that isn't there.
 
         Raises:
             ValueError: If shapes disagree, numbers are not finite, or inputs leave the bounds, naming the row.
@@ -113,7 +122,75 @@ class Dataset:
             seconds=np.zeros(len(points)),
             description=description,
             design=points,
+            missing=missing,
         )
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        *,
+        parameters: Sequence[str] = (),
+        responses: Sequence[str] = (),
+        derivatives: str = "",
+        bounds: Mapping[str, tuple[float, float]] | None = None,
+        margin: float = imported.MARGIN,
+        keep_repeats: bool = False,
+    ) -> Dataset:
+        """A dataset of the columns of a table, NaN where an entry is missing.
+
+        Args:
+            frame: Anything with `columns` that hands out one by `[name]`, as frames of pandas and polars do.
+            parameters: Columns of the parameters, or patterns such as `x*`; by default what derivatives are by.
+            responses: Columns of the responses, likewise; if only one of the two is given, it is the other columns.
+            derivatives: How derivatives are called, such as `grad_{response}_{parameter}`; by default `d(y)/d(x)`,
+                `dy/dx`, `dy_dx` or `∂y/∂x`.
+            bounds: Range by parameter; of the others it is that of the samples, and a margin.
+            margin: Share of the samples' range by which their bounds are wider on either side.
+            keep_repeats: Whether a point may occur several times with other responses, as measurements do.
+
+        Raises:
+            TypeError: If it is no such table.
+            ValueError: If columns can't be told apart or hold no numbers; the message names them, and the way out.
+        """
+        wanted = imported.Wanted(
+            parameters, responses, derivatives, {} if bounds is None else bounds, margin, keep_repeats
+        )
+        return cls(**imported.imported(sources.frame_columns(frame, "frame"), wanted).fields)
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path | Sequence[str | Path],
+        *,
+        parameters: Sequence[str] = (),
+        responses: Sequence[str] = (),
+        derivatives: str = "",
+        bounds: Mapping[str, tuple[float, float]] | None = None,
+        margin: float = imported.MARGIN,
+        keep_repeats: bool = False,
+    ) -> Dataset:
+        """A dataset of another program's samples: of a CSV, Parquet or NumPy file, of several, or of a folder of them.
+
+        Args:
+            path: Of the file, files or folder.
+            parameters: As of `from_frame`, and so are the others.
+            responses: Likewise.
+            derivatives: Likewise.
+            bounds: Likewise.
+            margin: Likewise.
+            keep_repeats: Likewise.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ModuleNotFoundError: If it is Parquet, and pyarrow is not installed.
+            ValueError: As `from_frame`; the message names file and line, too.
+        """
+        wanted = imported.Wanted(
+            parameters, responses, derivatives, {} if bounds is None else bounds, margin, keep_repeats
+        )
+        paths = [path] if isinstance(path, str | Path) else path
+        return cls(**imported.imported(sources.read_columns([Path(each) for each in paths]), wanted).fields)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -200,10 +277,12 @@ class Dataset:
 
     def _check_finite(self, name: str) -> None:
         values = getattr(self, name)
-        if values is None or np.isfinite(values).all():
+        gaps = self.missing and name != "x"
+        if values is None or (fine := np.isfinite(values) | (gaps & np.isnan(values))).all():
             return
-        bad = self.rows[~np.isfinite(values.reshape(len(values), -1)).all(axis=1)]
-        raise ValueError(f"{name} holds NaN or infinity in rows {bad[:5].tolist()} ({len(bad)} of {len(self)})")
+        bad = self.rows[~fine.reshape(len(values), -1).all(axis=1)]
+        what = "infinity" if gaps else "NaN or infinity"
+        raise ValueError(f"{name} holds {what} in rows {bad[:5].tolist()} ({len(bad)} of {len(self)})")
 
     def _check_bounds(self) -> None:
         low, high = self.bounds.T
@@ -224,10 +303,10 @@ def _as_arrays(x: Any, y: Any, jacobian: Any, description: Description) -> tuple
         if all(labels.dtype.kind in "biuf" for labels in kept):
             points, values, slopes = (np.array(labels, dtype=np.float64) for labels in kept)
             return points, values, None if jacobian is None else slopes
-    from sobofem.surrogate.samples import arrays
+    from sobofem.surrogate.samples import arrays, labelled
 
     parameters, responses = description.parameters, description.responses
-    arrays.check_rows(x=x, y=y, jacobian=jacobian)
+    labelled.check_rows(x=x, y=y, jacobian=jacobian)
     return (
         np.array(arrays.table(x, parameters, "x")),
         np.array(arrays.table(y, responses, "y")),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pandas
@@ -23,9 +24,11 @@ def summary(data: Dataset) -> str:
         f"{len(data.failures)} failed, {missing} missing",
     ]
     if data.provenance:
-        facts = [f"{key} {data.provenance[key]}" for key in ("design", "seed", "model") if key in data.provenance]
+        facts = [
+            f"{key} {data.provenance[key]}" for key in ("design", "source", "seed", "model") if key in data.provenance
+        ]
         lines.append(", ".join(facts))
-    if len(data):
+    if len(data) and data.seconds.any():
         lines.append(f"{data.seconds.mean():.3g} s a sample on average, {data.seconds.max():.3g} s at most")
     # one width for all labels, so that numbers stand below each other
     labels = [data.description.label(name) for name in data.parameters + data.responses]
@@ -36,7 +39,8 @@ def summary(data: Dataset) -> str:
     if len(data):
         lines += ["", "response ranges"]
         for label, column in zip(labels[len(data.parameters) :], data.y.T, strict=True):
-            lines.append(f"  {label:{width}}  {column.min():12.6g} … {column.max():.6g}")
+            lines.append(f"  {label:{width}}  {_range(column)}")
+        lines += _missing(data)
     if said := stability(data):
         lines += ["", said]
     if data.failures:
@@ -45,6 +49,27 @@ def summary(data: Dataset) -> str:
         lines += [f"  {count} × {why}" for why, count in reasons.most_common(5)]
         lines += [f"  and {len(reasons) - 5} other reasons"] if len(reasons) > 5 else []
     return "\n".join([*lines, *data.damage])
+
+
+def _range(column: NDArray[np.float64]) -> str:
+    """The range of numbers, of those that are there."""
+    low, high = np.fmin.reduce(column), np.fmax.reduce(column)
+    return "         none" if np.isnan(low) else f"{low:12.6g} … {high:.6g}"
+
+
+def _missing(data: Dataset) -> list[str]:
+    """Lines on labels that aren't there, by response; none where all are."""
+    if not data.missing:
+        return []
+    lines = ["", "missing labels, shares of all samples"]
+    for k, name in enumerate(data.responses):
+        shares = {"values": np.isnan(data.y[:, k]).mean()}
+        if data.jacobian is not None:
+            by = np.isnan(data.jacobian[:, k]).mean(axis=0)
+            shares |= {f"by {p}": share for p, share in zip(data.parameters, by, strict=True)}
+        words = [f"{what} {100 * share:.3g} %" for what, share in shares.items() if share]
+        lines += [f"  {name}: {', '.join(words)}"] if words else []
+    return lines
 
 
 def stability(data: Dataset) -> str:

@@ -69,13 +69,16 @@ def merge(datasets: Sequence[Dataset]) -> Dataset:
     for number, other in enumerate(datasets[1:], start=2):
         found = differences(_problem(first), _problem(other))
         if found:
-            raise ValueError(f"dataset {number} is of another problem than the first: {'; '.join(found)}")
+            together = any(each.provenance.get("design") == "imported" for each in (first, other))
+            remedy = "; import their files together, or with the same --bounds" * together
+            raise ValueError(f"dataset {number} is of another problem than the first: {'; '.join(found)}{remedy}")
     design, places = _common_design(datasets)
     kinds = {(d.provenance.get("design"), d.provenance.get("seed")) for d in datasets}
     provenance = {key: value for key, value in first.provenance.items() if key != "unfinished"}
     if len(kinds) > 1 or len(design) > max(len(d.design) for d in datasets):
         provenance |= {"design": "merged", "seed": None}
     arrays = {name: getattr(first, name) for name in ("x", "y", "seconds", "jacobian", "negative_pivots")}
+    first = replace(first, missing=any(data.missing for data in datasets))
     own = _in_order(places[0][first.rows], {name: values for name, values in arrays.items() if values is not None})
     merged = replace(first, design=design, failures=(), provenance=provenance, **own)
     for data, place in zip(datasets[1:], places[1:], strict=True):
@@ -109,11 +112,24 @@ def _added(merged: Dataset, data: Dataset, place: np.ndarray) -> Dataset:
     rows = place[data.rows]
     new = ~np.isin(rows, merged.rows)
     _check_agreement(merged, data, rows, ~new)
+    merged = _completed(merged, data, rows, ~new)
     names = ("x", "y", "seconds", "negative_pivots")
     both = {name: np.concatenate([getattr(merged, name), getattr(data, name)[new]]) for name in names}
     if merged.jacobian is not None and data.jacobian is not None:
         both["jacobian"] = np.concatenate([merged.jacobian, data.jacobian[new]])
     return replace(merged, **_in_order(np.concatenate([merged.rows, rows[new]]), both))
+
+
+def _completed(merged: Dataset, data: Dataset, rows: np.ndarray, shared: np.ndarray) -> Dataset:
+    """A dataset with labels that it misses, and another has at the same points."""
+    place = np.searchsorted(merged.rows, rows[shared])
+    filled = {}
+    for name in ("y", "jacobian"):
+        ours, theirs = getattr(merged, name), getattr(data, name)
+        if merged.missing and ours is not None and theirs is not None:
+            filled[name] = ours.copy()
+            filled[name][place] = np.where(np.isnan(ours[place]), theirs[shared], ours[place])
+    return replace(merged, **filled) if filled else merged
 
 
 def _in_order(rows: np.ndarray, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -126,7 +142,8 @@ def _check_agreement(merged: Dataset, data: Dataset, rows: np.ndarray, shared: n
     if not shared.any():
         return
     ours, theirs = merged.y[np.searchsorted(merged.rows, rows[shared])], data.y[shared]
-    spread = np.maximum(np.ptp(merged.y, axis=0), np.abs(ours).max(axis=0))
+    width = np.fmax.reduce(merged.y) - np.fmin.reduce(merged.y)  # of the values that are there
+    spread = np.fmax(width, np.fmax.reduce(np.abs(ours)))
     wrong = np.argwhere(np.abs(ours - theirs) > AGREEMENT * spread)
     if len(wrong):
         k, j = wrong[0]

@@ -4,6 +4,7 @@ Layout, version 2 (N samples, D design rows, F failures, n parameters, m respons
 
     /                 attributes: format, version, name, digest
     x (N, n)   y (N, m)   jacobian (N, m, n), absent in a values-only dataset   rows (N,)   seconds (N,) [s]
+                      NaN in y and jacobian stands for a label that isn't there
     design (D, n)   bounds (n, 2)   parameters (n,)   responses (m,)   units (n + m,), empty where there is none
     failures/ rows (F,)   x (F, n)   reason (F,)   load_factor (F,)   seconds (F,) [s]
     negative_pivots (N,), -1 where unknown; absent where all are
@@ -34,6 +35,7 @@ import numpy as np
 from sobofem.coupling.contract import Description
 from sobofem.coupling.dataset import guarded, layout, seal
 from sobofem.coupling.dataset.records import UNKNOWN_PIVOTS, Failure
+from sobofem.coupling.dataset.sources import is_table
 
 if TYPE_CHECKING:
     from sobofem.coupling.dataset.dataset import Dataset
@@ -97,7 +99,8 @@ def read(path: Path) -> dict[str, Any]:
         sealed = seal.is_sealed(file)
         if not (sealed or seal.is_hdf5(file)):
             what = "is empty" if not file.seek(0, 2) else "is no HDF5 file"
-            raise ValueError(f"{path} {what}, so it is no dataset")
+            hint = f"; `sobofem import {path} --out FILE` makes one" if is_table(path) else ""
+            raise ValueError(f"{path} {what}, so it is no dataset{hint}")
         problem = seal.broken(file) if sealed else ""
         with _blaming(path):
             if problem:
@@ -159,7 +162,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is no regular file, so it is no dataset")
     if not path.is_file():
-        raise FileNotFoundError(f"there is no dataset {path}; `sobofem generate` makes one")
+        raise FileNotFoundError(f"there is no dataset {path}; `sobofem generate` or `import` makes one")
     try:
         with path.open("rb") as file:
             yield file
@@ -197,10 +200,12 @@ def _fields(file: h5py.File) -> dict[str, Any]:
         raise ValueError("provenance is not a record")
     units = zip(parameters + responses, _text(file["units"]), strict=True)
     failures = file["failures"]
+    arrays: dict[str, Any] = {name: file[name][()] if name in file else None for name in _ARRAYS}
     columns = [failures[name][()] for name in ("rows", "x", "load_factor", "seconds")]
     records = zip(*columns, _text(failures["reason"]), strict=True)
     return {
-        **{name: file[name][()] if name in file else None for name in _ARRAYS},
+        **arrays,
+        "missing": any(np.isnan(arrays[name]).any() for name in ("y", "jacobian") if arrays[name] is not None),
         "description": Description(
             name=str(file.attrs["name"]),
             parameters=parameters,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sobofem.coupling.contract import Array
-from sobofem.coupling.design.marginals import Marginal, transformed
+from sobofem.coupling.design.marginals import Marginal
 
 PREFIX_STABLE = {"sobol", "halton"}
 """Designs of which a longer one begins with the shorter."""
@@ -151,6 +151,15 @@ class Recipe(Protocol):
         """The points, (N, n)."""
 
 
+@runtime_checkable
+class Distributed(Protocol):
+    """What a recipe may offer besides: how inputs are distributed."""
+
+    @property
+    def marginals(self) -> Mapping[str, Marginal]:
+        """Distributions of inputs, by name; the others are uniform."""
+
+
 @dataclass(frozen=True)
 class Design:
     """A recipe for points that fill the box evenly, or as the inputs are distributed.
@@ -172,7 +181,7 @@ class Design:
         if not self.marginals:
             return make_design(self.kind, bounds, self.samples, self.seed)
         unit = make_design(self.kind, np.tile([0.0, 1.0], (len(np.asarray(bounds)), 1)), self.samples, self.seed)
-        return transformed(unit, bounds, parameters, self.marginals)
+        return _distributed(unit, bounds, parameters, self.marginals)
 
 
 @dataclass(frozen=True)
@@ -200,7 +209,15 @@ class Grid:
         if not self.marginals:
             return grid(bounds, levels)
         unit = grid(np.tile([0.0, 1.0], (len(parameters), 1)), levels)
-        return transformed(unit, bounds, parameters, self.marginals)
+        return _distributed(unit, bounds, parameters, self.marginals)
+
+
+def _distributed(
+    unit: Array, bounds: ArrayLike, parameters: Sequence[str] | None, marginals: Mapping[str, Marginal]
+) -> Array:
+    from sobofem.coupling.design.truncated import transformed  # with SciPy, which plain designs do without
+
+    return transformed(unit, bounds, parameters, marginals)
 
 
 def _scaled(unit: Array, box: Array) -> Array:

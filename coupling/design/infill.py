@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
 
 from sobofem.coupling.contract import Array
 from sobofem.coupling.dataset.dataset import Dataset
@@ -30,6 +33,7 @@ def infill(data: Dataset, count: int, *, seed: int = 0, progress: Callable[[int,
     """
     if not 1 <= count <= CANDIDATES:
         raise ValueError(f"{count} points are wanted; expected from 1 to {CANDIDATES}")
+    data = _without_gaps(data)
     weighting = ValuesOnly() if data.jacobian is None else PerChannel()
     size = max(len(data), 4)
     settings = OnlineSettings(weighting=weighting, members=MEMBERS, batch=size, capacity=size, watermark=4, seed=seed)
@@ -42,3 +46,14 @@ def infill(data: Dataset, count: int, *, seed: int = 0, progress: Callable[[int,
             progress(min(training.steps, STEPS), STEPS)
     candidates = sobol(data.bounds, CANDIDATES, seed=seed + 1)
     return candidates[training.choose(candidates, count)]
+
+
+def _without_gaps(data: Dataset) -> Dataset:
+    """The samples that miss no label, as online training needs them; without Jacobians if these are whole in few."""
+    valued = ~np.isnan(data.y).any(axis=1)
+    if data.jacobian is None:
+        return data.select(valued)
+    whole = valued & ~np.isnan(data.jacobian).any(axis=(1, 2))
+    if 2 * whole.sum() >= valued.sum():
+        return data.select(whole)
+    return replace(data.select(valued), jacobian=None)

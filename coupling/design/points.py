@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sobofem.coupling.contract import Array
-from sobofem.coupling.design.tables import read_table
+from sobofem.coupling.dataset.tables import read_table
 
 SUFFIXES = (".csv", ".npy")
 

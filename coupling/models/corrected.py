@@ -21,27 +21,46 @@ def predictions(model: Model, x: Array, *, jacobian: bool = True) -> tuple[Array
 
 
 @dataclass(frozen=True, eq=False)
-class Corrected:
-    """Wraps a model; itself a `Model`. See Alexandrov et al. (2001) on first-order model management.
+class Correction:
+    """A shift and a tilt by which predictions agree with the truth, to first order, at one point.
+
+    See Alexandrov et al. (2001) on first-order model management.
 
     Attributes:
-        model: The cheap model.
         point: Where the two agree, (n,).
-        shift: Trusted minus cheap responses at the point, (m,).
-        tilt: Trusted minus cheap Jacobian at the point, (m, n).
+        shift: True less predicted responses there, (m,).
+        tilt: True less predicted Jacobian there, (m, n).
     """
 
-    model: Model
     point: Array
     shift: Array
     tilt: Array
+
+    def __call__(self, x: Array, y: Array, dy: Array | None) -> tuple[Array, Array | None]:
+        """Predictions y (..., m) and dy (..., m, n) at x (..., n), corrected."""
+        step = x - self.point
+        change = self.tilt @ step if step.ndim == 1 else step @ self.tilt.T
+        return y + self.shift + change, None if dy is None else dy + self.tilt
+
+
+@dataclass(frozen=True, eq=False)
+class Corrected:
+    """Wraps a model; itself a `Model`.
+
+    Attributes:
+        model: The cheap model.
+        correction: What makes it agree with the expensive one.
+    """
+
+    model: Model
+    correction: Correction
 
     @classmethod
     def at(cls, model: Model, point: Array, y: Array, jacobian: Array) -> Corrected:
         """Correct a model by the expensive model's responses y (m,) and Jacobian (m, n) at a point (n,)."""
         own, own_jacobian = checked_evaluation(model, point)
         assert own_jacobian is not None
-        return cls(model, np.array(point), y - own, jacobian - own_jacobian)
+        return cls(model, Correction(np.array(point), y - own, jacobian - own_jacobian))
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -60,14 +79,13 @@ class Corrected:
 
     def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
         """Corrected responses (m,) and their Jacobian (m, n)."""
-        y, dy = checked_evaluation(self.model, np.asarray(x, dtype=np.float64), jacobian=jacobian)
-        return y + self.shift + self.tilt @ (np.asarray(x) - self.point), None if dy is None else dy + self.tilt
+        point = np.asarray(x, dtype=np.float64)
+        return self.correction(point, *checked_evaluation(self.model, point, jacobian=jacobian))
 
     def predict(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
         """Corrected responses (N, m) and Jacobians (N, m, n) at points (N, n), all at once where the model can."""
         points = np.asarray(x, dtype=np.float64)
-        y, dy = predictions(self.model, points, jacobian=jacobian)
-        return y + self.shift + (points - self.point) @ self.tilt.T, None if dy is None else dy + self.tilt
+        return self.correction(points, *predictions(self.model, points, jacobian=jacobian))
 
 
 def corrected_at(surrogate: Model, model: Model, point: ArrayLike) -> Corrected:

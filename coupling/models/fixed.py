@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sobofem.coupling.contract import Array, Gentle, Model, describe, units_of
+from sobofem.coupling.contract import Array, Gentle, KnowsStandardDeviation, Model, describe, units_of
 from sobofem.coupling.models.corrected import predictions
 from sobofem.coupling.models.matching import require_within
 
@@ -74,16 +74,15 @@ class Fixed:
         y, dy = predictions(self.model, self._completed(x), jacobian=jacobian)
         return y, None if dy is None else dy[..., self._free]
 
-    def uncertainty(self, x: ArrayLike) -> tuple[Array, Array]:
+    def standard_deviation(self, x: ArrayLike) -> tuple[Array, Array]:
         """Standard deviations of responses (N, m) and Jacobians (N, m, n) at points (N, n).
 
         Raises:
             TypeError: If the model offers none.
         """
-        offered = getattr(self.model, "uncertainty", None)
-        if offered is None:
+        if not isinstance(self.model, KnowsStandardDeviation):
             raise TypeError(f"{type(self.model).__name__} offers no standard deviations")
-        y, dy = offered(self._completed(x))
+        y, dy = self.model.standard_deviation(self._completed(x))
         return y, dy[..., self._free]
 
     def _completed(self, x: ArrayLike) -> Array:

@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike
 from sobofem.coupling.contract import Array, Model, Recomputed, checked_bounds, checked_evaluation
 
 ALL_TOGETHER = "all together"
-EACH = 24  # most parameters that are tested one by one unless that is wanted
-RANDOM = 5  # random directions in place of more
-SAME = 1e-9  # difference of two ways to a value, as a part of what they sum
-RATE = 1.95  # least rate that passes; two is exact
+MAX_TESTED_SINGLY = 24  # most parameters that are tested one by one unless that is wanted
+RANDOM_DIRECTIONS = 5  # random directions in place of more
+VALUE_TOLERANCE = 1e-9  # difference of two ways to a value, as a part of what they sum
+MIN_RATE = 1.95  # least rate that passes; two is exact
 FIRST = 0.16  # largest step, in widths of the box; less where the box is near
 HALVINGS = 9  # at most: no more once every remainder has sunk into the noise
 KINKED = 15  # at most, where a rate is still too low: a response with many small kinks is smooth only between them
@@ -110,7 +110,7 @@ def value_test(model: Model, point: Array) -> tuple[ValueRow, ...]:
     if not isinstance(model, Recomputed):
         return ()
     values, again, size = model.recompute(point)
-    passed = np.abs(values - again) <= SAME * size
+    passed = np.abs(values - again) <= VALUE_TOLERANCE * size
     return tuple(map(ValueRow, model.responses, values.tolist(), again.tolist(), passed.tolist()))
 
 
@@ -126,8 +126,8 @@ def taylor_test(
         model: The model to test.
         point: Where, (n,); by default at random in the middle 40 % of the box.
         seed: Of the random point and the random mixes.
-        directions: How many mixes; 0 for every parameter and one mix. By default that for up to `EACH` parameters, and
-            `RANDOM` mixes for more.
+        directions: How many mixes; 0 for every parameter and one mix. By default that for up to
+            `MAX_TESTED_SINGLY` parameters, and `RANDOM_DIRECTIONS` mixes for more.
 
     Raises:
         ValueError: If the point is not inside the box with room for steps of 1 % of its width.
@@ -137,7 +137,7 @@ def taylor_test(
     width = box[:, 1] - box[:, 0]
     x = box[:, 0] + width * rng.uniform(0.3, 0.7, len(names))
     if directions is None:
-        directions = 0 if len(names) <= EACH else RANDOM
+        directions = 0 if len(names) <= MAX_TESTED_SINGLY else RANDOM_DIRECTIONS
     mixes = [
         width * rng.uniform(0.5, 1.0, len(names)) * rng.choice([-1.0, 1.0], len(names))
         for _ in range(max(directions, 1))
@@ -242,7 +242,7 @@ def judge(remainders: Array, change: float, noise: float, scale: float) -> tuple
         span = min(2, clear - 1)
         windows = [np.log2(remainders[k - span] / remainders[k]) / span for k in range(max(span, clear - 2), clear)]
         rate = float(max(windows))
-        return rate, "second order" if rate >= RATE else "WRONG"
+        return rate, "second order" if rate >= MIN_RATE else "WRONG"
     if max(change, remainders[0]) <= BLIND * noise and noise <= QUIET * scale:
         return np.nan, "no influence"
     return np.nan, "linear" if remainders[0] <= LINEAR * change else "TOO NOISY"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sobofem.coupling.contract import Curved, Model, Products, checked_evaluation
 
-MANY = 100_000
+MAX_DENSE_JACOBIAN_ENTRIES = 100_000
 """Entries of a Jacobian above which a model's own products with it are used instead."""
 
 
@@ -221,7 +221,7 @@ def _flattened(function: Any, size: int, in_dims: Sequence[Any], inputs: Sequenc
 
 
 def _by_products(model: Model) -> bool:
-    return isinstance(model, Products) and len(model.parameters) * len(model.responses) > MANY
+    return isinstance(model, Products) and len(model.parameters) * len(model.responses) > MAX_DENSE_JACOBIAN_ENTRIES
 
 
 def _pulled_back(model: Any, point: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from sobofem.coupling.optimize.scaled_task import ALIKE, Mask, ScaledTask
 MARGIN = 1e-5
 """Share of its violation by which a point must beat those in the filter."""
 
-ENOUGH = 0.05
+MIN_GAIN_SHARE = 0.05
 """Share of the predicted gain that a step must bring."""
 
 SWITCH = 0.1
@@ -102,15 +102,15 @@ class Trial:
             return False
         if self.for_objective:
             gained = self.objective - self.reached
-            return gained >= ENOUGH * self.gain - self._noise and left <= max(FARTHEST, before)
-        return before - left >= ENOUGH * (before - predicted)
+            return gained >= MIN_GAIN_SHARE * self.gain - self._noise and left <= max(FARTHEST, before)
+        return before - left >= MIN_GAIN_SHARE * (before - predicted)
 
     @property
     def _noise(self) -> float:
         return NOISE * max(abs(self.objective), abs(self.reached), 1e-6)
 
 
-NEARBY = 0.05
+NEIGHBOR_DISTANCE = 0.05
 """Distance of the point that is asked, as a share of the box, in the maximum norm."""
 
 ACTIVE = 1e-6
@@ -144,7 +144,7 @@ def curvature_probe(
     length = np.abs(direction).max(initial=0.0)
     if length <= ACTIVE:
         return None
-    there: Array = np.clip(z + NEARBY * direction / length, 0.0, 1.0)
+    there: Array = np.clip(z + NEIGHBOR_DISTANCE * direction / length, 0.0, 1.0)
     return there
 
 

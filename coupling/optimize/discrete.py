@@ -19,7 +19,7 @@ from sobofem.coupling.optimize.solution import Solution, Step
 from sobofem.coupling.optimize.task import Task
 from sobofem.coupling.parallel.world import on_root
 
-MANY = 1000
+MAX_COMBINATIONS = 1000
 """Combinations above which enumeration is refused."""
 
 ELSEWHERE = "a sample of an earlier search is better than what this one found"
@@ -57,8 +57,10 @@ def enumerated(session: Session, task: Task, start: Array | None) -> Solution:
         ValueError: If there are more than 1000 combinations.
     """
     left = [dict(zip(task.discrete, values, strict=True)) for values in itertools.product(*task.discrete.values())]
-    if len(left) > MANY:
-        raise ValueError(f"{len(left)} combinations of discrete values are too many to enumerate; at most {MANY}")
+    if len(left) > MAX_COMBINATIONS:
+        raise ValueError(
+            f"{len(left)} combinations of discrete values are too many to enumerate; at most {MAX_COMBINATIONS}"
+        )
     best: Solution | None = None
     path, wrong, tried, failed = list[Step](), float("inf"), 0, list[str]()
     solves = session.settings.solves

@@ -13,7 +13,7 @@ from sobofem.coupling.optimize.solution import Optimum
 from sobofem.coupling.optimize.subproblem import Subproblem
 from sobofem.coupling.optimize.task import Task
 
-ENOUGH = 1e-12
+OBJECTIVE_ACCURACY = 1e-12
 """Accuracy of the objective over its slope: half the digits of the point."""
 
 
@@ -43,7 +43,7 @@ def search(model: Model, task: Task, *, starts: int = 16, seed: int = 0, toleran
     first = [checked_evaluation(model, scaled.physical(z))[1] for z in points]
     scaled.calibrate(np.array(first))
     inside = Inside(model, scaled)
-    best = Subproblem(inside, scaled.limits.equal, np.full(scaled.size, 0.5), 0.5, ENOUGH).solve(points)[0]
+    best = Subproblem(inside, scaled.limits.equal, np.full(scaled.size, 0.5), 0.5, OBJECTIVE_ACCURACY).solve(points)[0]
     x = scaled.physical(best.z)
     y, jacobian = checked_evaluation(model, x)
     assert jacobian is not None

@@ -14,10 +14,10 @@ from sobofem.coupling.optimize.scaled_task import ScaledTask
 from sobofem.coupling.optimize.solution import Optimum, Step
 from sobofem.coupling.solving.diagnosis import diagnose, grouped
 
-NEARBY = 0.1
+MAX_DISTANCE = 0.1
 """Distance from the best point, as a share of the box, within which failed points are looked at."""
 
-LAST, MANY = 6, 2
+RECENT_SOLVES, MIN_RECENT_FAILURES = 6, 2
 """So many failures among so many last solves count as a search that goes on to fail."""
 
 ALIGNED = 0.3
@@ -108,7 +108,7 @@ def obstacle(scaled: ScaledTask, best: Optimum, path: Sequence[Step], data: Data
     free = scaled.free
     where = diagnose(tried[:, free], bad, data.bounds[free], names) if len(free) else ""
     steps = _towards_better(scaled, best, failed)
-    failing = stuck or sum(bool(step.failure) for step in path[-LAST:]) >= MANY
+    failing = stuck or sum(bool(step.failure) for step in path[-RECENT_SOLVES:]) >= MIN_RECENT_FAILURES
     if best.certified or not failing:
         steps = steps[:0]
     lengths = np.abs(steps).max(axis=1, initial=0.0)
@@ -133,7 +133,7 @@ def _towards_better(scaled: ScaledTask, best: Optimum, failed: Array) -> Array:
         rows, margins = scaled.local_limits(best.y, best.jacobian)
         sign = np.where(scaled.limits.equal, -np.sign(margins), margins < 0.0)
         gain = steps @ (sign @ rows)
-    return np.asarray(steps[(gain > 0.0) & (np.abs(steps).max(axis=1, initial=0.0) <= NEARBY)])
+    return np.asarray(steps[(gain > 0.0) & (np.abs(steps).max(axis=1, initial=0.0) <= MAX_DISTANCE)])
 
 
 def _directions(steps: Array, names: Sequence[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sobofem.coupling.contract import Array, Model, checked_evaluation, describe
 from sobofem.coupling.dataset.dataset import Dataset
 from sobofem.coupling.models.corrected import predictions
-from sobofem.coupling.optimize.multistart import ENOUGH, Inside
+from sobofem.coupling.optimize.multistart import OBJECTIVE_ACCURACY, Inside
 from sobofem.coupling.optimize.scaled_task import ALIKE, ScaledTask
 from sobofem.coupling.optimize.session import NoAnswer
 from sobofem.coupling.optimize.solution import Solution, Step
@@ -109,7 +109,9 @@ class Front:
         jacobian = checked_evaluation(model, self.x[row])[1]
         assert jacobian is not None
         scaled.calibrate(jacobian[None])
-        whole = Subproblem(Inside(model, scaled), scaled.limits.equal, np.full(scaled.size, 0.5), 0.5, ENOUGH)
+        whole = Subproblem(
+            Inside(model, scaled), scaled.limits.equal, np.full(scaled.size, 0.5), 0.5, OBJECTIVE_ACCURACY
+        )
         end = whole.solve(z[None])[0]
         return scaled.physical(end.z) if end.excess <= NEARLY else self.x[row]
 

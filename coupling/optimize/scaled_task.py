@@ -88,7 +88,7 @@ def _against_bounds(slope: Array, z: Array) -> Array:
 
 Mask = NDArray[np.bool_]
 
-FLAT = 1e-3
+FLAT_SLOPE_SHARE = 1e-3
 """Share of a response's usual slope below which its slope at a point says nothing of the distance to a limit."""
 
 ALIKE = 1e-10
@@ -248,7 +248,7 @@ class ScaledTask:
     def _steepness(self, jacobian: Array) -> Array:
         """Slope of the limits (c,) that margins become distances by."""
         steep = np.linalg.norm(self.scaled_jacobian(jacobian), axis=1)
-        return np.maximum(steep, FLAT * self.slopes)[self.limits.index]
+        return np.maximum(steep, FLAT_SLOPE_SHARE * self.slopes)[self.limits.index]
 
     def judged(self, x: Array, y: Array, jacobian: Array, tolerance: float) -> Optimum:
         """A point (n,) with its responses (m,) and Jacobian (m, n), judged by limits and optimality."""

@@ -47,22 +47,22 @@ class PredictionErrors:
         return 0.5 * max(self.curvatures[-RECENT:], default=np.inf) * distance**2
 
 
-NEAR = 1e-2
+MIN_RADIUS_OF_DIFFERENCES = 1e-2
 """Radius below which only expansions are asked: differences of what others predict are lost in round-off."""
 
-MANY = 5
+MAX_UNSEEN_DIRECTIONS = 5
 """Directions without a sample above which predictors that take any curvature for true there come last."""
 
-CAUTIOUS = 0.3
+SPARE_RADIUS_SHARE = 0.3
 """Share of the radius that spare solvers try."""
 
-LEAD = float(np.log(2.0))
+MIN_LEAD = float(np.log(2.0))
 """Logarithm of how much better than others a predictor in other coordinates must have been, to be asked before them."""
 
 WIDE = 0.2
 """Radius above which subproblems are solved from several starts."""
 
-FAR = 16
+SEARCH_STARTS = 16
 """Starts of the search for a better optimum elsewhere."""
 
 
@@ -143,8 +143,10 @@ class PredictorSelection:
             count: How many are wanted.
             wall: Behind which the model has no answer.
         """
-        able = [predictor for predictor in self._ranked() if known.radius > NEAR or predictor.local]
-        if known.unseen > MANY:
+        able = [
+            predictor for predictor in self._ranked() if known.radius > MIN_RADIUS_OF_DIFFERENCES or predictor.local
+        ]
+        if known.unseen > MAX_UNSEEN_DIRECTIONS:
             able.sort(key=lambda predictor: predictor.bold)
         learned = {predictor.name: self._learned(predictor, known) for predictor in able}
         predictions = {name: prediction for name, prediction in learned.items() if prediction is not None}
@@ -164,7 +166,7 @@ class PredictorSelection:
             yield from ((candidate, name) for candidate in candidates[:1])
             rest += [(candidate, name) for candidate in candidates[1:]]
         if count > 1:
-            near = replace(known, radius=CAUTIOUS * known.radius)
+            near = replace(known, radius=SPARE_RADIUS_SHARE * known.radius)
             for name, prediction in predictions.items():
                 yield from ((candidate, name) for candidate in self._candidates(prediction, near, y, wall=wall)[:1])
         yield from rest
@@ -173,13 +175,13 @@ class PredictorSelection:
         """At most so many points, anywhere in the box, that the best global predictor takes for better optima."""
         for predictor in self._ranked():
             prediction = None if predictor.local else self._learned(predictor, known)
-            candidates = [] if prediction is None else self._candidates(prediction, known, y, starts=FAR)
+            candidates = [] if prediction is None else self._candidates(prediction, known, y, starts=SEARCH_STARTS)
             if prediction is not None and candidates:
                 fresh = [
                     c
                     for c in candidates
                     if c.excess <= SLACK
-                    and self._is_new(c, known, [], NEAR)
+                    and self._is_new(c, known, [], MIN_RADIUS_OF_DIFFERENCES)
                     and self._worth(predictor.name, c, known) < 0.0
                 ]
                 return [
@@ -231,7 +233,7 @@ class PredictorSelection:
 
     def _ranked(self) -> list[Predictor]:
         """The predictors, best first."""
-        return sorted(self.predictors, key=lambda one: self._errors[one.name].recent + LEAD * one.transformed)
+        return sorted(self.predictors, key=lambda one: self._errors[one.name].recent + MIN_LEAD * one.transformed)
 
     def _worth(self, name: str, candidate: Candidate, known: Known) -> float:
         """The objective at a candidate less that at the center, as bad as the predictor's record makes it."""

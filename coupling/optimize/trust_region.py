@@ -17,10 +17,10 @@ from sobofem.coupling.optimize.selection import PredictorSelection, Proposal
 from sobofem.coupling.optimize.solution import Optimum, Step
 from sobofem.coupling.optimize.wall import RESOLUTION, Wall, faced
 
-SMALLEST = 1e-11
+MIN_RADIUS = 1e-11
 """Radius at which nothing more can be gained in double precision."""
 
-REACH = 20.0
+MAX_RADIUS_GROWTH = 20.0
 """Largest radius after a step that went as predicted, in lengths of that step."""
 
 COLD = 0.2
@@ -29,7 +29,7 @@ COLD = 0.2
 ELSEWHERE = 3
 """Failures, of a task whose fixed values no sample has, after which spare starts are tried instead of nearer points."""
 
-FEW = 2
+MIN_SUPPORTING_SAMPLES = 2
 """Other samples that an optimum is believed with; with fewer, slopes near by are looked at first."""
 
 WORTH = 1e-4
@@ -206,7 +206,7 @@ class TrustRegion:
         """Points from ever smaller regions until a predictor knows a better one."""
         assert self._center is not None
         i = self._center
-        while self.radius > SMALLEST and self.scaled.size:
+        while self.radius > MIN_RADIUS and self.scaled.size:
             known = self._known_about(i, self.radius)
             plane = None if self._outside else self._wall(i)
             found = self.selection.proposals(known, self.solved.y[i], count, plane)
@@ -230,7 +230,7 @@ class TrustRegion:
         return not plane.touches(proposal.z) or here > self.solved.tolerance or proposal.gain > WORTH * size
 
     def _probes_curvature(self) -> bool:
-        """Request one nearby sample if fewer than FEW others support a certified optimum.
+        """Request one nearby sample if fewer than MIN_SUPPORTING_SAMPLES others support a certified optimum.
 
         Returns:
             Whether one was requested.
@@ -239,7 +239,9 @@ class TrustRegion:
         assert i is not None
         z = self.scaled.unit(self.solved.x)[:, self.scaled.free]
         others = np.abs(z - z[i]).max(axis=1, initial=0.0) > ALIKE
-        if self._possible_negative_curvature is None and (others.sum() >= FEW or self._curvature_checked_at == i):
+        if self._possible_negative_curvature is None and (
+            others.sum() >= MIN_SUPPORTING_SAMPLES or self._curvature_checked_at == i
+        ):
             return False
         there = curvature_probe(self.scaled, self.solved.point(i), self._rng, self._possible_negative_curvature)
         if there is None or self.solved.has_failed(self.scaled.physical(there)):
@@ -303,7 +305,7 @@ class TrustRegion:
         elif trial.ratio < 0.1:
             self.radius = min(self.radius, 0.4 * step)
         elif trial.ratio > 0.7:
-            self.radius = min(1.0, max(2.0 * step, min(self.radius, REACH * step)))
+            self.radius = min(1.0, max(2.0 * step, min(self.radius, MAX_RADIUS_GROWTH * step)))
         # a step for the limits' sake may raise the objective: its start stays in the filter, lest the search returns
         if not (trial.for_objective or proposal.probe):
             self._filter.add(trial.excess, trial.objective)

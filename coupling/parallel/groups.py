@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 _TASK = 76
-MANY = 1000
+MIN_RANKS_WITH_MANAGER = 1000
 """Ranks from which on rank 0 only hands out work: one rank less costs less than waiting for its answers."""
 
 PAUSE = 1e-3
@@ -114,7 +114,7 @@ def grouped(world: Comm, ranks_per_solve: int, *, manager_alone: bool = False) -
         ValueError: If the ranks don't make groups of that size.
     """
     size = 1 if isinstance(world, Serial) else world.size
-    alone = manager_alone or (size >= MANY if ranks_per_solve == 1 else size % ranks_per_solve == 1)
+    alone = manager_alone or (size >= MIN_RANKS_WITH_MANAGER if ranks_per_solve == 1 else size % ranks_per_solve == 1)
     check_size(size, ranks_per_solve, manager_alone=manager_alone)
     if isinstance(world, Serial):
         yield Groups(world, None, 0, (0,))

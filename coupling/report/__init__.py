@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 import numpy as np
 
-from sobofem.coupling.contract import Array, units_of
+from sobofem.coupling.contract import Array, HasDescription, provenance_of, units_of
 from sobofem.coupling.report.accuracy import Batch, Errors, errors
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def parity_figure(model: Batch, data: Any, *, derivatives: bool = False) -> Figu
 def _error(table: Errors, i: int, derivatives: bool) -> str:
     """The error in the title: of a response, or the median over its derivatives."""
     if derivatives and table.derivatives is not None:
-        return f"median NRMSE {np.median(table.derivatives[i]):.2g}"
+        return f"median NRMSE {np.nanmedian(table.derivatives[i]):.2g}"
     return f"NRMSE {table.values[i]:.2g}"
 
 
@@ -72,21 +72,28 @@ Series = tuple[Array, Array, str, str | None]
 
 def _channels(true: Array, predicted: Array, names: tuple[str, ...]) -> list[Series]:
     """One series per parameter, those that spread most with a color and a name, the others in grey behind."""
-    order = np.argsort(-np.abs(true).max(axis=0), kind="stable")
+    order = np.argsort(-np.abs(np.nan_to_num(true)).max(axis=0), kind="stable")
     named = [(true[:, j], predicted[:, j], COLORS[k], names[j]) for k, j in enumerate(order[:MARKED])]
     rest = [(true[:, j], predicted[:, j], "#bbbbbb", None) for j in order[MARKED:]]
     return rest + named
 
 
+def _known(true: Array, predicted: Array, color: str, name: str | None) -> Series:
+    """A series where there are labels."""
+    known = ~np.isnan(true)
+    return true[known], predicted[known], color, name
+
+
 def _parity(ax: Axes, series: list[Series]) -> None:
     """Scatter predicted over true with the diagonal, on equal axes."""
+    series = [_known(*one) for one in series]
     everything = np.concatenate([np.concatenate(s[:2]) for s in series])
     low, high = everything.min(), everything.max()
     margin = 0.04 * (high - low) or 1.0
     limits = (low - margin, high + margin)
     ax.plot(limits, limits, color="0.6", linewidth=0.8, zorder=0)
     for true, predicted, color, name in series:
-        size = float(np.clip(4000 / len(true), 4, 18))
+        size = float(np.clip(4000 / max(len(true), 1), 4, 18))
         ax.scatter(true, predicted, s=size, color=color, alpha=0.7, linewidths=0, label=name)
     ax.set(xlim=limits, ylim=limits, aspect="equal")
     ax.locator_params(nbins=5)
@@ -149,8 +156,10 @@ def _weights_panel(ax: Axes, surrogate: Surrogate) -> None:
 
 def overlap(surrogate: Surrogate, data: Any) -> str:
     """A warning that the surrogate was trained on samples of the same design of the same problem; empty if not."""
-    trained, now = dict(surrogate.provenance), dict(getattr(data, "provenance", None) or {})
-    digest = getattr(getattr(data, "description", None), "digest", "") or now.get("digest", "")
+    trained, now = dict(surrogate.provenance), provenance_of(data)
+    digest = (data.description.digest if isinstance(data, HasDescription) else "") or now.get("digest", "")
+    if now.get("points") and trained.get("points") == now["points"]:
+        return "warning: the surrogate was trained on these very samples; errors on unseen samples may be larger"
     if now.get("seed") is None or trained.get("digest", "") != digest:
         return ""
     if any(trained.get(key) != now.get(key) for key in ("design", "seed")):
@@ -159,6 +168,14 @@ def overlap(surrogate: Surrogate, data: Any) -> str:
         f"warning: the surrogate was trained on {trained.get('samples', 'some')} samples of this same design "
         f"({now['design']}, seed {now['seed']}); errors on unseen samples may be larger"
     )
+
+
+def _limits(surrogate: Surrogate) -> str:
+    """What limits each response, as training tells, in Markdown; empty where it tells nothing."""
+    from sobofem.surrogate.model.limits import limits
+
+    sentences = [f"- {sentence}" for sentence in limits(surrogate)]
+    return "\n".join(["", "## What limits it, by what training had not seen", "", *sentences, ""]) if sentences else ""
 
 
 def write_report(surrogate: Surrogate, data: Any, folder: str | Path) -> list[Path]:
@@ -179,7 +196,7 @@ def write_report(surrogate: Surrogate, data: Any, folder: str | Path) -> list[Pa
     markdown, sheet = folder / "errors.md", folder / "errors.csv"
     warning = overlap(surrogate, data)
     head = f"# Errors of the surrogate\n\n{warning}\n\n" if warning else "# Errors of the surrogate\n\n"
-    markdown.write_text(head + table.markdown(), encoding="utf-8")
+    markdown.write_text(head + table.markdown() + _limits(surrogate), encoding="utf-8")
     with sheet.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(table.rows())
     figures = {"values": parity_figure(surrogate, data), "history": history_figure(surrogate)}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Protocol
+import warnings
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sobofem.coupling.contract import Array
 
-FLAT = 0.1
+FLAT_SPREAD_SHARE = 0.1
 """Share of a response's root mean square slope below which the spread of one of its derivatives is too small to judge
 an error by: the response hardly depends on that parameter, and its derivative need only be as small."""
 
@@ -39,9 +40,9 @@ class Errors:
         responses: Names of the m responses.
         values: Error of each response over its standard deviation (m,).
         derivatives: Error of each Jacobian entry over its standard deviation (m, n), or None without
-            Jacobians in the data.
-        flat: Entries (m, n) that hardly vary over the samples: their error is divided by `FLAT` times the root
-            mean square slope of their response, all slopes taken over the ranges of their parameters.
+            Jacobians in the data; NaN where none of the samples has a label.
+        flat: Entries (m, n) that hardly vary over the samples: their error is divided by `FLAT_SPREAD_SHARE` times the
+            root mean square slope of their response, all slopes taken over the ranges of their parameters.
         samples: Number of samples.
     """
 
@@ -60,7 +61,7 @@ class Errors:
     @property
     def derivative(self) -> float:
         """Median over Jacobian entries; NaN without Jacobians in the data."""
-        return float("nan") if self.derivatives is None else float(np.median(self.derivatives))
+        return float("nan") if self.derivatives is None else float(np.nanmedian(self.derivatives))
 
     def rows(self) -> list[list[str]]:
         """The table: a heading, one row per response, and the medians."""
@@ -69,10 +70,10 @@ class Errors:
             body = [[name, f"{e:.3g}"] for name, e in zip(self.responses, self.values, strict=True)]
             return [heading[:2], *body, ["median", f"{self.value:.3g}"]]
         body = [
-            [name, f"{e:.3g}", *(f"{d:.3g}{'*' if flat else ''}" for d, flat in zip(row, flats, strict=True))]
+            [name, f"{e:.3g}", *(f"{_cell(d)}{'*' if flat else ''}" for d, flat in zip(row, flats, strict=True))]
             for name, e, row, flats in zip(self.responses, self.values, self.derivatives, self.flat, strict=True)
         ]
-        medians = [f"{d:.3g}" for d in np.median(self.derivatives, axis=0)]
+        medians = [_cell(d) for d in _medians(self.derivatives)]
         return [heading, *body, ["median", f"{self.value:.3g}", *medians]]
 
     def markdown(self) -> str:
@@ -90,7 +91,8 @@ class Errors:
         if self.flat is not None and self.flat.any():
             lines += [
                 "",
-                f"\\* hardly varies over these samples: divided by {FLAT:g} times the root mean square slope of",
+                f"\\* hardly varies over these samples: divided by {FLAT_SPREAD_SHARE:g} times the root mean square "
+                "slope of",
                 "its response, slopes taken over the parameters' ranges.",
             ]
         return "\n".join(lines) + "\n"
@@ -109,8 +111,9 @@ def errors(model: Batch, data: Any) -> Errors:
     check_names(model, data)
     if len(data.x) < 2:
         raise ValueError(f"there are {len(data.x)} samples to judge by; expected at least 2")
-    spread = data.y.std(axis=0)
-    size = np.abs(data.y).max(axis=0)
+    _check_labels(data)
+    spread = np.nanstd(data.y, axis=0)
+    size = np.nanmax(np.abs(data.y), axis=0)
     spread = np.where(spread <= 1e-12 * size, np.where(size > 0.0, size, 1.0), spread)
     y, jacobian = model.predict(data.x, jacobian=data.jacobian is not None)
     derivatives, flat = None, None
@@ -124,6 +127,18 @@ def errors(model: Batch, data: Any) -> Errors:
         flat=flat,
         samples=len(data.x),
     )
+
+
+def _check_labels(data: Any) -> None:
+    """Check that every response has values to judge by.
+
+    Raises:
+        ValueError: If one has none.
+    """
+    known = (~np.isnan(data.y)).sum(axis=0)
+    if (known < 2).any():
+        k = int(np.argmin(known))
+        raise ValueError(f"{data.responses[k]!r} has {known[k]} values to judge by; expected at least 2")
 
 
 def check_names(model: Batch, data: Any) -> None:
@@ -141,11 +156,23 @@ def check_names(model: Batch, data: Any) -> None:
 def _derivative_errors(predicted: Array, true: Array, ranges: Array) -> tuple[Array, NDArray[np.bool_]]:
     """Errors (m, n) of Jacobians (N, m, n), and which entries are flat; everything over the ranges."""
     predicted, true = predicted * ranges, true * ranges
-    slope = np.sqrt(np.mean(true**2, axis=(0, 2)))[:, None]
-    spread = true.std(axis=0)
-    measure = np.maximum(spread, FLAT * slope)
-    return _rms(predicted - true) / np.where(measure > 0.0, measure, 1.0), spread <= FLAT * slope
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of entries without a label: NaN
+        slope = np.sqrt(np.nanmean(true**2, axis=(0, 2)))[:, None]
+        spread = np.nanstd(true, axis=0)
+    measure = np.maximum(spread, FLAT_SPREAD_SHARE * slope)
+    return _rms(predicted - true) / np.where(measure <= 0.0, 1.0, measure), spread <= FLAT_SPREAD_SHARE * slope
+
+
+def _cell(error: float) -> str:
+    return "no label" if np.isnan(error) else f"{error:.3g}"
+
+
+def _medians(errors: Array) -> list[float]:
+    """Median of each column, over the entries that could be judged; NaN without any."""
+    known = [column[~np.isnan(column)] for column in errors.T]
+    return [float(np.median(column)) if len(column) else float("nan") for column in known]
 
 
 def _rms(residual: Array) -> Array:
-    return np.sqrt(np.mean(residual**2, axis=0))
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # where there is no label at all
+        return np.asarray(np.sqrt(np.nanmean(residual**2, axis=0)))

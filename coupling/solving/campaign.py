@@ -18,7 +18,7 @@ from sobofem.coupling.dataset.dataset import Dataset
 from sobofem.coupling.dataset.journal import Header
 from sobofem.coupling.dataset.merging import differences, identity
 from sobofem.coupling.dataset.records import Failure, Sample
-from sobofem.coupling.design import PREFIX_STABLE, Recipe
+from sobofem.coupling.design import PREFIX_STABLE, Distributed, Recipe
 from sobofem.coupling.solving import jobs
 from sobofem.coupling.solving.schedule import ATTEMPTS
 
@@ -62,7 +62,8 @@ def plan(
     """
     n, m = len(description.parameters), len(description.responses)
     if isinstance(design, Recipe):
-        kind, seed, marginals = design.kind, design.seed, getattr(design, "marginals", {})
+        kind, seed = design.kind, design.seed
+        marginals = design.marginals if isinstance(design, Distributed) else {}
         points = design.points(description.bounds, description.parameters)
     else:
         kind, seed, marginals, points = "given points", None, {}, np.array(design, dtype=np.float64)

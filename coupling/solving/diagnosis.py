@@ -28,7 +28,7 @@ CHANCE = 0.02
 LEAST_ODDS_RATIO = 3.0
 """How much larger the odds to fail must be in a corner than elsewhere, to be worth a word."""
 
-FEW = 5
+MIN_SAMPLES_OF_KIND = 5
 """Samples of a kind, failed or not, below which finding no corner means little."""
 
 MOST_REASONS = 3
@@ -88,7 +88,7 @@ def most_frequent(failures: Sequence[Failure], x: ArrayLike, bounds: ArrayLike, 
     pattern, count = Counter(reasons).most_common(1)[0]
     example = next(failure.reason for failure, reason in zip(failures, reasons, strict=True) if reason == pattern)
     text = f"most frequent cause of failure ({count} of {len(failures)}): {example[:300]}"
-    if count < FEW:
+    if count < MIN_SAMPLES_OF_KIND:
         return text
     points = np.concatenate([np.asarray(x, dtype=np.float64), [failure.x for failure in failures]])
     failed = np.concatenate([np.zeros(len(points) - len(failures), bool), [reason == pattern for reason in reasons]])
@@ -139,7 +139,7 @@ def diagnose(
     inside = _inside(points, found)
     there, elsewhere = bad[inside], bad[~inside]
     if not found or not _worth_a_word(there, elsewhere):
-        few = ", as far as so few can tell" if min(bad.sum(), (~bad).sum()) < FEW else ""
+        few = ", as far as so few can tell" if min(bad.sum(), (~bad).sum()) < MIN_SAMPLES_OF_KIND else ""
         return f"they fail all over the box ({bad.sum()} of {len(bad)}): no parameter tells them apart{few}"
     return (
         f"they fail where {_in_words(found, names, box)}: {there.sum()} of {len(there)} tried there failed, "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from numpy.typing import ArrayLike
 
-from sobofem.coupling.contract import Description, Model, describe
+from sobofem.coupling.contract import Description, Model, describe, name_of
 from sobofem.coupling.dataset import unfinished
 from sobofem.coupling.dataset.dataset import Dataset
 from sobofem.coupling.design import Recipe
@@ -19,18 +19,17 @@ from sobofem.coupling.models.loading import build, find, source_of
 from sobofem.coupling.parallel.abort import ending_all
 from sobofem.coupling.parallel.groups import Groups, grouped
 from sobofem.coupling.parallel.interruption import Interrupted, StopRequest
-from sobofem.coupling.parallel.world import RootOnly, Serial, duplicated, is_of_mpi, on_root, world
+from sobofem.coupling.parallel.world import Comm, RootOnly, Serial, duplicated, is_of_mpi, on_root, world
 from sobofem.coupling.solving import campaign
 from sobofem.coupling.solving import evaluate as solving
 from sobofem.coupling.solving.diagnosis import TooManyFailures
 from sobofem.coupling.solving.evaluate import Journals
 from sobofem.coupling.solving.handout import Manager, Source, follower
 from sobofem.coupling.solving.ledger import Ledger, LeftOver, Report, join
+from sobofem.coupling.solving.settings import Solving
 
 if TYPE_CHECKING:
     from mpi4py import MPI
-
-_LONGEST = 1e8  # that a timer takes [s]
 
 
 def generate(
@@ -86,7 +85,7 @@ def generate(
         Exception: What was raised while the model was made. Where not all ranks raise alike, the one that does prints
             it and ends the job, with whatever else the ranks were doing: the others would wait for ever.
     """
-    settings = Settings(ranks_per_solve, jacobian, retry_failed, max_failures, sample_timeout)
+    settings = Settings(ranks_per_solve, max_failures, sample_timeout, jacobian=jacobian, retry_failed=retry_failed)
     ranks = world(comm)
     data = run(model, design, path, settings, comm=comm, progress=progress)
     if isinstance(ranks, Serial) or ranks.size == 1:
@@ -96,26 +95,13 @@ def generate(
     return shared
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Solving):
     """How an ensemble is computed; see `generate`."""
 
-    ranks_per_solve: int = 1
     jacobian: bool = True
     retry_failed: bool = False
-    max_failures: float = 0.5
-    sample_timeout: float | None = None
     budget: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.ranks_per_solve < 1:
-            raise ValueError(f"{self.ranks_per_solve} ranks a solve were asked for; expected at least one")
-        if not 0.0 <= self.max_failures <= 1.0:
-            raise ValueError(f"max_failures is {self.max_failures:g}; expected a share of the samples from 0 to 1")
-        if self.sample_timeout is not None and not 0.0 < self.sample_timeout < _LONGEST:
-            raise ValueError(
-                f"sample_timeout is {self.sample_timeout:g}; expected seconds, more than 0, or none at all"
-            )
 
 
 def run(
@@ -154,14 +140,8 @@ def run(
 
         def begin() -> Journals:
             planned = campaign.plan(design, description, jacobian=settings.jacobian, model=name, budget=settings.budget)
-            if root_task is not None:
-                root_task.check(planned)
-            # the lock that `join` takes is held until this block ends, and with it the job is known to live
-            work, member = join(path, planned, retry_failed=settings.retry_failed, held=held)
-            ledger.value = Ledger(path, work, member, settings.max_failures, progress)
-            if root_task is not None:
-                root_task.begin(ledger.value, path)
-            return Journals(unfinished.folder(path), work)
+            ledger.value = _begin(path, planned, settings, held, progress, root_task)
+            return Journals(unfinished.folder(path), ledger.value.work)
 
         journals = on_root(ranks, begin)
         # from here on a dead process is blamed on the row that it computed, unless an error explains it
@@ -184,23 +164,51 @@ def run(
             elif not ranks.rank and root_task is not None:
                 root_task.work()
             signal = source.finish()
-        data = RootOnly[Dataset]()
+        return _concluded(ranks, ledger, root_task, signal)
 
-        def conclude() -> tuple[int, TooManyFailures | LeftOver | None]:
-            ledger.value.check_place()
-            left = (root_task or ledger.value).left if signal else 0
-            # stopped by a signal: journals stay beside the dataset, and the same call goes on from them
-            if left:
-                return left, None
-            data.value = ledger.value.conclude()
-            return left, ledger.value.shortfall(data.value, whole=root_task is None)
 
-        left, failure = on_root(ranks, conclude)
+def _begin(
+    path: Path,
+    planned: Dataset,
+    settings: Settings,
+    held: contextlib.ExitStack,
+    progress: Report | None,
+    root_task: RootTask | None,
+) -> Ledger:
+    """On rank 0, join the work on a dataset."""
+    if root_task is not None:
+        root_task.check(planned)
+    # the lock that `join` takes is held until the run ends, and with it the job is known to live
+    work, member = join(path, planned, retry_failed=settings.retry_failed, held=held)
+    ledger = Ledger(path, work, member, settings.max_failures, progress)
+    if root_task is not None:
+        root_task.begin(ledger, path)
+    return ledger
+
+
+def _concluded(ranks: Comm, ledger: RootOnly[Ledger], root_task: RootTask | None, signal: int) -> Dataset | None:
+    """The dataset on rank 0, with all journals in it. Collective.
+
+    Raises:
+        Interrupted, TooManyFailures, LeftOver: On every rank, if samples are missing.
+    """
+    data = RootOnly[Dataset]()
+
+    def conclude() -> tuple[int, TooManyFailures | LeftOver | None]:
+        ledger.value.check_place()
+        left = (root_task or ledger.value).left if signal else 0
+        # stopped by a signal: journals stay beside the dataset, and the same call goes on from them
         if left:
-            raise Interrupted(signal, left)
-        if failure is not None:
-            raise failure
-        return None if ranks.rank else data.value
+            return left, None
+        data.value = ledger.value.conclude()
+        return left, ledger.value.shortfall(data.value, whole=root_task is None)
+
+    left, failure = on_root(ranks, conclude)
+    if left:
+        raise Interrupted(signal, left)
+    if failure is not None:
+        raise failure
+    return None if ranks.rank else data.value
 
 
 @contextlib.contextmanager
@@ -248,7 +256,7 @@ def make_model(
     """This group's model, made in the first group first; what describes it, and its name. Collective on all ranks."""
     found = find(model) if isinstance(model, str) else model
     stop.arm()  # PETSc took the signals as it was imported
-    name = model if isinstance(model, str) else str(getattr(model, "__name__", type(model).__name__))
+    name = name_of(model)
 
     def make() -> tuple[Model, Description]:
         made = build(found, groups.own, name)

@@ -17,7 +17,7 @@ from sobofem.coupling.dataset.records import Sample
 from sobofem.coupling.parallel.groups import PAUSE, Groups, wait_until
 from sobofem.coupling.parallel.interruption import StopRequest
 from sobofem.coupling.parallel.world import Serial
-from sobofem.coupling.solving.schedule import LARGEST, Schedule
+from sobofem.coupling.solving.schedule import MAX_CHUNK_ROWS, Schedule
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -112,7 +112,7 @@ class Manager:
         stop: StopRequest,
         on_outcome: Callable[[Outcome | None], bool],
         *,
-        allowance: Callable[[], int] = lambda: LARGEST,
+        allowance: Callable[[], int] = lambda: MAX_CHUNK_ROWS,
     ) -> None:
         self._groups, self._schedule, self._points, self._stop = groups, schedule, points, stop
         self._on_outcome, self._allowance = on_outcome, allowance
@@ -213,7 +213,7 @@ class Manager:
 
     def _give(self, comm: MPI.Comm) -> None:
         while self._wanting and not self.stopping:
-            rows = self._take(LARGEST)
+            rows = self._take(MAX_CHUNK_ROWS)
             if not rows and not self._schedule.finished:
                 return
             self._send(comm, Order(tuple(rows), self._points[rows], not rows), self._wanting.popleft())

@@ -40,7 +40,7 @@ class Progress:
     seconds: float
 
 
-FEWEST = 20
+MIN_SAMPLES_FOR_RATE = 20
 """Samples, computed or failed, before which no rate of failures is believed."""
 
 HOPELESS = 0.01
@@ -133,7 +133,7 @@ class Ledger:
         failed, tried = self.work.failed + self._failed, self.work.before + self._done + self._failed
         if not self._failed:
             return False
-        if tried >= FEWEST:
+        if tried >= MIN_SAMPLES_FOR_RATE:
             return failed > self._limit * tried
         return failed == tried and failed >= 3 and self._limit**failed < HOPELESS
 
@@ -162,7 +162,7 @@ class Ledger:
     def _too_many(self, data: Dataset) -> bool:
         """Whether more than the allowed share failed, whichever job computed it; of few only once they are all."""
         failed, tried = len(data.failures), len(data) + len(data.failures)
-        planned = min(data.provenance.get("budget", FEWEST), len(data.design), FEWEST)
+        planned = min(data.provenance.get("budget", MIN_SAMPLES_FOR_RATE), len(data.design), MIN_SAMPLES_FOR_RATE)
         return tried >= planned and failed > self._limit * tried
 
     def shortfall(self, data: Dataset, *, whole: bool) -> TooManyFailures | LeftOver | None:

@@ -23,7 +23,7 @@ ATTEMPTS = 3
 SHARE = 4
 """A chunk is this part of what one group would still have to do."""
 
-LARGEST = 256
+MAX_CHUNK_ROWS = 256
 """Most rows of a chunk."""
 
 TAIL = 4
@@ -71,7 +71,7 @@ class Schedule:
         """Whether every row has been handed out."""
         return self._drained and not self._queue and not self._suspects
 
-    def take(self, most: int = LARGEST, *, cheap: bool = False) -> list[int]:
+    def take(self, most: int = MAX_CHUNK_ROWS, *, cheap: bool = False) -> list[int]:
         """The next rows for a group; none where all are handed out or the rest has to wait for others.
 
         Args:

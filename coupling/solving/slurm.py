@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 import re
 import shlex
 from string import Template
+
+from sobofem.coupling.options import Texts, option
 
 
 class _Script(Template):
@@ -164,34 +167,45 @@ _WAIT = 60  # how long ranks may outlive the first that ended [s]: `srun` alone 
 
 @dataclass(frozen=True)
 class Resources:
-    """What is asked of Slurm; None leaves it to the cluster.
+    """What is asked of Slurm; None leaves it to the cluster."""
 
-    Attributes:
-        ntasks: MPI ranks of a job, or of each task of an array.
-        nodes: Nodes they are spread over.
-        ntasks_per_node: Ranks on each node.
-        time: Time limit of one run, in Slurm's forms: `30`, `1:30:00`, `2-12`.
-        partition: Where to run.
-        account: Who pays.
-        array: Number of jobs that share the work.
-        grace: How long before the time limit the ranks are to stop [s].
-        more: Further options of `sbatch`, such as `--mem-per-cpu=4G`.
-    """
+    ntasks: int | None = option(
+        None, help="MPI ranks, each with a core of its own; --nodes times --ntasks-per-node by default.", min=1
+    )
+    nodes: int | None = option(None, help="Nodes to spread them over.", min=1)
+    ntasks_per_node: int | None = option(None, help="Ranks on each node.", min=1)
+    time: str | None = option(
+        None,
+        help="Time limit of one run: `90` (minutes), `1:30:00` or `2-12` (days-hours); the partition's by default. "
+        "A short one does no harm, since the job requeues itself.",
+    )
+    partition: str | None = option(None, help="Where to run; `sinfo` lists them.")
+    account: str | None = option(None, help="Who pays.")
+    array: int | None = option(
+        None, help="So many jobs, each with its own ranks, share the work on the dataset.", min=1
+    )
+    grace: int = option(
+        120,
+        help="Seconds before the time limit at which the ranks are told to stop. Longer than a sample takes; Slurm "
+        "may tell them up to a minute earlier.",
+        min=1,
+    )
+    more: tuple[str, ...] = option(
+        tuple,
+        flags="--sbatch",
+        help="Any other option, such as --mem-per-cpu=4G. Repeat for more.",
+        reading=Texts("OPTION"),
+    )
 
-    ntasks: int = 1
-    nodes: int | None = None
-    ntasks_per_node: int | None = None
-    time: str | None = None
-    partition: str | None = None
-    account: str | None = None
-    array: int | None = None
-    grace: int = 120
-    more: tuple[str, ...] = ()
+    @property
+    def ranks(self) -> int:
+        """MPI ranks of a job, or of each task of an array."""
+        return self.ntasks or (self.nodes or 1) * (self.ntasks_per_node or 1)
 
     def __post_init__(self) -> None:
-        if self.ntasks_per_node and self.ntasks > self.ntasks_per_node * (self.nodes or self.ntasks):
+        if self.ntasks_per_node and self.ranks > self.ntasks_per_node * (self.nodes or self.ranks):
             raise ValueError(
-                f"{self.ntasks} ranks do not fit on {self.nodes} nodes with {self.ntasks_per_node} each; "
+                f"{self.ranks} ranks do not fit on {self.nodes} nodes with {self.ntasks_per_node} each; "
                 "raise --nodes or --ntasks-per-node, or lower --ntasks"
             )
         if self.time is not None and seconds(self.time) <= self.grace:
@@ -199,11 +213,38 @@ class Resources:
                 f"the grace of {self.grace} s leaves nothing of a time limit of {self.time} "
                 f"({seconds(self.time)} s); lower --grace or raise --time (a bare number is minutes)"
             )
-        for option, name in (("--partition", self.partition), ("--account", self.account)):
-            _plain(option, name)
-        for option in self.more:
-            if not option.startswith("-") or "\n" in option:
-                raise ValueError(f"--sbatch {option!r} is no option of sbatch, such as --sbatch=--mem-per-cpu=4G")
+        for flag, name in (("--partition", self.partition), ("--account", self.account)):
+            _plain(flag, name)
+        for text in self.more:
+            if not text.startswith("-") or "\n" in text:
+                raise ValueError(f"--sbatch {text!r} is no option of sbatch, such as --sbatch=--mem-per-cpu=4G")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How the ranks are started on the cluster."""
+
+    max_requeues: int = option(3, help="Restarts in a row without a new sample before it gives up.", min=0)
+    container: str | None = option(None, help="Apptainer image that holds sobofem, such as sobofem.sif.")
+    launcher: str = option(
+        "srun --mpi=pmi2",
+        help="What starts the ranks, with its options: `srun --mpi=pmi2`, `srun --mpi=pmix`, `mpiexec`. "
+        "`srun --mpi=list` says what your Slurm has.",
+    )
+    setup: tuple[str, ...] = option(
+        tuple,
+        help="A line of shell to begin with, such as 'module load gcc'. Repeat for more.",
+        reading=Texts("LINE"),
+    )
+    cache: Path | None = option(
+        None,
+        help="Where compiled forms go: each job makes a folder of its own there. Node-local by default: "
+        "`$SLURM_TMPDIR`, `$TMPDIR` or /tmp. Name one where those forbid to run programs.",
+    )
+
+    def __post_init__(self) -> None:
+        if not shlex.split(self.launcher):
+            raise ValueError("--launcher is empty; give what starts MPI ranks here, such as 'srun --mpi=pmi2'")
 
 
 @dataclass(frozen=True)
@@ -214,45 +255,36 @@ class Job:
         generate: Arguments of `sobofem generate`, the model first.
         out: The dataset, as `generate` names it.
         resources: What is asked of Slurm.
+        launch: How its ranks are started.
         name: Of the job and its log.
-        launcher: What starts the ranks, with its options.
-        container: Apptainer image that holds sobofem.
-        setup: Lines of shell before anything else, such as `module load`.
-        cache: Folder for compiled forms; node-local by default.
-        max_idle: Restarts in a row without a new sample that are allowed.
         use: Files of the user's own that are run first.
     """
 
     generate: tuple[str, ...]
     out: str
     resources: Resources
+    launch: Launch = Launch()
     name: str = "sobofem"
-    launcher: str = "srun --mpi=pmi2"
-    container: str | None = None
-    setup: tuple[str, ...] = ()
-    cache: str | None = None
-    max_idle: int = 3
     use: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _plain("--name", self.name)
-        if not shlex.split(self.launcher):
-            raise ValueError("--launcher is empty; give what starts MPI ranks here, such as 'srun --mpi=pmi2'")
 
 
 def script(job: Job) -> str:
     """The text of a job script for `sbatch`, to be submitted from the folder that its paths start at."""
+    launch = job.launch
     values = {
-        "sbatch": "\n".join(f"#SBATCH {option}" for option in _options(job)),
-        "setup": "\n".join(("# The environment.", *job.setup, "")) if job.setup else "",
-        "cache": shlex.quote(job.cache) if job.cache else '"${SLURM_TMPDIR:-${TMPDIR:-/tmp}}"',
-        "sobofem": _program(job.container),
-        "launcher": _launcher(job.launcher),
-        "steps": STEPS if _is_srun(job.launcher) else "",
+        "sbatch": "\n".join(f"#SBATCH {text}" for text in _options(job)),
+        "setup": "\n".join(("# The environment.", *launch.setup, "")) if launch.setup else "",
+        "cache": shlex.quote(str(launch.cache)) if launch.cache else '"${SLURM_TMPDIR:-${TMPDIR:-/tmp}}"',
+        "sobofem": _program(launch.container),
+        "launcher": _launcher(launch.launcher),
+        "steps": STEPS if _is_srun(launch.launcher) else "",
         "use": "".join(f"--use {shlex.quote(file)} " for file in job.use),
         "generate": shlex.join(job.generate),
         "out": shlex.quote(job.out),
-        "max_idle": str(job.max_idle),
+        "max_idle": str(launch.max_requeues),
     }
     return JOB.substitute(values)
 
@@ -273,7 +305,7 @@ def _options(job: Job) -> list[str]:
     named = {
         "job-name": job.name,
         "output": f"{job.name}-%A_%a.log" if asked.array else f"{job.name}-%j.log",
-        "ntasks": asked.ntasks,
+        "ntasks": asked.ranks,
         "nodes": asked.nodes,
         "ntasks-per-node": asked.ntasks_per_node,
         "time": asked.time,
@@ -305,7 +337,7 @@ def _is_srun(command: str) -> bool:
     return shlex.split(command)[0].rpartition("/")[2] == "srun"
 
 
-def _plain(option: str, name: str | None) -> None:
+def _plain(flag: str, name: str | None) -> None:
     """Refuse what would not survive an `#SBATCH` line."""
     if name is not None and not _PLAIN.fullmatch(name):
-        raise ValueError(f"{option} {name!r} has characters other than letters, digits and . _ + @ -")
+        raise ValueError(f"{flag} {name!r} has characters other than letters, digits and . _ + @ -")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sobofem.coupling.contract import Array, Description, Model, describe
+from sobofem.coupling.contract import Array, Description, HasComm, Model, describe, name_of
 from sobofem.coupling.dataset.records import Failure, Sample
 from sobofem.coupling.models.loading import build, find, source_of
 from sobofem.coupling.parallel.abort import ending_all
@@ -147,9 +147,9 @@ def solver(
     """
     if ranks_per_solve is None:
         found = find(model) if isinstance(model, str) else model
-        name = model if isinstance(model, str) else str(getattr(model, "__name__", type(model).__name__))
+        name = name_of(model)
         made = build(found, comm, name)
-        of_model = comm if comm is not None else getattr(made, "comm", None)
+        of_model = made.comm if comm is None and isinstance(made, HasComm) else comm
         ranks: Comm = Serial() if of_model is None or of_model.size == 1 else of_model
         description = describe(made, name=name.rpartition(":")[2], source=source_of(found, model))
         with duplicated(ranks) as own, ending_all(own):

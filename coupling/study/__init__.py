@@ -17,7 +17,8 @@ from sobofem.coupling.contract import Model, describe
 from sobofem.coupling.design import Design, Grid, Recipe
 from sobofem.coupling.design.points import PointsFile
 from sobofem.coupling.models.loading import find, module_name, source_of
-from sobofem.coupling.study.settings import Sampling, Solving, Training
+from sobofem.coupling.solving.settings import Solving
+from sobofem.coupling.study.settings import Sampling, Training
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sobofem.coupling.dataset.imported import MARGIN
 from sobofem.coupling.design import KINDS, Design, Grid, Recipe
 from sobofem.coupling.design.marginals import Marginal
 from sobofem.coupling.design.points import PointsFile
-from sobofem.coupling.options import Levels, distributions, option
+from sobofem.coupling.options import Levels, Named, Names, distributions, exact, number, option
 
 DESCENT = "With --descent"
 """Heading of the options that training by descent has."""
 
+TABLE = "Columns of a table"
+"""Heading of the options that say what columns are."""
+
 DISTRIBUTION = "uniform (the default), log, normal:MEAN,STD or lognormal:MEDIAN,STD_OF_LOG"
 """How a distribution is written."""
+
+
+def _interval(text: str) -> tuple[float, float]:
+    low, _, high = text.partition(",")
+    return number(low), number(high)
+
+
+INTERVALS = Named[tuple[float, float]](
+    "NAME=LOW,HIGH",
+    "young=190e3,220e3",
+    _interval,
+    lambda each: ",".join(map(exact, each)),
+)
+"""Texts NAME=LOW,HIGH of ranges."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +86,38 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Solving:
-    """How samples are solved, and when there are too many failures."""
+class Table:
+    """What the columns of another program's table are."""
 
-    ranks_per_solve: int = option(
-        1, help="MPI ranks that solve one sample together; one is best as long as it fits in memory."
+    parameters: Sequence[str] = option(
+        tuple,
+        help="Columns of the parameters, or patterns such as 'x*'; by default what the derivatives are by.",
+        reading=Names(),
+        panel=TABLE,
     )
-    max_failures: float = option(0.5, help="Stop, and say where samples fail, when more than this share of them does.")
-    sample_timeout: float | None = option(
-        None,
-        metavar="SECONDS",
-        help="A sample that takes longer is a failure, and does not stop the others.",
+    responses: Sequence[str] = option(
+        tuple,
+        help="Columns of the responses, likewise; of one kind alone the rest is the other.",
+        reading=Names(),
+        panel=TABLE,
+    )
+    derivatives: str = option(
+        "",
+        metavar="PATTERN",
+        help="How derivatives are called, as grad_{response}_{parameter}; d(y)/d(x), dy/dx, dy_dx by default.",
+        panel=TABLE,
+    )
+    bounds: Mapping[str, tuple[float, float]] = option(
+        dict,
+        help="Range of a parameter; by default that of the samples, widened. Repeatable.",
+        reading=INTERVALS,
+        panel=TABLE,
+    )
+    margin: float = option(
+        MARGIN, help="By which share the range of the samples is widened on either side.", min=0.0, panel=TABLE
+    )
+    keep_repeats: bool = option(
+        False, help="A point may occur several times with other responses, as measurements do.", panel=TABLE
     )
 
 

@@ -24,7 +24,7 @@ WIDE = 1024
 DESCENTS = 3
 """Starts of the search for the other side."""
 
-SAME = 1e-9
+AT_LIMIT_SHARE = 1e-9
 """Margin, as a share of the limit, below which a response that does not vary counts as being at the limit."""
 
 
@@ -71,7 +71,7 @@ def certainty(state: LimitState, seed: int) -> Certainty | None:
     u, margins = wide_sample(state, seed)
     if (margins < 0.0).any() and (margins >= 0.0).any():
         return None
-    if np.abs(margins).max() <= SAME * abs(state.limit.value):
+    if np.abs(margins).max() <= AT_LIMIT_SHARE * abs(state.limit.value):
         raise ArithmeticError(
             f"{state.limit}: {state.limit.response} does not vary and equals the limit to round-off; say on which side "
             "it counts as failure by moving the limit"

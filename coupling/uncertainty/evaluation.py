@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from sobofem.coupling.contract import Array, KnowsUncertainty, Model, ProgressCallback
+from sobofem.coupling.contract import Array, KnowsStandardDeviation, Model, ProgressCallback
 from sobofem.coupling.dataset.records import Failure, Sample
 from sobofem.coupling.models.corrected import predictions as in_batches
 from sobofem.coupling.solving import evaluate as solving
@@ -65,10 +65,10 @@ def deviations(model: Model, x: Array) -> tuple[Array, Array]:
     Raises:
         TypeError: If a surrogate was trained such that it knows none.
     """
-    if not isinstance(model, KnowsUncertainty):
+    if not isinstance(model, KnowsStandardDeviation):
         shape = (len(x), len(model.responses), len(model.parameters))
         return np.zeros(shape[:2]), np.zeros(shape)
-    y, dy = model.uncertainty(x)
+    y, dy = model.standard_deviation(x)
     return y, dy
 
 

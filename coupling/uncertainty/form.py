@@ -20,6 +20,9 @@ CONFIRMED = 0.01
 """Distance in standard normal space within which the trusted model must see its limit, and share of the index by which
 the point may lie aside of the model's normal. Both leave the index right to about as much."""
 
+APART = 0.1
+"""Distance in standard normal space from which on two points of the limit are two."""
+
 STARTS = 6
 
 
@@ -106,7 +109,7 @@ def form(
     *,
     seed: int = 0,
     model: Model | None = None,
-    solves: int = 5,
+    solves: int = 10,
     progress: ProgressCallback | None = None,
 ) -> DesignPoint:
     """Find the most probable point of failure on a surrogate, and walk on to that of the model behind it.
@@ -121,7 +124,7 @@ def form(
         limit: What counts as failure, or its text: `stress > 235`.
         seed: Of the points that the search starts from; the first is the medians.
         model: The trusted model.
-        solves: Its evaluations that may be spent.
+        solves: Its evaluations that may be spent; it walks on to another point that the model shows to be nearer.
         progress: Called as solves proceed.
 
     Raises:
@@ -144,11 +147,12 @@ def verified(
         return _record(state, point, error, False, (), others), state
     require_same_names("the surrogate", state.model, model)
     path: list[float] = []
+    best: DesignPoint | None = None
     while True:
         answer = _asked(model, state, point.u, len(path), solves, progress)
         if isinstance(answer, str):
-            unsure = _record(state, point, float("nan"), False, tuple(path), others)
-            return replace(unsure, failures=(answer,)), state
+            unsure = best or _record(state, point, float("nan"), False, tuple(path), others)
+            return replace(unsure, failures=(answer,), confirmed=False), state
         margin, gradient = state.of(point.u[None], *answer)
         slope = float(np.linalg.norm(gradient[0]))
         if slope == 0.0:
@@ -163,8 +167,26 @@ def verified(
         state = state.corrected(point.u, answer[0][0], answer[1][0])
         if confirmed or len(path) == solves:
             true = Nearest(point.u, float(margin[0]), gradient[0], True)
-            return _record(state, true, off, confirmed, tuple(path), others, path[-1]), state
+            found = _record(state, true, off, confirmed, tuple(path), others, path[-1])
+            best = found if best is None or (confirmed and abs(found.beta) < abs(best.beta)) else best
+            # what the model moved away from the medians may have left another point behind that is nearer now
+            nearer = _nearer(state, best, seed)
+            if nearer is None or len(path) == solves:
+                return replace(best, path=tuple(path), confirmed=best.confirmed and nearer is None), state
+            point = nearer
+            continue
         point = _again(state, point)
+
+
+def _nearer(state: LimitState, best: DesignPoint, seed: int) -> Nearest | None:
+    """A point of the corrected limit that is nearer to the medians than the best one and another, if there is one."""
+    try:
+        point = local_points(state, seed)[0]
+    except NoDesignPoint:
+        return None
+    size = float(np.linalg.norm(point.u))
+    apart = float(np.linalg.norm(point.u - best.u)) > APART
+    return point if apart and size < (1.0 - CONFIRMED) * abs(best.beta) else None
 
 
 def local_points(state: LimitState, seed: int) -> list[Nearest]:
@@ -183,7 +205,7 @@ def local_points(state: LimitState, seed: int) -> list[Nearest]:
         found = _from_the_other_side(state, seed)
     kept: list[Nearest] = []
     for end in found:
-        if all(np.linalg.norm(end.u - other.u) > 0.1 for other in kept):
+        if all(np.linalg.norm(end.u - other.u) > APART for other in kept):
             kept.append(end)
     return kept
 

@@ -12,7 +12,7 @@ from sobofem.coupling.contract import Array, Model
 from sobofem.coupling.uncertainty.evaluation import deviations, predictions
 from sobofem.coupling.uncertainty.inputs import Inputs
 
-REACH = 2.0
+FADING_DISTANCE = 2.0
 """Distance, in standard normal space, over which a correction fades."""
 
 _TEXT = re.compile(r"\s*(?P<response>[^<>=]+?)\s*(?P<sense>[<>])\s*(?P<value>[^<>=]+?)\s*")
@@ -87,7 +87,7 @@ class LimitState:
             return margins, gradients
         offset = u - self.point
         plane, fading = self.shift + offset @ self.tilt, _fading(offset)
-        tilted = self.tilt - plane[:, None] * offset / REACH**2
+        tilted = self.tilt - plane[:, None] * offset / FADING_DISTANCE**2
         return margins + plane * fading, gradients + tilted * fading[:, None]
 
     def margins(self, u: Array, y: Array) -> Array:
@@ -133,4 +133,4 @@ def limit_state(model: Model, inputs: Inputs, limit: Limit | str) -> LimitState:
 
 
 def _fading(offset: Array) -> Array:
-    return np.exp(-0.5 * np.sum(offset**2, axis=1) / REACH**2)
+    return np.exp(-0.5 * np.sum(offset**2, axis=1) / FADING_DISTANCE**2)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sobofem.coupling.contract import Array, Model, ProgressCallback
+from sobofem.coupling.contract import Array, Model, ProgressCallback, provenance_of
 from sobofem.coupling.uncertainty.estimate import Estimate, shown, standard_error
 from sobofem.coupling.uncertainty.evaluation import deviations, predictions, varying
 from sobofem.coupling.uncertainty.inputs import Inputs, drawn
@@ -21,7 +21,7 @@ from sobofem.coupling.uncertainty.inputs import inputs as distributed
 from sobofem.coupling.uncertainty.propagation import REPEATS
 from sobofem.coupling.uncertainty.residuals import residuals_of
 
-FEWEST_EFFECTIVE = 8.0
+MIN_EFFECTIVE_SAMPLES = 8.0
 """Samples, in effect, that must be left where samples stand for another distribution than they were drawn from."""
 
 NOTHING = 1e-9
@@ -142,17 +142,17 @@ def measures_of_samples(data: Any, inputs: Inputs, *, drawn_as: Inputs | None = 
     if inputs.fixed:
         raise ValueError(f"{', '.join(inputs.fixed)} is held at a value, but varies over the data; use a surrogate")
     if drawn_as is None:
-        given = dict((getattr(data, "provenance", None) or {}).get("inputs", {}))
+        given = dict(provenance_of(data).get("inputs", {}))
         drawn_as = distributed(data, given, allow_outside=1.0)
     # importance weights, from logarithms so that none overflows
     ratio = inputs.log_density(data.x) - drawn_as.log_density(data.x)
     weights = np.exp(ratio - ratio.max())
     weights /= weights.sum()
     effective = float(1.0 / np.sum(weights**2))
-    if effective < FEWEST_EFFECTIVE:
+    if effective < MIN_EFFECTIVE_SAMPLES:
         raise ValueError(
-            f"the {len(data.x)} samples count as {effective:.1f} of these inputs, fewer than {FEWEST_EFFECTIVE:g}; "
-            "draw samples as the inputs are distributed (sobofem generate --input)"
+            f"the {len(data.x)} samples count as {effective:.1f} of these inputs, fewer than {MIN_EFFECTIVE_SAMPLES:g};"
+            " draw samples as the inputs are distributed (sobofem generate --input)"
         )
     squares = natural(data.jacobian, data.x, inputs) ** 2
     mean = np.tensordot(weights, data.y, axes=1)

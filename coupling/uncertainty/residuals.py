@@ -13,14 +13,14 @@ from sobofem.coupling.uncertainty.estimate import TWO_SIDED, standard_error, stu
 from sobofem.coupling.uncertainty.evaluation import predictions, solved
 from sobofem.coupling.uncertainty.inputs import Inputs, drawn
 
-FEWEST_SOLVES = 4
+MIN_SOLVES = 4
 NEARBY = 0.5
 """Standard deviations of a response within which residuals speak for each other."""
 
-BEYOND = 40.0
+MAX_DISTANCE = 40.0
 """Such standard deviations away nothing speaks for a residual, to the last digit."""
 
-FAR = 0.05
+FAR_WEIGHT = 0.05
 """Weight of a residual from anywhere else, where one nearby has a weight of one."""
 
 
@@ -106,7 +106,9 @@ class Residuals:
         """
         residuals = self.model - self.surrogate
         width = np.maximum(NEARBY * self.surrogate.std(axis=0, ddof=1), np.finfo(float).tiny)[:, None, None]
-        distance = np.clip(self.surrogate.T[:, None] - at[:, :, None], -BEYOND * width, BEYOND * width) / width
+        distance = (
+            np.clip(self.surrogate.T[:, None] - at[:, :, None], -MAX_DISTANCE * width, MAX_DISTANCE * width) / width
+        )
         nearby = np.maximum(np.exp(-0.5 * distance**2).sum(axis=2), 1.0)
         return student(self.count) * residuals.std(axis=0, ddof=1)[:, None] / np.sqrt(nearby)
 
@@ -133,11 +135,11 @@ def residuals_of(
         ArithmeticError: If fewer than four have an answer.
     """
     require_same_names("the surrogate", surrogate, model)
-    if solves < FEWEST_SOLVES:
-        raise ValueError(f"solves is {solves}, expected at least {FEWEST_SOLVES}, to know their scatter")
+    if solves < MIN_SOLVES:
+        raise ValueError(f"solves is {solves}, expected at least {MIN_SOLVES}, to know their scatter")
     u = drawn(len(inputs.uncertain), solves, repeats=1, seed=seed + 1)[0]
     found = solved(model, inputs.at(u), progress=progress)
-    if len(found.x) < FEWEST_SOLVES:
+    if len(found.x) < MIN_SOLVES:
         raise ArithmeticError(
             f"{len(found.x)} of {solves} solves have an answer, too few to judge by ({found.failures[0]})"
         )
@@ -175,7 +177,7 @@ def _smoothed(s: Array, r: Array) -> Callable[[Array], Array]:
     """
     grid = np.linspace(s.min(), s.max(), 65)
     width = NEARBY * max(float(s.std(ddof=1)), np.finfo(float).tiny)
-    weight = FAR + np.exp(-0.5 * ((s - grid[:, None]) / width) ** 2)
+    weight = FAR_WEIGHT + np.exp(-0.5 * ((s - grid[:, None]) / width) ** 2)
     weight /= weight.sum(axis=1, keepdims=True)
     middle, mean = weight @ s, weight @ r
     around = s - middle[:, None]

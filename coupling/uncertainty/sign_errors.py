@@ -28,7 +28,7 @@ CAUTION = 1.5
 ANYWHERE = 0.05
 """Share of the draws that go anywhere, however sure the surrogate is."""
 
-NEAR = 0.25
+EXACT_SURROGATE_SPREAD = 0.25
 """Standard deviation, in standard normal space, for surrogates that claim to be exact."""
 
 PILOT = 0.3
@@ -76,7 +76,7 @@ def corrected(cloud: Cloud, deviation: Array, judge: Judge, count: int, seed: in
         seed: Of the draw.
     """
     rng = np.random.default_rng(seed)
-    sigma = deviation if deviation.any() else np.full(len(deviation), NEAR)
+    sigma = deviation if deviation.any() else np.full(len(deviation), EXACT_SURROGATE_SPREAD)
     first = max(int(PILOT * count), 2)
     chances = [_chance(cloud, CAUTION * sigma)]
     drawn = [_draw(cloud, chances[0], first, rng)]

@@ -62,3 +62,8 @@ def stacked(columns: np.ndarray, block: int) -> np.ndarray:
 def owned_size(space: dolfinx.fem.FunctionSpace) -> int:
     """Degrees of freedom that this rank owns."""
     return int(space.dofmap.index_map.size_local * space.dofmap.index_map_bs)
+
+
+def summed(comm: MPI.Intracomm, local: np.ndarray) -> np.ndarray:
+    """Arrays of all ranks added up. Collective."""
+    return comm.allreduce(local, op=MPI.SUM) if comm.size > 1 else local

@@ -38,6 +38,7 @@ def digest(
     stepping: str = "",
     *,
     guess: bool = False,
+    tied: dolfinx.fem.Function | None = None,
 ) -> str:
     """Changes with forms, constants, coefficients, mesh, tags, boundary conditions, parameters, path and `combine`.
 
@@ -53,12 +54,15 @@ def digest(
         path: The load path.
         stepping: What else decides the steps along it, where they are part of the answer.
         guess: Whether what the unknown holds, from which every solve starts, may change the answers.
+        tied: A function that tells the ties of the unknown from others.
     """
     mesh = unknown.function_space.mesh
     known = _Known(everything, unknown, bcs)
     moments = Moments(mesh)
     parts = [map_integrands(rounded, form).signature() for form in everything] + [combination.signature(), stepping]
     parts += [known.uses(form) for form in everything]
+    for modes in combination.modes:
+        parts += known.modes(modes.meanings(moments.of_function, moments.of_marks))
     for field in dataclasses.fields(path):
         if field.name != "stored_steps":  # memory, not answers
             value = getattr(path, field.name)
@@ -71,6 +75,7 @@ def digest(
     parts += [*_mesh(mesh, moments), *_regions(known.tags, mesh, moments)]
     parts += known.values(moments)
     parts += [moments.of_function(unknown)] if guess else []
+    parts += [] if tied is None else [f"ties {moments.of_function(tied)}"]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -118,6 +123,12 @@ class _Known:
     def vary(self, constant: dolfinx.fem.Constant, index: tuple[int, ...] = ()) -> None:
         """Leave an entry of a constant out of the values."""
         self._varied.setdefault(id(constant._cpp_object), set()).add(index)
+
+    def modes(self, meanings: Sequence[tuple[Any, str]]) -> list[str]:
+        """What functions are that are set to modes of the state, instead of the values that they hold now."""
+        used = [(mode, text) for mode, text in meanings if any(mode is other for other in self.functions)]
+        self._free |= {id(mode) for mode, _ in used}
+        return [f"{self.number(mode)} {text}" for mode, text in used]
 
     def values(self, moments: Moments) -> list[str]:
         """Values of all constants, functions and boundary conditions, but for what is set later. Collective."""

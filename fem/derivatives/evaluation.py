@@ -100,6 +100,7 @@ class Evaluation:
             taken = self.taken(step)
             any_taken = bool(taken.any())
             if any_taken:
+                self._combination.refresh(step.point)
                 slots += taken @ self._functionals.assemble()
             if self._trajectory is not None:
                 self._trajectory.add(step, self._simulation)

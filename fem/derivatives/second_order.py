@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mpi4py import MPI
 import dolfinx
 import numpy as np
 import ufl
 
 from sobofem.fem.assembly.families import Columns, Functionals, LinearForms
 from sobofem.fem.assembly.forms import Member, Span, by_function, by_tags, total
+from sobofem.fem.assembly.stacking import summed
 from sobofem.fem.derivatives.evaluation import Evaluation
 from sobofem.fem.derivatives.sensitivity import Sensitivity, by_parameters
 from sobofem.fem.parameters import Binding
@@ -90,7 +90,7 @@ class Curvature:
         moved = -equilibrium.solve_tangent(loads.times(directions.T))
         free_slopes = slopes.copy()
         free_slopes[equilibrium.constrained] = 0.0
-        change = directions @ partial.T + self._summed(moved.T @ free_slopes)
+        change = directions @ partial.T + summed(self._comm, moved.T @ free_slopes)
         reweighting = change @ evaluation.end_curvature(weights)
         right = slopes @ reweighting.T
         direct = reweighting @ partial
@@ -119,7 +119,7 @@ class Curvature:
 
     def _finish(self, equilibrium: Equilibrium, loads: Columns, right: np.ndarray, direct: np.ndarray) -> np.ndarray:
         adjoints = equilibrium.solve_tangent(right, transposed=True)
-        return direct - self._summed(loads.transposed_times(adjoints))
+        return direct - summed(self._comm, loads.transposed_times(adjoints))
 
     def _split(self, values: np.ndarray) -> list[np.ndarray]:
         return np.split(values, np.cumsum([len(columns) for columns in self._columns])[:-1])
@@ -140,9 +140,6 @@ class Curvature:
     def _assign(function: dolfinx.fem.Function, owned: np.ndarray) -> None:
         function.x.array[: len(owned)] = owned
         function.x.scatter_forward()
-
-    def _summed(self, local: np.ndarray) -> np.ndarray:
-        return self._comm.allreduce(local, op=MPI.SUM) if self._comm.size > 1 else local
 
 
 def _like(member: Member | Span, form: ufl.Form, velocities: tuple[object, ...]) -> Member | Span:

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from mpi4py import MPI
 import dolfinx
 import numpy as np
 import ufl
 
 from sobofem.fem.assembly.families import Functionals, LinearForms
 from sobofem.fem.assembly.forms import Member, Span, by_function
+from sobofem.fem.assembly.stacking import summed
 from sobofem.fem.parameters import Binding
 from sobofem.fem.solving.equilibrium import Equilibrium
 
@@ -82,7 +82,7 @@ class Sensitivity:
             moved = equilibrium.solve_tangent(self.loads.assemble().times(directions))
             slopes = self.slopes.assemble().times() @ chain[rows].T
             slopes[equilibrium.constrained] = 0.0
-            direct[rows] -= self._summed(slopes.T @ moved)
+            direct[rows] -= summed(self._comm, slopes.T @ moved)
         return direct
 
     def adjoint(self, equilibrium: Equilibrium, chain: np.ndarray) -> np.ndarray:
@@ -92,7 +92,7 @@ class Sensitivity:
         if rows.size:
             slopes = self.slopes.assemble().times() @ chain[rows].T
             states = equilibrium.solve_tangent(slopes, transposed=True)
-            direct[rows] -= self._summed(self.loads.assemble().transposed_times(states))
+            direct[rows] -= summed(self._comm, self.loads.assemble().transposed_times(states))
         return direct
 
     def jacobian(self, equilibrium: Equilibrium, chain: np.ndarray, *, method: Method = "auto") -> np.ndarray:
@@ -108,6 +108,3 @@ class Sensitivity:
     def _state_rows(self, chain: np.ndarray) -> np.ndarray:
         """Rows of a combination that depend on the state."""
         return np.flatnonzero(np.any(chain[:, self.by_state] != 0.0, axis=1))
-
-    def _summed(self, local: np.ndarray) -> np.ndarray:
-        return self._comm.allreduce(local, op=MPI.SUM) if self._comm.size > 1 else local

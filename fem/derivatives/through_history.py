@@ -17,14 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-from mpi4py import MPI
 import dolfinx
 import numpy as np
 import ufl
 
 from sobofem.fem.assembly.families import DirectedForms, LinearForms
 from sobofem.fem.assembly.forms import Member, by_function
-from sobofem.fem.assembly.stacking import owned_size
+from sobofem.fem.assembly.stacking import owned_size, summed
 from sobofem.fem.derivatives.sensitivity import Sensitivity, by_parameters
 from sobofem.fem.load_path import Step
 from sobofem.fem.parameters import Binding
@@ -137,7 +136,7 @@ class Recursion:
                 found = found @ directions
             slopes = self._state.slopes.assemble().times().copy()
             slopes[forward.equilibrium.constrained] = 0.0
-            found = found + self._summed(slopes.T @ moved + self._slopes.assemble().times().T @ old)
+            found = found + summed(self._comm, slopes.T @ moved + self._slopes.assemble().times().T @ old)
         if not last:
             self._history.hold_current()
             change = self._loads.assemble().times(directions) + self._evolution.assemble(moved, old)
@@ -172,7 +171,7 @@ class Recursion:
             self._history.hold_current()
             local = self._loads.assemble().transposed_times(density)
             local -= self._state.loads.assemble().transposed_times(states)
-            gradient += self._summed(local)
+            gradient += summed(self._comm, local)
             # on to q_{k−1}: through the state, through the responses of this step, and through the update itself
             if number:
                 density = self._back.assemble(states, density)
@@ -180,9 +179,6 @@ class Recursion:
                     density += self._slopes.assemble().times() @ weights.T
                 density = self._history.per_weight(density)
         return gradient
-
-    def _summed(self, local: np.ndarray) -> np.ndarray:
-        return self._comm.allreduce(local, op=MPI.SUM) if self._comm.size > 1 else local
 
 
 class Forward:

@@ -14,13 +14,14 @@ from sobofem.fem.assembly.forms import by_function, depends_on, expand
 from sobofem.fem.assembly.kernels import Kernels
 from sobofem.fem.assembly.stacking import owned_size
 from sobofem.fem.errors import NotConverged
-from sobofem.fem.load_path import Held
+from sobofem.fem.solving.boundary import BoundaryValues, prescribed
 from sobofem.fem.solving.linear_solver import DIRECT, UNSOLVED, LinearSolver, Options
 from sobofem.fem.solving.newton import Newton
 from sobofem.fem.solving.regularity import Regularity
 from sobofem.fem.solving.rigid_motions import rigid_motions
 from sobofem.fem.solving.singularity import SUSPICIOUS
 from sobofem.fem.solving.stability import LAG, PivotCount
+from sobofem.fem.solving.ties import Periodic, Ties
 
 LINEAR_RTOL = 1e-6
 """Residual, relative to the first, that the one step of a linear problem has to reach."""
@@ -47,6 +48,7 @@ class Equilibrium:
         prepare: Called before each assembly of the residual, for equations that are solved point by point; with such
             a problem is not linear, whatever its tangent looks like.
         symmetric: Whether the tangent is, as that of an energy.
+        ties: Faces whose values follow those of others.
 
     Attributes:
         newton: Tolerance and limits; others may be put in place between two solves.
@@ -65,6 +67,7 @@ class Equilibrium:
         newton: Newton = Newton(),  # noqa: B008  (frozen)
         prepare: Callable[[], None] | None = None,
         symmetric: bool = False,
+        ties: Sequence[Periodic] = (),
     ) -> None:
         space = unknown.function_space
         self._comm = space.mesh.comm
@@ -81,6 +84,7 @@ class Equilibrium:
         self._residual_form = Kernels(residual, self._comm)
         self._tangent_form = Kernels(tangent, self._comm)
         self._matrix = self._tangent_form.create_matrix()
+        self._system = self._matrix  # what is factorized: without ties the tangent itself
         # algebraic multigrid needs them to coarsen elasticity
         if (motions := rigid_motions(space)) is not None:
             self._matrix.setNearNullSpace(motions)
@@ -95,21 +99,29 @@ class Equilibrium:
             )
         self._stale = False
         self._owned = owned_size(space)
-        self.constrained = _constrained(bcs, owned=True)
-        self._regularity = Regularity(unknown, self.constrained, symmetric=symmetric)
+        self.constrained = prescribed(bcs, owned=True)
+        # before anything takes the initial guess, which is made to agree with them
+        self._ties = Ties(ties, unknown, self.constrained) if ties else None
+        self._boundary = BoundaryValues(bcs, unknown)
+        self._regularity = Regularity(unknown, self.constrained, symmetric=symmetric, ties=self._ties)
         self._suspected = False
         self.pivots = PivotCount(mixed=bool(space.num_sub_spaces) and space.dofmap.index_map_bs == 1)
-        self._prescribed = _constrained(bcs, owned=False)
         self._cell_size = _cell_size(space.mesh)
         self._initial = unknown.x.array.copy()
         self._at_rest = self.linear or not self._comm.allreduce(bool(self._initial.any()), op=MPI.LOR)
-        # conditions that grow with the load factor; the others are held
-        self._following = _following(bcs, self._initial.size)
-        self._factor, self._initial_part = 1.0, 0.0
-        self._origin: np.ndarray | None = None
         self._imbalance: np.ndarray | None = None
         self._remaining = 0.0
         self.residuals: list[float] = []
+
+    @property
+    def tied(self) -> dolfinx.fem.Function | None:
+        """A function that tells the ties from others; None without any. Collective."""
+        return None if self._ties is None else self._ties.probe()
+
+    def check_direction(self, change: np.ndarray | float) -> None:
+        """Refuse a change of prescribed values, by a parameter, that ties can't pass on. Collective."""
+        if self._ties is not None:
+            self._ties.check_direction(change)
 
     def reset(self) -> None:
         """Return to the initial state; a linear problem, whose answer it does not touch, to zero."""
@@ -127,8 +139,7 @@ class Equilibrium:
             factor: Of the other boundary values.
             initial: Part of the initial state that is added to these.
         """
-        self._factor, self._initial_part = factor, initial
-        self._origin = self._unknown.x.array.copy()
+        self._boundary.aim(factor, initial)
         self._imbalance = None
 
     def solve(self, share: float = 1.0) -> int:
@@ -157,7 +168,7 @@ class Equilibrium:
             return failure
         self._prepare()
         self._assemble_tangent()
-        return self._regularity.explained(failure, self._matrix, self._solver)
+        return self._regularity.explained(failure, self._system, self._solver)
 
     def _iterate(self, share: float) -> int:
         # a share of the step is asked for: the imbalance at its start is taken off and comes back with the rest
@@ -166,7 +177,9 @@ class Equilibrium:
             self._assemble_residual()
             self._imbalance = self._residual.array[: self._owned].copy()
         self._remaining = 1.0 - share
-        gap = self._gap(share)
+        gap = self._boundary.gap(share)
+        if self._ties is not None and gap is not None:
+            self._ties.check_gap(gap)
         self.residuals = [self._checked(self._assemble_residual())]
         self._suspected = True  # until the first factor is sound
         for iteration in range(1, self.newton.max_iterations + 1):
@@ -175,14 +188,16 @@ class Equilibrium:
             if iteration == 1:
                 ratio = self._solver.pivot_ratio()
                 self._suspected = ratio is None or ratio > SUSPICIOUS
-                self._regularity.check_motions(self._matrix, self._solver)
+                self._regularity.check_motions(self._system, self._solver)
             if gap is not None:
                 self._lift(gap)
                 if iteration == 1:
                     self.residuals = [self._norm(self._residual.array[: self._owned])]
             self._solver.solve(self._residual.petsc_vec, self._step)
+            if self._ties is not None:
+                self._step.setArray(self._ties.expand(self._step.array_r[:, None])[:, 0])
             if self.linear:
-                self._regularity.check(self._matrix, self._solver)
+                self._regularity.check(self._system, self._solver)
             taken = self._take_step(gap)
             gap = None if gap is None or taken == 1.0 else (1.0 - taken) * gap
             if gap is None and self._converged(taken):
@@ -199,7 +214,7 @@ class Equilibrium:
     def _judge(self, taken: float) -> None:
         """Look at the tangent at the solution: that before Newton's last step, unless this was a long one."""
         if not self.linear:
-            self._regularity.check(self._matrix, self._solver)
+            self._regularity.check(self._system, self._solver)
             step, solution = self._norm(self._step.array_r), self._norm(self._unknown.x.array[: self._owned])
             if self.pivots.now is not None and taken * step > LAG * solution:
                 self.factor()
@@ -231,13 +246,15 @@ class Equilibrium:
     def close(self) -> None:
         """Free matrix, vectors and solver. Collective."""
         self._solver.close()
+        if self._ties is not None:
+            self._ties.close()
         self._matrix.destroy()
         self._step.destroy()
 
     def factor(self) -> None:
         """Assemble and factorize the tangent at the present state. Collective; raises `NotConverged`."""
         self._assemble_tangent()
-        self._solver.factor(self._matrix)
+        self._solver.factor(self._system)
         self.pivots.add(self._solver.negative_pivots)
         self._stale = False
 
@@ -247,8 +264,13 @@ class Equilibrium:
         K is the tangent at the solution. Newton's last factor is that of the step before: it is refined, not redone.
         An iterative solver has no factor, and takes the tangent at the solution.
         """
-        free = right.copy()
+        free = right.copy() if self._ties is None else self._ties.restrict(right)
         free[self.constrained] = 0.0
+        found = self._solve_free(free, transposed)
+        return found if self._ties is None else self._ties.expand(found)
+
+    def _solve_free(self, free: np.ndarray, transposed: bool) -> np.ndarray:
+        """As `solve_tangent`, where nothing is left at prescribed values and at those that follow others."""
         if self._stale and not self._solver.direct:
             self.factor()
         if self._stale:
@@ -273,12 +295,17 @@ class Equilibrium:
                 return by_function(self._form, self._unknown, direction)
 
             self._actions[transposed, width] = DirectedForms(action, [space], space, width)
-        product = self._actions[transposed, width].assemble(columns)
+        if self._ties is None:
+            product = self._actions[transposed, width].assemble(columns)
+        else:
+            product = self._ties.restrict(self._actions[transposed, width].assemble(self._ties.expand(columns)))
         product[self.constrained] = 0.0
         return product
 
     def _assemble_tangent(self) -> None:
         self._tangent_form.fill(self._matrix, self._bcs)
+        if self._ties is not None:
+            self._system = self._ties.condense(self._matrix)
 
     def _assemble_residual(self) -> float:
         """Residual at the free degrees of freedom, less what is to remain of the first imbalance; and its norm."""
@@ -287,6 +314,8 @@ class Equilibrium:
         self._residual_form.add_to(self._residual.array)
         self._residual.scatter_reverse(dolfinx.la.InsertMode.add)
         owned = self._residual.array[: self._owned]
+        if self._ties is not None:
+            owned[:] = self._ties.restrict(owned[:, None])[:, 0]
         owned[self.constrained] = 0.0
         if self._remaining and self._imbalance is not None:
             owned -= self._remaining * self._imbalance
@@ -303,29 +332,13 @@ class Equilibrium:
             )
         return size
 
-    def _gap(self, share: float) -> np.ndarray | None:
-        """By how much boundary values have to change, at all of this rank's nodes; None if nowhere. Collective."""
-        values = np.zeros_like(self._unknown.x.array)
-        for bc in self._bcs:
-            bc.set(values, None, 1.0 if isinstance(bc, Held) else self._factor)
-        values[self._following] += self._initial_part * self._initial[self._following]
-        target = values[self._prescribed]
-        if share < 1.0 and self._origin is not None:
-            target = share * target + (1.0 - share) * self._origin[self._prescribed]
-        gap = np.zeros_like(values)
-        gap[self._prescribed] = target - self._unknown.x.array[self._prescribed]
-        return gap if self._comm.allreduce(bool(gap.any()), op=MPI.LOR) else None
-
     def _lift(self, gap: np.ndarray) -> None:
         """Add to the residual what the tangent makes of a change of boundary values."""
-        prescribed = np.zeros_like(gap)
-        for bc in self._bcs:
-            bc.set(prescribed)
         self._lifting.array[:] = 0.0
-        self._tangent_form.lift(self._lifting.array, self._bcs, prescribed - gap)
+        self._tangent_form.lift(self._lifting.array, self._bcs, self._boundary.less(gap))
         self._lifting.scatter_reverse(dolfinx.la.InsertMode.add)
-        owned = self._residual.array[: self._owned]
-        owned += self._lifting.array[: self._owned]
+        owned, lifted = self._residual.array[: self._owned], self._lifting.array[: self._owned]
+        owned += lifted if self._ties is None else self._ties.restrict(lifted[:, None])[:, 0]
         owned[self.constrained] = 0.0
         self._residual.petsc_vec.stateIncrease()
 
@@ -350,10 +363,13 @@ class Equilibrium:
         The first is for strains, the second for an unknown that is large beside its differences, as 300 K are. Its size
         is that at the start of the step: one that runs away would make its own tolerance.
         """
-        diagonal = self._matrix.getDiagonal()
-        large = 0.0 if self._origin is None else np.abs(self._origin[: self._owned])
+        diagonal = self._system.getDiagonal()
+        origin = self._boundary.origin
+        large = 0.0 if origin is None else np.abs(origin[: self._owned])
         entries = diagonal.array * (self._cell_size + large)
         entries[self.constrained] = 0.0
+        if self._ties is not None:  # their equations are 1 · û = 0, whatever the size of the others
+            entries[self._ties.followers] = 0.0
         size = self._norm(entries)
         diagonal.destroy()
         return 16 * np.finfo(float).eps * size
@@ -365,20 +381,6 @@ class Equilibrium:
 
 def _nothing() -> None:
     """What has to be done before a residual without local equations is assembled."""
-
-
-def _constrained(bcs: Sequence[dolfinx.fem.DirichletBC], *, owned: bool) -> np.ndarray:
-    """Degrees of freedom with prescribed values that this rank owns, or knows of."""
-    indices = [dofs[:count] if owned else dofs for dofs, count in (bc.dof_indices() for bc in bcs)]
-    return np.unique(np.concatenate([*indices, np.zeros(0, dtype=np.int32)]))
-
-
-def _following(bcs: Sequence[dolfinx.fem.DirichletBC], size: int) -> np.ndarray:
-    """Which of this rank's degrees of freedom have prescribed values that follow the load factor."""
-    marked = np.zeros(size, dtype=bool)
-    for bc in bcs:  # in order: the last condition on a node wins
-        marked[bc.dof_indices()[0]] = not isinstance(bc, Held)
-    return marked
 
 
 def _cell_size(mesh: dolfinx.mesh.Mesh) -> float:

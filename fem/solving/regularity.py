@@ -20,6 +20,7 @@ from sobofem.fem.solving.singularity import (
     null_space,
     orthonormal,
 )
+from sobofem.fem.solving.ties import Ties
 
 CONTAINED = 0.99
 """Cosine of the angle to the space of null vectors from which on a motion lies in it; noise adds some soft modes."""
@@ -44,13 +45,17 @@ class Regularity:
         unknown: What is solved for.
         constrained: Owned degrees of freedom with prescribed values.
         symmetric: Whether the tangents are.
+        ties: Of degrees of freedom that follow others.
     """
 
-    def __init__(self, unknown: dolfinx.fem.Function, constrained: np.ndarray, *, symmetric: bool) -> None:
+    def __init__(
+        self, unknown: dolfinx.fem.Function, constrained: np.ndarray, *, symmetric: bool, ties: Ties | None = None
+    ) -> None:
         self._unknown = unknown
         self._comm: MPI.Intracomm = unknown.function_space.mesh.comm
         self._constrained = constrained
         self._symmetric = symmetric
+        self._ties = ties
         self._regular_up_to = SUSPICIOUS
         self._probed = False
         self._motions: tuple[np.ndarray, np.ndarray] | None = None
@@ -149,6 +154,7 @@ class Regularity:
         same = self._motions is not None and np.array_equal(self._motions[0], geometry)
         if not self._comm.allreduce(same, op=MPI.LAND):
             columns = [self._not_held(family.columns) for family in families(self._unknown)]
+            columns = [self._free_part(part) for part in columns]
             self._motions = geometry.copy(), np.concatenate(columns, axis=1)
         assert self._motions is not None
         return orthonormal(self._comm, self._motions[1] / scaled.scale[:, None])[0]
@@ -156,9 +162,18 @@ class Regularity:
     def _not_held(self, columns: np.ndarray) -> np.ndarray:
         """Combinations of columns that vanish at all prescribed values."""
         held = columns[self._constrained]
+        if self._ties is not None:  # a motion that ties forbid is held by them
+            held = np.concatenate([held, self._ties.broken_by(columns)])
         gram = self._comm.allreduce(np.stack([held.T @ held, columns.T @ columns]), op=MPI.SUM)
         sizes, mix = np.linalg.eigh(gram[0])
         return np.asarray(columns @ mix[:, sizes <= HELD * np.trace(gram[1])])
+
+    def _free_part(self, columns: np.ndarray) -> np.ndarray:
+        """Columns (owned, k) in the unknowns of the system, in which what follows others is zero."""
+        if self._ties is not None:
+            columns = columns.copy()
+            columns[self._ties.followers] = 0.0
+        return columns
 
     def _failure(self, scaled: Equilibrated, null: np.ndarray) -> NotConverged | None:
         """What to raise of a matrix with these null vectors (owned, k), orthonormal in the scaled matrix's unknowns."""
@@ -168,7 +183,7 @@ class Regularity:
             return None
         vector, causes, fixes = null[:, 0], [], []
         for family in families(self._unknown):
-            inside, null = self._split(family.columns / scaled.scale[:, None], null)
+            inside, null = self._split(self._free_part(family.columns) / scaled.scale[:, None], null)
             if inside.shape[1]:
                 causes += family.named(inside)
                 fixes.append(family.fix)

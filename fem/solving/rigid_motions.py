@@ -115,11 +115,15 @@ class Leaf:
         name: Such as `displacement`.
         components: Its parts.
         cells: Nodes of each cell that this rank knows of, (cells, nodes), counted as in the components.
+        inner: Columns of `cells` with nodes inside of cells, which no two share: all of a discontinuous function.
+        nodal: Whether the function is given by its values at nodes.
     """
 
     name: str
     components: tuple[Component, ...]
     cells: np.ndarray
+    inner: np.ndarray
+    nodal: bool
 
 
 def leaves(unknown: dolfinx.fem.Function) -> list[Leaf]:
@@ -137,7 +141,8 @@ def _leaves(space: dolfinx.fem.FunctionSpace, name: str, dofs: np.ndarray) -> It
     points, numbers = _points(space), np.arange(size)
     labels = [f"{name}[{k}]" for k in numbers] if size > 1 else [name]
     components = tuple(Component(label, dofs[k::size], points) for k, label in zip(numbers, labels, strict=True))
-    yield Leaf(name, components, space.dofmap.list)
+    inner = np.array(space.dofmap.dof_layout.entity_dofs(space.mesh.topology.dim, 0), dtype=np.int32)
+    yield Leaf(name, components, space.dofmap.list, inner, bool(space.element.interpolation_ident))
 
 
 def _points(space: dolfinx.fem.FunctionSpace) -> np.ndarray:

@@ -44,6 +44,9 @@ SHIFT = 1e-12
 BLOCK = 8
 """Null vectors that are looked for; of more, so many are found."""
 
+ROUNDS = 3
+"""Of inverse iteration with a matrix that is singular but for its shift: each gains some eleven digits."""
+
 SWEEPS = 8
 """Of equilibration, each of which brings the logarithms of rows' sizes to half."""
 
@@ -150,12 +153,12 @@ def null_space(scaled: Equilibrated, *, symmetric: bool) -> np.ndarray:
 
 
 def _inverse_iteration(
-    scaled: Equilibrated, solve: Solve, count: int, *, symmetric: bool, rounds: int = 3
+    scaled: Equilibrated, solve: Solve, count: int, *, symmetric: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Orthonormal vectors, close to the null vectors and the softest modes besides, and their left counterparts."""
     random = np.random.default_rng([0, scaled.comm.rank])
     left = right = orthonormal(scaled.comm, random.standard_normal((len(scaled.scale), count)))[0]
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         left = right if symmetric else orthonormal(scaled.comm, solve(right, True))[0]
         right = orthonormal(scaled.comm, solve(left, False))[0]
     return right, right if symmetric else left

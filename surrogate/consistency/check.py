@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -154,7 +154,7 @@ def check_derivatives(data: Data, *, seed: int = 0) -> DerivativeReport:
         ValueError: If there are no Jacobians, fewer than ten samples with all labels, more than 100 parameters, or a
             constant response.
     """
-    samples = Samples.of(data)
+    samples, passed_over = _judgeable(Samples.of(data))
     doubts = find_doubts(samples, seed=seed)
     rows = _comparable(samples, doubts.values.any(axis=1))
     scaling = Scaling.from_data(samples.bounds, samples.y[rows], samples.responses)
@@ -179,7 +179,29 @@ def check_derivatives(data: Data, *, seed: int = 0) -> DerivativeReport:
         for (group, _), z, judgement in zip(groups, corrected, judgements, strict=True):
             single += _of_samples(response, samples.parameters, group, z[:, 1:], judgement)
     single += _of_values(samples.responses, doubts)
-    return DerivativeReport(merged(everywhere + single), tuple(unresolved), len(rows), levels)
+    return DerivativeReport(merged(everywhere + single), tuple(unresolved), len(rows), levels, passed_over)
+
+
+def _judgeable(samples: Samples) -> tuple[Samples, tuple[str, ...]]:
+    """The samples of responses whose derivatives are there by every parameter, and the names of the others."""
+    if samples.jacobian is None:
+        return samples, ()
+    whole = ~np.isnan(samples.jacobian).all(axis=0).any(axis=1)
+    if whole.all() or not whole.any():
+        return samples, ()
+    kept, others = (
+        tuple(q for q, there in zip(samples.responses, which, strict=True) if there) for which in (whole, ~whole)
+    )
+    fewer = replace(
+        samples,
+        y=samples.y[:, whole],
+        responses=kept,
+        jacobian=samples.jacobian[:, whole],
+        units={name: unit for name, unit in samples.units.items() if name not in others},
+        directions=None,
+        hessian_actions=None,
+    )
+    return fewer, others
 
 
 def _comparable(samples: Samples, doubtful: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -190,7 +212,8 @@ def _comparable(samples: Samples, doubtful: NDArray[np.bool_]) -> NDArray[np.int
         raise ValueError(
             f"there are {n} parameters; expected at most {MAX_PARAMETERS}, reduce them or check a selection"
         )
-    rows = np.flatnonzero(~np.isnan(samples.jacobian).any(axis=(1, 2)) & ~doubtful)
+    missing = np.isnan(samples.jacobian).any(axis=(1, 2)) | np.isnan(samples.y).any(axis=1)
+    rows = np.flatnonzero(~missing & ~doubtful)
     if len(rows) < MIN_SAMPLES:
         raise ValueError(
             f"{len(rows)} samples have all labels; expected at least {MIN_SAMPLES} to compare with each other"
@@ -250,7 +273,7 @@ def _of_values(responses: tuple[str, ...], doubts: Doubts) -> list[Finding]:
     for r, response in enumerate(responses):
         rows = np.flatnonzero(doubts.values[:, r])
         findings += [Finding((response,), (), (int(row),), "value") for row in rows]
-        wrong = rows[doubts.slopes[rows, r].any(axis=1)]
+        wrong = rows[(doubts.slopes & ~doubts.rest)[rows, r].any(axis=1)]
         findings += [Finding((response,), (), (int(row),), "misfit") for row in wrong]
     return findings
 

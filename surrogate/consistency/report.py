@@ -56,12 +56,14 @@ class DerivativeReport:
         checked: Number of samples compared: those that miss no label.
         levels: By response, how well the samples predict each other: root mean square error of values as a share of
             their standard deviation, and of slopes as a share of their root mean square. Labels are no noisier.
+        passed_over: Responses of which the derivatives by some parameter are missing in all samples.
     """
 
     findings: tuple[Finding, ...]
     unresolved: tuple[str, ...]
     checked: int
     levels: Mapping[str, tuple[float, float]] = field(default_factory=dict, compare=False)
+    passed_over: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
@@ -74,6 +76,8 @@ class DerivativeReport:
         ]
         if self.unresolved:
             lines.append(f"single samples of {_listed(self.unresolved)} can't be judged: they are too far apart")
+        if self.passed_over:
+            lines.append(f"{_listed(self.passed_over)} not looked at: no sample has all its derivatives")
         return "\n".join(lines)
 
 

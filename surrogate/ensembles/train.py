@@ -46,7 +46,10 @@ class Ratios:
             y, slopes = module.value_and_jacobian(held_out.x)
             deviation, slope_deviation = module.standard_deviation(held_out.x)
         tiny = torch.finfo(y.dtype).tiny
-        self._values.append((y - held_out.y).abs() / deviation.clamp(min=tiny))
+        ratios = (y - held_out.y).abs() / deviation.clamp(min=tiny)
+        if held_out.believed is not None:
+            ratios = torch.where(held_out.believed > 0.0, ratios, torch.nan)
+        self._values.append(ratios)
         if held_out.jacobian is None:
             return
         ratios = (slopes - held_out.jacobian).abs() / slope_deviation.clamp(min=tiny)

@@ -14,6 +14,7 @@ import torch
 from sobofem.surrogate.export.about import versions
 from sobofem.surrogate.export.program import MEANING
 from sobofem.surrogate.model import Surrogate
+from sobofem.surrogate.model.limits import limits
 from sobofem.surrogate.networks.base import as_network_module
 from sobofem.surrogate.samples import Data
 from sobofem.surrogate.samples.arrays import Array
@@ -121,6 +122,7 @@ def card(
         _inputs(surrogate),
         _outputs(surrogate),
         _training(surrogate),
+        *_limits(surrogate),
         *(_quality(surrogate, quality) if quality is not None else ()),
         *(_loading(surrogate, files) if files else ()),
         "## Made with\n\n" + ", ".join(f"{package} {version}" for package, version in versions().items()),
@@ -170,6 +172,12 @@ def _training(surrogate: Surrogate) -> str:
     return "## Data and training\n\n" + _table(["", ""], rows)
 
 
+def _limits(surrogate: Surrogate) -> Iterable[str]:
+    """What limits each response, if anything is known of that."""
+    if sentences := limits(surrogate):
+        yield "## What limits it\n\n" + "\n".join(f"- {sentence}" for sentence in sentences)
+
+
 def _weights(weights: Array) -> str:
     """What the loss weighed, seen from its weights (T, m, 1 + n)."""
     if not weights.size:
@@ -199,7 +207,7 @@ def _matrix(surrogate: Surrogate, label: str, values: Array, derivatives: Array 
     heading += [] if derivatives is None else [f"d/d {parameter}" for parameter in surrogate.parameters]
     slopes = np.empty((len(values), 0)) if derivatives is None else derivatives
     rows = [
-        [response, *(f"{number:.3g}" for number in (value, *row))]
+        [response, *("no label" if math.isnan(number) else f"{number:.3g}" for number in (value, *row))]
         for response, value, row in zip(surrogate.responses, values, slopes, strict=True)
     ]
     return _table(heading, rows)
@@ -259,8 +267,16 @@ def coverage(surrogate: Surrogate, data: Data, *, level: float = 0.95) -> tuple[
     with torch.no_grad():
         deviations = as_network_module(module).standard_deviation(torch.from_numpy(scaling.scale_x(x)))
     of_y, of_jacobian = (deviation.numpy() for deviation in deviations)
-    values = np.abs(y - np.asarray(data.y)) <= reach * scaling.y_scale * of_y
+    values = _covered(y - np.asarray(data.y), reach * scaling.y_scale * of_y)
     if data.jacobian is None or jacobian is None:
-        return values.mean(axis=0), None
-    slopes = np.abs(jacobian - np.asarray(data.jacobian)) <= reach * scaling.unscale_jacobian(of_jacobian)
-    return values.mean(axis=0), slopes.mean(axis=0)
+        return values, None
+    return values, _covered(jacobian - np.asarray(data.jacobian), reach * scaling.unscale_jacobian(of_jacobian))
+
+
+def _covered(errors: Array, widths: Array) -> Array:
+    """Share of errors (N, ...) within these widths, of those that are known; NaN without any."""
+    known = ~np.isnan(errors)
+    count = known.sum(axis=0)
+    return np.where(
+        count > 0, (np.abs(np.nan_to_num(errors)) <= widths).sum(axis=0, where=known) / np.maximum(count, 1), np.nan
+    )

@@ -1,6 +1,6 @@
 """Families of surrogates that `fit` chooses from: each a frozen dataclass in its own file, behind `Family`."""
 
-from sobofem.surrogate.families.base import Family, Learned
+from sobofem.surrogate.families.base import Family, Learned, Training
 from sobofem.surrogate.families.descent import Descent
 from sobofem.surrogate.families.kriging import Kriging
 from sobofem.surrogate.families.logarithmic import Logarithmic
@@ -14,4 +14,4 @@ FAMILIES: tuple[Family, ...] = (
     Logarithmic(Kriging()),
 )
 
-__all__ = ["FAMILIES", "Descent", "Family", "Kriging", "Learned", "Logarithmic", "Solved"]
+__all__ = ["FAMILIES", "Descent", "Family", "Kriging", "Learned", "Logarithmic", "Solved", "Training"]

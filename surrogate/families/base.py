@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import torch
@@ -43,7 +44,8 @@ class Family(ABC):
     """A way to learn: a frozen dataclass that holds its settings.
 
     It computes on the device that the samples are on, and what it has learned comes back on the CPU. One of your own
-    has a `name` and `learn`; all else has a default.
+    has a `name` and `learn`; all else has a default. `begin` is for those whose trainings on parts of the samples share
+    work with each other and with that on all.
 
     Attributes:
         uses_hessian_actions: Whether it learns from products of Hessians with directions.
@@ -83,26 +85,92 @@ class Family(ABC):
             ArithmeticError: If it fails.
         """
 
-    def learn_each(
-        self, targets: Targets, rows: Sequence[Tensor], *, seed: int, progress: ProgressCallback
-    ) -> list[Learned]:
-        """What `learn` makes of each of several choices of samples, quickly; by default one after the other.
+    def begin(self, targets: Targets, *, seed: int) -> Training:
+        """Its training on scaled samples, not started yet; by default `learn` does all of it.
 
         Args:
             targets: Scaled samples.
-            rows: Row numbers of each choice.
             seed: Decides all that is drawn.
-            progress: As in `learn`.
+        """
+        return OneByOne(self, targets, seed)
+
+
+APART_BELOW = 32
+"""Samples below which parts of them share nothing with all: length scales of few samples tell a part so much of the
+rest that intervals, which are judged by the rest, come out too narrow."""
+
+
+class Training(ABC):
+    """A family in training on samples: on parts of them first, so that the rest can judge it, and in the end on all.
+
+    What is learned on all samples on the way, such as where to start from, serves the parts.
+
+    Attributes:
+        learns_apart: Whether it learns the responses one by one, so that single ones can be left out; their
+            predictions are of no use then.
+        learns_jointly: Whether it learns from several parts as one computation.
+        parts_are_free: Whether parts take next to no time, all samples having been learned from.
+    """
+
+    learns_apart = False
+    learns_jointly = True
+    parts_are_free = False
+
+    @abstractmethod
+    def parts(self, rows: Sequence[Tensor], responses: Sequence[int], progress: ProgressCallback) -> list[Learned]:
+        """What it learns from each of several choices of samples, with less care than from all.
+
+        Args:
+            rows: Row numbers of each choice.
+            responses: Numbers of the responses that are needed.
+            progress: Called now and then with a `Progress`; its `train` is the share of the labels not yet explained.
 
         Raises:
             ArithmeticError: If it fails.
         """
-        return [self.learn(targets.select(chosen), seed=seed, progress=progress, quick=True) for chosen in rows]
 
-    @property
-    def learns_jointly(self) -> bool:
-        """Whether it learns several choices of samples as one computation."""
-        return type(self).learn_each is not Family.learn_each
+    def glance(
+        self, rows: Sequence[Tensor], responses: Sequence[int], progress: ProgressCallback
+    ) -> list[Learned] | None:
+        """Like `parts`, roughly and in far less time; None, the default, where it knows no way to do so."""
+        return None
+
+    @abstractmethod
+    def finish(self, responses: Sequence[int], progress: ProgressCallback) -> Learned:
+        """What it learns from all samples.
+
+        Args:
+            responses: Numbers of the responses that are needed.
+            progress: As in `parts`.
+
+        Raises:
+            ArithmeticError: If it fails.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class OneByOne(Training):
+    """The training of a family that has but `learn`: one part after the other.
+
+    Attributes:
+        family: The family.
+        targets: Scaled samples.
+        seed: Decides all that is drawn.
+    """
+
+    family: Family
+    targets: Targets
+    seed: int
+    learns_jointly = False
+
+    def parts(self, rows: Sequence[Tensor], responses: Sequence[int], progress: ProgressCallback) -> list[Learned]:
+        """What `learn` makes of each part, quickly."""
+        learn = partial(self.family.learn, seed=self.seed, progress=progress, quick=True)
+        return [learn(self.targets.select(chosen)) for chosen in rows]
+
+    def finish(self, responses: Sequence[int], progress: ProgressCallback) -> Learned:
+        """What `learn` makes of all samples."""
+        return self.family.learn(self.targets, seed=self.seed, progress=progress)
 
 
 SMALLEST_SLOPE = 1e-4
@@ -166,12 +234,3 @@ class Labels:
         count = len(self.x) if self.known is None else self.known.sum(0).clamp(min=1.0)
         size = (self.slopes.square().sum(0) / count).sqrt() / self.y.square().mean().sqrt().clamp(min=1e-300)
         return size.clamp(min=SMALLEST_SLOPE) ** -0.5
-
-    def patterns(self) -> list[tuple[Tensor, Tensor | None]]:
-        """Inputs whose slopes are known at the same samples: their numbers, and those samples (N, 1) as 0 or 1."""
-        if self.slopes is None:
-            return []
-        if self.known is None:
-            return [(torch.arange(self.x.shape[1], device=self.x.device), None)]
-        columns, member = torch.unique(self.known, dim=1, return_inverse=True)
-        return [(torch.nonzero(member == k).flatten(), columns[:, k : k + 1]) for k in range(columns.shape[1])]

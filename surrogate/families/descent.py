@@ -12,7 +12,7 @@ from torch import Tensor
 from sobofem.surrogate.device import CPU
 from sobofem.surrogate.ensembles.module import Ensemble, EnsembleModule
 from sobofem.surrogate.ensembles.train import joint_losses
-from sobofem.surrogate.families.base import Family, Learned
+from sobofem.surrogate.families.base import Family, Learned, Training
 from sobofem.surrogate.history import Progress, ProgressCallback
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.networks import MLP
@@ -31,10 +31,10 @@ class Descent(Family):
 
     Attributes:
         network: What each of them is.
-        members: Starts that are averaged; quick learning has one.
+        members: Starts that are averaged; parts of the samples have one.
         decay: Regularization, as in `train`.
-        iterations: Most steps of L-BFGS.
-        history: Pairs of steps and gradient changes that each start remembers; quick learning 20.
+        iterations: Most steps of L-BFGS; a first glance at parts of the samples takes a tenth of them.
+        history: Pairs of steps and gradient changes that each start remembers; parts 20.
         most: Most labels, those of all responses together, that it takes.
     """
 
@@ -68,47 +68,60 @@ class Descent(Family):
         Raises:
             ArithmeticError: If a loss is not finite from the start.
         """
-        rows = torch.arange(len(targets), device=targets.x.device)
-        if quick:
-            return self.learn_each(targets, [rows], seed=seed, progress=progress)[0]
-        return self._train(targets, [rows], self.members, self.history, seed, progress)[0]
+        return self.begin(targets, seed=seed).finish(range(targets.y.shape[1]), progress)
 
-    def learn_each(
-        self, targets: Targets, rows: Sequence[Tensor], *, seed: int, progress: ProgressCallback
-    ) -> list[Learned]:
-        """What `learn` makes of each of several choices of samples, quickly; trained as one computation.
+    def begin(self, targets: Targets, *, seed: int) -> Training:
+        """One network for each part, all of them as one computation."""
+        return _Training(self, targets, seed)
 
-        Args:
-            targets: Scaled samples.
-            rows: Row numbers of each choice.
-            seed: Decides all that is drawn.
-            progress: As in `learn`.
+
+class _Training(Training):
+    def __init__(self, family: Descent, targets: Targets, seed: int) -> None:
+        self._family, self._targets, self._seed = family, targets, seed
+
+    def parts(self, rows: Sequence[Tensor], responses: Sequence[int], progress: ProgressCallback) -> list[Learned]:
+        """One network for each part.
 
         Raises:
             ArithmeticError: If a loss is not finite from the start.
         """
-        return self._train(targets, rows, 1, min(self.history, 20), seed, progress)
+        return self._train(rows, 1, self._family.iterations, progress)
+
+    def glance(self, rows: Sequence[Tensor], responses: Sequence[int], progress: ProgressCallback) -> list[Learned]:
+        """One network for each part, in a tenth of the steps.
+
+        Raises:
+            ArithmeticError: If a loss is not finite from the start.
+        """
+        return self._train(rows, 1, max(1, self._family.iterations // 10), progress)
+
+    def finish(self, responses: Sequence[int], progress: ProgressCallback) -> Learned:
+        """All members.
+
+        Raises:
+            ArithmeticError: If a loss is not finite from the start.
+        """
+        rows = torch.arange(len(self._targets), device=self._targets.x.device)
+        return self._train([rows], self._family.members, self._family.iterations, progress)[0]
 
     def _train(
-        self,
-        targets: Targets,
-        rows: Sequence[Tensor],
-        members: int,
-        history: int,
-        seed: int,
-        progress: ProgressCallback,
+        self, rows: Sequence[Tensor], members: int, iterations: int, progress: ProgressCallback
     ) -> list[Learned]:
+        """Train so many members for each choice of samples, in so many steps."""
+        family, targets = self._family, self._targets
         n, m = targets.x.shape[1], targets.y.shape[1]
-        device, generator = targets.x.device, torch.Generator(CPU).manual_seed(seed % 2**63)
+        device, generator = targets.x.device, torch.Generator(CPU).manual_seed(self._seed % 2**63)
         with CPU:
-            networks = [self.network.build(n, m, generator).to(device) for _ in range(members * len(rows))]
+            networks = [family.network.build(n, m, generator).to(device) for _ in range(members * len(rows))]
         owned = [chosen.to(device) for chosen in rows for _ in range(members)]
         weighting = ValuesOnly() if targets.jacobian is None else PerChannel()
-        losses = joint_losses(networks, owned, targets, weighting, self.decay, generator)
-        record = BatchHistory(
-            members, lambda: losses.objectives[0].weights.values, _every_50_steps(progress, self.name)
-        )
-        if run_stages((LBFGS(iterations=self.iterations, history=history),), losses, record):
+        losses = joint_losses(networks, owned, targets, weighting, family.decay, generator)
+        report = _every_50_steps(progress, family.name)
+        record = BatchHistory(members, lambda: losses.objectives[0].weights.values, report)
+        # of many networks at once, a long memory of each costs more than it saves in steps
+        history = min(family.history, 20) if len(rows) > 1 else family.history
+        stage = LBFGS(iterations=iterations, history=history)
+        if run_stages((stage,), losses, record):
             raise KeyboardInterrupt
         found = record.history(interrupted=False)
         steps, means = torch.from_numpy(np.maximum(found.step, 1.0)), torch.from_numpy(found.train)
@@ -117,7 +130,7 @@ class Descent(Family):
             own = [network.cpu() for network in networks[k * members : (k + 1) * members]]
             with CPU:
                 module = EnsembleModule(own, m) if members > 1 else own[0]
-            network = Ensemble(self.network, members) if members > 1 else self.network
+            network = Ensemble(family.network, members) if members > 1 else family.network
             weights = losses.objectives[k * members].weights.values.cpu()
             learned.append(Learned(module.eval(), network, steps, means, weights))
         return learned

@@ -12,8 +12,9 @@ The Gram matrix of the slopes' rows never needs those rows: with S the slopes a'
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import inf, isfinite, log, pi
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import log, pi
 from typing import NamedTuple
 
 import torch
@@ -30,14 +31,14 @@ indifferent to it."""
 
 
 class Parts(NamedTuple):
-    """The parameters of a hidden layer of H directions in n inputs.
+    """The parameters of K hidden layers of H directions in n inputs.
 
     Attributes:
-        lengths: Logarithms ℓ of the length scales (n,).
-        bias: Logarithm β of the scale of the offsets.
-        noise: Logarithm of λ, the labels' noise over the last layer's variance.
-        u: Directions (H, n).
-        c: Offsets (H,).
+        lengths: Logarithms ℓ of the length scales (K, n).
+        bias: Logarithm β of the scale of the offsets (K,).
+        noise: Logarithm of λ, the labels' noise over the last layer's variance (K,).
+        u: Directions (K, H, n).
+        c: Offsets (K, H).
     """
 
     lengths: Tensor
@@ -81,21 +82,17 @@ class HiddenLayer:
         scales = normal.new_tensor([log(length)] * n + [BIAS[0], NOISE[0]])
         return torch.cat((scales, normal[:, :n].flatten(), normal[:, n]))
 
-    def scales_only(self, theta: Tensor) -> Tensor:
-        """Which parameters are scales: True for ℓ, β and λ (P,)."""
-        return torch.arange(len(theta), device=theta.device) < self.inputs + 2
-
     def split(self, theta: Tensor) -> Parts:
-        """θ (P,) in parts; views, not copies."""
+        """θ (K, P) in parts; views, not copies."""
         n, H = self.inputs, self.directions
-        u, c = theta[n + 2 : n + 2 + H * n], theta[n + 2 + H * n :]
-        return Parts(theta[:n], theta[n], theta[n + 1], u.view(H, n), c)
+        u, c = theta[:, n + 2 : n + 2 + H * n], theta[:, n + 2 + H * n :]
+        return Parts(theta[:, :n], theta[:, n], theta[:, n + 1], u.unflatten(1, (H, n)), c)
 
     def affine(self, part: Parts) -> tuple[Tensor, Tensor]:
-        """Weights (M, n) and biases (M,) in front of the activation."""
-        W, b = part.u * torch.exp(-part.lengths), torch.exp(part.bias) * part.c
+        """Weights (K, M, n) and biases (K, M) in front of the activation."""
+        W, b = part.u * torch.exp(-part.lengths).unsqueeze(1), torch.exp(part.bias).unsqueeze(1) * part.c
         if self.activation == "sine":
-            return torch.cat((W, W)), torch.cat((b, b + 0.5 * pi))
+            return torch.cat((W, W), 1), torch.cat((b, b + 0.5 * pi), 1)
         return W, b
 
     def units_at(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,154 +106,201 @@ class HiddenLayer:
         return a * scale, p * scale, h * scale
 
     def prior(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Negative log density of the normal priors of all parameters, constants aside, and its gradient (P,)."""
+        """Negative log density (K,) of the normal priors of θ (K, P), constants aside, and its gradient (K, P)."""
         n = self.inputs
-        mean, width = torch.zeros_like(theta), torch.ones_like(theta)
+        mean, width = torch.zeros_like(theta[0]), torch.ones_like(theta[0])
         for rows, (center, spread) in ((slice(0, n), LENGTH), (slice(n, n + 1), BIAS), (slice(n + 1, n + 2), NOISE)):
             mean[rows], width[rows] = center, spread
         gap = (theta - mean) / width
-        return 0.5 * gap.square().sum(), gap / width
+        return 0.5 * gap.square().sum(1), gap / width
 
     def at(self, part: Parts, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Weights (M, n), and units, slopes and curvatures (N, M) at inputs (N, n)."""
+        """Weights (K, M, n), and units, slopes and curvatures (K, N, M) at inputs (K, N, n)."""
         W, b = self.affine(part)
-        return W, *self.units_at(torch.addmm(b, x, W.T))
+        return W, *self.units_at(torch.baddbmm(b.unsqueeze(1), x, W.mT))
 
     def pull_back(self, theta: Tensor, x: Tensor, dz: Tensor, dW: Tensor, dnoise: Tensor) -> Tensor:
-        """Gradient (P,) from those by arguments (N, M), weights (M, n) and log λ."""
+        """Gradient (K, P) from those by arguments (K, N, M), weights (K, M, n) and log λ (K,)."""
         part = self.split(theta)
-        dW, db = dW + dz.T @ x, dz.sum(0)
+        dW, db = dW + dz.mT @ x, dz.sum(1)
         if self.activation == "sine":
             H = self.directions
-            dW, db = dW[:H] + dW[H:], db[:H] + db[H:]
-        shrink, stretch = torch.exp(-part.lengths), torch.exp(part.bias)
+            dW, db = dW[:, :H] + dW[:, H:], db[:, :H] + db[:, H:]
+        shrink, stretch = torch.exp(-part.lengths).unsqueeze(1), torch.exp(part.bias).unsqueeze(1)
         return torch.cat(
             (
-                -(dW * part.u * shrink).sum(0),
-                ((db @ part.c) * stretch)[None],
-                dnoise[None],
-                (dW * shrink).flatten(),
+                -(dW * part.u * shrink).sum(1),
+                (db * part.c).sum(1, keepdim=True) * stretch,
+                dnoise.unsqueeze(1),
+                (dW * shrink).flatten(1),
                 db * stretch,
-            )
+            ),
+            1,
         )
 
 
+Pattern = tuple[Tensor, Tensor | None]
+"""Inputs whose slopes are known at the same samples: their numbers, and those samples (K, N, 1) as 0 or 1, or all."""
+
+
 class Evidence:
-    """Negative logarithm of the marginal likelihood, the normal priors included, and its gradient.
+    """Negative logarithms of K marginal likelihoods, the normal priors included, and their gradients.
+
+    All are computed together. The K sets of labels may be one and the same, or parts of one; short ones are padded by
+    samples without labels.
 
     Attributes:
-        labels: What is learned.
-        layer: Shapes and activation of the hidden layer, and the layout of its parameters in one vector θ.
-        weights: ω, weight of the slopes' rows (n,).
-        size: Sum of the squares of all labels, weighted.
-        loss: Share of it that was left at the last θ.
+        layer: Shapes and activation of the hidden layers, and the layout of the parameters of each in one vector θ.
+        counts: Number of labels of each (K,).
+        loss: Share of the squares of all weighted labels that was left at the last θ, the median of those evaluated.
     """
 
-    def __init__(self, labels: Labels, layer: HiddenLayer) -> None:
-        self.labels, self.layer = labels, layer
-        self.weights = labels.row_weights()
-        self._count = labels.rows
-        self._patterns = labels.patterns()
-        self.loss = 1.0
-        slopes = labels.x.new_zeros(labels.x.shape) if labels.slopes is None else labels.slopes
-        self._slopes = slopes * self.weights
-        self.size = float(labels.y.square().sum() + self._slopes.square().sum())
+    def __init__(self, labels: Sequence[Labels], layer: HiddenLayer) -> None:
+        self.layer, self.loss, n = layer, 1.0, layer.inputs
+        most, x = max(len(one.y) for one in labels), labels[0].x
+        self.counts = x.new_tensor([one.rows for one in labels])
+        self._weights = torch.stack([one.row_weights() for one in labels])
+        self._x, self._y = (_padded([vars(one)[name] for one in labels], most) for name in ("x", "y"))
+        values = [one.x.new_ones(len(one.y), 1) if one.believed is None else one.believed[:, None] for one in labels]
+        self._values = _unless_all(_padded(values, most))
+        self._slopes, self._patterns = torch.zeros_like(self._x), list[Pattern]()
+        if labels[0].slopes is not None:
+            slopes = _padded([one.slopes for one in labels if one.slopes is not None], most)
+            self._slopes = slopes * self._weights.unsqueeze(1)
+            known = [one.x.new_ones(len(one.y), n) if one.known is None else one.known for one in labels]
+            self._patterns = _patterns(_padded(known, most))
+        self._size = (self._y.square().sum(1) + self._slopes.square().sum((1, 2))).clamp(min=1e-300)
 
-    def __call__(self, theta: Tensor) -> tuple[float, Tensor]:
-        """Value and gradient at θ (P,); infinity and zeros where the factorization fails."""
-        with torch.no_grad():
-            solved = self._solve(theta)
-            if solved is None:
-                return inf, torch.zeros_like(theta)
-            value = self._value(theta, solved)
-            if not isfinite(value):
-                return inf, torch.zeros_like(theta)
-            self.loss = float(solved.rr) / self.size
-            return value, self._gradient(theta, solved)
+    def __call__(self, theta: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (k,) and gradients (k, P) of these members (k,) at θ (k, P).
 
-    def last_layer(self, theta: Tensor) -> Tensor:
-        """The last layer (M + 1,), bias last, refined once.
-
-        Raises:
-            ArithmeticError: If the equations can't be solved.
+        Infinity and zeros where the factorization fails.
         """
         with torch.no_grad():
-            s = self._solve(theta)
-            if s is None:
+            s = self._solve(theta, members)
+            value = self._value(theta, s)
+            bad = s.failed | ~value.isfinite()
+            self.loss = float((s.rr / self._size[members]).median())
+            gradient = self._gradient(theta, s)
+            if bool(bad.any()):
+                value = torch.where(bad, torch.inf, value)
+                gradient = torch.where(bad.unsqueeze(1), 0.0, gradient)
+            return value, gradient
+
+    def last_layer(self, theta: Tensor) -> Tensor:
+        """The last layers (K, M + 1), bias last, refined once.
+
+        Raises:
+            ArithmeticError: If the equations of one can't be solved.
+        """
+        with torch.no_grad():
+            s = self._solve(theta, torch.arange(len(theta), device=theta.device))
+            if bool(s.failed.any()):
                 raise ArithmeticError(
                     "the last layer of a shallow network can't be solved for: the Gram matrix is singular"
                 )
-            right = self._transposed(s, s.r, s.R) - s.noise * s.v
-            return s.v + torch.cholesky_solve(right[:, None], s.L)[:, 0]
+            right = self._transposed(s, s.r, s.R) - s.noise.unsqueeze(1) * s.v
+            return s.v + torch.cholesky_solve(right.unsqueeze(2), s.L).squeeze(2)
 
-    def _solve(self, theta: Tensor) -> _Solved | None:
+    def _solve(self, theta: Tensor, members: Tensor) -> _Solved:
+        x, y, slopes = self._x[members], self._y[members], self._slopes[members]
         part = self.layer.split(theta)
-        W, a, p, h = self.layer.at(part, self.labels.x)
-        A = torch.cat((a, a.new_ones(len(a), 1)), 1)
-        if self.labels.believed is not None:
-            A = A * self.labels.believed[:, None]
-        Wo, M = W * self.weights, len(W)
-        noise = torch.exp(part.noise)
+        W, a, p, h = self.layer.at(part, x)
+        A = torch.cat((a, torch.ones_like(a[..., :1])), 2)
+        if self._values is not None:
+            A = A * self._values[members]
+        weights, M = self._weights[members], W.shape[1]
+        Wo, noise = W * weights.unsqueeze(1), torch.exp(part.noise)
         # The slopes' part of the Gram matrix without their rows (see the top of the file), one term for each set of
         # inputs whose slopes are known at the same samples.
-        G = A.T @ A
+        G = A.mT @ A
         blocks = []
         for inputs, samples in self._patterns:
-            ps, V = p if samples is None else p * samples, Wo[:, inputs]
-            blocks.append((inputs, ps, V, ps.T @ ps, V @ V.T))
-            G[:M, :M] += blocks[-1][3] * blocks[-1][4]
-        G.diagonal().add_(noise)
-        L, failed = torch.linalg.cholesky_ex(G)
-        if failed:
-            return None
-        s = _Solved(W, p, h, A, Wo, L, noise, blocks)
-        s.v = torch.cholesky_solve(self._transposed(s, self.labels.y, self._slopes)[:, None], L)[:, 0]
-        s.r = self.labels.y - A @ s.v
-        s.R = self._slopes.clone()
+            ps, V = p if samples is None else p * samples[members], Wo[..., inputs]
+            blocks.append((inputs, ps, V, ps.mT @ ps, V @ V.mT))
+            G[:, :M, :M].addcmul_(*blocks[-1][3:])
+        G.diagonal(dim1=1, dim2=2).add_(noise.unsqueeze(1))
+        L, info = torch.linalg.cholesky_ex(G)
+        failed = info > 0
+        if bool(failed.any()):  # the others go on
+            L[failed] = torch.eye(M + 1, dtype=L.dtype, device=L.device)
+        s = _Solved(x, W, p, h, A, weights, L, failed, noise, self.counts[members], blocks)
+        s.v = torch.cholesky_solve(self._transposed(s, y, slopes).unsqueeze(2), L).squeeze(2)
+        s.r = y - (A @ s.v.unsqueeze(2)).squeeze(2)
+        s.R = slopes.clone()
         for inputs, ps, V, _, _ in blocks:
-            s.R[:, inputs] -= (ps * s.v[:M]) @ V
-        s.rr = s.r @ s.r + s.R.square().sum()
-        s.q = s.rr / noise + s.v @ s.v
+            s.R[..., inputs] -= ps @ (s.v[:, :M].unsqueeze(2) * V)
+        s.rr = s.r.square().sum(1) + s.R.square().sum((1, 2))
+        s.q = s.rr / noise + s.v.square().sum(1)
         return s
 
     def _transposed(self, s: _Solved, r: Tensor, R: Tensor) -> Tensor:
-        """Aᵀ times the stacked rows of values r (N,) and weighted slopes R (N, n)."""
-        right = s.A.T @ r
+        """Aᵀ times the stacked rows of values r (k, N) and weighted slopes R (k, N, n)."""
+        right = (s.A.mT @ r.unsqueeze(2)).squeeze(2)
         for inputs, ps, V, _, _ in s.blocks:
-            right[:-1] += ((ps.T @ R[:, inputs]) * V).sum(1)
+            right[:, :-1] += ((ps.mT @ R[..., inputs]) * V).sum(2)
         return right
 
-    def _value(self, theta: Tensor, s: _Solved) -> float:
-        N, noise = self._count, self.layer.split(theta).noise
-        likelihood = 0.5 * N * torch.log(s.q / N) + s.L.diagonal().log().sum()
-        return float(likelihood + 0.5 * (N - len(s.v)) * noise + self.layer.prior(theta)[0])
+    def _value(self, theta: Tensor, s: _Solved) -> Tensor:
+        N, noise = s.counts, self.layer.split(theta).noise
+        likelihood = 0.5 * N * torch.log(s.q / N) + s.L.diagonal(dim1=1, dim2=2).log().sum(1)
+        return likelihood + 0.5 * (N - s.v.shape[1]) * noise + self.layer.prior(theta)[0]
 
     def _gradient(self, theta: Tensor, s: _Solved) -> Tensor:
         """By the chain rule through A, with v held: its own change does not matter to first order."""
-        N, v = self._count, s.v[:-1]
+        N, v = s.counts, s.v[:, :-1]
         inverse = torch.cholesky_inverse(s.L)
-        pull = N / (s.q * s.noise)
-        B = inverse[:-1, :-1]
-        da = s.A @ inverse[:, :-1] - pull * torch.outer(s.r, v)
-        dp, dW = torch.zeros_like(s.p), torch.zeros_like(s.W)
-        for (inputs, samples), (_, ps, V, Q, P) in zip(self._patterns, s.blocks, strict=True):
-            R = s.R[:, inputs]
-            step = ps @ (P * B) - pull * (R @ V.T) * v
-            dp += step if samples is None else step * samples
-            dW[:, inputs] += ((Q * B) @ V - pull * v[:, None] * (ps.T @ R)) * self.weights[inputs]
-        dnoise = 0.5 * (s.noise * inverse.diagonal().sum() - pull * s.rr + N - len(s.v))
-        pulled = self.layer.pull_back(theta, self.labels.x, da * s.p + dp * s.h, dW, dnoise)
-        return pulled + self.layer.prior(theta)[1]
+        pull = (N / (s.q * s.noise))[:, None, None]
+        B, pv = inverse[:, :-1, :-1], pull * v.unsqueeze(1)
+        dz = torch.baddbmm(s.r.unsqueeze(2) * pv, s.A, inverse[..., :-1], beta=-1.0).mul_(s.p)
+        dW = torch.zeros_like(s.W)
+        for inputs, ps, V, Q, P in s.blocks:
+            R = s.R[..., inputs]
+            dz.addcmul_(torch.baddbmm((R @ V.mT) * pv, ps, P * B, beta=-1.0), s.h)
+            dW[..., inputs] += ((Q * B) @ V - pv.mT * (ps.mT @ R)) * s.weights[:, None, inputs]
+        traces = inverse.diagonal(dim1=1, dim2=2).sum(1)
+        dnoise = 0.5 * (s.noise * traces - pull[:, 0, 0] * s.rr + N - s.v.shape[1])
+        return self.layer.pull_back(theta, s.x, dz, dW, dnoise) + self.layer.prior(theta)[1]
 
 
+def _padded(parts: Sequence[Tensor], most: int) -> Tensor:
+    """Tensors (N_k, ...) in one (K, most, ...), with zeros after the end of each."""
+    whole = parts[0].new_zeros(len(parts), most, *parts[0].shape[1:])
+    for row, part in zip(whole, parts, strict=True):
+        row[: len(part)] = part
+    return whole
+
+
+def _unless_all(present: Tensor) -> Tensor | None:
+    """What is present, 0 or 1; None where all is."""
+    return None if bool((present > 0.0).all()) else present
+
+
+def _patterns(known: Tensor) -> list[Pattern]:
+    """Inputs whose slopes are known at the same samples, given which are (K, N, n), 0 or 1."""
+    columns, member = torch.unique(known.flatten(0, 1), dim=1, return_inverse=True)
+    masks = columns.unflatten(0, known.shape[:2])
+    numbered = range(masks.shape[2])
+    return [(torch.nonzero(member == k).flatten(), _unless_all(masks[..., k : k + 1])) for k in numbered]
+
+
+@dataclass(eq=False)
 class _Solved:
     """What `Evidence` keeps between the solve and the gradient."""
 
-    v: Tensor
-    r: Tensor
-    R: Tensor
-    rr: Tensor
-    q: Tensor
-
-    def __init__(self, W: Tensor, p: Tensor, h: Tensor, A: Tensor, Wo: Tensor, L: Tensor, noise: Tensor, blocks: list):
-        self.W, self.p, self.h, self.A, self.Wo, self.L, self.noise, self.blocks = W, p, h, A, Wo, L, noise, blocks
+    x: Tensor
+    W: Tensor
+    p: Tensor
+    h: Tensor
+    A: Tensor
+    weights: Tensor
+    L: Tensor
+    failed: Tensor
+    noise: Tensor
+    counts: Tensor
+    blocks: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]
+    v: Tensor = field(init=False)
+    r: Tensor = field(init=False)
+    R: Tensor = field(init=False)
+    rr: Tensor = field(init=False)
+    q: Tensor = field(init=False)

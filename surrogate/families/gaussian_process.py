@@ -90,21 +90,15 @@ class MarginalLikelihood:
 
     def __call__(self, theta: Tensor) -> tuple[float, Tensor]:
         """Value and gradient at θ (2 n + 1,); infinity and zeros where the factorization fails."""
-        theta = theta.detach().requires_grad_()
-        K = self._covariance(theta)
-        with torch.no_grad():
-            L = _factor(K)
-            if L is None:
-                return inf, torch.zeros_like(theta)
-            z, N, n = self._targets(theta.detach()), len(K), self.labels.x.shape[1]
-            inverse = torch.cholesky_inverse(L)
-            alpha, trend, q = self._solve(theta.detach(), L, z)
-            rest = z - self._basis(theta.detach()) @ trend
-            pull = 0.5 * (inverse - torch.outer(alpha, alpha) * (N / q))
-            value = float(0.5 * N * torch.log(q / N) + L.diagonal().log().sum())
-        K.backward(pull)
-        assert theta.grad is not None
-        gradient, theta = theta.grad, theta.detach()
+        L = _factor(self._covariance(theta))
+        if L is None:
+            return inf, torch.zeros_like(theta)
+        z, N, n = self._targets(theta), len(L), self.labels.x.shape[1]
+        alpha, trend, q = self._solve(theta, L, z)
+        rest = z - self._basis(theta) @ trend
+        value = float(0.5 * N * torch.log(q / N) + L.diagonal().log().sum())
+        pull = torch.cholesky_inverse(L).sub_(torch.outer(alpha, alpha) * (N / q)).mul_(0.5)
+        gradient = torch.cat(self._pulled(theta, pull))
         # Slopes are taken by inputs over length scales: labels and volume move with these.
         gradient[:n] += (N / q) * self._per_input(alpha * rest) - self._slopes
         value -= float(self._slopes @ theta[:n])
@@ -113,6 +107,26 @@ class MarginalLikelihood:
         gradient += (gap + 4.0 * beyond**3 * gap.sign()) / self._width
         value += float((0.5 * gap.square() + beyond**4).sum())
         return (value, gradient) if isfinite(value) else (inf, torch.zeros_like(gradient))
+
+    def _pulled(self, theta: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients by the logarithms of length scales (n,) and noise (1 + n,) from that by the covariance (R, R).
+
+        With gaps g, a pair of points contributes P·K = k c, c = P₀₀ + 2 P₀ⱼ gⱼ + Pⱼⱼ − gⱼ vⱼ, v = P g, summed over j;
+        by symmetry the two blocks between values and slopes count alike.
+        """
+        N, n = self.labels.x.shape
+        of_noise = pull.new_zeros(N * (1 + n)).index_put((self._rows,), pull.diagonal()).view(N, 1 + n).sum(0)
+        if not self._all:
+            pull = pull.new_zeros(N * (1 + n), N * (1 + n)).index_put((self._rows[:, None], self._rows), pull)
+        P = pull.view(N, 1 + n, N, 1 + n)
+        points = self.labels.x / torch.exp(theta[:n])
+        gap = points[:, None] - points
+        k = torch.exp(-0.5 * gap.square().sum(2))
+        across = P[:, 0, :, 1:]
+        v = torch.einsum("iajb,ijb->ija", P[:, 1:, :, 1:], gap)
+        c = P[:, 0, :, 0] + P[:, 1:, :, 1:].diagonal(dim1=1, dim2=3).sum(2) + (gap * (2.0 * across - v)).sum(2)
+        by_length = k.unsqueeze(2) * gap * (gap * c.unsqueeze(2) + 2.0 * (v - across))
+        return by_length.sum((0, 1)), of_noise * torch.exp(theta[n:])
 
     def condition(self, theta: Tensor) -> Conditioned:
         """The process at θ.

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from sobofem.surrogate.device import CPU
-from sobofem.surrogate.families.base import Family, Labels, Learned
+from sobofem.surrogate.families.base import APART_BELOW, Family, Labels, Learned, Training
 from sobofem.surrogate.families.gaussian_process import GaussianProcesses, MarginalLikelihood, Posterior
 from sobofem.surrogate.history import Progress, ProgressCallback
 from sobofem.surrogate.loss import Targets
-from sobofem.surrogate.training.optimizers.vector_lbfgs import Minimum, minimize
+from sobofem.surrogate.training.together.batched_lbfgs import minimize
+
+TRIED = 15
+"""Steps of L-BFGS after which the best start is chosen."""
+POLISHED = 15
+"""Most steps in which length scales learned from a part of the labels follow all of them."""
+MOST_POLISHED = 1500
+"""Most labels of a response that they follow: the cost grows with the cube of the number."""
+TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -22,11 +31,13 @@ class Kriging(Family):
 
     Squared exponential kernel; length scales of each input, and a noise of values and of each input's slopes, by the
     marginal likelihood. Its cost grows as the cube of the number of labels: where there are many, length scales and
-    noise are learned from a part of the samples.
+    noise are learned from a part of the samples, and then follow all if these are not too many. Parts of the samples
+    take length scales and noise from all, unless there are few; of many, one sample changes these numbers little.
 
     Attributes:
-        starts: Logarithms of the noise to start from, relative to the process's variance; a quick one takes the first.
-        iterations: Most steps of L-BFGS a start.
+        starts: Logarithms of the noise to start from, relative to the process's variance; that which is best after a
+            few steps goes on.
+        iterations: Most steps of L-BFGS.
         learned_from: Most labels of a response that length scales are learned from.
         most: Most labels of a response that it takes.
     """
@@ -52,36 +63,90 @@ class Kriging(Family):
         Raises:
             ArithmeticError: If a covariance can't be factorized.
         """
+        return self.begin(targets, seed=seed).finish(range(targets.y.shape[1]), progress)
+
+    def begin(self, targets: Targets, *, seed: int) -> Training:
+        """Length scales of all samples for every part of them."""
+        return _Training(self, targets, seed)
+
+
+class _Training(Training):
+    learns_apart = True
+
+    def __init__(self, family: Kriging, targets: Targets, seed: int) -> None:
+        self._family, self._targets, self._seed = family, targets, seed
+        self._theta: dict[int, Tensor] = {}
+        self.parts_are_free = len(targets) >= APART_BELOW
+
+    def parts(self, rows: Sequence[Tensor], responses: Sequence[int], progress: ProgressCallback) -> list[Learned]:
+        """The process given each part of the labels, at the length scales of all; at its own where there are few.
+
+        Raises:
+            ArithmeticError: If a covariance can't be factorized.
+        """
+        if not self.parts_are_free:
+            return [self._apart(chosen, responses, _part(progress, k, len(rows))) for k, chosen in enumerate(rows)]
+        self._learn_scales(responses, progress)
+        return [self._given(self._targets.select(chosen)) for chosen in rows]
+
+    def _apart(self, rows: Tensor, responses: Sequence[int], progress: ProgressCallback) -> Learned:
+        """The process given some samples, at length scales of their own."""
+        return _Training(self._family, self._targets.select(rows), self._seed).finish(responses, progress)
+
+    def finish(self, responses: Sequence[int], progress: ProgressCallback) -> Learned:
+        """The process given all labels.
+
+        Raises:
+            ArithmeticError: If a covariance can't be factorized.
+        """
+        self._learn_scales(responses, progress)
+        for r in responses:
+            self._report(r, progress)
+            labels = Labels.of(self._targets, r)
+            if self._family.learned_from < labels.rows <= MOST_POLISHED:
+                likelihood = MarginalLikelihood(labels)
+                self._theta[r] = minimize(likelihood, self._theta[r], iterations=POLISHED, tolerance=TOLERANCE).point
+        return self._given(self._targets)
+
+    def _learn_scales(self, responses: Sequence[int], progress: ProgressCallback) -> None:
+        """θ of each response that has none yet, the best start's."""
+        family, N = self._family, len(self._targets)
+        for r in responses:
+            if r in self._theta:
+                continue
+            labels = Labels.of(self._targets, r)
+            few = labels.some(max(4, N * family.learned_from // labels.rows), self._seed)
+            likelihood = MarginalLikelihood(few)
+            descend = partial(minimize, likelihood, tolerance=TOLERANCE)
+            tried = min(TRIED, family.iterations)
+            best = min(
+                (descend(likelihood.start(start), iterations=tried) for start in family.starts), key=lambda f: f.value
+            )
+            found = best if tried == family.iterations else descend(best.point, iterations=family.iterations - tried)
+            self._theta[r] = found.point
+            self._report(r, progress)
+
+    def _report(self, r: int, progress: ProgressCallback) -> None:
+        each, m = self._family.iterations, self._targets.y.shape[1]
+        progress(Progress(self._family.name, (r + 1) * each, m * each, float("nan"), float("nan")))
+
+    def _given(self, targets: Targets) -> Learned:
+        """The processes given these samples."""
         (N, n), m = targets.x.shape, targets.y.shape[1]
         network = GaussianProcesses(N)
         with CPU:
             module, one = Posterior(n, m, network), torch.ones(1, dtype=torch.float64)
-        noise = one.new_empty(m, 1 + n)
+        noise = one.new_full((m, 1 + n), torch.nan)
         module.x.copy_(targets.x)
-        for r in range(m):
-            labels = Labels.of(targets, r)
-            few = labels.some(max(4, N * self.learned_from // labels.rows), seed)
-            starts = self.starts[:1] if quick else self.starts
-            theta = self._scales(few, starts, partial(_report, progress, self.name, r, m))
-            process = MarginalLikelihood(labels).condition(theta)
+        for r, theta in self._theta.items():
+            process = MarginalLikelihood(Labels.of(targets, r)).condition(theta)
             module.lengths[r] = torch.exp(theta[:n]).cpu()
             module.alpha[r], module.trend[r] = process.alpha.cpu(), process.trend.cpu()
             module.variance[r] = process.variance.cpu()
             noise[r] = process.noise.cpu()
         return Learned(module.eval(), network, one, 0.0 * one, one.new_ones(m, 1 + n), noise)
 
-    def _scales(self, labels: Labels, starts: tuple[float, ...], report: Callable[[int, int], None]) -> torch.Tensor:
-        """θ of the best start."""
-        likelihood = MarginalLikelihood(labels)
-        best: Minimum | None = None
-        for k, start in enumerate(starts):
-            found = minimize(likelihood, likelihood.start(start), iterations=self.iterations, tolerance=1e-6)
-            report((k + 1) * self.iterations, len(starts) * self.iterations)
-            if best is None or found.value < best.value:
-                best = found
-        assert best is not None
-        return best.point
 
-
-def _report(progress: ProgressCallback, name: str, response: int, responses: int, step: int, of: int) -> None:
-    progress(Progress(name, response * of + step, responses * of, float("nan"), float("nan")))
+def _part(progress: ProgressCallback, number: int, count: int) -> ProgressCallback:
+    """Passes on the steps of one part of several, counted from 0, behind those of the parts before."""
+    return lambda found: progress(replace(found, step=number * found.of + found.step, of=count * found.of))

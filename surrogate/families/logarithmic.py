@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 import math
 from typing import Self
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sobofem.surrogate.device import CPU
-from sobofem.surrogate.families.base import Family, Learned
+from sobofem.surrogate.families.base import Family, Learned, Training
 from sobofem.surrogate.families.solved import Solved
 from sobofem.surrogate.files.registry import register
 from sobofem.surrogate.history import ProgressCallback
@@ -229,13 +230,53 @@ class Logarithmic(Family):
         Raises:
             ArithmeticError: If it fails.
         """
-        inputs, outputs = self._axes(targets)
-        found = self.family.learn(between(inputs, outputs, targets), seed=seed, progress=progress, quick=quick)
-        module = LogarithmicModule.around(found.module, inputs.to("cpu"), outputs.to("cpu"))
-        return replace(found, module=module.eval(), network=Logarithms(found.network), noise=None)
+        axes = self._axes(targets)
+        report = _of_logarithms(progress)
+        return _around(self.family.learn(between(*axes, targets), seed=seed, progress=report, quick=quick), axes)
+
+    def begin(self, targets: Targets, *, seed: int) -> Training:
+        """The family's training on the logarithms, of which all samples decide."""
+        axes = self._axes(targets)
+        return _Training(self.family.begin(between(*axes, targets), seed=seed), axes)
 
     def _axes(self, targets: Targets) -> tuple[Axes, Axes]:
         if self.scaling is None:
             raise ValueError("Logarithmic does not know where zero is: give it the scaling of the samples, as fit does")
         with torch.no_grad():
             return input_axes(self.scaling, targets.x), output_axes(self.scaling, targets.y)
+
+
+class _Training(Training):
+    """The training of what learns the logarithms."""
+
+    def __init__(self, inner: Training, axes: tuple[Axes, Axes]) -> None:
+        self._inner, self._axes = inner, axes
+        self.learns_apart, self.learns_jointly = inner.learns_apart, inner.learns_jointly
+        self.parts_are_free = inner.parts_are_free
+
+    def parts(self, rows: Sequence[Tensor], responses: Sequence[int], progress: ProgressCallback) -> list[Learned]:
+        """What it learns from each of several choices of samples."""
+        return [_around(found, self._axes) for found in self._inner.parts(rows, responses, _of_logarithms(progress))]
+
+    def glance(
+        self, rows: Sequence[Tensor], responses: Sequence[int], progress: ProgressCallback
+    ) -> list[Learned] | None:
+        """Likewise, roughly, if it can."""
+        found = self._inner.glance(rows, responses, _of_logarithms(progress))
+        return None if found is None else [_around(one, self._axes) for one in found]
+
+    def finish(self, responses: Sequence[int], progress: ProgressCallback) -> Learned:
+        """What it learns from all samples."""
+        return _around(self._inner.finish(responses, _of_logarithms(progress)), self._axes)
+
+
+def _of_logarithms(progress: ProgressCallback) -> ProgressCallback:
+    """Passes progress on under another name than that of the family on its own."""
+    return lambda found: progress(replace(found, stage=f"{found.stage} of logarithms"))
+
+
+def _around(found: Learned, axes: tuple[Axes, Axes]) -> Learned:
+    """What was learned of logarithms, between scaled inputs and responses."""
+    inputs, outputs = axes
+    module = LogarithmicModule.around(found.module, inputs.to("cpu"), outputs.to("cpu"))
+    return replace(found, module=module.eval(), network=Logarithms(found.network), noise=None)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 
 import numpy as np
 import torch
@@ -12,14 +11,14 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from sobofem.surrogate.device import CPU
-from sobofem.surrogate.families.base import Family, Labels, Learned
-from sobofem.surrogate.families.evidence import NOISE, Evidence, HiddenLayer
+from sobofem.surrogate.families.base import APART_BELOW, Family, Labels, Learned, Training
+from sobofem.surrogate.families.evidence import HiddenLayer
+from sobofem.surrogate.families.race import Race, Report, Result, trained
 from sobofem.surrogate.files.registry import register
 from sobofem.surrogate.history import Progress, ProgressCallback
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.networks.activations import activation
 from sobofem.surrogate.networks.base import NetworkModule
-from sobofem.surrogate.training.optimizers.vector_lbfgs import minimize
 
 
 @register
@@ -105,18 +104,19 @@ def _spread(members: Tensor, share: Tensor) -> Tensor:
     return (variance / effective).clamp(min=0.0).sqrt()
 
 
-Report = Callable[[int, int, float], None]
-"""Called with the step of a start, how many there will be at most, and the share of the labels not yet explained."""
-LENGTHS = (3.0, 1.0, 3.0, 0.7)
-"""Length scales of the inputs that the starts begin with, in units of the scaled inputs: smooth and less smooth."""
-WARM_UP = 60
-"""Most steps in which the scales alone move: the units' directions follow once these are about right."""
+RACE = 3
+"""After this part of the steps the best start is chosen for parts of the samples; the others are for the families that
+these show to be of use."""
 STUCK_MARGIN = 0.5
-"""Negative log evidence a label, above the best start's, from which on a start counts as stuck."""
-MAX_HIDDEN_SAMPLES = 4096
-"""Most samples that the hidden layer is trained on; the last layer is solved for with all."""
-MANY_SAMPLES = 50
-"""From so many samples on one start will do for a comparison."""
+"""Negative log evidence a label, above that of the best start, from which on a start counts as stuck; and above that of
+the median part of the samples, from which on a part is tried from another start."""
+EXACT_LOSS = 1e-5
+"""Share of the labels not yet explained up to which twice as many steps pay: the error of a smooth response goes on
+falling. What is rougher the units would follow into its noise."""
+MAX_ITERATIONS = 400
+"""Most steps of L-BFGS, if nothing else is said."""
+FEW_SAMPLES, MANY_SAMPLES = 50, 100
+"""From so many samples on parts of them have one start instead of two, and a layer has 256 units instead of 128."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,16 @@ class Solved(Family):
     Every response has networks of its own, with its own length scale for each input. Following the idea of
     variable projection (Golub & Pereyra 1973) and of the evidence framework (MacKay 1992).
 
+    All starts of a response are trained as one computation, and so are all parts of the samples. These begin with the
+    start that is best on all samples, at the length scales found there unless samples are few, and with none of the
+    directions: what those have learned would tell a part of the rest.
+
     Attributes:
-        units: Units of a hidden layer, even; 128, and 256 from 256 samples on, where None.
+        units: Units of a hidden layer, even; 128, and 256 from 100 samples on, where None.
         members: Starts. All are trained to the end, and those that got stuck are left out of the mean.
         activation: `softplus`, `sine` or `tanh`.
-        iterations: Most steps of L-BFGS a start; 4 times the number of samples, from 80 to 400, where None.
+        iterations: Most steps of L-BFGS a start; where None, 4 times the number of samples, from 80 to 400, and twice
+            as many up to 400 for a response that units can follow.
     """
 
     units: int | None = None
@@ -155,69 +160,126 @@ class Solved(Family):
         Raises:
             ArithmeticError: If a response could be learned from no start.
         """
-        n, m = targets.x.shape[1], targets.y.shape[1]
-        units = self.units or (128 if len(targets) < 256 else 256)
-        members = min(self.members, 2 if len(targets) < MANY_SAMPLES else 1) if quick else self.members
-        iterations = self.iterations or min(max(4 * len(targets), 80), 200 if quick else 400)
-        layer = HiddenLayer(n, units, self.activation)
-        network = ShallowNetworks(units, members, self.activation)
+        return self.begin(targets, seed=seed).finish(range(targets.y.shape[1]), progress)
+
+    def begin(self, targets: Targets, *, seed: int) -> Training:
+        """All starts on all samples, and the best of them on parts."""
+        return _Training(self, targets, seed)
+
+
+class _Training(Training):
+    learns_apart = True
+
+    def __init__(self, family: Solved, targets: Targets, seed: int) -> None:
+        self._family, self._targets, self._seed, N = family, targets, seed, len(targets)
+        self._units = family.units or (128 if N < MANY_SAMPLES else 256)
+        self._layer = HiddenLayer(targets.x.shape[1], self._units, family.activation)
+        self._iterations = family.iterations or min(max(4 * N, 80), MAX_ITERATIONS)
+        self._most = family.iterations or min(2 * self._iterations, MAX_ITERATIONS)
+        self._trial = family.iterations or min(max(80, min(4 * N, 160), 5 * N // 2), MAX_ITERATIONS)
+        self._first = -(-self._iterations // RACE)
+        self._races: dict[int, Race] = {}
+
+    def parts(self, rows: Sequence[Tensor], responses: Sequence[int], progress: ProgressCallback) -> list[Learned]:
+        """Of each part networks from the best starts.
+
+        Raises:
+            ArithmeticError: If a response can't be learned.
+        """
+        modules, courses = [self._module(self._starts) for _ in rows], []
+        parts = [self._targets.select(chosen) for chosen in rows]
+        for r in responses:
+            most = self._first + self._trial
+            race = self._race(r, self._share_of(progress, r, most))
+            labels = [Labels.of(part, r) for part in parts]
+            found, course = self._trials(race, labels, self._share_of(progress, r, most, self._first))
+            for module, results in zip(modules, found, strict=True):
+                self._store(module, r, results)
+            courses.append(course)
+        return [self._learned(module, self._starts, courses) for module in modules]
+
+    def finish(self, responses: Sequence[int], progress: ProgressCallback) -> Learned:
+        """All starts, trained to the end.
+
+        Raises:
+            ArithmeticError: If a response could be learned from no start.
+        """
+        module, courses = self._module(self._family.members), []
+        for r in responses:
+            report = self._share_of(progress, r, self._most)
+            race = self._race(r, report)
+            race.run(self._iterations, report)
+            if race.course and race.course[-1] < EXACT_LOSS:
+                race.run(self._most, report)
+            self._store(module, r, race.results())
+            courses.append(race.course)
+        return self._learned(module, self._family.members, courses)
+
+    def _race(self, r: int, report: Report) -> Race:
+        """The starts of a response, a part of the way trained."""
+        if r not in self._races:
+            seeds = [_seed_for(self._seed, k, r) for k in range(self._family.members)]
+            self._races[r] = Race(Labels.of(self._targets, r), self._layer, seeds, self._most)
+            self._races[r].run(self._first, report)
+        return self._races[r]
+
+    def _trials(self, race: Race, labels: list[Labels], report: Report) -> tuple[list[list[Result]], list[float]]:
+        """Each part from the best starts; parts that got stuck from the next best, too."""
+        order, count, warm = race.order, self._starts, len(self._targets) >= APART_BELOW
+        starts = race.warm if warm else race.cold
+        found, course = trained(labels, self._layer, starts[order[:count]], self._trial, report, warm=warm)
+        race.best += [min(result.value for result in part) for part in found]
+        median = sorted(race.best)[len(race.best) // 2]
+        stuck = [k for k, part in enumerate(found) if min(one.value for one in part) > median + STUCK_MARGIN]
+        if stuck and len(order) > count:
+            more = starts[order[count : count + 1]]
+            again, _ = trained([labels[k] for k in stuck], self._layer, more, self._trial, _silent, warm=warm)
+            for k, other in zip(stuck, again, strict=True):
+                found[k] = sorted(found[k] + other, key=lambda result: result.value)[:count]
+        return found, course
+
+    def _share_of(self, progress: ProgressCallback, number: int, most: int, done: int = 0) -> Report:
+        """Passes the steps of one response on, behind some done, as a share of all, of which each takes most steps."""
+        stage, count = self._family.name, self._module_count
+
+        def report(step: int, of: int, loss: float) -> None:
+            progress(Progress(stage, number * most + done + step, count * most, loss, float("nan")))
+
+        return report
+
+    @property
+    def _starts(self) -> int:
+        """Starts of each part."""
+        return min(self._family.members, 2 if len(self._targets) < FEW_SAMPLES else 1)
+
+    @property
+    def _module_count(self) -> int:
+        return self._targets.y.shape[1]
+
+    def _module(self, members: int) -> ShallowModule:
         # Results are on the CPU, whatever torch's default device is; the labels stay where they are.
         with CPU:
-            module, weights, courses = ShallowModule(n, m, network), torch.ones(m, 1 + n, dtype=torch.float64), []
-        for r in range(m):
-            labels = Labels.of(targets, r)
-            results = []
-            for k in range(members):
-                report = _share_of(progress, self.name, r * members + k, m * members)
-                length = LENGTHS[k % len(LENGTHS)]
-                results.append(self._start(labels, layer, length, iterations, _seed_for(seed, k, r), report))
-            self._store(module, r, layer, results)
-            courses.append(results[0].course)
-            weights[r, 1:] = labels.row_weights().square()
+            n, m = self._targets.x.shape[1], self._targets.y.shape[1]
+            return ShallowModule(n, m, ShallowNetworks(self._units, members, self._family.activation))
+
+    def _learned(self, module: ShallowModule, members: int, courses: list[list[float]]) -> Learned:
+        weights = torch.ones(self._module_count, 1 + self._layer.inputs, dtype=torch.float64, device=CPU)
+        for r in range(self._module_count):
+            weights[r, 1:] = Labels.of(self._targets, r).row_weights().square()
+        courses = [course or [1.0] for course in courses or [[]]]
         steps = max(len(course) for course in courses)
         losses = weights.new_tensor([c + c[-1:] * (steps - len(c)) for c in courses])
+        network = ShallowNetworks(self._units, members, self._family.activation)
         return Learned(module.eval(), network, torch.arange(1.0, steps + 1.0, device=CPU), losses.mean(0), weights)
 
-    def _start(
-        self, labels: Labels, layer: HiddenLayer, length: float, iterations: int, seed: int, report: Report
-    ) -> _Result:
-        """Scales alone first, then all; the last layer on all samples, the hidden one on the first of very many."""
-        evidence = Evidence(labels.some(MAX_HIDDEN_SAMPLES, seed), layer)
-        theta = layer.start(length, seed).to(labels.x)
-        theta = minimize(evidence, _solvable(evidence, theta), free=layer.scales_only(theta), iterations=WARM_UP).point
-        theta[layer.inputs + 1] = NOISE[0]
-        course: list[float] = []
-
-        def record(step: int, value: float) -> None:
-            course.append(evidence.loss)
-            if step % 10 == 0:
-                report(step, iterations, evidence.loss)
-
-        best = minimize(evidence, _solvable(evidence, theta), iterations=iterations, progress=record)
-        everything = evidence if len(labels.y) <= MAX_HIDDEN_SAMPLES else Evidence(labels, layer)
-        v = everything.last_layer(best.point)
-        return _Result(best.point, v, best.value / evidence.labels.rows, course or [1.0])
-
-    def _store(self, module: ShallowModule, r: int, layer: HiddenLayer, results: list[_Result]) -> None:
+    def _store(self, module: ShallowModule, r: int, results: list[Result]) -> None:
         """Put the starts of a response into the module; those far from the best get no share."""
         values = module.share.new_tensor([result.value for result in results])
         keep = (values <= values.min() + STUCK_MARGIN).to(values)
         module.share[r] = keep / keep.sum()
-        for k, result in enumerate(results):
-            v = result.v.cpu()
-            module.W[r, k], module.b[r, k] = layer.affine(layer.split(result.theta.cpu()))
-            module.v[r, k] = v[:-1] * layer.units**-0.5
-            module.c[r, k] = v[-1]
-
-
-@dataclass(frozen=True, eq=False)
-class _Result:
-    """A trained start: θ (P,), the last layer (M + 1,), negative log evidence a label, and the losses on the way."""
-
-    theta: Tensor
-    v: Tensor
-    value: float
-    course: list[float]
+        theta, v = (torch.stack([vars(result)[name] for result in results]).cpu() for name in ("theta", "v"))
+        module.W[r], module.b[r] = self._layer.affine(self._layer.split(theta))
+        module.v[r], module.c[r] = v[:, :-1] * self._layer.units**-0.5, v[:, -1]
 
 
 def _seed_for(seed: int, member: int, response: int) -> int:
@@ -225,21 +287,5 @@ def _seed_for(seed: int, member: int, response: int) -> int:
     return int(np.random.SeedSequence([seed % 2**64, member, response]).generate_state(1)[0])
 
 
-def _solvable(evidence: Evidence, theta: Tensor) -> Tensor:
-    """θ with its noise raised until the last layer can be solved for."""
-    theta = theta.clone()
-    while not isfinite(evidence(theta)[0]):
-        noise = evidence.layer.split(theta).noise
-        if noise > 0.0:
-            raise ArithmeticError("the units of a shallow network are not finite; look for outliers in the samples")
-        noise += 2.0
-    return theta
-
-
-def _share_of(progress: ProgressCallback, name: str, number: int, count: int) -> Report:
-    """Passes the progress of one start on as a share of all."""
-
-    def report(step: int, of: int, loss: float) -> None:
-        progress(Progress(name, number * of + step, count * of, loss, float("nan")))
-
-    return report
+def _silent(step: int, of: int, loss: float) -> None:
+    """Steps that count no further."""

@@ -79,7 +79,7 @@ class Container:
 
 def pack(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
     """A file of these tensors and texts, with its checksum."""
-    plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    plain = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}  # layers may share a tensor
     unsealed = to_bytes(plain, metadata=metadata)
     return to_bytes(plain, metadata=metadata | {CHECKSUM: unpack(unsealed).digest})
 

@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from math import prod
 from typing import Any, ClassVar
 
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 SMALL = 4096
@@ -24,20 +25,29 @@ class Storable(ABC):
 
     kind: ClassVar[str]
 
+    def check_storable(self) -> None:
+        """Check that files can hold it, as they can by default.
 
-_CLASSES: dict[str, dict[str, type]] = {"network": {}, "weighting": {}}
+        Raises:
+            ValueError: If they can't; the message says why.
+        """
+        return
+
+
+_CLASSES: dict[str, dict[str, type]] = {"network": {}, "weighting": {}, "module": {}}
 
 
 def register[Spec](spec: type[Spec]) -> type[Spec]:
     """Class decorator: what files hold of this network or weighting can be read, under the name of the class.
 
-    A class that derives from neither `Network` nor `Weighting` is taken for a network.
+    A class that derives from neither `Network` nor `Weighting` is taken for a network. A `torch.nn.Module` is
+    registered as such: its arguments are to be kept under their names, as plain values.
 
     Raises:
-        TypeError: If the class is no dataclass.
+        TypeError: If the class is neither a dataclass nor a module.
         ValueError: If another class holds the name.
     """
-    if not is_dataclass(spec):
+    if not (is_dataclass(spec) or issubclass(spec, nn.Module)):
         raise TypeError(f"{spec.__name__} is no dataclass: its fields are what a file stores of it")
     kind = _kind(spec)
     other = _CLASSES[kind].setdefault(spec.__name__, spec)
@@ -46,6 +56,12 @@ def register[Spec](spec: type[Spec]) -> type[Spec]:
         raise ValueError(f"the {kind} name {spec.__name__!r} belongs to {other.__module__}; choose another")
     _CLASSES[kind][spec.__name__] = spec
     return spec
+
+
+def module_class(name: str) -> type[nn.Module] | None:
+    """The class of a module that is registered under this name, or that torch has; None if there is none."""
+    found = _CLASSES["module"].get(name) or getattr(nn, name, None)
+    return found if isinstance(found, type) and issubclass(found, nn.Module) else None
 
 
 def to_record(spec: object) -> dict[str, Any]:
@@ -57,6 +73,8 @@ def to_record(spec: object) -> dict[str, Any]:
     name, kind = type(spec).__name__, _kind(type(spec))
     if _CLASSES[kind].get(name) is not type(spec):
         raise ValueError(f"{kind} {name!r} is not registered: decorate it with surrogate.register to save it")
+    if isinstance(spec, Storable):
+        spec.check_storable()
     record: dict[str, Any] = {"name": name, "fields": {key: _plain(value) for key, value in settings_of(spec).items()}}
     if not _is_ours(type(spec)):
         record["module"] = type(spec).__module__
@@ -96,6 +114,8 @@ def from_record(record: Any, kind: str = "network", *, most: int | None = None) 
 
 
 def _kind(spec: type) -> str:
+    if issubclass(spec, nn.Module):
+        return "module"
     return spec.kind if issubclass(spec, Storable) else "network"
 
 

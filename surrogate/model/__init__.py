@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Protocol, Self
@@ -17,7 +18,8 @@ from sobofem.surrogate.device import neutral
 from sobofem.surrogate.files.registry import from_record, to_record, within_budget
 from sobofem.surrogate.history import History
 from sobofem.surrogate.networks.base import Network, as_network_module, value_and_jacobian
-from sobofem.surrogate.samples import Samples, arrays, as_points, check_bounds, check_names
+from sobofem.surrogate.networks.foreign import Foreign, owned
+from sobofem.surrogate.samples import Samples, arrays, as_bounds, as_points, check_bounds, check_names
 from sobofem.surrogate.samples.arrays import Array
 from sobofem.surrogate.samples.scaling import Scaling
 
@@ -105,6 +107,39 @@ class Surrogate:
             history=history,
         )
 
+    @classmethod
+    def from_module(
+        cls,
+        module: nn.Module,
+        parameters: Mapping[str, tuple[float, float]],
+        responses: Sequence[str],
+        *,
+        scaling: Scaling | None = None,
+        units: Mapping[str, str] | None = None,
+    ) -> Self:
+        """A module that was trained elsewhere as a surrogate.
+
+        Args:
+            module: Maps points (N, n) to responses (N, m); a copy in float64 is taken.
+            parameters: Range of each parameter in which it was trained, by name, in the order of its inputs.
+            responses: Names of its outputs, in their order.
+            scaling: Of its inputs and outputs, where it was trained on scaled ones, as those of `SobolevLoss.scaling`.
+            units: Unit of each parameter and response that has one, by name.
+
+        Raises:
+            TypeError: If responses are one text.
+            ValueError: If a layer mixes samples or draws, outputs have another shape, or ranges are not ordered.
+        """
+        names, outputs = tuple(parameters), arrays.names_of(responses, "responses")
+        check_names(names, outputs)
+        bounds = as_bounds(dict(parameters), names)
+        scaling = scaling or Scaling.none(len(names), len(outputs))
+        low, high = bounds.T
+        corners = scaling.scale_x(np.linspace(low, high, 4))
+        own = owned(deepcopy(module).double().eval(), len(outputs), torch.from_numpy(corners))
+        none = History(np.zeros(1), *(np.full(1, np.nan),) * 2, np.zeros((1, len(outputs), 1 + len(names))), (), 0)
+        return cls(own, Foreign.of(module), scaling, names, outputs, bounds, dict(units or {}), {}, none)
+
     def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
         """Responses (m,) and, unless declined, dy/dx (m, n), in physical units at x (n,).
 
@@ -139,7 +174,7 @@ class Surrogate:
         return y, dy
 
     @neutral()
-    def uncertainty(self, x: ArrayLike, *, extrapolate: bool = False, chunk: int = 1024) -> tuple[Array, Array]:
+    def standard_deviation(self, x: ArrayLike, *, extrapolate: bool = False, chunk: int = 1024) -> tuple[Array, Array]:
         """Standard deviations of responses (N, m) and of dy/dx (N, m, n), in physical units at points x (N, n).
 
         Intervals of 1.96 standard deviations are to cover 95 % of the true values. NaN for derivatives of which the
@@ -183,10 +218,13 @@ class Surrogate:
         """Write to a safetensors file, whole or not at all; `surrogate.load` reads it.
 
         Raises:
-            ValueError: If the network isn't registered, so that no one could load it.
+            ValueError: If the network isn't registered, or would come back as another.
             OSError: If the file can't be written.
         """
         history = self.history
+        if isinstance(self.network, Foreign):
+            self.network.check_storable()
+            self.network.check_rebuilt(self.module, len(self.parameters))
         arrays = {
             "bounds": self.bounds,
             **{f"scaling.{name}": array for name, array in vars(self.scaling).items()},

@@ -17,7 +17,7 @@ from sobofem.surrogate.history import History
 from sobofem.surrogate.model import Surrogate
 from sobofem.surrogate.networks.base import Network, NetworkModule, as_network_module, of_responses, value_and_jacobian
 from sobofem.surrogate.samples import Samples
-from sobofem.surrogate.samples.scaling import Scaling, constant_over
+from sobofem.surrogate.samples.scaling import Scaling, constant_over, first_known
 
 Array = NDArray[np.float64]
 Pair = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -138,7 +138,7 @@ def learned_apart(
 def named(responses: tuple[str, ...], y: Array) -> dict[str, float]:
     """The constants among responses (N, m), by name."""
     constant = constant_over(y)
-    return {name: float(c) for name, c, flat in zip(responses, y[0], constant, strict=True) if flat}
+    return {name: float(c) for name, c, flat in zip(responses, first_known(y), constant, strict=True) if flat}
 
 
 def warn_of_constants(known: dict[str, float], samples: int, *, changes: Array | None = None, stacklevel: int) -> None:
@@ -161,8 +161,8 @@ def warn_of_constants(known: dict[str, float], samples: int, *, changes: Array |
 def _barely_varying(samples: Samples) -> list[str]:
     """Warnings of responses in single precision that vary in its last digits alone."""
     with np.errstate(over="ignore"):  # what single precision can't hold becomes infinity, which is no such number
-        single = (samples.y == samples.y.astype(np.float32)).all(axis=0)
-    size, change = np.abs(samples.y).max(axis=0), np.ptp(samples.y, axis=0)
+        single = (np.isnan(samples.y) | (samples.y == samples.y.astype(np.float32))).all(axis=0)
+    size, change = np.nanmax(np.abs(samples.y), axis=0), np.nanmax(samples.y, axis=0) - np.nanmin(samples.y, axis=0)
     digit = np.spacing(np.where(single, size, 1.0).astype(np.float32)).astype(np.float64)
     return [
         f"{name!r} is {size[k]:.9g} but for its last digits: it is stored in single precision and varies by "
@@ -214,12 +214,13 @@ def _check_slopes(samples: Samples, constant: NDArray[np.bool_]) -> Array:
     if samples.jacobian is None:
         return np.zeros(len(constant))
     changes: Array = np.nan_to_num(np.abs(samples.jacobian * np.ptp(samples.bounds, axis=1))).max(axis=(0, 2))
-    size = np.abs(samples.y).max(axis=0)
+    size = np.nanmax(np.abs(samples.y), axis=0)
     wrong = constant & (changes > np.where(size > 0.0, SLOPE * size, ROUND_OFF * max(1.0, changes.max())))
     if wrong.any():
         k = int(np.argmax(wrong))
         raise ValueError(
-            f"{samples.responses[k]!r} is {samples.y[0, k]:.9g} in all {len(samples.y)} samples, but its derivatives "
-            f"have it change by up to {changes[k]:.3g} over the box; check them, or compute samples at which it differs"
+            f"{samples.responses[k]!r} is {first_known(samples.y)[k]:.9g} in all {len(samples.y)} samples, but its "
+            f"derivatives have it change by up to {changes[k]:.3g} over the box; check them, or compute "
+            "samples at which it differs"
         )
     return changes

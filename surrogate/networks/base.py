@@ -10,10 +10,14 @@ import warnings
 
 import torch
 from torch import Tensor, nn
-from torch.func import jacrev, jvp, vmap
+from torch._C._functorch import peek_interpreter_stack
+from torch.func import jvp, vjp, vmap
 
 from sobofem.surrogate.files.registry import settings_of
 from sobofem.surrogate.samples.scaling import Scaling
+
+FEW_OUTPUTS = 4
+"""Outputs up to which a backward pass for each is fastest; more are pulled back at once, which costs some overhead."""
 
 
 @runtime_checkable
@@ -200,14 +204,23 @@ def value_and_jacobian(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def differentiated(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs (N, m) and their Jacobian (N, m, n) at inputs (N, n), one sample at a time by reverse mode."""
+    """Outputs (N, m) and their Jacobian (N, m, n) at inputs (N, n), by reverse mode: rows don't see each other."""
+    if torch.is_grad_enabled() and not (peek_interpreter_stack() or torch.compiler.is_compiling()):
+        inputs = x if x.requires_grad else x.detach().requires_grad_()
+        y = module(inputs)
+        if y.shape[1] <= FEW_OUTPUTS and y.requires_grad:
+            unit = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
+            return y, torch.stack([_pulled(row.expand_as(y), y, inputs) for row in unit], 1)
+    y, pull = vjp(module, x)  # type: ignore[misc]
+    unit = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
+    jacobian = vmap(lambda row: pull(row.expand_as(y))[0])(unit)
+    return y, jacobian.transpose(0, 1)
 
-    def single(row: Tensor) -> tuple[Tensor, Tensor]:
-        y = module(row.unsqueeze(0)).squeeze(0)
-        return y, y
 
-    jacobian, y = vmap(jacrev(single, has_aux=True))(x)
-    return y, jacobian
+def _pulled(rows: Tensor, y: Tensor, inputs: Tensor) -> Tensor:
+    """Sum of the outputs y (N, m) with weights (N, m), differentiated by the inputs (N, n); differentiable again."""
+    (found,) = torch.autograd.grad(y, inputs, rows, create_graph=True, allow_unused=True, materialize_grads=True)
+    return found
 
 
 def value_jacobian_and_action(module: nn.Module, x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:

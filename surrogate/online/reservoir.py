@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from math import ceil
-from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from sobofem.surrogate.samples import arrays
+from sobofem.surrogate.samples.checks import check_count
 
 Batch = dict[str, Tensor]
 
@@ -40,8 +40,8 @@ class Reservoir:
     """
 
     def __init__(self, capacity: int, watermark: int = 1, *, fresh: float = 0.5, seed: int = 0) -> None:
-        _check_count("capacity", capacity)
-        _check_count("watermark", watermark)
+        check_count("capacity", capacity)
+        check_count("watermark", watermark)
         if watermark > capacity:
             raise ValueError(f"watermark is {watermark}; expected at most the capacity {capacity}")
         if not 0.0 < fresh <= 1.0:
@@ -143,7 +143,7 @@ class Reservoir:
         """
         if not self.ready:
             raise ValueError(f"{len(self)} samples are here; batches begin with {self.watermark} (the watermark)")
-        _check_count("the batch size", size)
+        check_count("the batch size", size)
         slots = self._slots(int(size))
         self._draws[slots] += 1
         return {name: column[slots] for name, column in self._columns.items()}
@@ -268,11 +268,6 @@ class Reservoir:
         came = {name: tuple(column.shape[1:]) for name, column in given.items()}
         if came != expected:
             raise ValueError(f"samples came with columns of shapes {came}, expected {expected} as before")
-
-
-def _check_count(name: str, count: object) -> None:
-    if not isinstance(count, Integral) or count < 1:
-        raise ValueError(f"{name} is {count!r}; expected a whole number of at least 1")
 
 
 def _whole(rows: ArrayLike) -> Tensor:

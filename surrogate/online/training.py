@@ -31,6 +31,7 @@ from sobofem.surrogate.samples import (
     check_inside,
     check_names,
     check_shapes,
+    labelled,
 )
 from sobofem.surrogate.samples.arrays import Array
 from sobofem.surrogate.samples.scaling import Scaling
@@ -142,7 +143,7 @@ class OnlineTraining:
         weighting = self.settings.weighting
         if weighting.uses_jacobian and jacobian is None:
             raise ValueError(f"{weighting} weighs sensitivities, but the samples hold no Jacobians; use ValuesOnly()")
-        arrays.check_rows(x=x, y=y, jacobian=jacobian)
+        labelled.check_rows(x=x, y=y, jacobian=jacobian)
         points, values = arrays.table(x, self.parameters, "x"), arrays.table(y, self.responses, "y")
         slopes = None
         if weighting.uses_jacobian:

@@ -133,7 +133,7 @@ def _importance(data: Samples, given: ArrayLike | None, response: str | None) ->
     """Weights (m,) of the squared gradients."""
     m = len(data.responses)
     if given is None:
-        variance = data.y.var(axis=0)
+        variance = np.nanvar(data.y, axis=0)
         weights = 1.0 / np.where(variance > 0.0, variance, np.inf)
     else:
         weights = np.array(given, dtype=np.float64)

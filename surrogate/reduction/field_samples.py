@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from sobofem.surrogate.samples import Data, arrays, as_bounds, check_inside, check_names
+from sobofem.surrogate.samples import Data, arrays, as_bounds, check_inside, check_names, labelled
 from sobofem.surrogate.samples.arrays import Array, optional
 
 
@@ -68,7 +68,7 @@ class FieldSamples:
 
     def __post_init__(self) -> None:
         """Refuse samples that don't fit together."""
-        parameters = arrays.names_of(self.parameters, "parameters") or arrays.column_names(self.x, "x")
+        parameters = arrays.names_of(self.parameters, "parameters") or labelled.column_names(self.x, "x")
         check_names(parameters, (self.name,))
         found = {
             "parameters": parameters,

@@ -48,7 +48,7 @@ class Predicting(Protocol):
 class Uncertain(Protocol):
     """What knows its own error bars."""
 
-    def uncertainty(self, x: ArrayLike, *, extrapolate: bool = False) -> tuple[Array, Array]:
+    def standard_deviation(self, x: ArrayLike, *, extrapolate: bool = False) -> tuple[Array, Array]:
         """Standard deviations of responses (N, r) and of their Jacobians (N, r, n) at points (N, n)."""
 
 
@@ -59,7 +59,7 @@ def uncertain(surrogate: object) -> Uncertain:
         TypeError: If it doesn't.
     """
     if not isinstance(surrogate, Uncertain):
-        raise TypeError(f"{type(surrogate).__name__} has no uncertainty(x); choose a surrogate that has")
+        raise TypeError(f"{type(surrogate).__name__} has no standard_deviation(x); choose a surrogate that has")
     return surrogate
 
 
@@ -157,7 +157,7 @@ class FieldSurrogate:
             ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
             TypeError: If the surrogate knows no uncertainty of its own.
         """
-        deviation = np.asarray(uncertain(self.surrogate).uncertainty(x, extrapolate=extrapolate)[0])
+        deviation = np.asarray(uncertain(self.surrogate).standard_deviation(x, extrapolate=extrapolate)[0])
         return np.sqrt(deviation**2 @ (self.basis.modes**2).T + self.basis.residual**2)
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -87,7 +87,7 @@ class ProjectedSurrogate:
         y, dy = self.surrogate.predict(self._reduced(x, extrapolate), jacobian=jacobian, extrapolate=True)
         return y, None if dy is None else dy @ self.subspace.project
 
-    def uncertainty(self, x: ArrayLike, *, extrapolate: bool = False) -> tuple[Array, Array]:
+    def standard_deviation(self, x: ArrayLike, *, extrapolate: bool = False) -> tuple[Array, Array]:
         """Standard deviations of responses (N, m) and of dy/dx (N, m, n) at x (N, n).
 
         They are those of the reduced surrogate, its slopes along the coordinates taken as independent. What the
@@ -102,7 +102,7 @@ class ProjectedSurrogate:
             ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
         """
         known = uncertain(self.surrogate)
-        values, slopes = known.uncertainty(self._reduced(x, extrapolate), extrapolate=True)
+        values, slopes = known.standard_deviation(self._reduced(x, extrapolate), extrapolate=True)
         return np.asarray(values), np.sqrt(np.asarray(slopes) ** 2 @ self.subspace.project**2)
 
     def jvp(self, x: ArrayLike, directions: ArrayLike) -> Array:

@@ -152,7 +152,7 @@ class Subspace:
             raise ValueError("the samples hold no Jacobians, without which nothing is known of other directions")
         across = data.jacobian - (data.jacobian @ self.lift) @ self.project
         squares = ((across * self.scale) ** 2).sum(axis=2).mean(axis=0)
-        return np.sqrt(POINCARE * squares) / data.y.std(axis=0)
+        return np.sqrt(POINCARE * squares) / np.nanstd(data.y, axis=0)
 
     def then(self, inner: Subspace) -> Subspace:
         """This map followed by another one of its coordinates, as one.

@@ -8,8 +8,10 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+import torch
+from torch import Tensor
 
-from sobofem.surrogate.samples import arrays
+from sobofem.surrogate.samples import arrays, labelled
 from sobofem.surrogate.samples.arrays import Array, optional
 from sobofem.surrogate.samples.checks import (
     EXTRAPOLATE,
@@ -20,6 +22,7 @@ from sobofem.surrogate.samples.checks import (
     check_labels,
     check_names,
     check_shapes,
+    check_values,
 )
 
 __all__ = [
@@ -96,8 +99,8 @@ class Samples:
             zero, or None.
         hessian_actions: Hessian of each response times the sample's direction (N, m, n), or None. Entry (i, j) is
             Σ_k ∂²y_i/∂x_j∂x_k v_k. It needs directions, and Jacobians.
-        missing: Whether NaN in `jacobian` and `hessian_actions` stands for a label that isn't there. Without it NaN
-            is an accident, and refused.
+        missing: Whether NaN in `y`, `jacobian` and `hessian_actions` stands for a label that isn't there. Without it
+            NaN is an accident, and refused.
 
     Raises:
         TypeError: If an array holds complex numbers, text or other objects.
@@ -123,8 +126,8 @@ class Samples:
 
         Args:
             data: The object.
-            missing: Whether NaN among its derivatives stands for a label that isn't there; by default as its attribute
-                `missing` says, and not without one.
+            missing: Whether NaN among its labels stands for one that isn't there; by default as its attribute `missing`
+                says, and not without one.
 
         Raises:
             TypeError: If the object lacks an attribute.
@@ -153,6 +156,17 @@ class Samples:
             missing=bool(optional(data, "missing", False) if missing is None else missing),
         )
 
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.x)
+
+    def __getitem__(self, row: int) -> dict[str, Tensor]:
+        """One sample as tensors by name, in physical units, so that a `DataLoader` of PyTorch gives batches of them."""
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"there is no sample {row}; there are {len(self)}")
+        kinds = ("x", "y", "jacobian", "directions", "hessian_actions")
+        return {name: torch.from_numpy(part[row]) for name in kinds if (part := getattr(self, name)) is not None}
+
     def __post_init__(self) -> None:
         """Make arrays of what came, and refuse samples that can't be trained on."""
         self._convert()
@@ -160,8 +174,9 @@ class Samples:
         check_shapes(self.x, self.y, self.jacobian, self.parameters, self.responses, **labels)
         if len(self.x) < MIN_SAMPLES:
             raise ValueError(f"there are {len(self.x)} samples; expected at least {MIN_SAMPLES}")
-        check_finite(self.x, self.y, None)
+        check_finite(self.x, None, None)
         self._bound()
+        check_values(self.y, self.responses, missing=self.missing)
         check_labels("jacobian", self.jacobian, missing=self.missing)
         check_labels("hessian_actions", self.hessian_actions, missing=self.missing)
         check_directions(self.directions, self.hessian_actions, self.jacobian)
@@ -169,9 +184,9 @@ class Samples:
     def _convert(self) -> None:
         """Names as text, and arrays in their order."""
         labels = {"jacobian": self.jacobian, "hessian_actions": self.hessian_actions}
-        arrays.check_rows(x=self.x, y=self.y, directions=self.directions, **labels)
-        parameters = arrays.names_of(self.parameters, "parameters") or arrays.column_names(self.x, "x")
-        responses = arrays.names_of(self.responses, "responses") or arrays.column_names(self.y, "y")
+        labelled.check_rows(x=self.x, y=self.y, directions=self.directions, **labels)
+        parameters = arrays.names_of(self.parameters, "parameters") or labelled.column_names(self.x, "x")
+        responses = arrays.names_of(self.responses, "responses") or labelled.column_names(self.y, "y")
         check_names(parameters, responses)
         found: dict[str, Any] = {
             "parameters": parameters,
@@ -203,10 +218,9 @@ class Samples:
 
     @property
     def complete(self) -> bool:
-        """Whether no label is missing from the Jacobians and the actions."""
-        return not any(
-            labels is not None and np.isnan(labels).any() for labels in (self.jacobian, self.hessian_actions)
-        )
+        """Whether no label is missing."""
+        labels = (self.y, self.jacobian, self.hessian_actions)
+        return not any(kind is not None and np.isnan(kind).any() for kind in labels)
 
 
 def as_points(x: Any, parameters: tuple[str, ...], bounds: Array | None = None) -> Array:

@@ -1,18 +1,18 @@
 """Arrays as people have them: the one place where whatever holds numbers becomes an array of float64.
 
-Data frames, mappings, structured arrays and labelled arrays are known by what they offer (pandas, polars, pyarrow and
-xarray do, and are not imported); what has names is put into order by them, and never by position.
+What has names is put into order by them, and never by position.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+from sobofem.surrogate.samples.labelled import ColumnStore, Indexed, check_rows, columns_by_name, is_named_column
 
 Array = NDArray[np.float64]
 
@@ -27,76 +27,6 @@ def optional(owner: object, name: str, default: Any = None) -> Any:
     """An attribute that data of other libraries may have; the default where it is missing or None."""
     value = getattr(owner, name, None)
     return default if value is None else value
-
-
-@runtime_checkable
-class _Frame(Protocol):
-    """A table with named columns, as those of pandas and polars."""
-
-    @property
-    def columns(self) -> Iterable[Any]:
-        """Names of the columns."""
-
-    def __getitem__(self, name: Any, /) -> Any:
-        """One column."""
-
-
-@runtime_checkable
-class _ColumnStore(Protocol):
-    """A table with named columns, as those of pyarrow."""
-
-    @property
-    def column_names(self) -> Iterable[str]:
-        """Names of the columns."""
-
-    def column(self, name: Any, /) -> Any:
-        """One column."""
-
-
-@runtime_checkable
-class _Indexed(Protocol):
-    """Something with a label for each of its rows, as series and frames of pandas. Lists have an `index`, too."""
-
-    @property
-    def index(self) -> Any:
-        """The labels."""
-
-    @property
-    def iloc(self) -> Any:
-        """The rows by number."""
-
-
-_ROWS = (Mapping, _Indexed)
-"""What is a point by names inside a list of points."""
-
-
-@runtime_checkable
-class _Coordinates(Protocol):
-    """An array with named dimensions and labels along them, as those of xarray."""
-
-    @property
-    def dims(self) -> Sequence[Any]:
-        """Names of the dimensions."""
-
-    @property
-    def coords(self) -> Mapping[Any, Any]:
-        """Labels along dimensions."""
-
-
-@runtime_checkable
-class _Named(Protocol):
-    """One column that knows its name."""
-
-    @property
-    def name(self) -> Any:
-        """The name."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(N,)."""
-
-    def to_numpy(self) -> NDArray[Any]:
-        """Its numbers."""
 
 
 @runtime_checkable
@@ -133,14 +63,6 @@ def numbers(values: Any, what: str) -> Array:
         raise TypeError(f"{what} holds text ({_first(array)!r}); expected numbers: convert it, or code it as numbers")
     kind = "dates or times" if array.dtype.kind in "mM" else f"no numbers ({type(values).__name__})"
     raise TypeError(f"{what} holds {kind}; expected an array of real numbers")
-
-
-def column_names(values: Any, what: str) -> tuple[str, ...]:
-    """Names of the columns, where there are any."""
-    labelled = _labelled(values, what)
-    if labelled is not None:
-        return tuple(labelled)
-    return (values.name,) if _is_named_column(values) else ()
 
 
 def table(values: Any, names: Sequence[str], what: str) -> Array:
@@ -206,7 +128,7 @@ def jacobians(values: Any, responses: Sequence[str], parameters: Sequence[str], 
         ValueError: If columns are missing or unknown, by name.
     """
     m, n = len(responses), len(parameters)
-    found = _labelled(values, what)
+    found = columns_by_name(values, what)
     if found is not None:
         names = [f"d({response})/d({parameter})" for response in responses for parameter in parameters]
         if m == 1 and set(found) == set(parameters):
@@ -227,7 +149,7 @@ def box(bounds: Any, parameters: Sequence[str]) -> Array:
         TypeError: As `numbers`.
         ValueError: If names are missing or unknown.
     """
-    if isinstance(bounds, _Indexed) and set(map(str, bounds.index)) == set(parameters):
+    if isinstance(bounds, Indexed) and set(map(str, bounds.index)) == set(parameters):
         array = numbers(bounds, "bounds")
         return array[[list(map(str, bounds.index)).index(name) for name in parameters]]
     named = _by_name(bounds, parameters, "bounds")
@@ -252,27 +174,6 @@ def names_of(values: Any, what: str) -> tuple[str, ...]:
     return tuple(str(name) for name in names)
 
 
-def check_rows(**columns: Any) -> None:
-    """Check that those of several tables whose rows have labels have the same ones, in the same order.
-
-    Raises:
-        ValueError: If they differ: rows that belong together are then not beside each other.
-    """
-    indexes = {what: values.index for what, values in columns.items() if isinstance(values, _Indexed)}
-    first = next(iter(indexes), "")
-    for what, index in indexes.items():
-        if index is indexes[first]:
-            continue
-        its, labels = list(index), list(indexes[first])
-        if len(its) == len(labels) and its != labels:
-            k = next(k for k, pair in enumerate(zip(labels, its, strict=True)) if pair[0] != pair[1])
-            raise ValueError(
-                f"the rows of {what} are labelled otherwise than those of {first} "
-                f"(at row {k}: {its[k]!r}, {labels[k]!r}); "
-                f"align them by {what}.loc[{first}.index], or drop the labels by .to_numpy()"
-            )
-
-
 def _as_numpy(values: Any, what: str) -> NDArray[Any]:
     """Any array as one of NumPy, of whatever type."""
     if isinstance(values, Tensor):
@@ -284,8 +185,8 @@ def _as_numpy(values: Any, what: str) -> NDArray[Any]:
         return np.ma.filled(values.astype(np.float64) if whole else values, np.nan)
     if isinstance(values, _Sparse):
         values = values.toarray()
-    if isinstance(values, Mapping | _ColumnStore) or (isinstance(values, np.ndarray) and values.dtype.names):
-        columns = (_labelled(values, what) or {}).items()
+    if isinstance(values, Mapping | ColumnStore) or (isinstance(values, np.ndarray) and values.dtype.names):
+        columns = (columns_by_name(values, what) or {}).items()
         return np.stack([_as_numpy(column, f"{name!r} of {what}") for name, column in columns], axis=-1)
     try:
         return np.asarray(values)
@@ -306,75 +207,10 @@ def _of_tensor(values: Tensor, what: str) -> NDArray[Any]:
         raise TypeError(f"{what} is a tensor whose numbers can't be read ({reason}); give an array") from error
 
 
-def _labelled(values: Any, what: str) -> dict[str, Any] | None:
-    """The columns (N,), or the numbers of one point, by name; None where there are no names."""
-    if isinstance(values, list | tuple) and values and isinstance(values[0], _ROWS):
-        return _of_rows(values, what)
-    if isinstance(values, np.ndarray):
-        return None if values.dtype.names is None else {name: values[name] for name in values.dtype.names}
-    if isinstance(values, Mapping):
-        return _unique([(key, values[key]) for key in values], what)
-    if isinstance(values, _ColumnStore):
-        return _unique([(key, values.column(k)) for k, key in enumerate(values.column_names)], what)
-    if isinstance(values, _Coordinates):
-        return _of_coordinates(values)
-    if isinstance(values, _Frame) and not callable(values.columns):
-        labels = list(values.columns)
-        _check_unique(labels, what)
-        return None if _are_numbers(labels) else {str(label): values[label] for label in labels}
-    if isinstance(values, _Indexed) and not _are_numbers(list(values.index)):
-        return _of_index(values, what)
-    return None
-
-
-def _of_rows(values: Sequence[Any], what: str) -> dict[str, Any] | None:
-    """The columns of a list of points, all of which have the same names or none; in whatever order each has them."""
-    rows = [_labelled(row, what) if isinstance(row, _ROWS) else None for row in values]
-    names = None if rows[0] is None else set(rows[0])
-    for k, row in enumerate(rows):
-        if (None if row is None else set(row)) != names:
-            raise ValueError(f"row {k} of {what} has other names than row 0; expected the same in all")
-    return None if rows[0] is None else {name: [row[name] for row in rows if row] for name in rows[0]}
-
-
-def _of_index(values: _Indexed, what: str) -> dict[str, Any] | None:
-    """A series by its labels, if they are names."""
-    labels = list(values.index)
-    if not labels or not all(isinstance(label, str) for label in labels):
-        return None
-    return _unique([(label, values.iloc[k]) for k, label in enumerate(labels)], what)
-
-
-def _of_coordinates(values: Any) -> dict[str, Any] | None:
-    """The columns of an array that has names along one of its dimensions, the last of those that have."""
-    array = np.asarray(values)
-    for axis, dimension in reversed(list(enumerate(values.dims))):
-        labels = np.asarray(values.coords[dimension]).tolist() if dimension in values.coords else []
-        if labels and all(isinstance(label, str) for label in labels):
-            return _unique(list(zip(labels, np.moveaxis(array, axis, 0), strict=True)), "the array")
-    return None
-
-
-def _unique(columns: list[tuple[Any, Any]], what: str) -> dict[str, Any]:
-    _check_unique([name for name, _ in columns], what)
-    return {str(name): column for name, column in columns}
-
-
-def _check_unique(labels: list[Any], what: str) -> None:
-    repeated = sorted(str(label) for label, count in Counter(labels).items() if count > 1)
-    if repeated:
-        raise ValueError(f"{what} has several columns of one name: {', '.join(map(repr, repeated))}; expected one each")
-
-
-def _are_numbers(labels: list[Any]) -> bool:
-    """Whether labels are row or column numbers, which name nothing."""
-    return all(isinstance(label, int | np.integer) for label in labels)
-
-
 def _by_name(values: Any, names: Sequence[str], what: str) -> Array | None:
     """Numbers (..., k) in the order of the names; None where they have none."""
-    found = _labelled(values, what)
-    if found is None or (_is_named_column(values) and len(names) == 1 and names[0] not in found):
+    found = columns_by_name(values, what)
+    if found is None or (is_named_column(values) and len(names) == 1 and names[0] not in found):
         return None  # the labels of one column are those of its rows
     return _ordered(found, names, what)
 
@@ -399,12 +235,8 @@ def _listed(verb: str, names: list[str]) -> str:
     return f"{verb} {', '.join(map(repr, names[:8]))}" + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-def _is_named_column(values: Any) -> bool:
-    return isinstance(values, _Named) and len(values.shape) == 1 and isinstance(values.name, str) and bool(values.name)
-
-
 def _check_name(values: Any, name: str, what: str) -> None:
-    if _is_named_column(values) and values.name != name:
+    if is_named_column(values) and values.name != name:
         raise ValueError(f"{what} is a column named {values.name!r}; expected {name!r}")
 
 

@@ -85,8 +85,19 @@ def check_finite(x: Array, y: Array | None, jacobian: Array | None, *, remedy: s
             _refuse(~np.isfinite(array), f"{name} holds NaN or infinity", remedy)
 
 
+def check_values(y: Array, responses: tuple[str, ...], *, missing: bool) -> None:
+    """Check that responses (N, m) are finite, or NaN where that means that they are missing.
+
+    Raises:
+        ValueError: If they aren't, or one has no value at all; the message names it, or the rows.
+    """
+    check_labels("y", y, missing=missing)
+    if (unknown := np.isnan(y).all(axis=0)).any():
+        raise ValueError(f"{responses[int(np.argmax(unknown))]!r} has no value in any sample, NaN only; leave it out")
+
+
 def check_labels(name: str, labels: Array | None, *, missing: bool) -> None:
-    """Check that derivatives (N, m, n) are finite, or NaN where that means that they are missing.
+    """Check that responses (N, m) or derivatives (N, m, n) are finite, or NaN where that means that they are missing.
 
     Raises:
         ValueError: If they aren't, or all are missing; the message names the rows.
@@ -179,3 +190,9 @@ def _refuse(bad: NDArray[np.bool_], what: str, remedy: str) -> None:
     rows = np.flatnonzero(bad.any(axis=tuple(range(1, bad.ndim))))
     if len(rows):
         raise ValueError(f"{what} in {in_words(rows)}; {remedy}")
+
+
+def check_count(name: str, count: object) -> None:
+    """Check that a count is a whole number of at least one; `ValueError` names it."""
+    if not isinstance(count, Integral) or count < 1:
+        raise ValueError(f"{name} is {count!r}; expected a whole number of at least 1")

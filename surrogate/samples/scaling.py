@@ -48,7 +48,7 @@ class Scaling:
 
         Args:
             bounds: The input box (n, 2).
-            y: Responses (N, m).
+            y: Responses (N, m), NaN where a value is missing, which is not everywhere.
             responses: Their m names, for the message.
             constants: Whether responses may be constant; they are then scaled by their size.
 
@@ -56,7 +56,8 @@ class Scaling:
             ValueError: If a response does not vary, and may not be constant, or is too large or small for squares.
         """
         _check_sizes(y, responses)
-        center = np.where(y.min(axis=0) == y.max(axis=0), y[0], y.mean(axis=0))  # the mean of equal numbers is rounded
+        same = np.nanmin(y, axis=0) == np.nanmax(y, axis=0)
+        center = np.where(same, first_known(y), np.nanmean(y, axis=0))  # the mean of equal numbers is rounded
         scale, constant = _deviation(y), constant_over(y)
         if constants:
             size = np.abs(center)
@@ -65,6 +66,11 @@ class Scaling:
             names = ", ".join(repr(name) for name, flat in zip(responses, constant, strict=True) if flat)
             raise ValueError(f"these responses are constant over all {len(y)} samples: {names}; leave them out")
         return cls(bounds.mean(axis=1), np.ptp(bounds, axis=1) / np.sqrt(12.0), center, scale)
+
+    @classmethod
+    def none(cls, n: int, m: int) -> Self:
+        """Physical units of n inputs and m responses throughout."""
+        return cls(np.zeros(n), np.ones(n), np.zeros(m), np.ones(m))
 
     def scale_x(self, x: Array) -> Array:
         """Inputs (..., n) without units."""
@@ -103,7 +109,7 @@ class Scaling:
 
 
 def _check_sizes(y: Array, responses: tuple[str, ...]) -> None:
-    size = np.abs(y).max(axis=0)
+    size = np.nanmax(np.abs(y), axis=0)
     wrong = (size > LARGEST) | ((size < SMALLEST) & (size > 0.0))
     if wrong.any():
         k = int(np.argmax(wrong))
@@ -115,14 +121,20 @@ def _check_sizes(y: Array, responses: tuple[str, ...]) -> None:
 
 def constant_over(y: Array) -> NDArray[np.bool_]:
     """Which responses (m,) are the same in all samples (N, m), but for rounding."""
-    return _deviation(y) <= CONSTANT_SPREAD * np.abs(y).max(axis=0)
+    return _deviation(y) <= CONSTANT_SPREAD * np.nanmax(np.abs(y), axis=0)
+
+
+def first_known(y: Array) -> Array:
+    """The first value of each response (m,) that is there, of (N, m)."""
+    found: Array = np.take_along_axis(y, np.argmax(~np.isnan(y), axis=0)[None], axis=0)[0]
+    return found
 
 
 def _deviation(y: Array) -> Array:
     """Standard deviation of each response (m,), whatever its size."""
-    size = np.abs(y).max(axis=0)
+    size = np.nanmax(np.abs(y), axis=0)
     with np.errstate(invalid="ignore"):  # infinity over infinity: not constant
-        deviation: Array = size * (y / np.where(size > 0.0, size, 1.0)).std(axis=0)
+        deviation: Array = size * np.nanstd(y / np.where(size > 0.0, size, 1.0), axis=0)
     return deviation
 
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sobofem.surrogate.device import CPU
-from sobofem.surrogate.families.base import Family, Learned
+from sobofem.surrogate.families.base import Family, Training
 from sobofem.surrogate.history import ProgressCallback
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.samples.scaling import relative_errors
-from sobofem.surrogate.selection.stacking import part_outputs, stacked_weights
-
-Outputs = tuple[Tensor, Tensor]
-"""Means and variances (L, m, 1 + n) of a fold's samples."""
+from sobofem.surrogate.selection.judged import Judged
+from sobofem.surrogate.selection.stacking import stacked_weights
 
 MAX_HELD_OUT = 1000
 """Most samples that are held out where there is one fold: more would say no more."""
-MAX_ERROR_RATIO = 6.0
-"""Times the error of the best after two folds beyond which a family is put off."""
 LEAST_ERROR = 1e-10
 """Relative errors below this are as good as none."""
 
@@ -37,6 +33,8 @@ class HeldOutPredictions:
         variances: Those that each gives for its own error (L, m, 1 + n, F).
         families: Those F families.
         dropped: Why others are not among them, by name.
+        judged: Which responses each was judged by (m, F): where it was not, it has no share; all where None.
+        trainings: The families' trainings (F,), to be finished.
     """
 
     labels: Tensor
@@ -45,6 +43,8 @@ class HeldOutPredictions:
     variances: Tensor
     families: tuple[Family, ...]
     dropped: dict[str, str]
+    judged: Tensor | None = None
+    trainings: tuple[Training, ...] = ()
 
     def without(self, family: Family, reason: str) -> HeldOutPredictions:
         """The same without a family.
@@ -58,7 +58,9 @@ class HeldOutPredictions:
             raise ArithmeticError(_no_family_left(dropped))
         families = tuple(self.families[f] for f in keep)
         means, variances = self.means[..., keep], self.variances[..., keep]
-        return replace(self, means=means, variances=variances, families=families, dropped=dropped)
+        judged = None if self.judged is None else self.judged[:, keep]
+        trainings = tuple(self.trainings[f] for f in keep) if self.trainings else ()
+        return HeldOutPredictions(self.labels, self.known, means, variances, families, dropped, judged, trainings)
 
     @property
     def scale(self) -> Tensor:
@@ -71,15 +73,21 @@ class HeldOutPredictions:
     @property
     def weights(self) -> Tensor:
         """Weights of the families in the mixture that errs least on these samples (m, F)."""
-        errors = self.means - self.labels.unsqueeze(-1)
-        rows = range(errors.shape[1])
-        return torch.stack([stacked_weights(errors[:, r], self.scale[r], self.known[:, r]) for r in rows])
+        errors, weights = self.means - self.labels.unsqueeze(-1), self.means.new_zeros(self._judged.shape)
+        for r, judged in enumerate(self._judged):
+            weights[r, judged] = stacked_weights(errors[:, r, :, judged], self.scale[r], self.known[:, r])
+        return weights
 
     def relative_errors(self) -> Tensor:
-        """Root mean square error of values and of slopes, over all responses, by family (2, F); NaN without labels."""
-        errors, known = self._squares(), self.known.to(self.labels.dtype)
-        kinds = ((errors[..., :1, :], known[..., :1]), (errors[..., 1:, :], known[..., 1:]))
-        return torch.stack([error.sum((0, 1, 2)) / counted.sum() for error, counted in kinds]).sqrt()
+        """Root mean square error of values and of slopes, over responses, by family (2, F); NaN without labels.
+
+        Responses that a family was not judged by are left out of its mean.
+        """
+        judged = self._judged.unsqueeze(1)
+        errors, known = self._squares() * judged, self.known.unsqueeze(-1) * judged
+        kinds = (slice(0, 1), slice(1, None))
+        sums = [(errors[:, :, kind].sum((0, 1, 2)), known[:, :, kind].sum((0, 1, 2))) for kind in kinds]
+        return torch.stack([error / counted for error, counted in sums]).sqrt()
 
     def mixed_errors(self) -> tuple[Tensor, Tensor]:
         """Root mean square errors of the mixture, of values and of slopes over all inputs (m,), (m,); NaN without any.
@@ -91,23 +99,36 @@ class HeldOutPredictions:
 
     def value_errors(self) -> Tensor:
         """Root mean square error of values of the best family, without the largest tenth (m,)."""
-        squares = self._squares()[..., 0, :].sort(0).values
+        squares = torch.where(self._judged, self._squares()[..., 0, :], torch.inf).sort(0).values
         first = len(squares) - self.known[..., 0].sum(0)  # values that aren't there have errors of zero
         kept = [squares[k : len(squares) - (len(squares) - int(k)) // 10, r] for r, k in enumerate(first.tolist())]
         return torch.stack([rows.mean(0).min() for rows in kept]).sqrt()
 
+    def slope_errors(self) -> Tensor:
+        """Root mean square error of the slopes by each input, of the best family, relative to their size (m, n)."""
+        squares = torch.where(self._judged.unsqueeze(1), self._squares()[:, :, 1:].sum(0), torch.inf)
+        return (squares.min(2).values / self.known[..., 1:].sum(0)).sqrt()
+
     @property
     def errors(self) -> Tensor:
-        """Root mean square error of values and slopes, relative to the scale, by response and family (m, F)."""
-        counts = self.known.sum((0, 2)).unsqueeze(-1)
-        return (self._squares().sum((0, 2)) / counts).sqrt()
+        """Root mean square error of values and slopes, relative to the scale, by response and family (m, F).
 
-    def error_ratios(self) -> list[float]:
-        """By family, how many times the error of the best it has for the response that suits it best."""
+        Infinite where a family was not judged.
+        """
+        counts = self.known.sum((0, 2)).unsqueeze(-1)
+        return torch.where(self._judged, (self._squares().sum((0, 2)) / counts).sqrt(), torch.inf)
+
+    def error_ratios(self) -> Tensor:
+        """How many times the error of the best each has, by response and family (m, F)."""
         errors = self.errors
-        best = errors.min(1, keepdim=True).values.clamp(min=LEAST_ERROR)
-        ratios: list[float] = (errors / best).min(0).values.tolist()
-        return ratios
+        return errors / errors.min(1, keepdim=True).values.clamp(min=LEAST_ERROR)
+
+    @property
+    def _judged(self) -> Tensor:
+        """Which responses each family was judged by; any, if those that were have failed since (m, F)."""
+        if self.judged is None:
+            return torch.ones(self.means.shape[1], self.means.shape[3], dtype=torch.bool)
+        return self.judged | ~self.judged.any(1, keepdim=True)
 
     def _squares(self) -> Tensor:
         """Squared errors relative to the scale (L, m, 1 + n, F), zero where there is no label."""
@@ -134,7 +155,7 @@ def cross_validate(
     """Train each family without each fold, on the device, and have it predict that fold, on the CPU.
 
     Samples at one place are held out together. From 1,000 places on, one fifth, or 1,000 at most, is held out once. A
-    family that fails is dropped, and so is one that after two folds errs six times as much as the best, for every
+    family that fails is dropped, and so is one that after two folds errs three times as much as the best, for the
     response: it will not matter. If it does, for on all folds the others turn out to be worse, it is taken back.
 
     Raises:
@@ -143,81 +164,42 @@ def cross_validate(
     """
     folds, on_device = _folds(targets.x, torch.Generator(CPU).manual_seed(seed)), targets.to(device)
     dropped = dict[str, str]()
-    pieces: dict[str, list[Outputs]] = {family.name: [] for family in families}
+    judges = [Judged(family, family.begin(on_device, seed=seed), targets, folds, progress) for family in families]
 
-    def trainable(some: Iterable[Family], part: Sequence[int]) -> list[Family]:
-        """Those of some families that go through a part of the folds."""
-        through = []
-        for family in some:
+    def through(some: Iterable[Judged], work: Callable[[Judged], None]) -> list[Judged]:
+        """Those that work."""
+        left = []
+        for one in some:
             try:
-                pieces[family.name] += _held_out(
-                    family, on_device, targets.x, folds, part, seed=seed, progress=progress
-                )
-                through.append(family)
+                work(one)
+                left.append(one)
             except ArithmeticError as error:
-                dropped[family.name] = f"it failed: {error}"
-        return through
+                dropped[one.family.name] = f"it failed: {error}"
+        return left
 
     # Two folds show which families can't matter; training these on all folds would take most of the time.
-    first, rest = range(len(folds))[:2], range(len(folds))[2:]
-    active, deferred = trainable(families, first), list[tuple[Family, Tensor]]()
-    if rest and len(active) > 1:
-        sofar = _collect(targets, folds[:2], pieces, active, dropped)
-        for family, lag, errors in zip(tuple(active), sofar.error_ratios(), sofar.errors.T, strict=True):
-            if lag > MAX_ERROR_RATIO:
-                active.remove(family)
-                deferred.append((family, errors))
-                dropped[family.name] = f"{lag:.1f} times the error of the best after two folds"
-    active = trainable(active, rest)
-    best = _collect(targets, folds, pieces, active, dropped).errors.min(1).values if active else torch.inf
-    readmitted = [family for family, errors in deferred if bool((errors < best).any())]
-    for family in readmitted:
-        del dropped[family.name]
-    active += trainable(readmitted, rest)
+    active = through(judges, Judged.begin)
+    deferred: dict[str, Tensor] = {}
+    if len(folds) > 2 and len(active) > 1:
+        sofar = _collect(targets, folds[:2], active, dropped)
+        for one, ratios, errors in zip(active, sofar.error_ratios().T, sofar.errors.T, strict=True):
+            kept = one.may_matter(ratios, errors)
+            one.restrict(kept)
+            if not one.responses:
+                dropped[one.family.name] = f"{float(ratios.min()):.1f} times the error of the best after two folds"
+            deferred[one.family.name] = torch.where(kept, torch.inf, errors)
+    active = through(active, Judged.complete)
+    if deferred:
+        judged = [one for one in active if one.responses]
+        best = _collect(targets, folds, judged, dropped).errors.min(1).values if judged else torch.inf
+        late = [one for one in active if one.readmit(deferred[one.family.name] < best)]
+        for one in late:
+            dropped.pop(one.family.name, None)
+        passed = through(late, Judged.complete)
+        active = [one for one in active if one.responses and (one in passed or one not in late)]
     if not active:
         raise ArithmeticError(_no_family_left(dropped))
-    return _collect(targets, folds, pieces, [family for family in families if family in active], dropped)
-
-
-def _held_out(
-    family: Family,
-    targets: Targets,
-    x: Tensor,
-    folds: Sequence[Tensor],
-    part: Sequence[int],
-    *,
-    seed: int,
-    progress: ProgressCallback,
-) -> list[Outputs]:
-    """What a family makes of these folds of points x when trained without each of them: `part_outputs` of its modules.
-
-    Raises:
-        ArithmeticError: If it fails on one, or predicts NaN or infinity.
-    """
-    if not part:
-        return []
-    rest = [_without(folds[k], len(targets)) for k in part]
-    # One after the other, a family's folds are named one by one in its progress; as one computation they are one stage.
-    pairs = list(zip(part, rest, strict=True))
-    learned: list[Learned] = []
-    for batch in [pairs] if family.learns_jointly else [[pair] for pair in pairs]:
-        report = _of_folds(progress, [k + 1 for k, _ in batch], len(folds))
-        learned += family.learn_each(targets, [rows for _, rows in batch], seed=seed, progress=report)
-    outputs = []
-    for k, found in zip(part, learned, strict=True):
-        with torch.no_grad():
-            means, variances = part_outputs([found.module], x[folds[k]])
-        if not bool(torch.isfinite(means).all() and torch.isfinite(variances).all()):
-            raise ArithmeticError("it predicts NaN or infinity")
-        outputs.append((means[..., 0], variances[..., 0]))
-    return outputs
-
-
-def _without(held: Tensor, N: int) -> Tensor:
-    """Row numbers of the N samples that are not held out."""
-    rest = torch.ones(N, dtype=torch.bool, device=held.device)
-    rest[held] = False
-    return torch.nonzero(rest).flatten()
+    return _collect(targets, folds, active, dropped)
 
 
 def _folds(x: Tensor, generator: torch.Generator) -> list[Tensor]:
@@ -234,8 +216,7 @@ def _folds(x: Tensor, generator: torch.Generator) -> list[Tensor]:
 def _collect(
     targets: Targets,
     folds: Sequence[Tensor],
-    pieces: dict[str, list[Outputs]],
-    active: list[Family],
+    active: Sequence[Judged],
     dropped: dict[str, str],
 ) -> HeldOutPredictions:
     held = targets.select(torch.cat(list(folds)))
@@ -249,12 +230,11 @@ def _collect(
     if held.presence is not None:
         known[..., 1:] &= held.presence[..., :n] > 0.0
     means, variances = (
-        torch.stack([torch.cat([piece[k] for piece in pieces[family.name]]) for family in active], -1) for k in (0, 1)
+        torch.stack([torch.cat([outputs[k] for outputs in one.outputs[: len(folds)]]) for one in active], -1)
+        for k in (0, 1)
     )
-    return HeldOutPredictions(labels, known, means, variances, tuple(active), dict(dropped))
-
-
-def _of_folds(progress: ProgressCallback, folds: Sequence[int], count: int) -> ProgressCallback:
-    """Passes progress on under the numbers of the folds."""
-    which = f"{folds[0]} to {folds[-1]}" if len(folds) > 1 else f"{folds[0]}"
-    return lambda found: progress(replace(found, stage=f"{found.stage}, fold {which} of {count}"))
+    judged = torch.zeros(held.y.shape[1], len(active), dtype=torch.bool)
+    for f, one in enumerate(active):
+        judged[one.responses, f] = True
+    families, trainings = zip(*((one.family, one.training) for one in active), strict=True)
+    return HeldOutPredictions(labels, known, means, variances, families, dict(dropped), judged, trainings)

@@ -16,7 +16,7 @@ from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.samples import Samples
 from sobofem.surrogate.samples.checks import in_words
 from sobofem.surrogate.selection.leave_one_out import LeaveOneOut
-from sobofem.surrogate.selection.outlying import SAME_VALUES, Response, find_outliers, learn_scales
+from sobofem.surrogate.selection.outlying import SAME_VALUES, Response, find_outliers, learn_scales, left_out
 
 MAX_LABELS = 600
 """Labels of one response that are compared at once; the cost grows with their square and cube."""
@@ -40,6 +40,15 @@ MIN_RELEVANCE = 0.01
 """Mean square of slopes by an input, over the largest, from which their noise is looked at."""
 JUDGING_SHARE = 0.9
 """Share of the samples, those with the smallest errors, that judges."""
+RESOLVED_ERROR = 0.1
+"""Error of values predicted from other values alone, as a share of their standard deviation, below which they know the
+slopes: of sound data of twenty functions within less than half of their size; wrong signs err by 1 to 2."""
+MIN_REFUTED_RATIO = 5.0
+"""Error of the slopes that values predict, over that of the values (both over one standard deviation of the input),
+from which they may refute slopes: those by an input that hardly counts are not predicted at all."""
+MIN_OPPOSITION, MIN_PROPORTION, MAX_FACTOR = 0.5, 0.9, 2.0
+"""Values refute slopes whose correlation with those predicted is as negative as the first; or as positive as the
+second, if they are larger or smaller by the third. Others may be those of a front: zero on its sides."""
 
 MIN_TORN_DIFFERENCE = 0.1
 """Difference of values at one point, as a share of their standard deviation, that is reported without any doubt."""
@@ -69,13 +78,15 @@ class Doubts:
         return replace(self, slopes=self.slopes | rest, rest=self.rest | rest)
 
     def without_values(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Responses (N, m) with the mean of the others for values that are doubted."""
-        believed = ~self.values
+        """Responses (N, m) with the mean of the others for values that are doubted, or missing."""
+        believed = ~(self.values | np.isnan(y))
         return np.where(believed, y, (np.where(believed, y, 0.0) / believed.sum(0)).sum(0))
 
     def applied(self, targets: Targets) -> Targets:
         """Scaled samples without these labels."""
         believed, jacobian, presence = torch.from_numpy(~self.values).to(targets.y), targets.jacobian, targets.presence
+        if targets.believed is not None:
+            believed = believed * targets.believed
         if jacobian is not None and self.slopes.any():
             kinds = 1 if targets.actions is None else 2  # the actions of a Hessian go with the slopes
             known = torch.from_numpy(~self.slopes).to(targets.y).repeat(1, 1, kinds)
@@ -89,7 +100,7 @@ class Doubts:
             y=targets.y * believed,
             jacobian=jacobian,
             presence=presence,
-            believed=believed if self.values.any() else None,
+            believed=None if bool(believed.all()) else believed,
         )
 
     def record(self, samples: Samples) -> dict[str, Any]:
@@ -128,7 +139,7 @@ def torn_points(samples: Samples, doubts: Doubts) -> list[str]:
     _, place = np.unique(samples.x, axis=0, return_inverse=True)
     sentences = []
     for r, response in enumerate(samples.responses):
-        rows = np.flatnonzero(~doubts.values[:, r])
+        rows = np.flatnonzero(~(doubts.values[:, r] | np.isnan(samples.y[:, r])))
         y, low, high = samples.y[rows, r], np.full(len(samples.x), np.inf), np.full(len(samples.x), -np.inf)
         np.minimum.at(low, place[rows], y)
         np.maximum.at(high, place[rows], y)
@@ -143,38 +154,92 @@ def find_doubts(samples: Samples, *, seed: int = 0) -> Doubts:
     """Single values and slopes that all other samples contradict.
 
     Samples are compared in groups of some hundred labels, by Gaussian processes; with very many of them only gross
-    values are looked at. What is contradicted stands apart by far, and harms the prediction of the others.
+    values are looked at. What is contradicted stands apart by far, and harms the prediction of the others. Slopes of
+    all samples by an input are doubted if values alone predict each other well, and those slopes otherwise.
     """
     (N, n), m = samples.x.shape, samples.y.shape[1]
     low, high = samples.bounds.T
     scale = (high - low) / np.sqrt(12.0)
     x = torch.from_numpy((samples.x - (low + high) / 2.0) / scale)
     values, slopes = np.zeros((N, m), dtype=bool), np.zeros((N, m, n), dtype=bool)
+    rest = np.zeros((m, n), dtype=bool)
     for r in range(m):
-        jacobian = None if samples.jacobian is None else samples.jacobian[:, r] * scale
-        for rows in _groups(samples.y[:, r], n if jacobian is not None else 0, seed):
-            tilts = None if jacobian is None or MIN_SAMPLES * (1 + n) > MAX_LABELS else torch.from_numpy(jacobian[rows])
-            found = _outliers(x[rows], torch.from_numpy(samples.y[rows, r]), tilts)
-            values[rows, r] = found[0]
-            slopes[rows, r] |= found[1][:, None]
+        known = np.flatnonzero(~np.isnan(samples.y[:, r]))
+        if (response := _response(x[known], samples, known, r, scale)) is None:
+            continue
+        doubted, wrong = _outliers(response, seed)
+        rest[r] = _refuted(response, doubted, seed)
+        if rest[r].any():  # beside slopes that are wrong everywhere, single ones could not be told
+            doubted, wrong = _outliers(response.without_slopes(torch.from_numpy(rest[r])), seed)
+        values[known, r] = doubted
+        slopes[known, r] = wrong[:, None]
+        slopes[:, r] |= rest[r]
     if samples.jacobian is not None:
         slopes &= ~np.isnan(samples.jacobian)
-    return Doubts(values, slopes, np.zeros((m, n), dtype=bool))
+    return Doubts(values, slopes, rest)
 
 
-def _outliers(x: Tensor, y: Tensor, slopes: Tensor | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    there = torch.ones(len(x), 1 + x.shape[1], dtype=torch.bool)
-    there[:, 1:] = False if slopes is None else ~slopes.isnan()
-    if slopes is not None:
-        slopes = slopes.nan_to_num(nan=0.0)
+def _response(
+    x: Tensor, samples: Samples, rows: NDArray[np.intp], r: int, scale: NDArray[np.float64]
+) -> Response | None:
+    """A response of samples at points (k, n), in a unit of its usual size; None if its values are the same."""
+    y, n = torch.from_numpy(samples.y[rows, r]), x.shape[1]
     size = y.abs().max().clamp(min=1e-300)
     if float((y / size).std(correction=0)) <= SAME_VALUES:
-        return np.zeros(len(x), dtype=bool), np.zeros(len(x), dtype=bool)
+        return None
     usual = torch.quantile(y.abs(), 0.75)  # the largest may be an outlier beside which all others vanish
     size = usual if float(usual) > 0.0 else size
-    y, slopes = y / size, None if slopes is None else slopes / size
-    values, tilts = find_outliers(Response(x, y, slopes, there))
-    return values.numpy(), tilts.numpy()
+    there = torch.zeros(len(x), 1 + n, dtype=torch.bool)
+    there[:, 0] = True
+    if samples.jacobian is None or MIN_SAMPLES * (1 + n) > MAX_LABELS:
+        return Response(x, y / size, None, there)
+    slopes = torch.from_numpy(samples.jacobian[rows, r] * scale) / size
+    there[:, 1:] = ~slopes.isnan()
+    return Response(x, y / size, slopes.nan_to_num(nan=0.0), there)
+
+
+def _outliers(response: Response, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Samples whose value, and samples whose slopes the others of their group contradict (N,), each."""
+    values, slopes = np.zeros(len(response.y), dtype=bool), np.zeros(len(response.y), dtype=bool)
+    n = 0 if response.slopes is None else response.slopes.shape[1]
+    for rows in _groups(response.y.numpy(), n, seed):
+        found = find_outliers(response.select(rows))
+        values[rows], slopes[rows] = found[0].numpy(), found[1].numpy()
+    return values, slopes
+
+
+def _refuted(response: Response, doubted: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
+    """Inputs (n,) by which slopes, in all samples, are others than values predict that predict each other well."""
+    n = response.x.shape[1]
+    rows = np.random.default_rng(seed).permutation(np.flatnonzero(~doubted))[: MAX_LABELS // (1 + n)]
+    if response.slopes is None or len(torch.unique(response.x[rows], dim=0)) < MIN_SAMPLES_WITHOUT_SLOPES:
+        return np.zeros(n, dtype=bool)
+    values_only = response.there[rows].clone()
+    values_only[:, 1:] = False
+    try:
+        errors = left_out(chosen := response.select(rows).scaled(values_only), values_only).errors
+    except ArithmeticError:
+        return np.zeros(n, dtype=bool)
+    of_value, refuted = _usual(errors[:, 0]), np.zeros(n, dtype=bool)
+    if of_value > RESOLVED_ERROR:
+        return refuted
+    assert chosen.slopes is not None
+    for j in range(n):
+        there = chosen.there[:, 1 + j]
+        if (
+            int(there.sum()) >= MIN_SAMPLES_WITHOUT_SLOPES
+            and _usual(errors[there, 1 + j]) > MIN_REFUTED_RATIO * of_value
+        ):
+            refuted[j] = _opposed(chosen.slopes[there, j], chosen.slopes[there, j] - errors[there, 1 + j])
+    return refuted
+
+
+def _opposed(labels: Tensor, predicted: Tensor) -> bool:
+    """Whether slopes point the other way than those predicted, or are in proportion to them by another factor."""
+    own, other = (float(torch.linalg.vector_norm(slopes)) for slopes in (labels, predicted))
+    agreement = float(labels @ predicted) / max(own * other, 1e-300)
+    in_proportion = agreement > MIN_PROPORTION and not 1.0 / MAX_FACTOR < own / other < MAX_FACTOR
+    return agreement < -MIN_OPPOSITION or in_proportion
 
 
 def _groups(y: NDArray[np.float64], n: int, seed: int) -> list[NDArray[np.intp]]:
@@ -206,7 +271,8 @@ def doubtful_slopes(targets: Targets) -> NDArray[np.bool_]:
     """
     (N, n), m = targets.x.shape, targets.y.shape[1]
     doubtful = np.zeros((m, n), dtype=bool)
-    if targets.jacobian is None or N < MIN_SAMPLES_WITHOUT_SLOPES or MIN_SAMPLES * (1 + n) > MAX_LABELS:
+    places = len(torch.unique(targets.x, dim=0))  # where two are at one, they predict each other
+    if targets.jacobian is None or places < MIN_SAMPLES_WITHOUT_SLOPES or MIN_SAMPLES * (1 + n) > MAX_LABELS:
         return doubtful
     rows = (
         torch.arange(N) if N * (1 + n) <= MAX_LABELS else torch.randperm(N, generator=torch.Generator().manual_seed(0))
@@ -265,8 +331,13 @@ def _error(response: Response, there: Tensor, without: Sequence[int]) -> tuple[f
     believed[:, [1 + j for j in without]] = False
     theta = learn_scales(response, believed)
     found = LeaveOneOut(theta, response.x, response.y, response.slopes, there).predict(believed)
-    squares = found.errors[there[:, 0], 0].square().sort().values
     assert response.slopes is not None
     size = torch.where(believed[:, 1:], response.slopes, 0.0).square().mean(0)
     noise = torch.where(size > MIN_RELEVANCE * size.max(), torch.exp(0.5 * theta[1 + len(size) :]), 0.0)
-    return float(squares[: max(1, ceil(JUDGING_SHARE * len(squares)))].mean().sqrt()), noise.numpy()
+    return _usual(found.errors[there[:, 0], 0]), noise.numpy()
+
+
+def _usual(errors: Tensor) -> float:
+    """Root mean square without the largest tenth."""
+    squares = errors.square().sort().values
+    return float(squares[: max(1, ceil(JUDGING_SHARE * len(squares)))].mean().sqrt())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 import warnings
@@ -45,7 +46,7 @@ def fit(
 
     Each family is trained without one part of the samples after the other and judged by that part, values and slopes.
     The surrogate is the weighted mean of those that help (stacking), trained on all samples; the weights of a response
-    are its own. The same held-out predictions calibrate its standard deviations, `Surrogate.uncertainty`: 95 %
+    are its own. The same held-out predictions calibrate its standard deviations, `Surrogate.standard_deviation`: 95 %
     intervals cover 95 % of such samples, which are to fill the box as those to be predicted do.
 
     Args:
@@ -101,8 +102,11 @@ def fit(
     unseen = judge(targets)
     doubtful = doubtful_slopes(targets)
     if doubtful.any():
-        doubts, targets, unseen = _without_slopes(doubts, doubtful, given, targets, unseen, judge)
-    unseen, learned, interrupted = _train(unseen, targets, seed=int(seed), progress=report, device=device)
+        fewer = partial(
+            judge, progress=lambda found: report(replace(found, stage=f"{found.stage}, some slopes left out"))
+        )
+        doubts, targets, unseen = _without_slopes(doubts, doubtful, given, targets, unseen, fewer)
+    unseen, learned, interrupted = _finish(unseen, targets, report)
     mixture, mixed = _mix(unseen, learned, targets.x.shape[1])
     network, module = widened(mixture, mixed, targets)
     held_out = held_out_record(*unseen.mixed_errors(), samples.responses)
@@ -125,10 +129,15 @@ def _without_slopes(
     unseen: HeldOutPredictions,
     judge: Callable[[Targets], HeldOutPredictions],
 ) -> tuple[Doubts, Targets, HeldOutPredictions]:
-    """Judge all families without doubtful slopes (m, n), too, and give up those without which values are better."""
+    """Judge all families without doubtful slopes (m, n), too, and give up those without which values are better.
+
+    Slopes that no family predicts are given up, too, if values are as good: a process may have taken them for noise.
+    """
     fewer = judge(doubts.everywhere(doubtful).applied(given))
-    errors = zip(unseen.value_errors().tolist(), fewer.value_errors().tolist(), strict=True)
-    better = doubtful & np.array([[mislead(among, without)] for among, without in errors])
+    errors = list(zip(unseen.value_errors().tolist(), fewer.value_errors().tolist(), strict=True))
+    as_good = np.array([[not mislead(without, among)] for among, without in errors])
+    useless = (unseen.slope_errors() > USELESS_ERROR).numpy() & as_good
+    better = doubtful & (useless | np.array([[mislead(among, without)] for among, without in errors]))
     if not better.any():
         return doubts, targets, unseen
     doubts = doubts.everywhere(better)
@@ -190,8 +199,8 @@ def _warn_of_actions(targets: Targets, families: Sequence[Family]) -> None:
         )
 
 
-def _train(
-    unseen: HeldOutPredictions, targets: Targets, *, seed: int, progress: ProgressCallback, device: str
+def _finish(
+    unseen: HeldOutPredictions, targets: Targets, progress: ProgressCallback
 ) -> tuple[HeldOutPredictions, list[Learned], bool]:
     """All families that have a share, trained on all samples, and whether the user stopped that.
 
@@ -204,13 +213,13 @@ def _train(
     learned: dict[str, Learned] = {}
     interrupted = False
     while True:
-        used = [f for f, share in zip(unseen.families, unseen.weights.sum(0).tolist(), strict=True) if share > 0.0]
-        missing = [family for family in used if family.name not in learned]
+        used = [(f, row) for f, row in enumerate(unseen.weights.T > 0.0) if bool(row.any())]
+        missing = [(f, row) for f, row in used if unseen.families[f].name not in learned]
         if not missing:
-            return unseen, [learned[family.name] for family in used], interrupted
-        family = missing[0]
+            return unseen, [learned[unseen.families[f].name] for f, _ in used], interrupted
+        family, training = unseen.families[missing[0][0]], unseen.trainings[missing[0][0]]
         try:
-            found = family.learn(targets.to(device), seed=seed, progress=progress)
+            found = training.finish(torch.nonzero(missing[0][1]).flatten().tolist(), progress)
             with torch.no_grad():
                 if not bool(torch.isfinite(found.module(targets.x)).all()):
                     raise ArithmeticError("it predicts NaN or infinity")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 import torch
 from torch import Tensor
 
 from sobofem.surrogate.families.base import Labels
 from sobofem.surrogate.families.gaussian_process import MarginalLikelihood
 from sobofem.surrogate.selection.leave_one_out import LeaveOneOut, LeftOut
-from sobofem.surrogate.training.optimizers.vector_lbfgs import minimize
+from sobofem.surrogate.training.together.batched_lbfgs import minimize
 
 GROSS_DISTANCE = 30.0
 """Distance from the median, as a multiple of the upper quartile of these distances, beyond which a value is set aside
@@ -29,9 +31,9 @@ MIN_OWN_SHARE = 0.3
 """Smallest error of outlying slopes, as a share of the sample's own."""
 MIN_SLOPE_OVER_VALUE = 2.0
 """How many times more slopes must be off than their value, by their standard deviations, if only they are wrong."""
-MAX_FEATURE_WIDTH = 0.5
-"""Where value and slopes are off, there may be a feature that no other sample shows; but none that is wider than this
-share of the distance to the next sample."""
+MIN_FEATURE_WIDTH, MAX_FEATURE_WIDTH = 0.05, 0.5
+"""Where value and slopes are off, there may be a feature that no sample believed shows; but none that is narrower or
+wider than these shares of the distance to the next of these."""
 CLEAR_ERROR_RATIO = 300.0
 """Where only the value is off, and by this many times as much as usual, it is an error of any size: a feature that no
 other sample shows would have turned the slopes, too."""
@@ -60,6 +62,18 @@ class Response:
     y: Tensor
     slopes: Tensor | None
     there: Tensor
+
+    def select(self, rows: NDArray[np.intp]) -> Response:
+        """Some samples, by number."""
+        slopes = None if self.slopes is None else self.slopes[rows]
+        return Response(self.x[rows], self.y[rows], slopes, self.there[rows])
+
+    def without_slopes(self, inputs: Tensor) -> Response:
+        """Without the slopes by some inputs (n,)."""
+        there = self.there.clone()
+        there[:, 1:] &= ~inputs
+        slopes = None if self.slopes is None else torch.where(inputs, 0.0, self.slopes)
+        return Response(self.x, self.y, slopes, there)
 
     def scaled(self, believed: Tensor) -> Response:
         """In the unit of the standard deviation of the values believed.
@@ -182,6 +196,7 @@ def _suspects(response: Response, suspects: Tensor) -> Tensor:
         if worst < MIN_SUSPECT_RATIO:
             break
         fresh = ratios >= max(ALIKE_SHARE * float(worst), MIN_SUSPECT_RATIO)
+        fresh[:, 1] |= fresh[:, 0] & believed_kinds[:, 1]  # wrong ones would spoil all others' errors meanwhile
         if bool(_too_many(suspects | fresh).any()):
             break
         suspects = suspects | fresh
@@ -228,19 +243,25 @@ def _apart(response: Response, believed: Tensor, found: LeftOut) -> Tensor:
             usual = errors.square().mean().sqrt().clamp(min=1e-12)
             ratios[:, k] = kinds[:, k] / usual
             far[:, k] = (ratios[:, k] > MIN_ERROR_RATIO) & (kinds[:, k] > MIN_GAP_RATIO * errors.max())
-    sizes = found.errors[:, 0].abs(), torch.linalg.vector_norm(found.errors[:, 1:], dim=1)
-    far[:, 0] &= sizes[0] > NOTICEABLE
+    sizes, value_is_off = (found.errors[:, 0].abs(), torch.linalg.vector_norm(found.errors[:, 1:], dim=1)), far[:, 0]
+    far = far & torch.stack((sizes[0] > NOTICEABLE, torch.ones_like(value_is_off)), 1)
     if response.slopes is None:
         return far & torch.stack((~_between(response, believed_kinds[:, 0]), far[:, 1]), 1)
     own = torch.linalg.vector_norm(torch.where(response.there[:, 1:], response.slopes, 0.0), dim=1)
     usual = own[believed_kinds[:, 1]].square().mean().sqrt() if bool(believed_kinds[:, 1].any()) else own.max()
     far[:, 1] &= (sizes[1] > MIN_OWN_SHARE * own) & (sizes[1] > NOTICEABLE * usual)
     far[:, 1] &= far[:, 0] | (ratios[:, 1] > MIN_SLOPE_OVER_VALUE * ratios[:, 0])
-    distance = torch.cdist(response.x, response.x).fill_diagonal_(torch.inf).min(1).values
-    wide = sizes[0] > MAX_FEATURE_WIDTH * distance * torch.where(far[:, 1], sizes[1], own)
+    # Suspects side by side may show one feature, which is as wide as the next sample that knows nothing of it is far.
+    distance = torch.cdist(response.x, response.x).fill_diagonal_(torch.inf)
+    distance[:, (believed != response.there).any(1)] = torch.inf
+    distance = distance.min(1).values
+    reach = distance * torch.where(far[:, 1], sizes[1], own)
+    wide = sizes[0] > MAX_FEATURE_WIDTH * reach
     if bool(believed_kinds[:, 1].any()):
         wide |= (ratios[:, 0] > CLEAR_ERROR_RATIO) & (kinds[:, 1] <= kinds[believed_kinds[:, 1], 1].max())
-    return far & (wide | ~far[:, 0]).unsqueeze(1)
+    # Slopes are wrong by themselves where the value is as the others predict it.
+    alone = ~value_is_off | (sizes[0] < MIN_FEATURE_WIDTH * reach)
+    return far & torch.stack((wide, wide | alone), 1)
 
 
 def _between(response: Response, believed_kinds: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from math import ceil, floor
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from sobofem.surrogate.model import Surrogate
 from sobofem.surrogate.model.constants import learned_apart
 from sobofem.surrogate.networks.base import Network
 from sobofem.surrogate.samples import MIN_SAMPLES, Data, Samples
-from sobofem.surrogate.samples.checks import check_seed
+from sobofem.surrogate.samples.checks import check_count, check_seed
 from sobofem.surrogate.training.optimizers import Optimizer
 from sobofem.surrogate.training.train import PIPELINE, train
 from sobofem.surrogate.weighting import Weighting
@@ -68,7 +67,7 @@ def tuned(
     """
     samples = Samples.of(data)
     _check_values(learning_rates=learning_rates, decays=decays)
-    _check_count("splits", splits)
+    check_count("splits", splits)
     own: dict[str, Any] = {"network": network, "weighting": weighting}
     shared: dict[str, Any] = {"optimizers": optimizers, "held_out": held_out, "seed": seed, "device": device}
     again = partial(tuned, learning_rates=learning_rates, decays=decays, splits=splits, **shared)
@@ -127,7 +126,7 @@ def restarted(
         ValueError: If the data can't be trained on, or a setting is out of range.
     """
     samples = Samples.of(data)
-    _check_count("starts", starts)
+    check_count("starts", starts)
     if not held_out and weighting is not None and weighting.interval:
         raise ValueError(
             f"objectives of {weighting} don't compare, for its weights adapt; hold out samples: held_out=0.2"
@@ -185,8 +184,8 @@ def _error(
             return float("inf")
         known, truth = samples.y[kept], samples.y[held]
         y, _ = surrogate.predict(samples.x[held], jacobian=False)
-        mean = ((truth - known.mean(axis=0)) ** 2).mean(axis=0)
-        errors.append(np.sqrt(((y - truth) ** 2).mean(axis=0) / mean).mean())
+        mean = np.nanmean((truth - np.nanmean(known, axis=0)) ** 2, axis=0)
+        errors.append(np.sqrt(np.nanmean((y - truth) ** 2, axis=0) / mean).mean())
     return float(np.mean(errors))
 
 
@@ -220,11 +219,6 @@ def _check_values(**choices: Sequence[float]) -> None:
     for name, values in choices.items():
         if not len(values):
             raise ValueError(f"{name} is empty; expected at least one value to try")
-
-
-def _check_count(name: str, count: int) -> None:
-    if not isinstance(count, Integral) or count < 1:
-        raise ValueError(f"{name} is {count!r}; expected a whole number of at least 1")
 
 
 def _recorded(surrogate: Surrogate, **record: Any) -> Surrogate:

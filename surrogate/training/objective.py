@@ -152,12 +152,13 @@ class Objective:
             losses = term_losses(self.module, targets, jacobian=jacobian)
         else:
             losses = (samples * residuals(self.module, targets, jacobian=jacobian).square()).mean(0)
-        loss = self._combined(losses)
+        loss = self.of_losses(losses)
         if self.decay:
             loss = loss + self.decay * as_network_module(self.module).penalty()
         return loss
 
-    def _combined(self, losses: Tensor) -> Tensor:
+    def of_losses(self, losses: Tensor) -> Tensor:
+        """One number of the terms' losses (m, T), without decay."""
         if self.weighting.sums_losses:
             return combined(losses, self.weights, self.mean_squares)
         # Made once: online training exchanges the mean squares when it measures again, and with them the function.

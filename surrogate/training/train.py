@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
 from functools import partial
 from math import floor
 from typing import Any
@@ -18,6 +19,7 @@ from sobofem.surrogate.model import Surrogate
 from sobofem.surrogate.model.constants import learned_apart
 from sobofem.surrogate.networks import MLP
 from sobofem.surrogate.networks.base import Network, as_network_module, value_and_jacobian
+from sobofem.surrogate.networks.foreign import Foreign, owned
 from sobofem.surrogate.samples import Data, Samples
 from sobofem.surrogate.samples.arrays import Array
 from sobofem.surrogate.samples.checks import check_seed
@@ -35,7 +37,7 @@ PIPELINE: tuple[Optimizer, ...] = (Adam(), LBFGS())
 def train(
     data: Data,
     *,
-    network: Network | None = None,
+    network: Network | nn.Module | None = None,
     weighting: Weighting | None = None,
     optimizers: Sequence[Optimizer] = PIPELINE,
     decay: float = 1e-4,
@@ -48,10 +50,11 @@ def train(
 
     Args:
         data: Samples in physical units: `x` (N, n), `y` (N, m), `jacobian` (N, m, n) or None, `parameters`,
-            `responses`, `bounds` (n, 2), and optionally `units` and `provenance`. Derivatives that are missing for
-            some samples are NaN in `Samples.of(data, missing=True)`; loss terms are means over the labels that are
-            there. With `directions` (N, n) and `hessian_actions` (N, m, n) curvature is trained on, too.
-        network: What to train; `MLP()` by default.
+            `responses`, `bounds` (n, 2), and optionally `units` and `provenance`. Labels that are missing are NaN in
+            `Samples.of(data, missing=True)`; loss terms are means over the derivatives that are there. With
+            `directions` (N, n) and `hessian_actions` (N, m, n) curvature is trained on, too.
+        network: What to train; `MLP()` by default. A module of your own, smooth and in float64, is trained from where
+            it is, as a copy; a layer that mixes samples or draws is refused.
         weighting: How the terms of the loss weigh; by default `PerChannel()` with Jacobians, `ValuesOnly()`
             without.
         optimizers: Stages of training, in order.
@@ -78,19 +81,20 @@ def train(
     """
     samples = Samples.of(data)
     check_device(device)
-    check_parts(network, weighting, optimizers)
+    check_parts(network, weighting, optimizers, modules=True)
     settings: dict[str, Any] = {"optimizers": optimizers, "decay": decay, "validation": validation, "seed": seed}
     again = partial(train, device=device, progress=progress, **settings)
     if (apart := learned_apart(samples, again, {"network": network, "weighting": weighting})) is not None:
         return apart
-    network = network or MLP()
+    network = MLP() if network is None else network
     weighting = weighting or (ValuesOnly() if samples.jacobian is None else PerChannel())
     check_settings(samples, weighting, optimizers, decay=decay, seed=seed)
     if not 0.0 <= validation <= 0.5:
         raise ValueError(f"validation is {validation:g}; expected a share of the samples from 0 to 0.5")
     # What is drawn first, the network or the split, decides the numbers: a seed is to mean the same in every version.
     generator = torch.Generator().manual_seed(int(seed))
-    module = network.build(len(samples.parameters), len(samples.responses), generator).to(device)
+    spec, module = _built(network, samples, generator)
+    module = module.to(device)
     trained_on, held = _split(len(samples.x), validation, generator)
     scaling = Scaling.from_data(samples.bounds, samples.y[trained_on], samples.responses, constants=True)
     as_network_module(module).set_scaling(scaling)
@@ -105,7 +109,18 @@ def train(
     every = targets_of(scaling, samples, held, derivatives=True, device=device) if len(held) else None
     errors = {} if every is None else {"held_out": _held_out_errors(module, every, samples.responses)}
     history = monitor.history(interrupted=interrupted)
-    return Surrogate.of(samples, module, network, scaling, history, {**errors, **noise})
+    return Surrogate.of(samples, module, spec, scaling, history, {**errors, **noise})
+
+
+def _built(network: Network | nn.Module, samples: Samples, generator: torch.Generator) -> tuple[Network, nn.Module]:
+    """What is trained, and what describes it."""
+    n, m = len(samples.parameters), len(samples.responses)
+    if not isinstance(network, nn.Module):
+        return network, network.build(n, m, generator)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ValueError(f"{type(network).__name__} has no parameters that are free; free some by requires_grad_()")
+    middle, width = samples.bounds.mean(axis=1), np.ptp(samples.bounds, axis=1) / np.sqrt(12.0)
+    return Foreign.of(network), owned(network, m, torch.from_numpy((samples.x - middle) / width))
 
 
 def run_stages(optimizers: Sequence[Optimizer], objective: Objective, monitor: Monitor) -> bool:
@@ -122,16 +137,33 @@ def run_stages(optimizers: Sequence[Optimizer], objective: Objective, monitor: M
     return False
 
 
-def check_parts(network: object, weighting: object, optimizers: object) -> None:
+def check_parts(network: object, weighting: object, optimizers: object, *, modules: bool = False) -> None:
     """Check that what trains is of the right kind, before anything is done with it.
+
+    Args:
+        network: What is to be a network; None for the default.
+        weighting: What is to be a weighting; None for the default.
+        optimizers: What are to be stages.
+        modules: Whether the network may be a module.
 
     Raises:
         TypeError: If it isn't; the message says what would be.
     """
-    if network is not None and (isinstance(network, nn.Module | type) or not isinstance(network, Network)):
+    given = isinstance(network, nn.Module)
+    if given and not modules:
         raise TypeError(
-            f"network is {kind_of(network)}; expected what builds one, such as MLP(48, 3): a module of your own comes "
-            "from a frozen dataclass with build(n, m, generator), decorated by surrogate.register"
+            f"network is {kind_of(network)}; expected what builds several, such as MLP(48, 3): a frozen dataclass with "
+            "build(n, m, generator), decorated by surrogate.register; surrogate.train takes a module"
+        )
+    if not (network is None or given) and (isinstance(network, type) or not isinstance(network, Network)):
+        raise TypeError(
+            f"network is {kind_of(network)}; expected what builds one, such as MLP(48, 3), or a "
+            "torch.nn.Module in float64"
+        )
+    if (module := _module_within(network)) is not None:
+        raise TypeError(
+            f"{kind_of(network)} is around {kind_of(module)}; expected what builds one, such as MLP(48, 3): a "
+            "dataclass with build(n, m, generator). surrogate.train takes a module on its own"
         )
     if weighting is not None and not isinstance(weighting, Weighting):
         raise TypeError(
@@ -145,6 +177,17 @@ def check_parts(network: object, weighting: object, optimizers: object) -> None:
             raise TypeError(
                 f"optimizers holds {kind_of(stage)}; expected stages of training, such as surrogate.Adam() or LBFGS()"
             )
+
+
+def _module_within(network: object) -> nn.Module | None:
+    """A module in a field of a network, or of one in it."""
+    if not is_dataclass(network) or isinstance(network, type | nn.Module):
+        return None
+    for each in fields(network):
+        value = vars(network).get(each.name)
+        if (found := value if isinstance(value, nn.Module) else _module_within(value)) is not None:
+            return found
+    return None
 
 
 def kind_of(value: object) -> str:
@@ -243,6 +286,8 @@ def _held_out_errors(module: nn.Module, held_out: Targets, responses: Sequence[s
     labels = torch.cat((held_out.y.unsqueeze(2), jacobian), 2)
     known = torch.ones_like(labels, dtype=torch.bool)
     known[..., 1:] = held_out.jacobian is not None
+    if held_out.believed is not None:
+        known[..., 0] = held_out.believed > 0.0
     if held_out.presence is not None:
         known[..., 1:] &= held_out.presence[..., :n] > 0.0
     found = relative_errors(torch.cat((y.unsqueeze(2), slopes), 2) - labels, labels, known)

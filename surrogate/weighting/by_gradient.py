@@ -28,9 +28,7 @@ class GradNorm(Grouped):
         layer: W: `shared` for the weight matrix of the last layer that all responses share, the last but one of the
             network, or `all` for every parameter, as where each response has a network of its own.
         smallest: Weight below which none is moved.
-        groups: Which terms share a weight (`Grouping`).
-        scaled: Whether terms are measured per channel first.
-        interval: Steps between two updates.
+        groups, scaled, interval: As in `Grouped`.
     """
 
     alpha: float = 1.0
@@ -110,9 +108,7 @@ class Annealing(Grouped):
 
     Attributes:
         memory: Share of the old weights that an update keeps.
-        groups: Which terms share a weight (`Grouping`).
-        scaled: Whether terms are measured per channel first.
-        interval: Steps between two updates.
+        groups, scaled, interval: As in `Grouped`.
     """
 
     memory: float = 0.9
@@ -145,9 +141,7 @@ class InverseDirichlet(Grouped):
 
     Attributes:
         memory: α, share of the old weights that an update keeps.
-        groups: Which terms share a weight (`Grouping`).
-        scaled: Whether terms are measured per channel first.
-        interval: Steps between two updates.
+        groups, scaled, interval: As in `Grouped`.
     """
 
     memory: float = 0.5
@@ -178,9 +172,7 @@ class NeuralTangent(Grouped):
 
     Attributes:
         memory: Share of the old weights that an update keeps; the first update keeps nothing.
-        groups: Which terms share a weight (`Grouping`).
-        scaled: Whether terms are measured per channel first.
-        interval: Steps between two updates.
+        groups, scaled, interval: As in `Grouped`.
     """
 
     memory: float = 0.0

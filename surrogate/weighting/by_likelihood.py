@@ -38,9 +38,7 @@ class ProfiledLikelihood(Grouped):
     Attributes:
         floor: Smallest mean loss of a group that counts, as a share of the largest.
         memory: Share of the old weights that an update keeps.
-        groups: Which terms share a weight (`Grouping`).
-        scaled: Whether terms are measured per channel first.
-        interval: Steps between two updates.
+        groups, scaled, interval: As in `Grouped`.
     """
 
     floor: float = 1e-4
@@ -81,9 +79,7 @@ class LearnedLikelihood(Grouped):
         optimizer: `adam`, with its own state, or `gradient`, plain descent.
         rate: Learning rate of s.
         steps: Steps of descent at an update.
-        groups: Which terms share a weight (`Grouping`).
-        scaled: Whether terms are measured per channel first.
-        interval: Steps of training between two updates.
+        groups, scaled, interval: As in `Grouped`.
     """
 
     optimizer: str = "adam"

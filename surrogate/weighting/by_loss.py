@@ -19,7 +19,6 @@ from sobofem.surrogate.weighting.groups import (
     Groups,
     check_settings,
     onto_simplex,
-    per_channel,
     smooth,
     sum_to,
 )
@@ -66,7 +65,7 @@ class PowerMean(Grouped):
             mean_squares: Of the targets (m, T).
             inputs: Number n of inputs.
         """
-        base = per_channel(mean_squares, inputs) if self.scaled else torch.ones_like(mean_squares)
+        base = self.base(mean_squares, inputs)
         membership = Grouping(self.groups).membership(mean_squares)
         counts = membership @ (mean_squares > 0.0).to(mean_squares).flatten()
         labelled = counts > 0.0
@@ -96,9 +95,7 @@ class ReLoBRaLo(Grouped):
         alpha: α, share of the past.
         expected: Probability that ρ is one; else the weights are compared with the first losses.
         temperature: T; the lower, the more only the worst counts.
-        groups: Which terms share a weight (`Grouping`).
-        scaled: Whether terms are measured per channel first.
-        interval: Steps between two updates.
+        groups, scaled, interval: As in `Grouped`.
     """
 
     alpha: float = 0.999
@@ -141,9 +138,7 @@ class SoftAdapt(Grouped):
         beta: β; negative favors what falls fastest.
         normalized: Whether slopes are divided by the sum of their magnitudes.
         loss_weighted: Whether each exponential is multiplied by its loss.
-        groups: Which terms share a weight (`Grouping`).
-        scaled: Whether terms are measured per channel first.
-        interval: Steps between two updates.
+        groups, scaled, interval: As in `Grouped`.
     """
 
     beta: float = 0.1
@@ -186,9 +181,7 @@ class SelfAdaptive(Grouped):
         rate: Of the ascent.
         per_sample: Whether each sample has its own weight within its group, by its squared residual; groups keep
             theirs. For `train` with full batches or batches; not for samples that come and go.
-        groups: Which terms share a weight (`Grouping`).
-        scaled: Whether terms are measured per channel first.
-        interval: Steps between two updates.
+        groups, scaled, interval: As in `Grouped`.
     """
 
     rate: float = 0.05

@@ -24,9 +24,7 @@ class MGDA(Grouped):
 
     Attributes:
         normalized: Whether gradients are divided by their losses first, so that relative descents are equal.
-        groups: Which terms share a weight (`Grouping`).
-        scaled: Whether terms are measured per channel first.
-        interval: Steps between two updates.
+        groups, scaled, interval: As in `Grouped`.
     """
 
     normalized: bool = False
@@ -104,9 +102,7 @@ class ConFIG(Grouped):
     the weights were found, and is bounded below. Made for first-order steps and an interval of one.
 
     Attributes:
-        groups: Which terms share a weight (`Grouping`).
-        scaled: Whether terms are measured per channel first.
-        interval: Steps between two updates.
+        groups, scaled, interval: As in `Grouped`.
     """
 
     groups: str = "two"
@@ -145,9 +141,7 @@ class DualBalanced(Grouped):
     Attributes:
         statistic: `mean`: max|g_ref| / mean|g_g|; `std`: ratio of standard deviations; `kurtosis`: ratio of standard
             deviation over kurtosis.
-        groups: Which terms share a weight (`Grouping`).
-        scaled: Whether terms are measured per channel first.
-        interval: Steps between two updates.
+        groups, scaled, interval: As in `Grouped`.
     """
 
     statistic: str = "mean"
@@ -215,9 +209,7 @@ class PCGrad(Grouped):
     for first-order steps and an interval of one.
 
     Attributes:
-        groups: Which terms share a weight (`Grouping`).
-        scaled: Whether terms are measured per channel first.
-        interval: Steps between two updates.
+        groups, scaled, interval: As in `Grouped`.
     """
 
     groups: str = "two"

@@ -77,6 +77,9 @@ class Grouped(Weighting):
     """A strategy that weighs groups of terms: all start with the weight one.
 
     Attributes:
+        groups: Which terms share a weight: the name of a `Grouping`.
+        scaled: Whether terms are measured per channel first.
+        interval: Steps between two updates.
         remembered: Names under which its memory holds losses of the groups, which change with their scale.
     """
 

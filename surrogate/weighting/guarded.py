@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
@@ -20,9 +21,45 @@ from sobofem.surrogate.weighting.fixed import Fixed, PerChannel, ValuesOnly
 from sobofem.surrogate.weighting.groups import check_weighting
 
 
+class Around(Weighting):
+    """A weighting that does as another one inside it, but for what it overrides."""
+
+    @property
+    @abstractmethod
+    def inner(self) -> Weighting:
+        """The other one."""
+
+    @property
+    def interval(self) -> int:
+        """Steps between two updates: those of the inner one."""
+        return self.inner.interval
+
+    @property
+    def weighs_samples(self) -> bool:
+        """Whether the inner one does."""
+        return self.inner.weighs_samples
+
+    @property
+    def uses_jacobian(self) -> bool:
+        """Whether sensitivities count: as in the inner one."""
+        return self.inner.uses_jacobian
+
+    def start(self, targets: Targets) -> Weights:
+        """The inner one's start."""
+        return self.inner.start(targets)
+
+    def rescaled(self, weights: Weights, before: Terms, after: Terms) -> Weights:
+        """As the inner one has it."""
+        return self.inner.rescaled(weights, before, after)
+
+    def noise(self, weights: Weights, terms: Terms) -> Tensor | None:
+        """As the inner one has it."""
+        return self.inner.noise(weights, terms)
+
+
 @register
 @dataclass(frozen=True)
-class Guarded(Weighting):
+class Guarded(Around):
     """An adaptive weighting until it goes astray, and the fallback's start weights from then on.
 
     Astray is: a weight that is not finite, weights that have spread too far from the fallback's, or a loss, measured
@@ -53,14 +90,9 @@ class Guarded(Weighting):
             )
 
     @property
-    def interval(self) -> int:
-        """Of the adaptive weighting."""
-        return self.adaptive.interval
-
-    @property
-    def weighs_samples(self) -> bool:
-        """Whether the adaptive weighting does."""
-        return self.adaptive.weighs_samples
+    def inner(self) -> Weighting:
+        """The adaptive weighting."""
+        return self.adaptive
 
     @property
     def uses_jacobian(self) -> bool:
@@ -135,7 +167,7 @@ class Guarded(Weighting):
 
 @register
 @dataclass(frozen=True)
-class Until(Weighting):
+class Until(Around):
     """An adaptive weighting up to a step, and the weights that it has found by then from there on.
 
     The curvature that L-BFGS has learned holds less and less while weights change: a weighting that changes them every
@@ -156,23 +188,9 @@ class Until(Weighting):
             raise ValueError(f"steps of Until is {self.steps}; expected at least 1")
 
     @property
-    def interval(self) -> int:
-        """Of the adaptive weighting."""
-        return self.adaptive.interval
-
-    @property
-    def weighs_samples(self) -> bool:
-        """Whether the adaptive weighting does."""
-        return self.adaptive.weighs_samples
-
-    @property
-    def uses_jacobian(self) -> bool:
-        """Whether the adaptive weighting does."""
-        return self.adaptive.uses_jacobian
-
-    def start(self, targets: Targets) -> Weights:
-        """The adaptive weighting's start."""
-        return self.adaptive.start(targets)
+    def inner(self) -> Weighting:
+        """The adaptive weighting."""
+        return self.adaptive
 
     def update(self, weights: Weights, terms: Terms) -> Weights:
         """The adaptive weighting's update; afterwards the same weights, those that were negative left out."""
@@ -182,18 +200,10 @@ class Until(Weighting):
             return weights
         return replace(weights, values=weights.values.clamp(min=0.0), reference=None)
 
-    def noise(self, weights: Weights, terms: Terms) -> Tensor | None:
-        """As the adaptive weighting has it."""
-        return self.adaptive.noise(weights, terms)
-
-    def rescaled(self, weights: Weights, before: Terms, after: Terms) -> Weights:
-        """As the adaptive weighting does."""
-        return self.adaptive.rescaled(weights, before, after)
-
 
 @register
 @dataclass(frozen=True)
-class Important(Weighting):
+class Important(Around):
     """Another weighting with every response, and its sensitivities, times the response's importance.
 
     Attributes:
@@ -217,14 +227,9 @@ class Important(Weighting):
         return replace(self, importance=tuple(self.importance[k] for k in chosen))
 
     @property
-    def interval(self) -> int:
-        """Steps between two updates: those of the base."""
-        return self.base.interval
-
-    @property
-    def uses_jacobian(self) -> bool:
-        """Whether sensitivities count: as in the base."""
-        return self.base.uses_jacobian
+    def inner(self) -> Weighting:
+        """The base."""
+        return self.base
 
     def start(self, targets: Targets) -> Weights:
         """The base's weights times importance.
@@ -240,14 +245,6 @@ class Important(Weighting):
         """What the base makes of its own weights, times importance."""
         own = replace(weights, values=weights.values / self._column(weights.values))
         return self._multiplied(self.base.update(own, terms))
-
-    def rescaled(self, weights: Weights, before: Terms, after: Terms) -> Weights:
-        """As the base has it."""
-        return self.base.rescaled(weights, before, after)
-
-    def noise(self, weights: Weights, terms: Terms) -> Tensor | None:
-        """As the base has it."""
-        return self.base.noise(weights, terms)
 
     def _multiplied(self, own: Weights) -> Weights:
         return replace(own, values=own.values * self._column(own.values))

@@ -27,7 +27,7 @@ SRUN = "srun --mpi=pmi2 --wait=5"
 MPIEXEC = shutil.which("mpiexec", path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
 LIMIT = 300  # for a job to hit its time limit, to be requeued and to finish [s]
 
-# What `sobofem slurm` is told, by name of the job. Slurm looks at the time every 30 s: a limit of a minute strikes
+# What `sobofem slurm` is given, by name of the job. Slurm looks at the time every 30 s: a limit of a minute strikes
 # after 60 to 90 s, the signals of the first two jobs after 30 to 60 s, by when they compute.
 LIMITED = {
     "srun": ("slow_at_first", 256, "--ntasks=2", "--time=2", "--grace=60", f"--launcher={SRUN}"),
@@ -85,8 +85,8 @@ def cluster():
 def jobs(cluster, tmp_path_factory):
     """All jobs; those whose time is limited first, and one after the other until they compute."""
     started = {}
-    for name, told in (LIMITED | OTHERS).items():
-        started[name] = submitted(cluster, tmp_path_factory.mktemp(name), *told)
+    for name, command in (LIMITED | OTHERS).items():
+        started[name] = submitted(cluster, tmp_path_factory.mktemp(name), *command)
         if name in LIMITED:
             started[name].wait_until_it_computes()
     return started

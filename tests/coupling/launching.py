@@ -29,7 +29,7 @@ def command(*arguments, ranks=0):
     return [MPIEXEC, "-n", str(ranks), *program] if ranks else program
 
 
-def sobofem(*arguments, ranks=0, timeout=60):
+def sobofem(*arguments, ranks=0, timeout=120):
     """Run `sobofem` to its end."""
     line = command(*arguments, ranks=ranks)
     return subprocess.run(line, capture_output=True, text=True, timeout=timeout, env=environment(), check=False)
@@ -53,7 +53,7 @@ def python(code, *arguments):
     return subprocess.run(line, capture_output=True, text=True, timeout=60, env=environment(), check=False)
 
 
-def wait_for(condition, *, seconds=20.0):
+def wait_for(condition, *, seconds=60.0):
     """Wait until something is so; fail if it never is."""
     end = time.monotonic() + seconds
     while not condition():

@@ -42,15 +42,15 @@ def result(folder):
 @pytest.mark.slow
 def test_without_a_model_the_surrogate_tells_parameters_and_their_uncertainty(here, folder, tmp_path):
     out = tmp_path / "result"
-    code, told, _ = here("calibrate", folder / "smooth.safetensors", folder / "measured.csv", "--out", out, *QUICK)
-    assert code == 0, told
+    code, output, _ = here("calibrate", folder / "smooth.safetensors", folder / "measured.csv", "--out", out, *QUICK)
+    assert code == 0, output
     found = result(out)
     ends = np.array(list(found["surrogate_posterior"]["interval_95"].values()))
     assert (ends[:, 0] < TRUTH).all() and (ends[:, 1] > TRUTH).all()
     assert found["certified"] is None and found["model_posterior"] is None
     assert found["solves"] == {"to_certify": 0, "to_accept": 0}
     assert found["identifiability"]["singular_values"][-1] > 1.0
-    assert "All 3 combinations of parameters are determined" in told.replace("\n", " ")
+    assert "All 3 combinations of parameters are determined" in output.replace("\n", " ")
     for picture in PICTURES:
         assert (out / picture).stat().st_size > 10_000
     with (out / "draws.csv").open() as file:
@@ -62,7 +62,7 @@ def test_without_a_model_the_surrogate_tells_parameters_and_their_uncertainty(he
 def test_with_a_model_it_certifies_and_solves_at_draws(here, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     out = tmp_path / "result"
-    code, told, _ = here(
+    code, output, _ = here(
         "calibrate",
         "smooth.safetensors",
         "measured.csv",
@@ -78,7 +78,7 @@ def test_with_a_model_it_certifies_and_solves_at_draws(here, folder, tmp_path, m
         "t=normal:1.3,0.2",
         *QUICK,
     )
-    assert code == 0, told
+    assert code == 0, output
     found = result(out)
     assert found["certified"] is True
     assert set(found["estimate"]) == {"t", "p"}
@@ -92,8 +92,8 @@ def test_with_a_model_it_certifies_and_solves_at_draws(here, folder, tmp_path, m
 @pytest.mark.slow
 def test_two_ranks_find_what_one_finds(here, folder, tmp_path):
     files = (folder / "smooth.safetensors", folder / "measured.csv", "--model", f"{TOYS}:factory", "--solves", 12)
-    code, told, _ = here("calibrate", *files, "--out", tmp_path / "alone", *QUICK)
-    assert code == 0, told
+    code, output, _ = here("calibrate", *files, "--out", tmp_path / "alone", *QUICK)
+    assert code == 0, output
     done = sobofem("calibrate", *files, "--out", tmp_path / "both", *QUICK, ranks=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("numbers, draws and pictures written") == 1
@@ -109,9 +109,9 @@ def test_ctrl_c_while_drawing_ends_it_at_once_with_a_word(folder, tmp_path):
         assert process.poll() is None
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=20)
+    _, output = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert told.splitlines()[-1].startswith("stopped by SIGINT; ")
+    assert output.splitlines()[-1].startswith("stopped by SIGINT; ")
     assert not (tmp_path / "result" / "calibration.json").exists()
 
 
@@ -135,9 +135,9 @@ def test_a_misfit_is_said_first_written_first_and_ends_with_exit_code_1(here, fo
         "\r\n".join(["# gemessen für Übung", "response;value;sd", *lines]).encode("cp1252")
     )
     arguments = (folder / "smooth.safetensors", tmp_path / "measured.csv", "--out", tmp_path / "result", *QUICK)
-    code, told, _ = here("calibrate", *arguments)
+    code, output, _ = here("calibrate", *arguments)
     assert code == 1
-    assert told.lstrip().startswith("Misfit: the model does not explain the measurements")
+    assert output.lstrip().startswith("Misfit: the model does not explain the measurements")
     found = result(tmp_path / "result")
     assert next(iter(found)) == "fit" and not found["fit"]["explained"]
     assert found["warnings"][0].startswith("the model does not explain")
@@ -157,17 +157,17 @@ def test_a_misfit_is_said_first_written_first_and_ends_with_exit_code_1(here, fo
 )
 def test_what_is_wrong_is_told_in_a_line(here, folder, tmp_path, arguments, words):
     files = (folder / "smooth.safetensors", folder / "measured.csv")
-    code, _, told = here("calibrate", *files, "--out", tmp_path / "result", *arguments)
+    code, _, output = here("calibrate", *files, "--out", tmp_path / "result", *arguments)
     assert code == 2
-    assert told.startswith("error: ") and words in told and told.count("\n") == 1
+    assert output.startswith("error: ") and words in output and output.count("\n") == 1
 
 
 def test_a_missing_sampler_is_told_before_the_work(here, folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nutpie", None)
     files = (folder / "smooth.safetensors", folder / "measured.csv")
-    code, _, told = here("calibrate", *files, "--out", tmp_path / "result")
-    assert code == 2 and "pip install 'sobofem[studies]'" in told
-    assert "least squares" not in told
+    code, _, output = here("calibrate", *files, "--out", tmp_path / "result")
+    assert code == 2 and "pip install 'sobofem[studies]'" in output
+    assert "least squares" not in output
 
 
 def test_missing_files_and_a_file_for_a_folder_are_told(here, folder, tmp_path):
@@ -178,5 +178,5 @@ def test_missing_files_and_a_file_for_a_folder_are_told(here, folder, tmp_path):
         ((network, tmp_path / "none.csv", "--out", tmp_path / "a"), "none.csv"),
         ((network, measured, "--out", tmp_path / "taken"), "name a folder"),
     ):
-        code, _, told = here("calibrate", *arguments)
-        assert code == 2 and words in told
+        code, _, output = here("calibrate", *arguments)
+        assert code == 2 and words in output

@@ -270,7 +270,7 @@ def test_fixed_inputs_leave_the_rows_and_columns_of_the_others():
     with pytest.raises(ValueError, match="no parameter q"):
         Fixed(model, {"q": 5.0})
     with pytest.raises(TypeError, match="no standard deviations"):
-        fixed.uncertainty(x[None, [0, 2]])
+        fixed.standard_deviation(x[None, [0, 2]])
 
 
 def test_measurements_survive_a_file(tmp_path):

@@ -76,7 +76,7 @@ def test_no_fit_is_certified_that_the_measurements_contradict():
 
 def test_a_surrogate_with_deviations_says_that_measurements_want_parameters_far_beyond_the_bounds():
     model = linear(np.eye(2))
-    model.uncertainty = lambda x: (np.full((len(x), 2), 1e-3), np.zeros((len(x), 2, 2)))
+    model.standard_deviation = lambda x: (np.full((len(x), 2), 1e-3), np.zeros((len(x), 2, 2)))
     found = calibrate(model, Task(Measurements(model.responses, [0.5, 100.0], np.full(2, 0.1))), settings=QUICK)
     assert found.estimate.goodness.impossible and not found.trustworthy
     assert "y1 (measurement 2) is 1 by the model and 100 measured" in found.warnings[0]
@@ -174,6 +174,7 @@ def test_an_interval_holds_its_estimate_and_its_share_of_the_draws(point):
         assert (low, high) == pytest.approx(central)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "values"),
     [(TWICE, [-0.005, -0.015]), (TWICE, [0.45, 0.55]), (SUM, [2.55, 1.55]), (VALLEY, [1.0, 3.0])],
@@ -184,12 +185,13 @@ def test_a_calibration_says_a_misfit_first_and_keeps_every_estimate_within_its_i
     x = found.estimate.x
     for ends in (found.posterior.interval(), found.accepted.interval(), found.laplace.interval()):
         assert (ends[:, 0] <= x).all() and (x <= ends[:, 1]).all()
-    told = json.loads(json.dumps(record(found)))
-    assert next(iter(told)) == "fit"
-    assert told["fit"]["explained"] is found.trustworthy is found.certificate.certified is told["certified"]
+    written = json.loads(json.dumps(record(found)))
+    assert next(iter(written)) == "fit"
+    assert written["fit"]["explained"] is found.trustworthy is found.certificate.certified is written["certified"]
     assert found.trustworthy or found.warnings[0].startswith("the model does not explain the measurements")
 
 
+@pytest.mark.slow
 def test_a_parameter_that_moves_nothing_is_drawn_evenly_over_its_range():
     model = Formula(lambda x: ([x[0]], [[1.0, 0.0]]), 2, 1)
     found = calibrate(model, Task(Measurements(("y0",), [0.4], [0.02])), None, Settings(draws=600, chains=2, starts=2))

@@ -108,6 +108,7 @@ def test_draws_of_a_product_under_logarithmic_priors_are_those_of_quadrature():
     assert (np.abs(posterior.mean - mean) < 4.0 * sd / np.sqrt(posterior.effective)).all()
 
 
+@pytest.mark.slow
 def test_unknown_noise_gives_students_distribution():
     """The mean of K normal values of unknown variance: Student's t with K - 1 degrees of freedom."""
 
@@ -147,6 +148,7 @@ def test_solves_at_draws_make_a_biased_surrogates_posterior_the_models(drawn):
     assert 0.3 < accepted.accepted < 1.0 and accepted.effective < 2900
 
 
+@pytest.mark.slow
 def test_a_right_surrogate_is_accepted_whole(drawn):
     surrogate, posterior, _ = drawn
     accepted = accept(posterior, surrogate, Banana(bias=0.3), solves=20)

@@ -1,5 +1,7 @@
+import builtins
 import errno
 import functools
+import io
 import re
 import sys
 import tempfile
@@ -30,28 +32,29 @@ def test_help_of_a_command_shows_an_example(here, command):
     assert code == 0 and f"sobofem {command} " in text.partition("Example:")[2]
 
 
-def test_check_passes_a_right_model_and_fails_a_wrong_one():
-    right = sobofem("check", f"{TOYS}:smooth", "--points", 2)
-    assert right.returncode == 0 and "Every derivative is right" in right.stdout
-    assert right.stdout.count("all together") == 6 and "E [MPa]" in right.stdout
-    wrong = sobofem("check", f"{TOYS}:wrong")
-    assert wrong.returncode == 1 and "WRONG" in wrong.stdout and "2 of 12 derivatives failed" in wrong.stdout
+def test_check_passes_a_right_model_and_fails_a_wrong_one(here):
+    code, text, _ = here("check", f"{TOYS}:smooth", "--points", 2)
+    assert code == 0 and "Every derivative is right" in text
+    assert text.count("all together") == 6 and "E [MPa]" in text
+    code, text, _ = here("check", f"{TOYS}:wrong")
+    assert code == 1 and "WRONG" in text and "2 of 12 derivatives failed" in text
 
 
-def test_check_fails_a_response_that_a_second_way_contradicts():
-    done = sobofem("check", f"{TOYS}:twofold", "--directions", 1)
-    assert done.returncode == 1 and "Every derivative along these directions is right" in done.stdout
-    assert done.stdout.count("by a form of its own") == 1
+def test_check_fails_a_response_that_a_second_way_contradicts(here):
+    code, text, _ = here("check", f"{TOYS}:twofold", "--directions", 1)
+    assert code == 1 and "Every derivative along these directions is right" in text
+    assert text.count("by a form of its own") == 1
 
 
-def test_check_warns_of_unstable_equilibria_at_the_points_where_they_are():
-    done = sobofem("check", f"{TOYS}:snapped", "--points", 3, "--directions", 1)
-    assert done.returncode == 0, done.stderr
-    points = [float(p) for p in re.findall(r"p = (\S+)\s", done.stdout.partition("Warning")[0])]
-    said = [float(p) for p in re.findall(r"p = (\S+) an equilibrium is no minimum", done.stdout.replace("\n", " "))]
+def test_check_warns_of_unstable_equilibria_at_the_points_where_they_are(here):
+    code, text, errors = here("check", f"{TOYS}:snapped", "--points", 3, "--directions", 1)
+    assert code == 0, errors
+    points = [float(p) for p in re.findall(r"p = (\S+)\s", text.partition("Warning")[0])]
+    said = [float(p) for p in re.findall(r"p = (\S+) an equilibrium is no minimum", text.replace("\n", " "))]
     assert said == [p for p in points if p > 0.0] and 0 < len(said)
 
 
+@pytest.mark.slow
 def test_check_under_mpi_prints_once():
     done = sobofem("check", f"{TOYS}:smooth", ranks=2)
     assert done.returncode == 0, done.stderr
@@ -91,11 +94,11 @@ def test_a_design_that_can_t_be_made_says_why(here, tmp_path, options, message):
     assert code == 2 and message in errors and not (tmp_path / "a.h5").exists()
 
 
-def test_generate_and_info_agree(tmp_path):
+def test_generate_and_info_agree(here, tmp_path):
     path = tmp_path / "a.h5"
-    done = sobofem("generate", f"{TOYS}:fragile", "--samples", 16, "--design", "halton", "--out", path)
-    assert done.returncode == 0 and "failed" in done.stdout
-    said = sobofem("info", path).stdout
+    code, text, _ = here("generate", f"{TOYS}:fragile", "--samples", 16, "--design", "halton", "--out", path)
+    assert code == 0 and "failed" in text
+    said = here("info", path)[1]
     assert "samples of 16 planned" in said and "design halton, seed 0" in said and "buckled" in said
 
 
@@ -120,6 +123,41 @@ def test_mistakes_end_in_one_line_and_code_two(here, tmp_path, monkeypatch, argu
     code, _, said = here(*arguments)
     assert code == 2 and message in said and "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *((command, "a.h5") for command in ("info", "verify", "status")),
+        ("train", "a.h5", "--out", "b.safetensors"),
+        ("merge", "a.h5", "b.h5", "--out", "c.h5"),
+        ("generate", f"{TOYS}:smooth", "--out", "a.h5"),
+        *((command, "a.safetensors") for command in ("info", "verify")),
+        ("export-model", "a.safetensors", "--out", "b.pt2"),
+        ("uq", "a.safetensors", "--out", "b"),
+        ("calibrate", "a.safetensors", "a.csv", "--out", "b"),
+        *(("generate", f"{TOYS}:smooth", "--points", f"a.{kind}", "--out", "b.h5") for kind in ("csv", "npy")),
+        *(("verify", f"a.{kind}") for kind in ("pt2", "onnx")),
+    ],
+)
+def test_a_file_without_the_right_to_read_it_is_named_in_one_line(here, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    files = [name for name in arguments if name.startswith("a.")]
+    for name in files:
+        (tmp_path / name).touch()
+
+    def refused(file, *how, **more):
+        if str(file).rpartition("/")[2] in files:
+            raise PermissionError(errno.EACCES, "Permission denied", str(file))
+        return opened(file, *how, **more)
+
+    opened = io.open
+    for module in (io, builtins):
+        monkeypatch.setattr(module, "open", refused)
+    code, shown, said = here(*arguments)
+    assert code == (1 if arguments[0] == "verify" else 2)
+    (line,) = (shown + said).splitlines()
+    assert any(name in line for name in files) and "Permission denied" in line and "chmod" in line
 
 
 def test_debug_shows_where_an_error_came_from():
@@ -164,12 +202,12 @@ def test_train_and_report_make_their_files(here, tmp_path):
 
 def test_training_tells_what_was_chosen_and_why(here, tmp_path, monkeypatch):
     surrogate = pytest.importorskip("sobofem.surrogate")
-    quick = (surrogate.Solved(units=16, members=1, iterations=20), surrogate.Kriging())
+    quick = (surrogate.Solved(units=16, members=1, iterations=20), surrogate.Kriging(starts=(-7.0,), iterations=10))
     monkeypatch.setattr(surrogate, "fit", functools.partial(surrogate.fit, families=quick))
     generate(toys.smooth, Design("sobol", 8, 3), tmp_path / "a.h5")
     model = tmp_path / "a.safetensors"
     code, text, said = here("train", tmp_path / "a.h5", "--out", model, "--seed", 1)
-    assert code == 0 and "trained on 8 samples" in text and "fold 1 of 8" in said
+    assert code == 0 and "trained on 8 samples" in text and "fold 1 to 2 of 8" in said
     for family in ("shallow network", "Gaussian process"):
         assert re.search(rf"{family}: error on unseen folds \S+ in values, \S+ in slopes; share \d+ %", text)
     about = here("info", model)[1]

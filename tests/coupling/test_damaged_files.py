@@ -121,6 +121,7 @@ def test_a_claim_of_a_quadrillion_rows_is_not_believed(tmp_path):
         Dataset.open(path)
 
 
+@pytest.mark.slow
 def test_a_reader_meets_no_false_alarm_while_the_file_is_replaced(tmp_path):
     path, data, stop = tmp_path / "a.h5", dataset(), threading.Event()
     data.save(path)

@@ -74,6 +74,7 @@ def test_a_narrow_interval_far_from_zero_gets_the_digits_it_needs():
     assert found["temperature", ">"] == pytest.approx(1000.62, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "share", "parameters"), [(5, 0.4, 2), (20, 0.3, 4), (200, 0.1, 50), (2000, 0.02, 10)]
 )

@@ -33,6 +33,7 @@ def blocks(text, language):
     return [block["text"] for block in BLOCK.finditer(text) if block["language"] == language]
 
 
+@pytest.mark.slow
 def test_the_page_and_the_card_that_it_makes_hold_what_they_say(here, folder, monkeypatch):
     monkeypatch.chdir(folder)
     (line,) = blocks(DOCS.read_text(), "bash")

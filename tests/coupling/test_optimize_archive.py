@@ -19,6 +19,7 @@ def test_every_solve_is_on_disk_before_the_next_begins(tmp_path):
     assert seen == list(range(1, len(seen) + 1))
 
 
+@pytest.mark.slow
 def test_a_search_that_dies_goes_on_from_its_solves(tmp_path):
     path, dying, whole = tmp_path / "beam.h5", beam(), beam()
     dying.fails = lambda x: 1 / 0 if len(dying.calls) > 4 else False
@@ -45,6 +46,7 @@ def test_a_file_that_is_replaced_under_a_search_is_left_alone_and_its_samples_ar
     assert path.read_text() == "of another" and len(Dataset.open(tmp_path / "beam.kept.h5")) == 2
 
 
+@pytest.mark.slow
 def test_a_search_whose_folder_vanishes_keeps_its_samples_and_stops(tmp_path, monkeypatch):
     path = tmp_path / "beam.h5"
     monkeypatch.setattr(jobs, "_INTERVAL", 0.0)
@@ -65,6 +67,7 @@ def test_failures_are_kept_with_their_reason(tmp_path):
     assert len(data.design) == len(data) + len(data.failures)
 
 
+@pytest.mark.slow
 def test_given_samples_and_those_on_disk_are_joined(tmp_path):
     first, second = beam(), beam()
     given = minimize(first, Task("weight", {"stress": 1.0})).archive
@@ -76,6 +79,7 @@ def test_given_samples_and_those_on_disk_are_joined(tmp_path):
     assert len(points) == len(joined)
 
 
+@pytest.mark.slow
 def test_samples_of_another_model_are_refused_by_name(tmp_path):
     path = tmp_path / "valley.h5"
     minimize(valley(), Task("height"), solves=2, path=path)
@@ -104,6 +108,7 @@ def test_a_path_in_no_folder_is_refused_before_any_solve(tmp_path):
     assert not model.calls
 
 
+@pytest.mark.slow
 def test_a_dataset_that_another_job_works_on_is_left_alone(tmp_path):
     path = tmp_path / "beam.h5"
     with jobs.shared_state(path):

@@ -26,6 +26,7 @@ def layered(**options):
 STIFF = Task("cost", at_least={"stiffness": 3.4}, discrete={"layers": (1, 2, 3, 4, 5)})
 
 
+@pytest.mark.slow
 def test_the_best_of_all_values_is_found_and_the_model_solved_at_values_only():
     model = layered()
     solution = minimize(model, STIFF)
@@ -39,6 +40,7 @@ def test_the_best_of_all_values_is_found_and_the_model_solved_at_values_only():
     assert {x[0] for x in model.calls} <= {1.0, 2.0, 3.0, 4.0, 5.0}
 
 
+@pytest.mark.slow
 def test_values_without_promise_cost_nothing():
     model = layered()
     solution = minimize(model, STIFF)
@@ -46,6 +48,7 @@ def test_values_without_promise_cost_nothing():
     assert len({x[0] for x in model.calls}) < 5
 
 
+@pytest.mark.slow
 def test_combinations_of_two_discrete_parameters():
     task = Task("cost", at_least={"stiffness": 3.4}, discrete={"layers": (2, 3), "rib": (0.0, 1.5)})
     solution = minimize(layered(), task)
@@ -59,6 +62,7 @@ def test_combinations_of_two_discrete_parameters():
     assert tuple(solution.x[[0, 2]]) == min(by_hand, key=by_hand.get)
 
 
+@pytest.mark.slow
 def test_a_value_where_the_model_has_no_answer_is_passed_over():
     solution = minimize(layered(fails=lambda x: x[0] == 3.0), STIFF)
     assert solution.certified and solution.x[0] != 3.0
@@ -71,6 +75,7 @@ def test_discrete_parameters_alone_are_enumerated():
     assert tuple(solution.x) == (2.0, 1.0, 1.0)
 
 
+@pytest.mark.slow
 def test_a_value_without_any_answer_leaves_solves_for_the_others():
     """Guided by the samples of other heights, the search of one that never has an answer gives up after a dozen."""
     task = Task("weight", at_most={"stress": 1.0}, discrete={"height": (1.0, 2.0, 2.5, 3.0)})
@@ -137,9 +142,9 @@ def test_a_front_that_makes_no_sense_is_refused(objectives, options, message):
 def test_a_combination_without_an_answer_costs_no_more_than_is_left_and_is_told():
     model = beam(fails=lambda x: x[1] > 0.9)
     task = Task("weight", discrete={"height": (2.0, 2.2, 2.4, 2.6)})
-    with pytest.raises(NoAnswer, match="no answer") as told:
+    with pytest.raises(NoAnswer, match="no answer") as raised:
         minimize(model, task, solves=5)
-    assert len(told.value.path) <= 5
+    assert len(raised.value.path) <= 5
 
 
 def test_the_best_combination_is_found_where_the_archive_holds_it_already():
@@ -155,6 +160,7 @@ def test_the_best_combination_is_found_where_the_archive_holds_it_already():
     assert found.certified and found.objective == pytest.approx(0.0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_limit_on_what_nothing_moves_is_not_met_by_being_tiny():
     model = Counted(("a",), [[0.0, 1.0]], f=lambda x: (x[0], [1.0]), c=lambda x: (2e-10, [0.0]))
     assert not minimize(model, Task("f", at_most={"c": 1e-10}), solves=10).certified

@@ -31,23 +31,24 @@ def sketch(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_cold_with_data_certificate_and_picture(here, sketch):
     wanted = ("optimize", MODEL, "--minimize", "weight", "--at-most", "stress=0.5", "--data", "shaft.h5")
-    code, told, errors = here(*wanted, "--out", "best.json", "--picture", "best.png")
+    code, output, errors = here(*wanted, "--out", "best.json", "--picture", "best.png")
     assert code == 0
-    assert "Certified: the model itself finds this point feasible" in told
+    assert "Certified: the model itself finds this point feasible" in output
     record = json.loads((sketch / "best.json").read_text())
     assert record["certified"] and record["optimality"] <= 1e-6
     assert record["value"] == pytest.approx(1 / (0.5 * 3.0), rel=1e-6)
     assert record["x"]["height"] == pytest.approx(3.0)
     assert record["solves"] == len(Dataset.open("shaft.h5")) == errors.count("solve ")
     assert (sketch / "best.png").stat().st_size > 1000
-    code, told, errors = here(*wanted)
-    assert code == 0 and "after 0 solves" in told and "solve 1" not in errors
+    code, output, errors = here(*wanted)
+    assert code == 0 and "after 0 solves" in output and "solve 1" not in errors
 
 
 def test_a_sum_with_a_start_and_a_fixed_parameter(here, sketch):
-    code, told, _ = here(
+    code, output, _ = here(
         "optimize", MODEL, "--minimize", "weight", "--maximize", "stress=0.01", "--fix", "height=2",
         "--at-most", "stress=1", "--start", "width=1.5", "--out", "best.json",
     )  # fmt: skip
@@ -55,43 +56,46 @@ def test_a_sum_with_a_start_and_a_fixed_parameter(here, sketch):
     record = json.loads((sketch / "best.json").read_text())
     assert record["objective"] == {"weight": 1.0, "stress": -0.01}
     assert record["value"] == pytest.approx(0.5 - 0.01, rel=1e-6)
-    assert "2 (fixed)" in told and "kg" in told
+    assert "2 (fixed)" in output and "kg" in output
 
 
+@pytest.mark.slow
 def test_discrete_values(here, sketch):
-    code, told, _ = here(
+    code, output, _ = here(
         "optimize", MODEL, "--minimize", "weight", "--at-most", "stress=1", "--one-of", "height=1,2,2.5"
     )
     assert code == 0
-    assert "best of" in told and "2.5" in told
+    assert "best of" in output and "2.5" in output
 
 
+@pytest.mark.slow
 def test_exit_code_1_and_advice_where_nothing_is_certified(here, sketch):
     wanted = ("optimize", MODEL, "--minimize", "weight", "--at-most", "stress=0.5")
-    code, told, _ = here(*wanted, "--solves", "2")
+    code, output, _ = here(*wanted, "--solves", "2")
     assert code == 1
-    assert "Not certified after 2 solves: all solves are spent" in told
-    code, told, _ = here(*wanted, "--at-most", "weight=0.1")
+    assert "Not certified after 2 solves: all solves are spent" in output
+    code, output, _ = here(*wanted, "--at-most", "weight=0.1")
     assert code == 1
-    assert "no point near meets the limits" in told and "Relax a limit" in told
+    assert "no point near meets the limits" in output and "Relax a limit" in output
 
 
+@pytest.mark.slow
 def test_a_surrogate_guides_and_a_front_is_certified(here, sketch):
     pytest.importorskip("pymoo")
     surrogate = pytest.importorskip("sobofem.surrogate")
     assert here("generate", MODEL, "--samples", "12", "--seed", "1", "--out", "data.h5")[0] == 0
     fitted = surrogate.train(Dataset.open("data.h5"), optimizers=(surrogate.LBFGS(iterations=60),))
     fitted.save("shaft.safetensors")
-    code, told, _ = here(
+    code, output, _ = here(
         "optimize", MODEL, "--surrogate", "shaft.safetensors", "--minimize", "weight", "--at-most", "stress=0.5"
     )
-    assert code == 0 and "Certified" in told
-    code, told, _ = here(
+    assert code == 0 and "Certified" in output
+    code, output, _ = here(
         "optimize", MODEL, "--surrogate", "shaft.safetensors", "--minimize", "weight", "--minimize", "stress",
         "--pareto", "3", "--picture", "front.png", "--data", "data.h5",
     )  # fmt: skip
     assert code == 0
-    assert "3 of 3 points certified by the model" in told
+    assert "3 of 3 points certified by the model" in output
     assert (sketch / "front.png").stat().st_size > 1000
 
 

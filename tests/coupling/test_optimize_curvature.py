@@ -71,6 +71,7 @@ def test_a_maximum_along_an_equation_is_left():
     assert solution.objective == pytest.approx(-0.25, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_greatest_point_of_a_circle_is_not_its_least():
     """The objective is linear: what bends is the limit, and with it the Lagrangian."""
     circle = Counted(

@@ -245,6 +245,7 @@ def test_an_own_predictor_takes_part_under_the_name_of_its_class():
     assert solution.certified and "Linear" in {step.predictor for step in solution.path}
 
 
+@pytest.mark.slow
 def test_an_own_predictor_that_raises_while_it_predicts_is_left_out_and_said_so_once():
     with pytest.warns(RuntimeWarning, match="predictor 'Broken' failed, and is left out: .*no such key") as said:
         solution = minimize(beam(), LIGHTEST, predictors=[Broken()])
@@ -252,6 +253,7 @@ def test_an_own_predictor_that_raises_while_it_predicts_is_left_out_and_said_so_
     assert "Broken" not in {step.predictor for step in solution.path}
 
 
+@pytest.mark.slow
 def test_predictions_of_another_shape_are_named():
     class Short(Linear):
         def learn(self, known):

@@ -59,6 +59,7 @@ def test_a_search_killed_at_any_solve_asks_for_the_same_points_as_one_that_was_n
         assert len(Dataset.open(path).design) == len(whole.calls)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "from several starts", "about failures"])
 def test_too_few_solves_are_gone_on_from_as_well(name, tmp_path):
     (task, options), whole, path, calls = SEARCHES[name], model(name), tmp_path / "beam.h5", []
@@ -72,6 +73,7 @@ def test_too_few_solves_are_gone_on_from_as_well(name, tmp_path):
     assert np.array(calls) == pytest.approx(np.array(whole.calls), abs=1e-8)
 
 
+@pytest.mark.slow
 def test_a_search_that_was_guided_otherwise_goes_on_from_all_that_is_known(tmp_path):
     path, dying, again = tmp_path / "beam.h5", model("", most=5), model("")
     with pytest.raises(Killed):
@@ -82,6 +84,7 @@ def test_a_search_that_was_guided_otherwise_goes_on_from_all_that_is_known(tmp_p
     assert len(np.unique(points, axis=0)) == len(points) == len(Dataset.open(path))
 
 
+@pytest.mark.slow
 def test_a_finished_search_leaves_no_trace_but_its_samples(tmp_path):
     path = tmp_path / "beam.h5"
     minimize(model(""), LIMITED, path=path, solves=3)
@@ -92,6 +95,7 @@ def test_a_finished_search_leaves_no_trace_but_its_samples(tmp_path):
     assert minimize(again, LIMITED, path=path).solves == len(again.calls) == 0
 
 
+@pytest.mark.slow
 def test_the_samples_of_an_interrupted_search_guide_another_and_cost_it_nothing(tmp_path):
     minimize(model(""), LIMITED, path=tmp_path / "beam.h5", solves=3)
     again = model("")
@@ -110,6 +114,7 @@ def test_fewer_solves_than_were_spent_leave_the_best_that_is_known(tmp_path):
     assert len(Dataset.open(path)) == 3
 
 
+@pytest.mark.slow
 def test_a_start_that_is_known_is_not_solved_again(tmp_path):
     point = [0.6, 2.0, 0.3]
     archive = minimize(beam(), Task("weight", {"stress": 2.0}), start=point).archive
@@ -118,6 +123,7 @@ def test_a_start_that_is_known_is_not_solved_again(tmp_path):
     assert again.calls and not any(np.allclose(x, point) for x in again.calls)
 
 
+@pytest.mark.slow
 def test_where_the_model_failed_before_it_is_not_asked_again():
     first = beam(fails=lambda x: x[0] > 0.9)
     archive = minimize(first, LIMITED, start=[1.5, 1.0, 0.0]).archive
@@ -159,6 +165,7 @@ def test_failures_that_are_given_are_kept_beside_the_samples(tmp_path):
     assert {tuple(f.x) for f in given.failures} <= {tuple(f.x) for f in kept.failures}
 
 
+@pytest.mark.slow
 def test_a_front_is_certified_again_without_a_solve(tmp_path):
     pytest.importorskip("pymoo")
     front = pareto(beam(), ("weight", "stress"), points=8, generations=10)

@@ -7,13 +7,27 @@ import math
 import pytest
 
 from sobofem.coupling import Marginal
-from sobofem.coupling.options import CHOICES, Levels, Texts, Weights, check, distributions, option, values, words
+from sobofem.coupling.options import (
+    CHOICES,
+    Levels,
+    Names,
+    Texts,
+    Weights,
+    check,
+    distributions,
+    option,
+    values,
+    words,
+)
+from sobofem.coupling.study.settings import INTERVALS
 
 FLAGS = ("--minimize", "--maximize")
 CASES = [
     (values("a=1"), {"a": 1 / 3, "b": -1e-300}),
     (distributions("a=log"), {"a": Marginal("normal", 0.1, 1 / 3), "b": Marginal("log")}),
     (CHOICES, {"a": (1.0, 0.1), "b": (2.0,)}),
+    (INTERVALS, {"a": (-1 / 3, 2.0)}),
+    (Names(), ("a", "b*", "stress [MPa]")),
     (Texts("TEXT"), ("stress > 2", "mass > 3")),
     (Weights(), {"mass": 1 / 3, "stress": -2.0}),
     (Weights(), "mass"),

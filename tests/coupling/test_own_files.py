@@ -83,6 +83,7 @@ def test_a_design_and_a_command_of_a_file_work_after_use_and_only_then(here, own
     assert "Example: sobofem weigh" in here("--use", "own.py", "weigh", "--help")[1]
 
 
+@pytest.mark.slow
 def test_a_dataset_of_a_design_that_nothing_has_registered_says_what_to_give():
     done = sobofem("generate", f"{TOYS}:smooth", "--design", "corners", "--out", "none.h5")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
@@ -104,6 +105,7 @@ def test_a_study_says_the_files_it_was_given_and_calls_commands_of_the_user(here
     assert "(done)" not in here("--use", "own.py", "run", "own.py", "--only", "weighed", "--dry")[1]
 
 
+@pytest.mark.slow
 def test_a_program_with_a_file_of_the_user_is_supervised_and_works_on_ranks(own):
     wanted = ("generate", "own.py:smooth", "--design", "corners", "--samples", 4, "--out", "a.h5")
     done = sobofem("--use", "own.py", *wanted, ranks=2)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sobofem.coupling.solving.schedule import ATTEMPTS, LARGEST, Schedule, predicted_cost
+from sobofem.coupling.solving.schedule import ATTEMPTS, MAX_CHUNK_ROWS, Schedule, predicted_cost
 
 RNG = np.random.default_rng(0)
 
@@ -35,7 +35,7 @@ def test_every_row_goes_out_once_in_chunks_that_shrink(groups, N):
     chunks = emptied(Schedule(points, groups, rows_in_blocks(np.arange(N), [N])))
     assert sorted(row for chunk in chunks for row in chunk) == list(range(N))
     sizes = [len(chunk) for chunk in chunks]
-    assert sizes == sorted(sizes, reverse=True) and sizes[-1] == 1 and max(sizes) <= LARGEST
+    assert sizes == sorted(sizes, reverse=True) and sizes[-1] == 1 and max(sizes) <= MAX_CHUNK_ROWS
     assert max(sizes) <= max(1, N / (4 * groups)), "one group took more than its share"
 
 

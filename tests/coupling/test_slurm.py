@@ -1,6 +1,7 @@
 """The text of job scripts; `tests/cluster` runs them under a real Slurm."""
 
 import json
+from pathlib import Path
 import re
 import subprocess
 
@@ -9,14 +10,20 @@ import pytest
 import toys
 
 from sobofem.coupling import Design, generate
-from sobofem.coupling.solving.slurm import Job, Resources, script, seconds
+from sobofem.coupling.solving.slurm import Job, Launch, Resources, script, seconds
 
 MODEL = f"{TOYS}:smooth"
 
 
 def written(**changes):
-    """The script of a job with a few settings, and its assignments and options by name."""
-    settings = {"generate": ("plate.py:model", "--out", "a.h5"), "out": "a.h5", "resources": Resources(8)}
+    """The script of a job with a few settings."""
+    launch = {name: changes.pop(name) for name in list(changes) if name in Launch.__dataclass_fields__}
+    settings = {
+        "launch": Launch(**launch),
+        "generate": ("plate.py:model", "--out", "a.h5"),
+        "out": "a.h5",
+        "resources": Resources(8),
+    }
     return script(Job(**(settings | changes)))
 
 
@@ -62,7 +69,7 @@ def test_a_script_asks_for_what_it_was_told():
 @pytest.mark.parametrize("launcher", ["srun --mpi=pmi2", "mpiexec -bind-to none"])
 @pytest.mark.parametrize("container", [None, "my image.sif"])
 def test_scripts_are_valid_shell(tmp_path, launcher, container):
-    text = written(launcher=launcher, container=container, setup=("module load 'a b'",), cache="/a b/c'd")
+    text = written(launcher=launcher, container=container, setup=("module load 'a b'",), cache=Path("/a b/c'd"))
     (tmp_path / "job.sh").write_text(text)
     checked = subprocess.run(["bash", "-n", str(tmp_path / "job.sh")], capture_output=True, text=True, check=False)
     assert checked.returncode == 0 and not checked.stderr
@@ -82,7 +89,7 @@ def test_any_argument_reaches_generate_as_it_is(tmp_path):
 
 def test_a_container_is_entered_by_every_rank(tmp_path):
     program = f'[ -d "$5" ] && [ "$(stat -c %a "$5")" = 700 ] || exit 255; echo "$@" >>told; {COMPLETE}'
-    text = written(container="my image.sif", cache="new/place")
+    text = written(container="my image.sif", cache=Path("new/place"))
     done = run(text, tmp_path, srun='shift 2; "$@"', apptainer=program, squeue="echo RUNNING None")
     assert done.returncode == 0, done.stdout + done.stderr
     before, generation, after = (tmp_path / "told").read_text().splitlines()
@@ -137,7 +144,7 @@ def test_what_is_left_decides_and_not_the_exit_code(tmp_path, code, computed, le
     ],
 )
 def test_restarts_go_on_as_long_as_they_find_something_new(tmp_path, program, starts):
-    text = written(max_idle=1, launcher="mpiexec").replace("for pause in 0 1 5", "for pause in 0")
+    text = written(max_requeues=1, launcher="mpiexec").replace("for pause in 0 1 5", "for pause in 0")
     (tmp_path / "starts").write_text("")
     programs = {"mpiexec": "echo >>starts; exit 137", "squeue": "echo RUNNING None", "sobofem": program}
     for restart in range(8):

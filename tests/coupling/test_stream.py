@@ -2,6 +2,7 @@
 
 import csv
 import os
+from pathlib import Path
 import signal
 
 from launching import MPIEXEC, TOYS, journal_bytes, sobofem, start, wait_for, workers
@@ -15,11 +16,13 @@ from sobofem.surrogate import load
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec")]
 PATIENCE = 150
+BRIEF = Path(__file__).with_name("brief.py")
 
 
 def line(folder, model="slow", samples=48, *more):
     files = ("--data", folder / "a.h5", "--out", folder / "a.safetensors")
-    return ("stream", f"{TOYS}:{model}", "--samples", samples, "--seed", 3, "--width", 16, "--depth", 2, *files, *more)
+    plan = ("--samples", samples, "--seed", 3, "--width", 16, "--depth", 2)
+    return ("--use", BRIEF, "stream", f"{TOYS}:{model}", *plan, *files, *more)
 
 
 def assert_whole(folder, samples):
@@ -59,7 +62,7 @@ def test_a_small_memory_slows_the_solvers_and_sees_every_sample(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stream_goes_on_where_it_was_stopped(tmp_path, number):
     job = start(*line(tmp_path, "slow", 256), ranks=2)
-    wait_for(lambda: journal_bytes(tmp_path / "a.h5") > 4000, seconds=60)
+    wait_for(lambda: journal_bytes(tmp_path / "a.h5") > 4000, seconds=PATIENCE)
     os.kill(workers(job, tmp_path / "a.h5")[-1], number)
     _, said = job.communicate(timeout=60)
     assert job.returncode == (75 if number == signal.SIGTERM else 137) or number == signal.SIGKILL, said
@@ -93,7 +96,7 @@ def test_failures_are_counted_and_too_many_of_them_stop_it(tmp_path):
 
 def test_a_checkpoint_of_another_problem_is_refused(tmp_path):
     job = start(*line(tmp_path, "slow", 256), ranks=2)
-    wait_for(lambda: journal_bytes(tmp_path / "a.h5") > 2000, seconds=60)
+    wait_for(lambda: journal_bytes(tmp_path / "a.h5") > 2000, seconds=PATIENCE)
     os.kill(workers(job, tmp_path / "a.h5")[0], signal.SIGTERM)
     job.communicate(timeout=60)
     before = (tmp_path / "a.h5").read_bytes()
@@ -128,12 +131,12 @@ def test_one_rank_alone_is_refused(tmp_path):
 
 
 def test_the_last_stage_of_training_stops_on_sigterm_too(tmp_path):
-    job = start(*line(tmp_path, "smooth", 128), ranks=2)
+    job = start(*line(tmp_path, "smooth", 64)[2:], ranks=2)  # the whole of that stage, so that there is time for it
     log = tmp_path / "a.safetensors.csv"
-    wait_for(lambda: log.exists() and "finishing" in log.read_text(), seconds=90)
+    wait_for(lambda: log.exists() and "finishing" in log.read_text(), seconds=PATIENCE)
     os.kill(workers(job, tmp_path / "a.h5")[0], signal.SIGTERM)
     _, said = job.communicate(timeout=20)
     assert job.returncode == 75, said
     assert (tmp_path / "a.safetensors.checkpoint").exists() and not (tmp_path / "a.safetensors").exists()
-    assert sobofem(*line(tmp_path, "smooth", 128), ranks=2, timeout=PATIENCE).returncode == 0
-    assert_whole(tmp_path, 128)
+    assert sobofem(*line(tmp_path, "smooth", 64), ranks=2, timeout=PATIENCE).returncode == 0
+    assert_whole(tmp_path, 64)

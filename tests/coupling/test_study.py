@@ -95,8 +95,8 @@ def studied(once, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_study_is_done_on_several_ranks_and_says_each_command_once(once):
-    folder, told = once[0] / "small", once[1]
-    assert told.count("$ sobofem") == 5 and "(done" not in told
+    folder, printed = once[0] / "small", once[1]
+    assert printed.count("$ sobofem") == 5 and "(done" not in printed
     assert len(Dataset.open(folder / "data.h5")) == 8
     assert (folder / "surrogate.safetensors").is_file() and (folder / "report").is_dir()
 
@@ -262,6 +262,7 @@ def trained(tmp_path):
     return file, out
 
 
+@pytest.mark.slow
 def test_a_purpose_without_success_says_so_again_and_how_to_go_on(here, trained):
     file, out = trained
     for again in (False, True):
@@ -275,6 +276,7 @@ def test_a_purpose_without_success_says_so_again_and_how_to_go_on(here, trained)
     assert code == 0 and "(done" not in text and "Certified" in text and "has changed" not in errors
 
 
+@pytest.mark.slow
 def test_a_changed_model_is_noticed_and_its_purposes_are_not_done(here, trained):
     file, out = trained
     file.write_text(OPTIMIZED.replace("solves=1", "solves=50"))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from sobofem.coupling.calibration import Measurements
+from sobofem.coupling.dataset.tables import read_table
 from sobofem.coupling.design.points import PointsFile
-from sobofem.coupling.design.tables import read_table
 
 PLAIN = "response,value,sd\nE,2.5,0.1\nt,-1e3,2\n"
 
@@ -78,6 +78,9 @@ def test_separators_decimal_commas_and_remarks_change_no_number(tmp_path, text):
         (b'E,t\n"1,234.5",2\n', "line 2: '1,234.5' is no number.*without separators of thousands"),
         (b"E,t\n1_000,2\n", "line 2: '1_000' is no number"),
         (b"E,t\n0x10,2\n", "line 2: '0x10' is no number"),
+        (b"E t\n1 2\n", "separates cells by spaces"),
+        (b"#E,t\n1,2\n3,4\n", "begins with numbers .1, ....; name the columns in a first line without #"),
+        (b'"E, a, b";t\n1;2\n', "has the columns E, a, b, t; expected the inputs"),
     ],
 )
 def test_what_is_no_table_or_ambiguous_is_refused_with_the_line_and_the_fix(tmp_path, content, message):

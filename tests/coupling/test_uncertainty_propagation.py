@@ -35,6 +35,7 @@ def cubic():
     )
 
 
+@pytest.mark.slow
 def test_few_solves_correct_a_poor_surrogate_and_their_error_bars_cover():
     """Of 95 % intervals by 24 solves, at least 90 % must cover; the surrogate alone is off by many bars."""
     model, hits, alone = cubic(), [], []

@@ -26,8 +26,8 @@ def started(model, folder, *, ranks, per_solve=1):
 def ended(*arguments, **how):
     """The program's exit code, what it found and counted, and what it complained of."""
     process = started(*arguments, **how)
-    told, errors = process.communicate(timeout=60)
-    return process.returncode, json.loads(told or "null"), errors
+    output, errors = process.communicate(timeout=60)
+    return process.returncode, json.loads(output or "null"), errors
 
 
 def found(folder):

@@ -106,6 +106,31 @@ def test_two_design_points_of_one_limit_are_both_sampled():
     assert found.value == pytest.approx(2 * norm.cdf(-3.0), rel=0.03)
 
 
+def ridges(*distances):
+    """Fails beyond planes at these distances along x0, x1 and −x0: as many points of the limit are locally nearest."""
+    normals = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])[: len(distances)]
+
+    def shares(x):
+        powers = np.exp(8.0 * (x @ normals.T - distances))
+        return powers, powers / powers.sum(axis=1, keepdims=True)
+
+    return Function(
+        lambda x: np.log(shares(x)[0].sum(axis=1, keepdims=True)) / 8.0,
+        lambda x: (shares(x)[1] @ normals)[:, None],
+        [[-9.0, 9.0]] * 2,
+        ("x0", "x1"),
+    )
+
+
+@pytest.mark.parametrize(("believed", "true"), [((2.7, 3.0), (3.4, 3.0)), ((2.7, 2.8, 3.0), (3.4, 3.5, 3.1))])
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_the_nearest_of_several_design_points_is_that_of_the_model(believed, true, side):
+    """The surrogate's own nearest one lies farther away by the model than another; also where the medians fail."""
+    surrogate, model = ridges(*believed), ridges(*true)
+    found = form(surrogate, inputs(surrogate, standard(surrogate)), "y > 0" if side > 0 else "y < 0", model=model)
+    assert found.confirmed and found.beta == pytest.approx(side * min(true), abs=0.02)
+
+
 def test_solves_lead_to_the_design_point_of_the_model_itself():
     model, given, limit = plane()
     surrogate = Imperfect(model, 2.0, np.array([0.4, 0.3, -0.5]), 0.3)
@@ -229,12 +254,12 @@ def test_a_solve_without_an_answer_on_the_way_to_the_design_point_counts_and_end
 def test_a_limit_out_of_reach_has_no_design_point_and_says_why():
     model, given, _ = plane()
     for limit, certain, index in (("y > 90", "impossible", "+inf"), ("y > -90", "certain", "-inf")):
-        with pytest.raises(NoDesignPoint, match=rf"failure is {certain} .* index is \{index}") as told:
+        with pytest.raises(NoDesignPoint, match=rf"failure is {certain} .* index is \{index}") as raised:
             form(model, given, limit)
-        assert told.value.certainty.probability == float(certain == "certain")
+        assert raised.value.certainty.probability == float(certain == "certain")
         # the closest response within eight standard deviations, by the slopes' length
         closest = 8.0 * LENGTH if certain == "impossible" else -8.0 * LENGTH
-        assert f"y = {closest:.4g}"[:7] in str(told.value)
+        assert f"y = {closest:.4g}"[:7] in str(raised.value)
 
 
 @pytest.mark.parametrize("method", ["importance", "subset"])

@@ -82,9 +82,9 @@ def test_many_points_are_answered_at_once_and_none_is_solved_twice():
     model = linear([1.0, 2.0])
     remembered = CachedModel.of(model)
     x = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [2.0, 2.0]])
-    told = []
-    assert [record.y[0] for record in remembered.answers(x, lambda: told.append(1))] == [1.0, 2.0, 1.0, 6.0]
-    assert model.solves == remembered.solves == remembered.points == len(told) == 3
+    reports = []
+    assert [record.y[0] for record in remembered.answers(x, lambda: reports.append(1))] == [1.0, 2.0, 1.0, 6.0]
+    assert model.solves == remembered.solves == remembered.points == len(reports) == 3
     assert remembered.evaluate(x[3], jacobian=False) == (6.0, None) and model.solves == 3
 
 
@@ -117,12 +117,14 @@ def test_an_interrupted_study_asks_only_for_what_is_missing(tmp_path):
 
 
 def test_progress_is_of_all_solves_that_are_planned():
-    told = []
+    reports = []
     model = linear([1.0, 2.0])
     surrogate = Imperfect(model, 0.2, np.array([1.0, -0.5]))
     given, limits = inputs(surrogate, standard(model)), [Limit("y", 6.0)]
-    quantify(surrogate, given, limits, model=model, solves=24, samples=1024, progress=lambda *words: told.append(words))
-    done, planned, words = zip(*told, strict=True)
+    quantify(
+        surrogate, given, limits, model=model, solves=24, samples=1024, progress=lambda *words: reports.append(words)
+    )
+    done, planned, words = zip(*reports, strict=True)
     assert set(planned) == {48} and list(done) == sorted(done) and 24 in done
     assert done[-1] == model.solves <= 48
     assert words[0].endswith("; distributions") and words[-1] == f"{done[-1]} of 48 solves of the model; failure"
@@ -131,14 +133,14 @@ def test_progress_is_of_all_solves_that_are_planned():
 def test_solves_without_an_answer_are_counted_and_told():
     model = Buckling(lambda x: x[:, :1], lambda x: np.ones((len(x), 1, 1)), [[-9.0, 9.0]], ("x0",))
     model.most = 1.0
-    surrogate, told = Imperfect(linear([1.0]), 0.2, np.array([2.0])), []
+    surrogate, reports = Imperfect(linear([1.0]), 0.2, np.array([2.0])), []
     given = inputs(surrogate, standard(surrogate))
     found = quantify(
-        surrogate, given, [Limit("y", 0.5)], model=model, solves=32, progress=lambda *words: told.append(words[2])
+        surrogate, given, [Limit("y", 0.5)], model=model, solves=32, progress=lambda *words: reports.append(words[2])
     )
     assert found.solves == found.propagation.solves + found.failure.solves + found.unanswered > 40
     assert found.unanswered == len(found.propagation.failures) + len(found.failure.failures) > 3
-    assert f", {found.unanswered} without an answer; failure" in told[-1]
+    assert f", {found.unanswered} without an answer; failure" in reports[-1]
 
 
 def test_a_model_without_an_answer_at_the_design_point_leaves_failure_to_subset_simulation():
@@ -164,6 +166,7 @@ def test_ranks_solve_in_groups_and_one_prints(surrogate_file, tmp_path):
     assert "of 16 solves of the model; " in done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_writes_numbers_and_pictures_and_goes_on_where_it_was(here, surrogate_file, tmp_path):
     out = tmp_path / "uq"
     options = (*UNCERTAIN, "--fail", "energy > 1.6", "--model", f"{TOYS}:smooth", "--solves", 64, "--samples", 2048)
@@ -200,6 +203,7 @@ def test_without_a_model_the_bars_are_said_to_be_the_surrogates_word(here, surro
     assert "Error bars are the surrogate's own word" in text and not (tmp_path / "solves").exists()
 
 
+@pytest.mark.slow
 def test_the_command_works_without_finite_elements_and_mpi(surrogate_file, tmp_path):
     blocked = ("dolfinx", "petsc4py", "mpi4py", "ufl", "basix", "sobofem.fem")
     code = "import sys\n" + "".join(f"sys.modules[{name!r}] = None\n" for name in blocked)
@@ -230,11 +234,12 @@ def test_the_command_says_what_is_wrong(here, surrogate_file, tmp_path, options,
     assert code == 2 and message in errors.replace("\n", " "), errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "truth"), [("energy > 1e9", 0.0), ("energy < 1e9", 1.0)])
 def test_impossible_and_certain_failure_are_answers_that_are_told(here, surrogate_file, tmp_path, limit, truth):
     code, text, errors = here("uq", surrogate_file, "--fail", limit, "--samples", 1024, "--out", tmp_path / "out")
-    told = " ".join((text + errors).split())
-    assert code == 0 and f"failure is {'certain' if truth else 'impossible'} by the model at hand" in told, errors
+    output = " ".join((text + errors).split())
+    assert code == 0 and f"failure is {'certain' if truth else 'impossible'} by the model at hand" in output, errors
     failure = json.loads((tmp_path / "out" / "results.json").read_text())["failure"]
     assert failure["value"] == truth and failure["beta"] is None and limit[:6] in failure["certain"][0]
 

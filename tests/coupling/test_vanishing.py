@@ -314,7 +314,8 @@ def test_a_job_that_another_believes_dead_loses_nothing(tmp_path, monkeypatch):
     path, line = tmp_path / "a.h5", ("--samples", 300, "--seed", 3, "--out", tmp_path / "a.h5")
     job = start("generate", f"{TOYS}:slow", *line)
     wait_for(lambda: journal_bytes(path) > 8000)
-    monkeypatch.setattr(presence, "_is_locked", lambda file: False)
+    own = f"process {os.getpid()} on ".encode()
+    monkeypatch.setattr(presence, "_is_locked", lambda file: os.pread(file, len(own), 0) == own)
     monkeypatch.setattr(presence, "machine", lambda: "another")
     with pytest.raises(BlockingIOError, match="its lock is not seen"):
         generate(toys.smooth, Design("sobol", 300, 3), path)

@@ -153,6 +153,18 @@ def program():
     subprocess.Popen(["sleep", "600"], start_new_session=True)
 
 
+class Waits(Smooth):
+    """Computes a few samples, and then waits for ever."""
+
+    count = 0
+
+    def evaluate(self, x, *, jacobian=True):
+        self.count += 1
+        if self.count > 8:
+            time.sleep(600.0)
+        return super().evaluate(x, jacobian=jacobian)
+
+
 class Snapped(Smooth):
     """Whose equilibria are unstable where p > 0."""
 
@@ -250,6 +262,7 @@ stops = Stops()
 vanishes = Vanishes()
 replaced = Replaced()
 leaves_thread, leaves_process, leaves_program = Leaves(what=thread), Leaves(what=process), Leaves(what=program)
+waits = Waits()
 snapped = Snapped()
 swallows = Swallows()
 lone_exit = LoneBug(seconds=0.05, error=SystemExit)

@@ -89,7 +89,7 @@ class Imperfect:
         y, dy = self.predict(np.asarray(x)[None], jacobian=jacobian)
         return y[0], dy[0] if jacobian else None
 
-    def uncertainty(self, x):
+    def standard_deviation(self, x):
         size = self.claim * abs(self.amplitude)
         slopes = size * np.abs(self.direction)
         return np.full((len(x), 1), size), np.broadcast_to(slopes, (len(x), 1, len(slopes))).copy()

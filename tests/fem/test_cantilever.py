@@ -52,6 +52,7 @@ def test_mass_is_that_of_a_wedge(beam):
     assert response[4] == pytest.approx(7.85e-3 * 200.0 * 35.0 * 20.0, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_multigrid_agrees_with_the_direct_solver(beam):
     response, jacobian = beam.evaluate(POINT)
     other, other_jacobian = cantilever(MPI.COMM_SELF, solver=MULTIGRID).evaluate(POINT)

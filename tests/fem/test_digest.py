@@ -104,11 +104,13 @@ def digests():
     return found | {"nothing": problem().digest}
 
 
+@pytest.mark.slow
 def test_every_change_of_answers_has_a_digest_of_its_own(digests):
     same = [(a, b) for a in digests for b in digests if a < b and digests[a] == digests[b]]
     assert not same
 
 
+@pytest.mark.slow
 def test_bounds_round_off_and_another_process_change_nothing(digests):
     assert problem(bounds=(0.4, 3.0)).digest == digests["nothing"]
     assert problem(number=1.0 + 2e-16).digest == digests["nothing"]

@@ -101,6 +101,7 @@ def test_other_elements_pass_taylor_and_both_methods_agree(build):
     assert report.passed, report
 
 
+@pytest.mark.slow
 def test_more_parameters_and_responses_than_one_kernel_takes():
     mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 2, 2)
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1, (2,)))

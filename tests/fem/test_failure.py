@@ -174,6 +174,7 @@ def test_a_gentle_evaluation_finds_the_equilibrium_that_evaluate_did_not():
     assert problem.evaluate_gently(HARD, jacobian=False)[1] is None
 
 
+@pytest.mark.slow
 def test_a_gentle_jacobian_leaves_remainders_of_second_order():
     problem, direction = limited(), np.array([0.5, -300.0])
     response, jacobian = problem.evaluate_gently(HARD)
@@ -183,6 +184,7 @@ def test_a_gentle_jacobian_leaves_remainders_of_second_order():
     assert np.log2(np.divide(remainders[:-1], remainders[1:])) == pytest.approx(2.0, abs=0.1)
 
 
+@pytest.mark.slow
 def test_products_after_a_gentle_evaluation_are_those_of_its_jacobian():
     problem, directions = limited(), np.array([[0.3, 100.0], [-0.1, 50.0]])
     _, jacobian = problem.evaluate_gently(HARD)
@@ -230,6 +232,7 @@ def test_a_linear_problem_is_evaluated_gently_as_ever():
         assert np.array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_gentle_evaluation_with_history_takes_the_same_steps_and_differentiates_them():
     hasty, patient = sheared(newton=fem.Newton(rtol=1e-12, max_iterations=4, smallest_step=0.25)), sheared()
     low, high = patient.bounds.T  # at this point four iterations are too few, and eight with a line search enough
@@ -247,6 +250,7 @@ def test_a_gentle_evaluation_with_history_takes_the_same_steps_and_differentiate
     assert [step.point for step in hasty.walk(x)] == [step.point for step in patient.walk(x)]
 
 
+@pytest.mark.slow
 def test_a_gentle_evaluation_with_cutbacks_in_its_history_differentiates_them_too():
     problem = sheared(path=fem.LoadPath([1.0, 0.3]), newton=fem.Newton(rtol=1e-12, max_iterations=2), at=0)
     x = interior_point(problem, 32)

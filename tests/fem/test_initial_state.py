@@ -163,6 +163,7 @@ def relaxing(start):
     return build, q
 
 
+@pytest.mark.slow
 def test_internal_variables_evolve_from_what_they_held_when_the_problem_was_made():
     build, q = relaxing(8.0)
     problem = build()
@@ -180,6 +181,7 @@ def test_internal_variables_evolve_from_what_they_held_when_the_problem_was_made
     assert problem.evaluate([0.4])[0] == pytest.approx(response, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_local_unknown_is_solved_from_what_it_held_when_the_problem_was_made():
     """g² = q at every point has two roots."""
 

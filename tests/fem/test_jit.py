@@ -71,6 +71,7 @@ def test_what_other_compiler_flags_made_is_not_taken_for_ones_own(cache, monkeyp
     assert len(list(cache.glob("*.c.cached"))) == 2
 
 
+@pytest.mark.slow
 def test_two_processes_compiling_the_same_form_both_succeed(cache):
     script = (
         "from mpi4py import MPI\nfrom sobofem import fem\nimport dolfinx, ufl\n"

@@ -144,6 +144,7 @@ def test_prescribed_values_are_lifted_by_all_rules_of_a_tangent():
     np.testing.assert_allclose(slope[0], response, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_integrals_beside_those_of_internal_variables_have_rules_of_their_own():
     mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 2, 2)
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))

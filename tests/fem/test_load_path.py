@@ -51,6 +51,11 @@ def test_a_distant_state_is_reached_by_cutting_back_and_is_that_of_many_small_st
     assert jacobian == pytest.approx(expected_jacobian, rel=1e-7)
 
 
+def test_a_part_of_the_way_lies_between_the_points_at_its_ends():
+    path = fem.LoadPath([1.0, 3.0, 2.0])
+    assert [path.between(point, 0.0, 0.25).factor for point in range(3)] == [0.25, 1.5, 2.75]
+
+
 def test_newton_converges_quadratically():
     problem = stretched()
     problem.evaluate([1.0, 0.3, 0.1], jacobian=False)

@@ -3,6 +3,7 @@
 from mpi4py import MPI
 import dolfinx
 import numpy as np
+import pytest
 import ufl
 
 from sobofem import fem
@@ -24,6 +25,7 @@ def spring():
     )
 
 
+@pytest.mark.slow
 def test_a_problem_that_is_built_again_has_the_same_digest():
     """Forty constants pass several numbers at which the count of digits could change."""
     digests = set()

@@ -40,6 +40,7 @@ def test_stress_concentration_tends_to_kirsch_as_the_plate_grows(tmp_path):
     assert errors[2] < 0.002
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("radii", [(26.0, 17.0), (15.0, 30.0)])
 def test_moved_mesh_gives_inglis_stress_at_an_ellipse(tmp_path, radii):
     tractions = (90.0, 55.0)

@@ -14,6 +14,7 @@ def block():
     return random_block(MPI.COMM_SELF)
 
 
+@pytest.mark.slow
 def test_derivatives_of_the_block_pass_taylor_and_both_methods_agree(block):
     x = interior_point(block, 21)
     _, adjoint = block.evaluate(x, method="adjoint")

@@ -66,6 +66,7 @@ def test_functions_are_orthogonal_with_their_eigenvalues_as_squared_norms(covari
     assert eigenvalues == sorted(eigenvalues, reverse=True)
 
 
+@pytest.mark.slow
 def test_many_modes_recover_the_covariance_and_the_variance():
     space = rectangle(cells=(4, 3), degree=1)
     basis = karhunen_loeve(space, 80, length=LENGTHS, std=0.4, covariance="squared exponential")

@@ -22,7 +22,12 @@ PROBLEMS = {
 }
 
 
-@pytest.fixture(scope="module", params=PROBLEMS.values(), ids=PROBLEMS.keys())
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(make, id=name, marks=[pytest.mark.slow] * name.endswith("3D")) for name, make in PROBLEMS.items()
+    ],
+)
 def problem(request):
     return request.param()
 

@@ -30,6 +30,7 @@ def test_every_kind_of_parameter_passes_taylor_at_random_points(problem, seed):
     assert report.passed, report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [plate_with_hole, lambda: cantilever(cells=(8, 2, 1))])
 def test_library_problems_pass_taylor_for_every_parameter(build):
     problem = build()

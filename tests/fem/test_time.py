@@ -114,6 +114,7 @@ def test_cutbacks_come_closer_to_the_closed_form():
     assert errors / errors[0] == pytest.approx(squares / squares[0], rel=0.1)
 
 
+@pytest.mark.slow
 def test_newton_s_cutbacks_and_a_gentle_second_try_answer_the_same_problem():
     problem = cooling(power=1.25)
     whole = problem.evaluate(MILD)[0][0]
@@ -320,6 +321,7 @@ def test_a_step_of_time_is_no_parameter_and_held_takes_conditions_alone():
         fem.held(1.0)
 
 
+@pytest.mark.slow
 def test_the_digest_knows_times_held_conditions_and_no_values_that_the_path_sets():
     first = cooling()
     digest = first.digest

@@ -64,6 +64,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("build", "what"), CASES)
 def test_derivatives_agree_with_central_differences(build, what):
     problem, field = made(build, what)
@@ -92,6 +93,7 @@ def test_all_ranks_together_agree_with_one_alone_in_value_and_order(build, what)
     assert np.array_equal(slopes, WORLD.bcast(slopes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("build", "what"), CASES)
 def test_directions_and_weights_give_products_with_the_jacobian(build, what):
     problem, field = made(build, what)

@@ -115,6 +115,7 @@ def test_groups_go_on_from_where_they_were_and_solve_nothing_twice(folder):
     WORLD.barrier()
 
 
+@pytest.mark.slow
 def test_discrete_values_are_searched_on_all_ranks_alike():
     solution = minimize(Shaft(), Task("weight", {"stress": 1.0}, discrete={"height": (1.0, 2.0)}), ranks_per_solve=1)
     assert solution.objective == pytest.approx(0.5, rel=1e-6)

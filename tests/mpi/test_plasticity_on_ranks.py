@@ -98,28 +98,26 @@ def one_cell(comm):
 
 
 @pytest.mark.parametrize(
-    ("build", "method"),
+    ("build", "methods"),
     [
-        (strip, "adjoint"),
-        (strip, "tangent"),
-        (few_stored, "adjoint"),
-        (specimen, "auto"),
-        (one_cell, "adjoint"),
-        (one_cell, "tangent"),
+        (strip, ("adjoint", "tangent")),
+        (few_stored, ("adjoint",)),
+        (specimen, ("auto",)),
+        (one_cell, ("adjoint", "tangent")),
     ],
 )
-def test_all_ranks_together_agree_with_one_alone(build, method):
+def test_all_ranks_together_agree_with_one_alone(build, methods):
     together, alone = build(WORLD), build(MPI.COMM_SELF)
-    x = interior_point(alone, 21)
-    response, jacobian = together.evaluate(x, method=method)
-    expected, expected_jacobian = alone.evaluate(x, method=method)
-    width = np.diff(alone.bounds, axis=1)[:, 0]
-    scale = np.abs(expected_jacobian * width).max(axis=1, keepdims=True)
-    assert response == pytest.approx(expected, rel=1e-9)
-    assert (np.abs((jacobian - expected_jacobian) * width) < 1e-8 * scale).all()
+    x, width = interior_point(alone, 21), np.diff(alone.bounds, axis=1)[:, 0]
+    for method in methods:
+        response, jacobian = together.evaluate(x, method=method)
+        expected, expected_jacobian = alone.evaluate(x, method=method)
+        scale = np.abs(expected_jacobian * width).max(axis=1, keepdims=True)
+        assert response == pytest.approx(expected, rel=1e-9)
+        assert (np.abs((jacobian - expected_jacobian) * width) < 1e-8 * scale).all()
+        for mine in (response, jacobian):
+            assert np.array_equal(mine, WORLD.bcast(mine))
     assert together.digest == alone.digest
-    for mine in (response, jacobian):
-        assert np.array_equal(mine, WORLD.bcast(mine))
 
 
 def test_products_with_the_jacobian_are_the_same_on_ranks():

@@ -87,6 +87,7 @@ def test_all_ranks_together_agree_with_one_alone(build, method):
     assert together.digest == alone.digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [oven, steady])
 def test_derivatives_are_those_of_differences(build):
     problem, x = build(WORLD), np.array([1.7, 310.0, 4.0, 10.0, -20.0, 0.05])

@@ -10,6 +10,8 @@ import pytest
 import ufl
 
 from sobofem import fem
+from sobofem.fem.library.composite_cell import composite_cell
+from sobofem.fem.library.loaded_column import loaded_column
 
 sys.path.append(str(Path(__file__).parents[1] / "fem"))
 import test_digest
@@ -78,3 +80,23 @@ def test_a_jump_is_refused_on_every_rank():
             parameters=[fem.Scalar("a", a, (0.2, 0.8))],
             responses=[fem.Response("mean", u * ufl.dx)],
         )
+
+
+def test_frequencies_and_buckling_loads_on_ranks_are_those_of_one_with_their_derivatives():
+    x = [70e3, 2.7e-9, 100.0, 22.0, 15.0]
+    problems = [loaded_column(comm, cells=(12, 1)) for comm in (WORLD, MPI.COMM_SELF)]
+    assert problems[0].digest == problems[1].digest
+    together, alone = ([problem.evaluate(x), problem.evaluate(x, method="tangent")] for problem in problems)
+    for (y, jacobian), (expected, expected_jacobian) in zip(together, alone, strict=True):
+        np.testing.assert_allclose(y, expected, rtol=1e-9)
+        scale = np.abs(expected_jacobian).max(axis=1, keepdims=True)
+        np.testing.assert_allclose(jacobian / scale, expected_jacobian / scale, atol=1e-7)
+
+
+def test_a_periodic_cell_on_ranks_is_that_of_one_with_its_tangent():
+    x = [0.2, -0.05, 0.2, 1.0, 20.0, 0.3]
+    problems = [composite_cell(comm, cells=4) for comm in (WORLD, MPI.COMM_SELF)]
+    assert problems[0].digest == problems[1].digest
+    (y, jacobian), (expected, expected_jacobian) = (problem.evaluate(x) for problem in problems)
+    np.testing.assert_allclose(y, expected, rtol=1e-8)
+    np.testing.assert_allclose(jacobian, expected_jacobian, rtol=1e-7, atol=1e-7)

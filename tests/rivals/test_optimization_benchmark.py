@@ -75,18 +75,18 @@ def test_efficient_global_optimization_comes_near_without_derivatives():
 
 def test_a_point_that_is_asked_for_twice_is_solved_once_and_the_budget_holds():
     raw = Disk()
-    model, told = Counted(raw), []
-    model.begin(2, lambda x, y, jacobian, new: told.append((tuple(x), new)))
+    model, evaluations = Counted(raw), []
+    model.begin(2, lambda x, y, jacobian, new: evaluations.append((tuple(x), new)))
     first, second = np.array([0.0, 1.0, 0.5]), np.array([1.0, 1.0, 0.5])
     for x in (first, second, first, first.copy()):
         model.evaluate(x)
     assert raw.calls == 2
-    assert told == [((0.0, 1.0, 0.5), True), ((1.0, 1.0, 0.5), True)]
+    assert evaluations == [((0.0, 1.0, 0.5), True), ((1.0, 1.0, 0.5), True)]
     with pytest.raises(Spent):
         model.evaluate(np.array([0.5, 0.5, 0.5]))
-    model.begin(0, lambda x, y, jacobian, new: told.append((tuple(x), new)))
+    model.begin(0, lambda x, y, jacobian, new: evaluations.append((tuple(x), new)))
     model.evaluate(second)
-    assert told[-1] == ((1.0, 1.0, 0.5), False) and raw.calls == 2
+    assert evaluations[-1] == ((1.0, 1.0, 0.5), False) and raw.calls == 2
 
 
 def test_a_shared_archive_costs_no_more_than_beginning_anew_and_its_points_are_paid_once():

@@ -304,6 +304,7 @@ def everything(data, path):
     return [array for model in parts for array in model.predict(data.x)]
 
 
+@pytest.mark.slow
 def test_the_callers_global_settings_matter_to_nothing_and_stay(data, tmp_path):
     expected = everything(data, tmp_path / "model")
     for setting in settings():

@@ -52,12 +52,12 @@ def test_training_tells_data_network_stages_and_loss(trained):
     assert "values and derivatives, the same throughout" in text
     best = list(trained.history.step).index(trained.history.best)
     assert f"step {trained.history.best}, relative loss {trained.history.train[best]:.3g}" in text
-    assert f"held out | relative loss {trained.history.validation[best]:.3g}" in text
+    assert f"| held out | relative loss {trained.history.validation[best]:.3g}" in text
 
 
 def test_weights_are_told_from_their_course(data, trained):
     blind = train(data, network=MLP(4, 1), weighting=ValuesOnly(), optimizers=(Adam(5),))
-    assert "| weights | values only |" in card(blind) and "held out" not in card(blind)
+    assert "| weights | values only |" in card(blind) and "| held out |" not in card(blind)
     history = replace(trained.history, weights=trained.history.weights * trained.history.step[:, None, None])
     text = card(replace(trained, history=replace(history, interrupted=True)))
     assert "adapted during training" in text and "stopped by hand" in text

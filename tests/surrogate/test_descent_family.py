@@ -44,17 +44,17 @@ def test_networks_of_a_fold_have_not_seen_it(data):
     spoilt = Targets(targets.x, targets.y.clone(), targets.jacobian.clone())
     spoilt.y[held] += 1.0
     spoilt.jacobian[held] *= -3.0
-    without, within = (learned for learned in SMALL.learn_each(targets, rows, seed=4, progress=silent))
-    other_without, other_within = (learned for learned in SMALL.learn_each(spoilt, rows, seed=4, progress=silent))
+    without, within = (learned for learned in SMALL.begin(targets, seed=4).parts(rows, range(5), silent))
+    other_without, other_within = (learned for learned in SMALL.begin(spoilt, seed=4).parts(rows, range(5), silent))
     assert torch.allclose(predictions(without, targets.x), predictions(other_without, targets.x), rtol=1e-6, atol=1e-8)
     assert not torch.allclose(predictions(within, targets.x), predictions(other_within, targets.x), atol=1e-2)
 
 
 def test_a_choice_of_samples_teaches_what_these_samples_alone_would(data):
     targets, rows = scaled(data), torch.arange(3, 21)
-    brief = replace(SMALL, iterations=20)  # rounding grows with the steps
-    (chosen,) = brief.learn_each(targets, [rows], seed=4, progress=silent)
-    alone = brief.learn(targets.select(rows), seed=4, progress=silent, quick=True)
+    brief = replace(SMALL, members=1, iterations=20)  # rounding grows with the steps
+    (chosen,) = brief.begin(targets, seed=4).parts([rows], range(5), silent)
+    alone = brief.learn(targets.select(rows), seed=4, progress=silent)
     assert torch.allclose(predictions(chosen, targets.x), predictions(alone, targets.x), rtol=1e-4, atol=1e-5)
 
 
@@ -77,6 +77,7 @@ def test_a_member_is_what_training_by_descent_gives(data):
     assert value_error(ours, unseen) == pytest.approx(value_error(trained, unseen), rel=0.3)
 
 
+@pytest.mark.slow
 def test_responses_that_share_features_are_learned_better_than_one_by_one():
     def related(N, seed):
         x = np.random.default_rng(seed).uniform(-1.0, 1.0, size=(N, 4))
@@ -103,16 +104,18 @@ def test_responses_that_share_features_are_learned_better_than_one_by_one():
     assert value_error(shared, unseen) < error.mean()
 
 
+@pytest.mark.slow
 def test_fit_mixes_it_and_its_file_is_read_back(data, tmp_path):
     families = (Solved(units=16, members=1, iterations=30), SMALL)
     surrogate = fit(data, families=families)
     assert surrogate.provenance["choice"]["shares"]["perceptron"] > 0.05
     surrogate.save(tmp_path / "mixed.safetensors")
     again = load(tmp_path / "mixed.safetensors")
-    for ours, theirs in zip(surrogate.uncertainty(data.x), again.uncertainty(data.x), strict=True):
+    for ours, theirs in zip(surrogate.standard_deviation(data.x), again.standard_deviation(data.x), strict=True):
         assert np.array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_slopes_that_are_missing_or_absent_are_learned_around(data):
     jacobian = data.jacobian.copy()
     jacobian[::2, 1] = np.nan
@@ -140,6 +143,7 @@ def test_too_many_labels_are_refused_and_settings_that_train_nothing(data):
         Descent(members=0)
 
 
+@pytest.mark.slow
 def test_an_interruption_ends_the_fit(data):
     def stop(*_):
         raise KeyboardInterrupt

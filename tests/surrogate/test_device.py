@@ -38,12 +38,13 @@ def fitted(data):
     return fit(data, families=FAMILIES, device="cpu")
 
 
+@pytest.mark.slow
 def test_no_tensor_is_made_on_the_default_device(data, fitted, elsewhere):
     """Each is made where the samples are, or on the CPU: on a GPU the two never meet by accident."""
     again = fit(data, families=FAMILIES, device="cpu")
     for ours, theirs in zip(again.predict(data.x), fitted.predict(data.x), strict=True):
         assert np.array_equal(ours, theirs)
-    for ours, theirs in zip(again.uncertainty(data.x), fitted.uncertainty(data.x), strict=True):
+    for ours, theirs in zip(again.standard_deviation(data.x), fitted.standard_deviation(data.x), strict=True):
         assert np.array_equal(ours, theirs)
 
 
@@ -56,6 +57,7 @@ def test_each_family_computes_where_its_samples_are(family, elsewhere):
     assert {tensor.device.type for tensor in tensors} == {"cpu"}
 
 
+@pytest.mark.slow
 def test_what_was_fitted_is_saved_from_the_cpu(fitted, data, tmp_path):
     assert {tensor.device.type for tensor in fitted.module.state_dict().values()} == {"cpu"}
     fitted.save(tmp_path / "a.safetensors")

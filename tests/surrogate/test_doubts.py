@@ -75,6 +75,7 @@ SPOILERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SPOILERS)
 def test_one_spoilt_sample_of_thirty_is_found_and_no_other(clean, kind):
     change = SPOILERS[kind]
@@ -97,6 +98,7 @@ def test_a_spoilt_sample_is_named_and_does_no_harm(clean, unseen):
     assert f"the value of 'q0' in row {ROW} contradicts the other samples" in said
 
 
+@pytest.mark.slow
 def test_a_true_peak_that_one_sample_shows_is_named_as_one_that_may_be_right(clean):
     _, said = learned(spoilt(clean, **SPOILERS["ten deviations off"]))  # nobody can tell the one from the other
     assert (
@@ -105,16 +107,18 @@ def test_a_true_peak_that_one_sample_shows_is_named_as_one_that_may_be_right(cle
     assert "compute samples near them, and they will be believed" in said
 
 
-def test_a_narrow_peak_beside_a_sample_is_believed(clean):
-    """It turns the slopes there, if ever so little, as no error of a value does."""
+@pytest.mark.parametrize("offset", [0.02, 0.7])
+def test_a_narrow_peak_beside_a_sample_is_believed(clean, offset):
+    """It turns the slopes there, if ever so little, as no error of a value does; and those of a sample beside it."""
     row = np.linalg.norm(clean.jacobian[:, 0], axis=1).argmax()
     width, height = 0.05, 0.3 * clean.y.std()
-    gap = clean.x - clean.x[row] - 0.02 * width
+    gap = clean.x - clean.x[row] - offset * width
     peak = height * np.exp(-(gap**2).sum(1, keepdims=True) / (2.0 * width**2))
     jacobian = clean.jacobian - (peak * gap)[:, None] / width**2
     assert not find_doubts(replace(clean, y=clean.y + peak, jacobian=jacobian)).any
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1e-150, 1e150, 1e299])
 def test_doubts_do_not_depend_on_the_unit(clean, size):
     data = spoilt(clean, slopes=lambda J: -J)
@@ -129,6 +133,7 @@ def test_slopes_out_of_all_proportion_are_refused_by_name(clean):
         fit(replace(clean, jacobian=1e250 * clean.jacobian), families=PROCESS)
 
 
+@pytest.mark.slow
 def test_the_other_response_keeps_the_sample_whose_value_is_spoilt():
     data = sample(two, BOUNDS, 24, seed=0)
     y = data.y.copy()
@@ -138,6 +143,7 @@ def test_the_other_response_keeps_the_sample_whose_value_is_spoilt():
     assert not doubts.slopes.any()
 
 
+@pytest.mark.slow
 def test_several_spoilt_samples_do_not_vouch_for_each_other(clean):
     rows = (3, 9, 20)
     assert np.flatnonzero(
@@ -147,6 +153,7 @@ def test_several_spoilt_samples_do_not_vouch_for_each_other(clean):
     assert np.flatnonzero(far.values).tolist() == [*rows]
 
 
+@pytest.mark.slow
 def test_samples_at_one_place_that_disagree_are_told_apart(clean):
     twice = replace(
         clean,
@@ -165,12 +172,13 @@ def test_values_at_one_place_that_differ_and_are_both_believed_are_named(clean):
         jacobian=np.concatenate((clean.jacobian, clean.jacobian[[4, 5]])),
     )
     nothing = Doubts(np.zeros((32, 1), dtype=bool), np.zeros((32, 1, 2), dtype=bool), np.zeros((1, 2), dtype=bool))
-    (told,) = torn_points(twice, nothing)
-    assert "differ at one and the same point, in 2 rows (4, 30)" in told
+    (torn,) = torn_points(twice, nothing)
+    assert "differ at one and the same point, in 2 rows (4, 30)" in torn
     doubted = replace(nothing, values=np.arange(32)[:, None] == 30)
     assert torn_points(twice, doubted) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("height", [0.5])
 def test_exact_slopes_on_both_sides_of_a_jump_are_given_up(height):
     def jump(x):
@@ -190,6 +198,7 @@ def test_slopes_are_not_given_up_on_the_word_of_a_few_samples():
     assert not doubtful_slopes(scaled_targets(scaling, data.x, data.y, data.jacobian, device="cpu")).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [lambda J: -J, lambda J: J * np.array([-1.0, 1.0])])
 def test_slopes_that_are_wrong_in_all_samples_do_no_harm(clean, unseen, change):
     surrogate, said = learned(replace(clean, jacobian=change(clean.jacobian)))
@@ -198,9 +207,19 @@ def test_slopes_that_are_wrong_in_all_samples_do_no_harm(clean, unseen, change):
     assert "contradict its values" in said
 
 
+@pytest.mark.parametrize("signs", [[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0]])
+def test_values_refute_slopes_of_the_wrong_sign(clean, signs):
+    """Whatever processes that learn from both make of them, and without a family being trained."""
+    doubts = find_doubts(replace(clean, jacobian=clean.jacobian * signs))
+    assert doubts.rest.tolist() == [[sign < 0.0 for sign in signs]]
+    assert not doubts.values.any()
+    assert (doubts.slopes == doubts.rest).all()
+
+
 def hard(name):
     return {
-        "front": (lambda x: torch.tanh(20.0 * (x[0] + 0.5 * x[1] - 0.6))[None], BOUNDS),
+        # In the middle: two of sixteen samples beyond a front can't be distinguished from two solves that failed.
+        "front": (lambda x: torch.tanh(20.0 * (x[0] + 0.5 * x[1] - 0.75))[None], BOUNDS),
         "waves": (lambda x: torch.sin(20.0 * x[0])[None], BOUNDS[:1]),
         "steep": (lambda x: torch.exp(10.0 * x[0] + 2.0 * x[1])[None], BOUNDS),
         "ishigami": (
@@ -210,6 +229,7 @@ def hard(name):
     }[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["front", "waves", "steep", "ishigami"])
 @pytest.mark.parametrize("N", [16, 40])
 def test_hard_functions_have_no_suspects(name, N):
@@ -228,6 +248,7 @@ def test_the_few_samples_beyond_a_steep_front_are_believed(N, seed):
     assert not find_doubts(data).any
 
 
+@pytest.mark.slow
 def test_sound_samples_are_believed():
     for data in (borehole_samples(24, seed=0), five_samples(20, seed=0)):
         assert not find_doubts(data).any
@@ -235,6 +256,7 @@ def test_sound_samples_are_believed():
         assert not doubtful_slopes(scaled_targets(scaling, data.x, data.y, data.jacobian, device="cpu")).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -248,6 +270,7 @@ def test_the_check_of_derivatives_names_the_sample_whose_value_is_spoilt(clean, 
     assert {row for finding in report.findings for row in finding.rows or ()} == {ROW}
 
 
+@pytest.mark.slow
 def test_doubted_labels_do_not_matter_to_any_family():
     """Whatever they are, what is learned is the same."""
     generator = torch.Generator().manual_seed(0)

@@ -93,6 +93,7 @@ def test_the_first_member_is_the_network_of_train(data):
         assert float((ensemble.module.members[1](x) - single.module(x)).abs().max()) > 1e-3
 
 
+@pytest.mark.slow
 def test_members_reach_the_objective_of_single_networks(data):
     """In as many iterations: the mean over members and over single networks from as many starts."""
     pipeline = (Adam(50), LBFGS(150, history=20))
@@ -271,6 +272,7 @@ def test_folds_hold_out_every_sample_once():
     assert sorted(torch.cat(list(parts)).tolist()) == list(range(11))
 
 
+@pytest.mark.slow
 def test_intervals_cover_unseen_points():
     known, unseen = five_samples(40, seed=3), five_samples(400, seed=4)
     surrogate = train_ensemble(known, members=5, network=MLP(12, 2), optimizers=(Adam(80), LBFGS(200)))

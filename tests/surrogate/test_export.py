@@ -91,6 +91,7 @@ def off(given, truth, ranges=1.0):
     return (np.abs(given - truth).max(axis=axes) / np.abs(truth).max(axis=axes)).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("N", BATCHES)
 def test_one_program_gives_what_the_surrogate_gives_for_any_number_of_points(double, trained, data, N):
     x = points(data.bounds, N)

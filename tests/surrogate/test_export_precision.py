@@ -52,7 +52,7 @@ def test_a_mixture_with_a_gaussian_process_keeps_five_digits_in_single_precision
     assert off(found["y"], y) < 1e-5
     assert off(found["jacobian"], jacobian, ranges) < 1e-5
     assert off(found["hessian_action"], hessian_actions(mixed, x, v), ranges) < 1e-5
-    deviation, of_jacobian = mixed.uncertainty(x, extrapolate=True)
+    deviation, of_jacobian = mixed.standard_deviation(x, extrapolate=True)
     assert (np.abs(found["y_std"] - deviation) < 1e-5 * np.abs(y).max(axis=0)).all()
     size = np.abs(jacobian * ranges).max(axis=(0, 2))[:, None]
     assert (np.abs(found["jacobian_std"] - of_jacobian) * ranges < 1e-5 * size).all()

@@ -281,7 +281,7 @@ class Truth:
         y = np.array(c) @ take.T + self.basis.dual.T @ (7.0 - self.basis.mean)
         return y, take @ np.array(dc) if jacobian else None
 
-    def uncertainty(self, x, *, extrapolate=False):
+    def standard_deviation(self, x, *, extrapolate=False):
         return np.tile([0.1, 0.2, 0.4], (len(x), 1)), np.zeros((len(x), 3, 3))
 
 

@@ -138,6 +138,7 @@ def test_its_disagreement_is_the_distance_to_the_next_sample_in_length_scales(le
     assert learned.disagreement(known)[0].max() < 1e-3 * values.max()
 
 
+@pytest.mark.slow
 def test_missing_slopes_cost_no_sample():
     full = smooth_targets(25, 0)
     jacobian = full.jacobian.clone()

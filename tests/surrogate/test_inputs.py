@@ -178,7 +178,7 @@ class Known:
         y, dy = (np.array(part) for part in zip(*map(ridge, self.subspace.full(z)), strict=True))
         return y, dy @ self.subspace.lift if jacobian else None
 
-    def uncertainty(self, z, *, extrapolate=False):
+    def standard_deviation(self, z, *, extrapolate=False):
         return np.full((len(z), 2), 0.1), np.full((len(z), 2, 2), 0.2)
 
 
@@ -213,7 +213,7 @@ def test_it_answers_in_corners_and_tells_how_far_these_lie_beyond_the_samples(kn
 
 def test_uncertainty_follows_the_chain_rule(known):
     x = ridge_samples(4, seed=9).x
-    values, slopes = known.uncertainty(x)
+    values, slopes = known.standard_deviation(x)
     assert np.allclose(values, 0.1)
     assert np.allclose(slopes[2, 1], 0.2 * np.linalg.norm(known.subspace.project, axis=0))
 
@@ -240,6 +240,7 @@ def many_inputs_and_a_field(N, *, seed):
     return FieldSamples(data.x, 2.0 + data.y @ shapes.T, shapes @ data.jacobian, NAMES, BOUNDS)
 
 
+@pytest.mark.slow
 def test_fields_of_many_inputs_are_trained_on_in_reduced_coordinates_alone(tmp_path):
     data, unseen = many_inputs_and_a_field(32, seed=0), many_inputs_and_a_field(100, seed=1)
     basis = reduced_basis(data)

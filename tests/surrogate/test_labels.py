@@ -67,6 +67,7 @@ def test_a_response_without_any_jacobian_is_learned_by_its_values(data):
     assert np.isfinite(partly.predict(data.x)[0]).all()
 
 
+@pytest.mark.slow
 def test_half_the_jacobians_are_better_than_none_and_worse_than_all():
     errors = []
     unseen = samples(300, seed=9)
@@ -128,6 +129,7 @@ def test_actions_are_not_looked_at_without_weight_on_derivatives(data):
     assert np.array_equal(ours.predict(data.x)[0], theirs.predict(data.x)[0])
 
 
+@pytest.mark.slow
 def test_missing_actions_leave_the_others(data):
     curved = with_actions(data, seed=3)
     actions, directions = curved.hessian_actions.copy(), curved.directions.copy()
@@ -138,6 +140,7 @@ def test_missing_actions_leave_the_others(data):
     assert fitted.history.train[-1] < 0.1 * fitted.history.train[0]
 
 
+@pytest.mark.slow
 def test_a_quadratic_is_recovered_from_very_few_samples_with_actions():
     def quadratic(x):
         return (x[0] ** 2 + 0.5 * x[0] * x[1] - 3.0 * x[1])[None]
@@ -165,6 +168,7 @@ def test_actions_cut_the_errors_at_few_samples():
     assert (np.max(ratios, axis=0) < 1.1).all()
 
 
+@pytest.mark.slow
 def test_fit_learns_from_actions_by_descent():
     """From the same samples, with the same settings: the actions alone make the difference."""
     few, unseen = samples(10, seed=2), samples(300, seed=99)
@@ -172,9 +176,10 @@ def test_fit_learns_from_actions_by_descent():
     plain, curved = (fit(d, families=families) for d in (few, with_actions(few, seed=7)))
     assert value_error(curved, unseen) < 0.8 * value_error(plain, unseen)
     assert derivative_error(curved, unseen) < 0.8 * derivative_error(plain, unseen)
-    assert np.isfinite(curved.uncertainty(unseen.x)[1]).all()
+    assert np.isfinite(curved.standard_deviation(unseen.x)[1]).all()
 
 
+@pytest.mark.slow
 def test_fit_says_so_if_no_family_learns_from_actions(data):
     families = (Solved(units=8, members=1, iterations=60),)
     curved = with_actions(data, seed=3)
@@ -185,6 +190,7 @@ def test_fit_says_so_if_no_family_learns_from_actions(data):
     assert np.array_equal(ignorant.predict(data.x)[0], fit(data, families=families).predict(data.x)[0])
 
 
+@pytest.mark.slow
 def test_fit_learns_around_missing_actions(data):
     curved = with_actions(data, seed=3)
     actions, directions = curved.hessian_actions.copy(), curved.directions.copy()

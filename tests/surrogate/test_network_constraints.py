@@ -142,6 +142,7 @@ def test_monotone_responses_never_turn(wrap, inner, size):
     assert (module(ahead) - module(x) >= -1e-12 * module(x).abs().max()).all()
 
 
+@pytest.mark.slow
 def test_a_monotone_network_stays_so_on_data_that_turn_and_turns_where_it_may():
     def turning(x):
         return x[:1] + 0.5 * torch.sin(5.0 * x[:1]) + torch.sin(3.0 * x[1:])

@@ -40,6 +40,7 @@ def loss_of(module, targets, weights):
         return float(weighted(term_losses(module, targets), weights, targets.mean_squares()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ["softplus", "tanh", "sine"])
 def test_the_error_falls_faster_with_the_width_than_the_rate_of_rough_units(act):
     """Piecewise linear units lower the error of values as width^(-5/4) in two inputs, of slopes as width^(-3/4).

@@ -62,10 +62,12 @@ def stopped(noisy):
     return train(noisy, network=MLP(24, 2), weighting=EACH, validation=0.2, optimizers=SHORT)
 
 
+@pytest.mark.slow
 def test_a_likelihood_with_held_out_samples_knows_the_noise_but_for_a_factor_of_one_and_a_half(stopped, truth):
     assert within(estimated(stopped), truth, 1.5)
 
 
+@pytest.mark.slow
 def test_a_gaussian_process_knows_the_noise_but_for_a_factor_of_one_and_a_half(noisy, truth):
     surrogate = fit(noisy, families=(Kriging(starts=(-7.0,)),))
     assert within(estimated(surrogate), truth, 1.5)
@@ -91,12 +93,14 @@ def test_every_likelihood_has_the_residuals_of_what_was_trained(noisy, weighting
         assert np.allclose(slopes, of_slopes, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_other_weightings_and_families_claim_no_noise(noisy):
     plain = train(noisy, network=MLP(4, 1), weighting=PerChannel(), optimizers=(Adam(5),), validation=0.25)
     assert "noise" not in plain.provenance
     assert "noise" not in fit(noisy, families=(Solved(units=8, members=1, iterations=10),)).provenance
 
 
+@pytest.mark.slow
 def test_noise_is_read_back_in_physical_units(noisy, tmp_path):
     surrogate = fit(noisy, families=(Kriging(starts=(-7.0,), iterations=10),))
     surrogate.save(tmp_path / "a.safetensors")

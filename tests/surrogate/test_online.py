@@ -73,6 +73,7 @@ def test_online_training_reaches_the_error_of_offline_training_soon_after_the_la
     assert (np.mean(ratios, axis=0) <= 1.1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", [PerChannel(), Fixed(1.0, 0.5), InverseDirichlet(interval=8), ValuesOnly()])
 def test_every_weighting_learns_from_a_stream(data, weighting):
     training = training_for(data, weighting=weighting)
@@ -85,6 +86,7 @@ def test_every_weighting_learns_from_a_stream(data, weighting):
     assert changed or not weighting.uses_jacobian or weighting == Fixed(1.0, 0.5)
 
 
+@pytest.mark.slow
 def test_adam_in_batches_learns_what_no_batch_takes_in(data):
     training = training_for(data, batch=8, capacity=24, learning_rate=0.02, expected=64)
     stream(training, data, steps=30)
@@ -248,7 +250,7 @@ def same(ours, theirs):
     "settings",
     [
         {},
-        {"weighting": InverseDirichlet(interval=3), "members": 2},
+        pytest.param({"weighting": InverseDirichlet(interval=3), "members": 2}, marks=pytest.mark.slow),
         {"weighting": ValuesOnly(), "start": 1000, "expected": 64},
         {"batch": 12, "capacity": 20, "members": 2},
     ],
@@ -377,6 +379,7 @@ def trained_on(data, rows, **settings):
     return training
 
 
+@pytest.mark.slow
 def test_members_disagree_most_where_there_are_no_data():
     data = five_samples(120, seed=3)
     known = np.flatnonzero(data.x[:, 0] < 0.2)
@@ -424,6 +427,7 @@ def test_spread_weighs_scores_against_distance():
         spread(candidates, -scores, 2, candidates)
 
 
+@pytest.mark.slow
 def test_questions_that_have_no_answer_are_refused(data):
     fresh = training_for(data, members=2)
     for question in (fresh.surrogate, lambda: fresh.disagreement(data.x), lambda: fresh.gradient_residual(data.x)):

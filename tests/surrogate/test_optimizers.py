@@ -222,6 +222,7 @@ def test_where_a_network_can_fit_the_labels_the_last_steps_converge_faster_than_
     assert len(losses) < 40
 
 
+@pytest.mark.slow
 def test_it_reaches_the_minimum_of_lbfgs_on_data_in_far_fewer_steps():
     data, network = five_samples(16, seed=1), MLP(6, 1)
     damped, quasi = (

@@ -117,7 +117,7 @@ def test_a_network_of_plain_modules_trains_is_saved_and_goes_on_from_a_checkpoin
     training.save_checkpoint(tmp_path / "checkpoint")
     same(training.surrogate(), OnlineTraining.load_checkpoint(tmp_path / "checkpoint").surrogate(), data.x)
     with pytest.raises(TypeError, match="PlainOwn offers no standard deviation"):
-        surrogate.uncertainty(data.x)
+        surrogate.standard_deviation(data.x)
     monkeypatch.delitem(registry._CLASSES["network"], "PlainOwn")
     with pytest.raises(ValueError, match=r"network 'PlainOwn' is unknown; import own_part, which registers it"):
         load(tmp_path / "model.safetensors")
@@ -160,7 +160,7 @@ ABLE = """
 
 def test_what_a_module_overrides_is_used(data, own):
     surrogate = train(data, network=own(ABLE).Line(), optimizers=(LBFGS(iterations=20),))
-    y, slopes = surrogate.uncertainty(data.x)
+    y, slopes = surrogate.standard_deviation(data.x)
     assert np.allclose(y, surrogate.scaling.y_scale) and not slopes.any()
     assert np.allclose(np.ptp(surrogate.predict(data.x)[1], axis=0), 0.0)
 

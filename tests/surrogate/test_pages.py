@@ -6,6 +6,7 @@ import re
 
 from analytic import five_samples
 import numpy as np
+import pytest
 
 from sobofem.surrogate import LBFGS, MLP, Adam, Samples, train
 from sobofem.surrogate.files import registry
@@ -14,6 +15,7 @@ from sobofem.surrogate.networks import activations
 PAGE = (Path(__file__).parents[2] / "docs" / "surrogates.md").read_text()
 
 
+@pytest.mark.slow
 def test_products_of_hessians_are_labelled_and_learned_as_the_page_shows():
     block = next(text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "hvp" in text)
     names = {}

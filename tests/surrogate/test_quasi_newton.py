@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import rosen, rosen_der
 import torch
 
-from sobofem.surrogate.training.optimizers.vector_lbfgs import minimize
+from sobofem.surrogate.training.together.batched_lbfgs import minimize
 
 
 def rosenbrock(x):
@@ -27,14 +27,6 @@ def test_a_quadratic_takes_hardly_more_steps_than_it_has_dimensions():
     found = minimize(lambda x: (float(0.5 * x @ A @ x - b @ x), A @ x - b), torch.zeros_like(b), iterations=100)
     assert torch.allclose(found.point, torch.linalg.solve(A, b), atol=1e-5)
     assert found.iterations < 60
-
-
-def test_entries_that_are_not_free_stay():
-    start = torch.tensor([-1.2, 0.3, 0.7], dtype=torch.float64)
-    free = torch.tensor([True, False, True])
-    found = minimize(rosenbrock, start, free=free, iterations=100)
-    assert found.point[1] == 0.3
-    assert abs(rosenbrock(found.point)[1][[0, 2]]).max() < 1e-4
 
 
 def test_infinite_values_are_stepped_back_from():

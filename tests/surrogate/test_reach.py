@@ -36,7 +36,7 @@ def learned(data):
 
 def coverage(surrogate, unseen):
     off = np.abs(surrogate.predict(unseen.x)[0] - unseen.y)
-    return (off <= 1.96 * surrogate.uncertainty(unseen.x)[0]).mean()
+    return (off <= 1.96 * surrogate.standard_deviation(unseen.x)[0]).mean()
 
 
 def line(rng):
@@ -52,6 +52,7 @@ def clusters(rng):
     return np.concatenate((rng.uniform(0.0, 0.1, (12, 2)), [1.0, 2.0] - rng.uniform(0.0, 0.1, (12, 2))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slopes", [True, False])
 @pytest.mark.parametrize(
     ("design", "words"),
@@ -67,10 +68,11 @@ def test_points_that_leave_out_the_box_are_named_and_intervals_cover_all_the_sam
     assert words in said
     assert coverage(surrogate, sample(curved, BOX, 300, seed=5)) > 0.9
     surrogate.save(tmp_path / "a.safetensors")
-    again = load(tmp_path / "a.safetensors").uncertainty(data.x)[0]
-    assert np.array_equal(again, surrogate.uncertainty(data.x)[0])
+    again = load(tmp_path / "a.safetensors").standard_deviation(data.x)[0]
+    assert np.array_equal(again, surrogate.standard_deviation(data.x)[0])
 
 
+@pytest.mark.slow
 def test_fewer_points_than_parameters_are_named():
     assert "5 points can't span 6 parameters" in learned(five_samples(5, seed=0))[1]
 
@@ -82,6 +84,7 @@ def test_points_that_fill_the_box_are_not_named(N, n):
         assert not narrow_points(torch.from_numpy(x), tuple(f"p{j}" for j in range(n)))
 
 
+@pytest.mark.slow
 def test_a_response_of_which_nothing_was_learned_is_named():
     rng = np.random.default_rng(0)
     data = sample(lambda x: torch.stack([x[0] * x[1], x[0]]), BOX, 24, seed=0)

@@ -98,11 +98,12 @@ def test_there_is_nothing_to_be_known_without_jacobians(data):
     [
         (lambda d: {"jacobian": np.full_like(d.jacobian, np.nan)}, "jacobian holds no label, NaN only; give None"),
         (lambda d: {"jacobian": changed(d.jacobian, (2, 0, 1), np.inf)}, "jacobian holds infinity in row 2"),
-        (lambda d: {"y": changed(d.y, (3, 1), np.nan)}, "y holds NaN or infinity in row 3"),
+        (lambda d: {"y": changed(d.y, (3, 1), np.inf)}, "y holds infinity in row 3"),
+        (lambda d: {"y": d.y * np.where(np.arange(d.y.shape[1]), 1.0, np.nan)}, "has no value in any sample"),
         (lambda d: {"x": changed(d.x, (3, 1), np.nan)}, "x holds NaN or infinity in row 3"),
     ],
 )
-def test_only_derivatives_may_be_missing(data, change, message):
+def test_no_input_may_be_missing_and_no_response_altogether(data, change, message):
     with pytest.raises(ValueError, match=message):
         replace(data, missing=True, **change(data))
 

@@ -284,6 +284,7 @@ def test_a_size_is_believed_only_after_comparison_with_that_of_the_file(trained,
         load(path)
 
 
+@pytest.mark.slow
 def test_damages_of_all_kinds_of_model_files_are_refused_in_one_line():
     counts, bad = trial(12, forged=97, programs=False)
     assert not bad

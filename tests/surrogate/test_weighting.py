@@ -192,6 +192,7 @@ def test_wrappers_refuse_a_weighting_that_makes_one_number_of_the_losses(wrapper
         wrapper(PowerMean())
 
 
+@pytest.mark.slow
 def test_descent_that_has_converged_waits_for_the_next_weights():
     """Sensitivities are phased in after it has converged on values."""
     schedule = Schedule(first=0.0, last=1.0, steps=2000, interval=500)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sobofem.coupling.contract import Array
+from sobofem.coupling.models.corrected import Correction
 
 Rows = NDArray[np.intp]
 
@@ -92,7 +93,7 @@ class Predictor(ABC):
 
 
 def corrected(prediction: Prediction, known: Known) -> Prediction:
-    """A prediction shifted and tilted to agree with the center in values and slopes (Alexandrov et al. 2001).
+    """A prediction shifted and tilted to agree with the center in values and slopes.
 
     It raises ArithmeticError where it predicts NaN or infinity.
 
@@ -106,11 +107,11 @@ def corrected(prediction: Prediction, known: Known) -> Prediction:
             f"predictions have shapes {np.shape(own)} and {np.shape(own_slopes)}, expected {truth.shape[:1]} and "
             f"{truth.shape}: responses and their slopes"
         )
-    shift, tilt = known.y[known.center] - own, truth - own_slopes
+    correction = Correction(here, known.y[known.center] - own, truth - own_slopes)
 
     def agreeing(z: Array) -> tuple[Array, Array]:
-        y, slopes = prediction(z)
-        y, slopes = y + shift + tilt @ (z - here), slopes + tilt
+        y, slopes = correction(z, *prediction(z))
+        assert slopes is not None
         if not (np.isfinite(y).all() and np.isfinite(slopes).all()):
             raise ArithmeticError("a prediction is not finite")
         return y, slopes

@@ -1,4 +1,7 @@
-"""Any predictor, on logarithms of inputs and responses: what is a product of powers is linear there."""
+"""Any predictor, on logarithms of inputs and responses: what is a product of powers is linear there.
+
+The criterion is that of `surrogate.families.logarithmic`; in NumPy, since an optimization needs no PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from sobofem.coupling.optimize.scaled_task import ScaledTask
 NEAR_ZERO = 1e-3
 """Inputs outside the box that come closer to zero than this share of its nearest bound are taken for that."""
 
-LARGEST = 50.0
+MAX_LOG_RATIO = 50.0
 """Logarithm of a response over that at the center beyond which a predictor is far astray."""
 
 SPREAD, REACHED = 10.0, 3.0
@@ -76,7 +79,7 @@ class Logarithms(Predictor):
             at, by_input = inputs(z)
             v, tilt = inner(at)
             v, tilt = v * size, tilt * size[:, None] * by_input
-            grown = offset * np.exp(np.where(taken, np.clip(v, -LARGEST, LARGEST), 0.0))
+            grown = offset * np.exp(np.where(taken, np.clip(v, -MAX_LOG_RATIO, MAX_LOG_RATIO), 0.0))
             return np.where(taken, grown - offset, v), np.where(taken[:, None], grown[:, None] * tilt, tilt)
 
         return predict

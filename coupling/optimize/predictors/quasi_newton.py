@@ -15,10 +15,10 @@ from sobofem.coupling.optimize.predictors.base import Known, Prediction, Predict
 REMEMBERED = 50
 """Samples that a Hessian is made of, the nearest of more."""
 
-SAFE = 1e-4
+MIN_COSINE = 1e-4
 """Smallest cosine between a step and what a rank-one update corrects along it."""
 
-DAMPED = 0.2
+MIN_CURVATURE_SHARE = 0.2
 """Least curvature along a step, as a share of the curvature before, that a positive update keeps (Powell 1978)."""
 
 Pairs = list[tuple[Array, Array]]
@@ -101,7 +101,7 @@ def _rank_one(hessian: Array, pairs: Pairs) -> Array:
     for step, change in pairs:
         rest = change - hessian @ step
         along = float(rest @ step)
-        if abs(along) > SAFE * np.linalg.norm(rest) * np.linalg.norm(step):
+        if abs(along) > MIN_COSINE * np.linalg.norm(rest) * np.linalg.norm(step):
             hessian = hessian + np.outer(rest, rest) / along
     return hessian
 
@@ -111,8 +111,8 @@ def _positive(hessian: Array, pairs: Pairs) -> Array:
     for step, change in pairs:
         pushed = hessian @ step
         before = float(step @ pushed)
-        if step @ change < DAMPED * before:
-            share = (1.0 - DAMPED) * before / (before - float(step @ change))
+        if step @ change < MIN_CURVATURE_SHARE * before:
+            share = (1.0 - MIN_CURVATURE_SHARE) * before / (before - float(step @ change))
             change = share * change + (1.0 - share) * pushed
         hessian = hessian - np.outer(pushed, pushed) / before + np.outer(change, change) / float(step @ change)
     return hessian

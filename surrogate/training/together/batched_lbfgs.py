@@ -201,6 +201,10 @@ Losses = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 MAX_TRIALS = 25
 """Most evaluations of a line search."""
+MAX_PAIRS = 20
+"""Pairs of steps and gradient changes that `minimize` remembers."""
+SLOW_STEPS = 5
+"""Steps in a row of little gain after which a function has converged."""
 FLAT_GRADIENT, STILL_STEP = 1e-12, 1e-14
 """A function has converged when its gradient's largest entry, or its last change of value or point, is below these."""
 
@@ -216,6 +220,7 @@ class Descent:
         start: Points (K, P).
         iterations: Most iterations of each member.
         history: Pairs of steps and gradient changes that each remembers.
+        tolerance: A member has converged, too, when five steps in a row gain less than this share of its value each.
         curvature: Pairs to begin with, as a descent on much the same functions has left them.
 
     Attributes:
@@ -229,14 +234,16 @@ class Descent:
         *,
         iterations: int,
         history: int,
+        tolerance: float = 0.0,
         curvature: CurvaturePairs | None = None,
     ) -> None:
-        self._losses, self._most = losses, iterations
+        self._losses, self._most, self._tolerance = losses, iterations, tolerance
         self._members = torch.arange(len(start), device=start.device)
         value, gradient = losses(start, self._members)
         self._x, self._g, self._d = start.clone(), gradient.clone(), torch.zeros_like(start)
         self._points, self._values = start.clone(), value.clone()
         self.iterations = torch.zeros_like(self._members)
+        self._slow = torch.zeros_like(self._members)
         self._pairs = CurvaturePairs(start, history) if curvature is None else curvature
         self._frozen: list[tuple[Tensor, CurvaturePairs]] = []
         self._working = value.isfinite() & (gradient.abs().amax(1) > FLAT_GRADIENT)
@@ -273,7 +280,10 @@ class Descent:
         self._working &= ~(lost & (self._pairs.count == 0))
         self._pairs.clear((lost & self._working).nonzero().squeeze(1))
         if good.any():
-            still = ((value - search.value).abs() < STILL_STEP) | (steps.abs().amax(1) < STILL_STEP)
+            gain = search.value - value
+            slow = good & (gain <= self._tolerance * search.value.abs().clamp(min=1.0))
+            self._slow = torch.where(slow, self._slow + 1, torch.where(good, 0, self._slow))
+            still = (gain.abs() < STILL_STEP) | (steps.abs().amax(1) < STILL_STEP) | (self._slow >= SLOW_STEPS)
             self._pairs.add(steps, gradient - self._g, good)
             self._x, self._g = (torch.where(good.unsqueeze(1), a, b) for a, b in ((x, self._x), (gradient, self._g)))
             self.iterations[self._members] += good
@@ -304,5 +314,43 @@ class Descent:
         self._frozen.append((self._members[frozen], self._pairs.select(frozen)))
         self._pairs = self._pairs.select(kept)
         self._search = self._search.select(kept)
-        for name in ("_members", "_x", "_g", "_d", "_working"):
+        for name in ("_members", "_x", "_g", "_d", "_slow", "_working"):
             setattr(self, name, vars(self)[name][kept])
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """Where a minimization ended.
+
+    Attributes:
+        point: Best point seen (P,).
+        value: The function there; infinite if it was never finite.
+        iterations: Steps done.
+    """
+
+    point: Tensor
+    value: float
+    iterations: int
+
+
+def minimize(
+    function: Callable[[Tensor], tuple[float, Tensor]], start: Tensor, *, iterations: int, tolerance: float = 1e-9
+) -> Minimum:
+    """Minimize one function of a vector by L-BFGS; an infinite value counts as a bad point, to step back from.
+
+    Args:
+        function: Point (P,) to value and gradient (P,).
+        start: Where to begin (P,); the function is finite there.
+        iterations: Most steps.
+        tolerance: As in `Descent`.
+    """
+
+    def losses(points: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = function(points[0])
+        return points.new_tensor([value]), gradient.unsqueeze(0)
+
+    descent = Descent(losses, start.unsqueeze(0), iterations=iterations, history=MAX_PAIRS, tolerance=tolerance)
+    while not descent.done:
+        descent.step()
+    points, values = descent.result()
+    return Minimum(points[0], float(values[0]), int(descent.iterations[0]))

@@ -15,6 +15,7 @@ import re
 SEPARATORS = (",", ";", "\t", "|")
 _MARKS = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _NO_TEXT = {b"PK\x03\x04": "a workbook or another zip archive", b"\xd0\xcf\x11\xe0": "an old workbook"}
+_NOTHING = ("", "nan", "na", "n/a", "null", "none")
 _POINT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf|infinity)", re.IGNORECASE)
 _COMMA = re.compile(r"[-+]?(\d+,\d*|,\d+)([eE][-+]?\d+)?")
 
@@ -42,13 +43,20 @@ class Table:
         k = self.header.index(name)
         return [row[k] for row in self.rows]
 
-    def numbers(self, name: str) -> list[float]:
+    def numbers(self, name: str, *, missing: bool = False) -> list[float]:
         """The finite numbers of a column; a decimal comma is read where cells are not separated by commas.
+
+        Args:
+            name: Of the column.
+            missing: Whether cells may be empty, or say that there is nothing (`NaN`, `NA`, `null`); they are NaN.
 
         Raises:
             ValueError: If a cell is no finite number; the message names the line.
         """
-        return [self._number(cell, name, line) for cell, line in zip(self.column(name), self.lines, strict=True)]
+        cells = zip(self.column(name), self.lines, strict=True)
+        if not missing:
+            return [self._number(cell, name, line) for cell, line in cells]
+        return [math.nan if cell.lower() in _NOTHING else self._number(cell, name, line) for cell, line in cells]
 
     def _number(self, cell: str, name: str, line: int) -> float:
         text = cell.replace("\u2212", "-")  # the minus of typesetters
@@ -82,7 +90,7 @@ def read_table(path: str | Path) -> Table:
     path = Path(path)
     text = _text(path).replace("\r\n", "\n").replace("\r", "\n")
     first = next((line for line in text.split("\n") if _speaks(line)), "")
-    separator = max(SEPARATORS, key=first.count)
+    separator = max(SEPARATORS, key=re.sub(r'"[^"]*"', "", first).count)  # names in quotes may hold any
     if declared := re.fullmatch(r"sep=(.)", first.strip()):  # as spreadsheets write it
         separator = declared[1]
     parsed = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
@@ -117,6 +125,10 @@ def _checked(path: Path, found: list[tuple[int, list[str]]], separator: str) -> 
             comma = separator == "," and len(cells) > len(header)
             hint = "; write decimals with a point, or separate cells by semicolons" if comma else ""
             raise ValueError(f"{path}, line {line}: {len(cells)} cells, expected {len(header)}{hint}")
+    if len(header) == 1 and len(header[0].split()) == len(rows[0][1][0].split() if rows else ()) > 1:
+        raise ValueError(f"{path} separates cells by spaces; separate them by commas, semicolons, tabs or bars")
+    if all(_POINT.fullmatch(name) or _COMMA.fullmatch(name) for name in header):
+        raise ValueError(f"{path} begins with numbers ({header[0]}, ...); name the columns in a first line without #")
     if repeated := sorted({name for name in header if header.count(name) > 1}):
         raise ValueError(f"{path} names a column twice: {', '.join(repeated)}")
     return Table(

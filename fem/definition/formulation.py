@@ -1,0 +1,76 @@
+"""The forms of a problem, with whatever is wrong about them found before anything is compiled, on all ranks alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import dolfinx
+import ufl
+
+from sobofem.fem.assembly import forms
+from sobofem.fem.definition import checks, history_checks
+from sobofem.fem.definition.varying import Varying
+from sobofem.fem.errors import together
+from sobofem.fem.load_path import LoadPath
+from sobofem.fem.parameters import Parameter
+from sobofem.fem.responses import Combination, Response
+from sobofem.fem.solving.history import History, LocalUnknown
+
+
+class Formulation(NamedTuple):
+    """What a problem is made of.
+
+    Attributes:
+        residual: Form of rank 1 in the unknown, expanded.
+        integrals: The K integrals that responses take, expanded.
+        combination: What responses make of them.
+        memory: Internal variables; None without any.
+        updates: Forms of what these become in a step.
+    """
+
+    residual: ufl.Form
+    integrals: list[ufl.Form]
+    combination: Combination
+    memory: History | None
+    updates: list[ufl.Form]
+
+    @property
+    def everything(self) -> list[ufl.Form]:
+        """All forms."""
+        return [self.residual, *self.integrals, *self.updates]
+
+
+def formulate(
+    form: ufl.Form,
+    unknown: dolfinx.fem.Function,
+    *,
+    bcs: Sequence[dolfinx.fem.DirichletBC],
+    parameters: Sequence[Parameter],
+    responses: Sequence[Response],
+    path: LoadPath,
+    history: Mapping[dolfinx.fem.Function, Any],
+    local: Sequence[LocalUnknown],
+) -> Formulation:
+    """Expand the forms of a problem and check them; for the arguments see `Problem`. Collective.
+
+    Raises:
+        ValueError: If a derivative would be wrong, or a parameter has no or a double effect.
+    """
+    mesh = unknown.function_space.mesh
+    residual = forms.residual(form, unknown)
+    combination = together(mesh.comm, lambda: Combination(responses, mesh.ufl_domain(), len(path.points)))
+    integrals = [forms.expand(forms.with_quadrature_degrees(i)) for i in combination.integrals]
+    checks.check_independence(parameters, unknown)
+    checks.check_forms([residual, *integrals], unknown, parameters)
+    checks.check_boundary_values(parameters, bcs, unknown)
+    checks.check_path(path, parameters, bcs)
+    history_checks.check_fields(parameters, [*history, *(own.function for own in local)])
+    history_checks.check_history([residual, *integrals], history, local)
+    history_checks.check_local([form, *combination.integrals], history, local)
+    memory = History(history) if history else None
+    updates = [memory.update(memory.weight)] if memory else []
+    varying = Varying(unknown, parameters, path, local)
+    checks.check_smoothness(responses, combination, integrals, varying)
+    checks.check_differentiability([form, residual], responses, combination, integrals, updates, varying)
+    return Formulation(residual, integrals, combination, memory, updates)

@@ -1,0 +1,338 @@
+"""Vibration and buckling: eigenvalues as responses, with exact derivatives through state, parameters and shape.
+
+A simple eigenvalue of A φ = λ B φ is stationary in its mode φ: it is a quotient of a(φ, φ) and b(φ, φ), and its first
+derivative is that of the quotient at fixed φ (Fox & Kapoor 1968, *Rates of change of eigenvalues and eigenvectors*;
+where a state enters the forms, through its adjoint, as for any other integral). So a response holds the two integrals
+over a function that is set to the mode at each state, before they are taken.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+import contextlib
+from math import pi
+from typing import TYPE_CHECKING, Any
+
+import dolfinx
+import numpy as np
+from petsc4py import PETSc
+import ufl
+
+from sobofem.fem.assembly.forms import expand, with_quadrature_degrees
+from sobofem.fem.assembly.kernels import Kernels
+from sobofem.fem.assembly.stacking import owned_size
+from sobofem.fem.errors import NotConverged
+from sobofem.fem.responses import ModeShapes, Response, When
+from sobofem.fem.solving.eigenvalues import SHIFTS, check_simple, krylov_schur, missing, solve
+from sobofem.fem.solving.linear_solver import is_unsymmetric
+
+if TYPE_CHECKING:
+    from slepc4py import SLEPc
+
+type Which = int | Sequence[int] | dolfinx.fem.Function
+
+SPARE = 2
+"""Eigenvalues looked for beyond those asked for: the next one tells whether the last is simple."""
+
+ALIKE = 0.25
+"""Least modal assurance criterion, cos² of the angle between two shapes, at which a mode counts as like another."""
+
+TINY = np.finfo(np.float64).tiny
+"""Instead of a mass of zero."""
+
+
+class Modes(ModeShapes, ABC):
+    """Eigenvalues of two symmetric forms and their modes, at one point of the load path.
+
+    Args:
+        left: Form of rank 2, with test and trial function; it may hold the unknown of the problem.
+        right: Another, over the same space.
+        bcs: Boundary conditions: modes are zero where they prescribe anything.
+        count: How many modes are looked for.
+        at: Point of the load path at which modes are taken, as of a `Response`.
+
+    Raises:
+        TypeError: If a form is none of rank 2.
+        ValueError: If they don't share one space, or another argument is out of range.
+    """
+
+    def __init__(
+        self,
+        left: ufl.Form,
+        right: ufl.Form,
+        bcs: Sequence[dolfinx.fem.DirichletBC] = (),
+        *,
+        count: int = 6,
+        at: When = "end",
+    ) -> None:
+        self._forms = _checked(left), _checked(right)
+        spaces = [argument.ufl_function_space() for form in self._forms for argument in form.arguments()]
+        self._space = spaces[0]
+        if any(other != self._space for other in spaces):
+            raise ValueError("the forms of an eigenvalue problem have test and trial functions of different spaces")
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+            raise ValueError(f"count is {count!r}; expected how many modes are looked for, 1 or more")
+        if at == "sum":
+            raise ValueError("modes are those of one state: at is 'end' or the number of a point, not 'sum'")
+        self._bcs, self._count, self._at = list(bcs), int(count), at
+        self._shapes: dict[int, dolfinx.fem.Function] = {}
+        self._groups: set[tuple[int, ...]] = set()
+        self._followed: list[tuple[dolfinx.fem.Function, dolfinx.fem.Function]] = []
+        self._kernels: list[Kernels] = []
+
+    def shape(self, number: int) -> dolfinx.fem.Function:
+        """The function that holds the mode of this number, counted from 0, after each evaluation: for `fields`.
+
+        Raises:
+            ValueError: If not as many are looked for.
+        """
+        if not 0 <= number < self._count:
+            raise ValueError(f"mode {number} is none of the {self._count} that are looked for, counted from 0")
+        return self._shapes.setdefault(number, dolfinx.fem.Function(self._space, name=f"mode_{number}"))
+
+    def meanings(
+        self, values: Callable[[dolfinx.fem.Function], str], marks: Callable[[dolfinx.fem.Function], str]
+    ) -> list[tuple[dolfinx.fem.Function, str]]:
+        """Each function that is set to a mode, with what decides which, beside the forms. Collective."""
+        held = dolfinx.fem.Function(self._space)
+        held.x.array[self._held(owned=False)] = 1.0
+        of = f"{type(self).__name__} {marks(held)}"
+        numbered = [(mode, f"{of} number {number}") for number, mode in self._shapes.items()]
+        return numbered + [(mode, f"{of} of {self._count} like {values(like)}") for like, mode in self._followed]
+
+    def refresh(self) -> None:
+        """Set all modes that responses are made of to those of the present state. Collective.
+
+        Raises:
+            NotConverged: If they are not found, or are not simple.
+            ValueError: If a form is not symmetric.
+        """
+        if not self._kernels:
+            self._kernels = [Kernels(form, self._space.mesh.comm) for form in self._forms]
+        matrices = [kernel.create_matrix() for kernel in self._kernels]
+        solver = krylov_schur(self._space.mesh.comm, self._count + SPARE)
+        try:
+            for kernel, matrix in zip(self._kernels, matrices, strict=True):
+                # zero at prescribed values: without mass their eigenvalue is infinite, and in nobody's way
+                kernel.fill(matrix, self._bcs, diagonal=0.0)
+                if not np.isfinite(matrix.norm()):
+                    raise NotConverged("a form of an eigenvalue problem is not finite", reason="eigenvalues not found")
+                if is_unsymmetric(matrix):
+                    raise ValueError("a form of an eigenvalue problem is not symmetric; its modes are not orthogonal")
+            metric = self._find(solver, *matrices)
+            self._take(solver, metric)
+        finally:
+            with contextlib.suppress(PETSc.Error, SystemError):  # after a failure within it SLEPc may refuse to
+                solver.destroy()
+            for matrix in matrices:
+                matrix.destroy()
+
+    def _response(self, name: str, which: Which, unit: str, of: Callable[[Any], Any]) -> Response:
+        """A function `of` the eigenvalue of a mode, of the mean of several, or of the mode most like a shape."""
+        if isinstance(which, dolfinx.fem.Function):
+            if which.function_space != self._space:
+                raise ValueError(f"the shape that response {name!r} follows lives on another space than the modes")
+            functions = [dolfinx.fem.Function(self._space, name=name)]
+            self._followed.append((which, functions[0]))
+        else:
+            numbers = _numbers(name, which)
+            functions = [self.shape(number) for number in numbers]
+            self._groups.add(tuple(numbers))
+        integrals = [_of_mode(form, mode) for mode in functions for form in self._forms]
+
+        def combine(*values: Any) -> Any:
+            pairs = zip(values[::2], values[1::2], strict=True)
+            return of(sum(self._eigenvalue(left, right) for left, right in pairs) / len(functions))
+
+        return Response(name, integrals, combine, unit, self._at, modes=self)
+
+    def _take(self, solver: SLEPc.EPS, metric: PETSc.Mat) -> None:
+        """Write modes into the functions of responses, and of `shape`."""
+        found = min(solver.getConverged(), self._count + SPARE)
+        eigenvalues = np.array([solver.getEigenvalue(k).real for k in range(found)])
+        for group in self._groups:
+            check_simple(eigenvalues, group)
+        mode = metric.createVecRight()
+        try:
+            for number, function in self._shapes.items():
+                if number >= found:
+                    raise missing(number, found)
+                solver.getEigenvector(number, mode)
+                self._write(function, mode)
+            for example, function in self._followed:
+                self._alike(example, solver, metric, eigenvalues, mode)
+                self._write(function, mode)
+        finally:
+            mode.destroy()
+
+    def _alike(
+        self,
+        example: dolfinx.fem.Function,
+        solver: SLEPc.EPS,
+        metric: PETSc.Mat,
+        eigenvalues: np.ndarray,
+        mode: PETSc.Vec,
+    ) -> None:
+        """Set a vector to the mode most like a shape, in the metric in which modes are orthogonal."""
+        weighted, shape = metric.createVecLeft(), metric.createVecRight()
+        shape.setArray(example.x.array[: owned_size(self._space)])
+        shape.array[self._held(owned=True)] = 0.0
+        metric.mult(shape, weighted)
+        size = weighted.dot(shape)
+        likeness = np.zeros(min(len(eigenvalues), self._count))
+        for k in range(len(likeness)):
+            solver.getEigenvector(k, mode)
+            overlap = weighted.dot(mode)
+            metric.mult(mode, shape)
+            likeness[k] = overlap**2 / max(size * mode.dot(shape), TINY)
+        weighted.destroy()
+        shape.destroy()
+        best = int(np.argmax(likeness)) if len(likeness) else 0
+        if not len(likeness) or not likeness[best] >= ALIKE:
+            raise NotConverged(
+                f"none of {len(likeness)} modes is like the shape to follow: the best one's modal assurance criterion "
+                f"is {likeness.max(initial=0.0):.2f}; look for more modes by count",
+                reason="mode not found",
+            )
+        check_simple(eigenvalues, (best,))
+        solver.getEigenvector(best, mode)
+
+    def _write(self, function: dolfinx.fem.Function, mode: PETSc.Vec) -> None:
+        function.x.array[: owned_size(self._space)] = mode.array_r
+        function.x.scatter_forward()
+
+    def _hold(self, matrix: PETSc.Mat) -> float:
+        """Put the size of an assembled matrix on its diagonal at prescribed values, where it has zero; that size."""
+        size = float(matrix.norm(PETSc.NormType.INFINITY))
+        diagonal = matrix.getDiagonal()
+        diagonal.array[self._held(owned=True)] = size or 1.0
+        matrix.setDiagonal(diagonal)
+        diagonal.destroy()
+        return size
+
+    def _held(self, *, owned: bool) -> np.ndarray:
+        """Degrees of freedom with prescribed values that this rank owns, or knows of."""
+        indices = [dofs[:count] if owned else dofs for dofs, count in (bc.dof_indices() for bc in self._bcs)]
+        return np.concatenate([*indices, np.zeros(0, dtype=np.int32)])
+
+    @abstractmethod
+    def _find(self, solver: SLEPc.EPS, left: PETSc.Mat, right: PETSc.Mat) -> PETSc.Mat:
+        """Let the solver find the modes of assembled forms; the matrix in which they are orthogonal."""
+
+    @staticmethod
+    @abstractmethod
+    def _eigenvalue(left: Any, right: Any) -> Any:
+        """The eigenvalue, from the two forms at a mode."""
+
+
+class Vibration(Modes):
+    """Free vibrations: (K − ω² M) φ = 0, about whatever state K is the tangent of.
+
+    A body that floats has frequencies of zero, whose square root has no derivative: count them off.
+
+    Args:
+        left: Stiffness K(test, trial), such as `ufl.derivative(ufl.derivative(energy, u), u)`.
+        right: Mass M(test, trial), such as density * ufl.inner(test, trial) * dx.
+    """
+
+    def frequency(self, name: str, which: Which, *, unit: str = "Hz") -> Response:
+        """Natural frequency ω / 2π in cycles per unit of time.
+
+        Args:
+            name: Of the response.
+            which: Number of the mode from the lowest up, counted from 0; several numbers of modes that may cross or
+                coincide, for the root of the mean of their ω²; or a function on the space of the forms: the mode most
+                like this shape is followed wherever it goes.
+            unit: Of the response: Hz where stiffness and mass are in one system of units with the second.
+        """
+        return self._response(name, which, unit, lambda mean: ufl.sqrt(mean) / (2.0 * pi))
+
+    def squared(self, name: str, which: Which, *, unit: str = "") -> Response:
+        """The eigenvalue ω² itself: smooth where a frequency reaches zero, and negative beyond; else as `frequency`."""
+        return self._response(name, which, unit, lambda mean: mean)
+
+    def _find(self, solver: SLEPc.EPS, left: PETSc.Mat, right: PETSc.Mat) -> PETSc.Mat:
+        from slepc4py import SLEPc
+
+        largest = self._hold(left) / max(right.norm(PETSc.NormType.INFINITY), TINY)
+        solver.getST().setType(SLEPc.ST.Type.SINVERT)
+        solver.setWhichEigenpairs(SLEPc.EPS.Which.TARGET_REAL)
+        solver.setOperators(left, right)
+        solve(solver, [-shift * largest for shift in SHIFTS])
+        return right
+
+    @staticmethod
+    def _eigenvalue(left: Any, right: Any) -> Any:
+        return left / right
+
+
+class Buckling(Modes):
+    """Linear buckling: (K + λ G) φ = 0, with the smallest positive load factors λ.
+
+    Args:
+        left: Stiffness K(test, trial) at rest.
+        right: Geometric stiffness G(test, trial) of the state under the loads of factor one, which the problem solves
+            for: such as ufl.inner(stress(u), ufl.grad(test).T * ufl.grad(trial)) * dx.
+    """
+
+    def load_factor(self, name: str, which: Which, *, unit: str = "") -> Response:
+        """What the loads are to be multiplied by for the body to buckle.
+
+        Args:
+            name: Of the response.
+            which: As of `Vibration.frequency`; modes count from the smallest positive factor up.
+            unit: Of the response.
+        """
+        return self._response(name, which, unit, lambda mean: mean)
+
+    def _find(self, solver: SLEPc.EPS, left: PETSc.Mat, right: PETSc.Mat) -> PETSc.Mat:
+        from slepc4py import SLEPc
+
+        # (−G) φ = 1/λ K φ: K is positive, G of either sign, and the largest 1/λ are those of the smallest positive λ
+        self._hold(left)
+        right.scale(-1.0)
+        solver.setWhichEigenpairs(SLEPc.EPS.Which.LARGEST_REAL)
+        solver.setOperators(right, left)
+        solve(solver)
+        if not solver.getConverged() or not solver.getEigenvalue(0).real > 0.0:
+            raise NotConverged(
+                "no positive load factor: under these loads nothing buckles, or the state is not loaded at all",
+                reason="no buckling",
+            )
+        return left
+
+    @staticmethod
+    def _eigenvalue(left: Any, right: Any) -> Any:
+        return -left / right
+
+
+def _checked(form: Any) -> ufl.Form:
+    """A form of rank 2 with its quadrature degrees fixed, so that its integral over a mode has the same rule."""
+    if not isinstance(form, ufl.Form) or len(form.arguments()) != 2:
+        kind = f"rank {len(form.arguments())}" if isinstance(form, ufl.Form) else f"type {type(form).__name__}"
+        raise TypeError(f"a form of an eigenvalue problem has {kind}; expected one of test and trial function, rank 2")
+    return expand(with_quadrature_degrees(form))
+
+
+def _of_mode(form: ufl.Form, mode: dolfinx.fem.Function) -> ufl.Form:
+    """The form at (φ, φ)."""
+    return ufl.replace(form, dict.fromkeys(form.arguments(), mode))
+
+
+def _numbers(name: str, which: Any) -> list[int]:
+    """Numbers of modes, each once.
+
+    Raises:
+        TypeError: If they are none.
+        ValueError: If there is none.
+    """
+    numbers = [which] if np.ndim(which) == 0 else list(which)
+    if not all(isinstance(number, int | np.integer) and not isinstance(number, bool) for number in numbers):
+        raise TypeError(
+            f"response {name!r} is of mode {which!r}; expected a number counted from 0, several of them, or a "
+            "function like the mode"
+        )
+    if not numbers:
+        raise ValueError(f"response {name!r} is the mean of no mode; give the number of one at least")
+    return sorted({int(number) for number in numbers})

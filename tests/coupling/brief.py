@@ -1,0 +1,7 @@
+"""With `sobofem --use`: a streamed training ends after few iterations, where what comes before is under test."""
+
+from sobofem.surrogate import LBFGS
+from sobofem.surrogate.online import training
+
+training.MIN_LAST_ITERATIONS = ITERATIONS = 150
+training.LBFGS = lambda iterations=ITERATIONS: LBFGS(iterations=min(iterations, ITERATIONS))
