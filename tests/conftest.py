@@ -1,4 +1,4 @@
-"""What holds for all tests: slow modules begin, and `pytest --shift-seeds N` shifts the seeds of NumPy.
+"""What holds for all tests: slow modules begin, names are forgotten, `pytest --shift-seeds N` shifts NumPy's seeds.
 
 With shifted seeds the generators of all tests begin elsewhere, so that no test holds by luck of its seed.
 """
@@ -7,9 +7,17 @@ from pathlib import Path
 import sys
 
 import numpy as np
+import pytest
 
 HERE = str(Path(__file__).parent)
 fresh = np.random.default_rng
+REGISTRIES = {
+    "surrogate.files.registry": lambda module: module._CLASSES.values(),
+    "surrogate.networks.activations": lambda module: [module.ACTIVATIONS],
+    "coupling.design": lambda module: [module.KINDS],
+    "coupling.commands": lambda module: [module.COMMANDS],
+}
+"""Where parts of one's own are entered by name: dictionaries of modules of sobofem."""
 
 
 def pytest_addoption(parser):
@@ -32,3 +40,27 @@ def pytest_collection_modifyitems(items):
     """Modules with slow tests come first: what is left for the end is quick, and spreads evenly over the workers."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)  # a stable sort: tests of a module share its fixtures
+
+
+@pytest.fixture(autouse=True)
+def _parts_of_ones_own_are_forgotten():
+    """What a test enters under a name, the next of the same process may enter anew."""
+    before = {id(known): dict(known) for known in _registries()}
+    yield
+    for known in _registries():
+        ours = {name: part for name, part in known.items() if _is_ours(part)}
+        kept = ours | before.get(id(known), {})
+        known.clear()
+        known.update(kept)
+
+
+def _registries():
+    """Those of the modules that are imported already: to import the others would slow down every test."""
+    loaded = {name: sys.modules.get(f"sobofem.{name}") for name in REGISTRIES}
+    return [known for name, module in loaded.items() if module for known in REGISTRIES[name](module)]
+
+
+def _is_ours(part):
+    for function in ("function", "value_and_slope"):  # of a command, of an activation
+        part = getattr(part, function, part)
+    return part.__module__.split(".")[0] == "sobofem"

@@ -7,7 +7,7 @@ from launching import TOYS, sobofem
 import numpy as np
 import pytest
 
-from sobofem.coupling import Dataset, commands, design
+from sobofem.coupling import Dataset, commands
 from sobofem.coupling.design import make_design, register
 
 OWN = f"""
@@ -57,15 +57,9 @@ study = Study("own.py:smooth", Design("corners", 4, seed=1), purposes=(Weighed()
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """A file of one's own in the current folder; what it registers is forgotten afterwards."""
+    """A file of one's own in the current folder."""
     monkeypatch.chdir(tmp_path)
     Path("own.py").write_text(OWN)
-    commands.all_commands()
-    before = [(known, dict(known)) for known in (design.KINDS, commands.COMMANDS)]
-    yield
-    for known, entries in before:
-        known.clear()
-        known.update(entries)
 
 
 def test_a_design_and_a_command_of_a_file_work_after_use_and_only_then(here, own):

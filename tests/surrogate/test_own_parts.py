@@ -22,10 +22,8 @@ def data():
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """Writes a file of one's own and imports it; what it registers is forgotten afterwards."""
+    """Writes a file of one's own and imports it."""
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(registry, "_CLASSES", {kind: dict(known) for kind, known in registry._CLASSES.items()})
-    monkeypatch.setattr(activations, "ACTIVATIONS", dict(activations.ACTIVATIONS))
 
     def write(text):
         name = "own_part"
