@@ -42,11 +42,11 @@ demo: $(READY) ## samples, surrogate, certified optimum and pictures of it all, 
 test-demo: demo ## the demo, and whether it keeps its promises
 	SOBOFEM_DEMO=demo-output $(BIN)/python -m pytest tests/test_demo.py
 
-# A third rank is for what two can't tell; where it would repeat a slow test of two, that is left out.
+# A third rank is for what two can't tell: a rank between others, uneven groups, a rank without a boundary.
 test: lint ## the whole suite: serially, and under mpiexec on 2 and 3 ranks
 	$(BIN)/python -m pytest $(SERIAL)
 	$(BIN)/mpiexec -n 2 $(BIN)/python -m pytest -p no:cacheprovider tests/mpi
-	$(BIN)/mpiexec -n 3 $(BIN)/python -m pytest -p no:cacheprovider -m "not slow" tests/mpi
+	$(BIN)/mpiexec -n 3 $(BIN)/python -m pytest -p no:cacheprovider -m "not slow and not two_ranks" tests/mpi
 
 # OPENBLAS_CORETYPE: NumPy, SciPy and PETSc; the others: torch and its MKL. AVX-512 is not to be had everywhere.
 test-processors: $(READY) ## numerical tests in the round-off of other processors, with 1 and 2 threads, on other seeds

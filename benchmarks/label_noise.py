@@ -16,14 +16,17 @@ import numpy as np
 from benchmarks.closed_forms import FUNCTIONS
 from sobofem import surrogate
 from sobofem.surrogate import Descent, Kriging, Samples, Solved, Surrogate
-from sobofem.surrogate.weighting import LearnedLikelihood, ProfiledLikelihood, Until
+from sobofem.surrogate.weighting import Evidence, LearnedLikelihood, ProfiledLikelihood, Until
 
 SAMPLES, UNSEEN, SEEDS = 64, 1000, 3
 OF_VALUES, OF_SLOPES = 0.05, 0.1
 LEARNED, PROFILED, EACH = Until(LearnedLikelihood(), 1000), ProfiledLikelihood(), ProfiledLikelihood(groups="inputs")
+FIXED = (surrogate.Adam(), surrogate.LBFGS())
 
 ARMS: dict[str, Callable[[Samples, int], Surrogate]] = {
     "train": lambda data, seed: surrogate.train(data, seed=seed),
+    "train, evidence": lambda data, seed: surrogate.train(data, weighting=Evidence(), seed=seed),
+    "train, Adam and L-BFGS at one decay": lambda data, seed: surrogate.train(data, optimizers=FIXED, seed=seed),
     "train, validation=0.2": lambda data, seed: surrogate.train(data, validation=0.2, seed=seed),
     "the same, learned likelihood": lambda data, seed: surrogate.train(
         data, weighting=LEARNED, validation=0.2, seed=seed

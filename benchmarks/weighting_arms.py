@@ -33,6 +33,8 @@ ARMS: dict[str, Weighting] = {
     "power mean, p = 2": w.PowerMean(2.0),
     "profiled likelihood": w.ProfiledLikelihood(),
     "the same, each term": w.ProfiledLikelihood(groups="all"),
+    "evidence": w.Evidence(),
+    "evidence by input": w.Evidence(groups="inputs"),
     "learned likelihood": _early(w.LearnedLikelihood()),
     "SoftAdapt": _early(w.SoftAdapt()),
     "SoftAdapt, loss-weighted": _early(w.SoftAdapt(loss_weighted=True)),

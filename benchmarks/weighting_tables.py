@@ -145,7 +145,7 @@ def figure(rows: Sequence[Row], what: str) -> Figure:
         panel.hlines(places, low, high, colors=colors, linewidth=2)
         panel.scatter(middle, places, c=colors, s=16, zorder=3)
         panel.axvline(middle[arms.index(REFERENCE)], color="#d55e00", linewidth=0.6, zorder=0)
-        panel.set(xscale="log", title=f"{task} ({KINDS.get(task, 'closed form')}), {count} samples")
+        panel.set(xscale="log", title=f"{task} ({KINDS.get(task.split(',')[0], 'closed form')}), {count} samples")
         panel.title.set_fontsize(8)
         panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
         panel.xaxis.set_major_formatter(lambda x, _: f"{x:g}")

@@ -16,7 +16,7 @@ import warnings
 import typer
 from typer.core import TyperGroup
 
-from sobofem.coupling.commands import COMMANDS, StoppedCommand, all_commands
+from sobofem.coupling.commands import COMMANDS, StoppedCommand, all_commands, find_command
 from sobofem.coupling.display import system_error
 from sobofem.coupling.models.loading import USED, run_file
 from sobofem.coupling.parallel.abort import end_job, install_abort_hook, last_words, ranks, settle
@@ -30,6 +30,7 @@ _DEBUG = "SOBOFEM_DEBUG"
 _OF_TYPER = 130  # which it makes of any `KeyboardInterrupt` outside of commands, without a word
 _YIELD = 1.0  # that other ranks give rank 0 to end the job by itself [s]
 _MISTAKES = (ValueError, TypeError, OSError, ModuleNotFoundError, EndsProgram)
+_NO_SUCH_FILE = (FileNotFoundError, IsADirectoryError, PermissionError)
 _EXTRAS = (
     dict.fromkeys(("dolfinx", "petsc4py", "mpi4py", "ufl", "basix"), "fem")
     | dict.fromkeys(("torch", "safetensors"), "surrogate")
@@ -45,7 +46,7 @@ class _Program(TyperGroup):
         return list(all_commands())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        found = all_commands().get(cmd_name)
+        found = find_command(cmd_name)
         return None if found is None else found.for_typer()
 
 
@@ -171,7 +172,7 @@ def _words(error: BaseException) -> str:
     text = system_error(error) if isinstance(error, OSError) else str(error)
     if "registers it" in text:
         text += "; give the file that defines it: sobofem --use FILE ..."
-    known = _ours(error) or isinstance(error, PermissionError)  # which Python raises in our stead
+    known = _ours(error) or isinstance(error, _NO_SUCH_FILE)  # which Python raises in our stead
     return text if known else f"{type(error).__name__}: {text} (sobofem --debug ... shows where)"
 
 

@@ -6,19 +6,16 @@ function and a user's legacy code satisfy `Model` structurally; nobody inherits 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 import hashlib
 import inspect
-import numbers
 from pathlib import Path
-import sys
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-from sobofem.coupling.parallel.usercode import UserCode
 
 Array = NDArray[np.float64]
 
@@ -159,6 +156,18 @@ class HasComm(Protocol):
         """The communicator of these ranks (`mpi4py.MPI.Comm`)."""
 
 
+LISTED = 40
+"""Of thousands of parameters, how many lines of a table or a summary are shown: those at both ends."""
+
+
+def shown(count: int) -> tuple[list[int], int]:
+    """Which of so many lines are shown, and after how many of these the others would come; 0 if all are."""
+    if count <= LISTED:
+        return [*range(count)], 0
+    half = LISTED // 4
+    return [*range(half), *range(count - half, count)], half
+
+
 def name_of(model: object) -> str:
     """What a model, or a function that makes one, is called: a specification is its own name."""
     return model if isinstance(model, str) else str(getattr(model, "__name__", type(model).__name__))
@@ -246,7 +255,7 @@ def describe(model: Model, *, name: str = "", source: Path | None = None) -> Des
         raise TypeError(f"{type(model).__name__} is no Model: it lacks {', '.join(missing)}")
     parameters, responses = tuple(model.parameters), tuple(model.responses)
     names = parameters + responses
-    repeated = sorted({n for n in names if names.count(n) > 1})
+    repeated = sorted(n for n, count in Counter(names).items() if count > 1)
     if repeated:
         raise ValueError(f"names of parameters and responses must differ, but these repeat: {repeated}")
     return Description(
@@ -264,95 +273,12 @@ def checked_bounds(bounds: ArrayLike, parameters: tuple[str, ...]) -> Array:
     box = np.array(bounds, dtype=np.float64)
     if box.shape != (len(parameters), 2):
         raise ValueError(f"bounds have shape {box.shape}, expected {(len(parameters), 2)} for {parameters}")
-    for name, (low, high) in zip(parameters, box, strict=True):
-        if not (np.isfinite(low) and np.isfinite(high) and low < high):
-            raise ValueError(f"bounds of {name!r} are [{low:g}, {high:g}]; expected finite, lower before upper")
+    sound = np.isfinite(box).all(axis=1) & (box[:, 0] < box[:, 1])
+    if not sound.all():
+        k = int(np.argmin(sound))
+        low, high = box[k]
+        raise ValueError(f"bounds of {parameters[k]!r} are [{low:g}, {high:g}]; expected finite, lower before upper")
     return box
-
-
-def checked_evaluation(
-    model: Model, x: Array, *, jacobian: bool = True, gently: bool = False
-) -> tuple[Array, Array | None]:
-    """`model.evaluate(x)`, with shapes and finiteness checked: what a user's own model must return.
-
-    Args:
-        model: Any `Model`.
-        x: Parameters, (n,).
-        jacobian: Whether dy/dx is wanted.
-        gently: Whether to call `evaluate_gently` instead, which the model must have then (`Gentle`).
-
-    Returns:
-        Arrays of their own: a model may overwrite its buffers later.
-
-    Raises:
-        TypeError: If the model has no gentle evaluation, and that is wanted; or it returned no real numbers.
-        ValueError: If an array has the wrong shape, or holds NaN or infinity.
-        EndsProgram: If the model tried to end the program.
-    """
-    m, n = len(model.responses), len(model.parameters)
-    if gently and not isinstance(model, Gentle):
-        raise TypeError(
-            f"{type(model).__name__} has no evaluate_gently(x, *, jacobian=True), but a gentle try is wanted"
-        )
-    own = np.array(x, dtype=np.float64)  # which the model may change
-    with UserCode(type(model).__name__):
-        evaluate = model.evaluate_gently if gently and isinstance(model, Gentle) else model.evaluate
-        answer = evaluate(own, jacobian=jacobian)
-        if not (isinstance(answer, tuple) and len(answer) == 2):
-            raise ValueError(f"evaluate returned {type(answer).__name__}, expected the pair (responses, jacobian)")
-        y = real_numbers(answer[0], "responses")
-        dy = None if answer[1] is None or not jacobian else real_numbers(answer[1], "a Jacobian")
-    if y.shape != (m,):
-        raise ValueError(f"evaluate returned responses of shape {y.shape}, expected {(m,)} for {model.responses}")
-    if jacobian and (dy is None or dy.shape != (m, n)):
-        shape = None if dy is None else dy.shape
-        raise ValueError(f"evaluate returned a Jacobian of shape {shape}, expected {(m, n)}")
-    if wrong := _not_finite(model, y, dy):
-        point = dict(zip(model.parameters, np.asarray(x, dtype=np.float64).tolist(), strict=True))
-        raise ValueError(f"evaluate returned NaN or infinity at {point}: {wrong}")
-    return y, dy
-
-
-def real_numbers(values: Any, what: str) -> Array:
-    """What a user's code returned as a float64 array of its own: of real numbers, all of them there.
-
-    Args:
-        values: An array, nested lists, or a torch tensor, also one with a gradient.
-        what: What that is, for the message.
-
-    Raises:
-        TypeError: If they are complex, text or other objects, or masked.
-    """
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
-    try:
-        found = np.asanyarray(values)
-    except Exception as error:
-        raise TypeError(f"evaluate returned {what} that make no array of numbers: {error}") from error
-    if np.ma.is_masked(found):
-        raise TypeError(f"evaluate returned {what} with masked entries; fill them, or raise an exception")
-    if found.dtype.kind == "O" and all(isinstance(entry, numbers.Real) for entry in found.flat):
-        found = found.astype(np.float64)
-    if found.dtype.kind == "c" or (found.dtype.kind == "O" and any(isinstance(v, complex) for v in found.flat)):
-        raise TypeError(
-            f"evaluate returned {what} of complex numbers, whose imaginary part would be lost; return real numbers, "
-            "such as real and imaginary part, or magnitude and phase, as responses of their own"
-        )
-    if found.dtype.kind not in "fiub":
-        raise TypeError(f"evaluate returned {what} of type {found.dtype}, expected real numbers")
-    return np.array(found, dtype=np.float64, subok=False)
-
-
-def _not_finite(model: Model, y: Array, dy: Array | None) -> str:
-    """The first entry that is not finite, by name; empty if all are."""
-    for name, value in zip(model.responses, y.tolist(), strict=True):
-        if not np.isfinite(value):
-            return f"{name} is {value}"
-    if dy is not None and not np.isfinite(dy).all():
-        row, column = np.argwhere(~np.isfinite(dy))[0]
-        return f"the derivative of {model.responses[row]} by {model.parameters[column]} is {dy[row, column]}"
-    return ""
 
 
 def _source_digest(model: Model, made_by: Path | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 import errno
+import os
 import time
 
 from rich.console import Console
@@ -105,6 +106,11 @@ def report_console() -> Console:
 def system_error(error: OSError) -> str:
     """What the system refused, with the file's name and, where a right is missing, what to do."""
     text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if error.filename and error.strerror == os.strerror(error.errno or 0):  # and not in words of ours
+        text = {
+            errno.ENOENT: f"there is no file {error.filename}",
+            errno.EISDIR: f"{error.filename} is a folder; name a file in it",
+        }.get(error.errno or 0, text)
     if error.errno in (errno.EACCES, errno.EPERM):
         text += "; see who may use it, and its folders (ls -l), ask the owner for the right (chmod), or name another"
     return text

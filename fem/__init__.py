@@ -8,31 +8,41 @@ from mpi4py import MPI  # isort: skip  # noqa: F401  (before dolfinx: the wheel 
 
 from sobofem.fem.definition.digest import number_with_equal_digits
 from sobofem.fem.errors import NotConverged
+from sobofem.fem.limit_load import ControlledPath, LimitLoad
 from sobofem.fem.load_path import LoadPath, held
 from sobofem.fem.modes import Buckling, Vibration
-from sobofem.fem.parameters import Field, Scalar, Shape
+from sobofem.fem.parameters import DensityFilter, Field, HelmholtzFilter, OwnValues, Scalar, Shape
 from sobofem.fem.problem import Problem
 from sobofem.fem.reading import read_mesh
 from sobofem.fem.responses import Response, average, p_norm
 from sobofem.fem.solving.history import LocalUnknown, internal_variable
 from sobofem.fem.solving.linear_solver import DIRECT, MULTIGRID, SYMMETRIC
 from sobofem.fem.solving.newton import Newton
+from sobofem.fem.solving.periodic import Periodic
+from sobofem.fem.solving.rigid_link import Rigid
+from sobofem.fem.solving.roller import Roller
 from sobofem.fem.solving.stability import Stability
-from sobofem.fem.solving.ties import Periodic
 
 __all__ = [
     "DIRECT",
     "MULTIGRID",
     "SYMMETRIC",
     "Buckling",
+    "ControlledPath",
+    "DensityFilter",
     "Field",
+    "HelmholtzFilter",
+    "LimitLoad",
     "LoadPath",
     "LocalUnknown",
     "Newton",
     "NotConverged",
+    "OwnValues",
     "Periodic",
     "Problem",
     "Response",
+    "Rigid",
+    "Roller",
     "Scalar",
     "Shape",
     "Stability",

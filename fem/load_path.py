@@ -9,6 +9,7 @@ from typing import Any
 
 import dolfinx
 import numpy as np
+import ufl
 
 from sobofem.fem.errors import NotConverged
 
@@ -117,6 +118,31 @@ class LoadPath:
         """What the path sets, by its name here."""
         named = {"factor": self.factor, "time": self.time, "step": self.step}
         return {name: constant for name, constant in named.items() if constant is not None}
+
+    @property
+    def finds_factor(self) -> bool:
+        """Whether the load factor is an unknown, found together with the state: not here."""
+        return False
+
+    @property
+    def forms(self) -> Sequence[ufl.Form]:
+        """What decides the path beside its constants."""
+        return []
+
+    def condition(self, residual: ufl.Form, unknown: Any, left: Any, right: Any) -> ufl.Form:
+        """Where the load factor is an unknown: a form of rank 0 whose value decides it.
+
+        Args:
+            residual: Of rank 1, expanded.
+            unknown: The function that is solved for.
+            left: A function that is set to the left null vector of the tangent, or close to it.
+            right: The same for the right null vector.
+        """
+        raise NotImplementedError("the load factors of this path are given")
+
+    def states(self, continuation: Any) -> Iterator[Step]:
+        """Where the load factor is an unknown: the steps of the path, as `Continuation` finds them. Collective."""
+        raise NotImplementedError("the load factors of this path are given")
 
     @classmethod
     def monotonic(cls, steps: int, *, end: float = 1.0, **others: Any) -> LoadPath:

@@ -24,8 +24,10 @@ from sobofem.fem.assembly.kernels import Kernels
 from sobofem.fem.assembly.stacking import owned_size
 from sobofem.fem.errors import NotConverged
 from sobofem.fem.responses import ModeShapes, Response, When
-from sobofem.fem.solving.eigenvalues import SHIFTS, check_simple, krylov_schur, missing, solve
+from sobofem.fem.solving import eigenvalues as eigen
 from sobofem.fem.solving.linear_solver import is_unsymmetric
+from sobofem.fem.solving.tie import Tie
+from sobofem.fem.solving.ties import Ties
 
 if TYPE_CHECKING:
     from slepc4py import SLEPc
@@ -35,12 +37,6 @@ type Which = int | Sequence[int] | dolfinx.fem.Function
 SPARE = 2
 """Eigenvalues looked for beyond those asked for: the next one tells whether the last is simple."""
 
-ALIKE = 0.25
-"""Least modal assurance criterion, cos² of the angle between two shapes, at which a mode counts as like another."""
-
-TINY = np.finfo(np.float64).tiny
-"""Instead of a mass of zero."""
-
 
 class Modes(ModeShapes, ABC):
     """Eigenvalues of two symmetric forms and their modes, at one point of the load path.
@@ -49,6 +45,7 @@ class Modes(ModeShapes, ABC):
         left: Form of rank 2, with test and trial function; it may hold the unknown of the problem.
         right: Another, over the same space.
         bcs: Boundary conditions: modes are zero where they prescribe anything.
+        ties: As of a `Problem`: modes obey them.
         count: How many modes are looked for.
         at: Point of the load path at which modes are taken, as of a `Response`.
 
@@ -63,6 +60,7 @@ class Modes(ModeShapes, ABC):
         right: ufl.Form,
         bcs: Sequence[dolfinx.fem.DirichletBC] = (),
         *,
+        ties: Sequence[Tie] = (),
         count: int = 6,
         at: When = "end",
     ) -> None:
@@ -80,6 +78,8 @@ class Modes(ModeShapes, ABC):
         self._groups: set[tuple[int, ...]] = set()
         self._followed: list[tuple[dolfinx.fem.Function, dolfinx.fem.Function]] = []
         self._kernels: list[Kernels] = []
+        tied = dolfinx.fem.Function(self._space)
+        self._ties = Ties(ties, tied, np.unique(self._held(owned=True))) if ties else None
 
     def shape(self, number: int) -> dolfinx.fem.Function:
         """The function that holds the mode of this number, counted from 0, after each evaluation: for `fields`.
@@ -97,9 +97,13 @@ class Modes(ModeShapes, ABC):
         """Each function that is set to a mode, with what decides which, beside the forms. Collective."""
         held = dolfinx.fem.Function(self._space)
         held.x.array[self._held(owned=False)] = 1.0
-        of = f"{type(self).__name__} {marks(held)}"
+        of = f"{type(self).__name__} {marks(held)}" + (f" {marks(self._ties.probe())}" if self._ties else "")
         numbered = [(mode, f"{of} number {number}") for number, mode in self._shapes.items()]
         return numbered + [(mode, f"{of} of {self._count} like {values(like)}") for like, mode in self._followed]
+
+    def changed_tie(self) -> int | None:
+        """The number of a tie that would be another one on the mesh as it is now. Collective."""
+        return None if self._ties is None else self._ties.changed()
 
     def refresh(self) -> None:
         """Set all modes that responses are made of to those of the present state. Collective.
@@ -110,12 +114,12 @@ class Modes(ModeShapes, ABC):
         """
         if not self._kernels:
             self._kernels = [Kernels(form, self._space.mesh.comm) for form in self._forms]
-        matrices = [kernel.create_matrix() for kernel in self._kernels]
-        solver = krylov_schur(self._space.mesh.comm, self._count + SPARE)
+        matrices: list[PETSc.Mat] = []
+        solver = eigen.krylov_schur(self._space.mesh.comm, self._count + SPARE)
         try:
-            for kernel, matrix in zip(self._kernels, matrices, strict=True):
-                # zero at prescribed values: without mass their eigenvalue is infinite, and in nobody's way
-                kernel.fill(matrix, self._bcs, diagonal=0.0)
+            for kernel in self._kernels:
+                matrix = self._assembled(kernel)
+                matrices.append(matrix)
                 if not np.isfinite(matrix.norm()):
                     raise NotConverged("a form of an eigenvalue problem is not finite", reason="eigenvalues not found")
                 if is_unsymmetric(matrix):
@@ -127,6 +131,17 @@ class Modes(ModeShapes, ABC):
                 solver.destroy()
             for matrix in matrices:
                 matrix.destroy()
+
+    def _assembled(self, kernel: Kernels) -> PETSc.Mat:
+        """A form's matrix, in what does not follow other degrees of freedom."""
+        matrix = kernel.create_matrix()
+        # zero at prescribed values: without mass their eigenvalue is infinite, and in nobody's way
+        kernel.fill(matrix, self._bcs, diagonal=0.0)
+        if self._ties is None:
+            return matrix
+        reduced = self._ties.reduced(matrix)
+        matrix.destroy()
+        return reduced
 
     def _response(self, name: str, which: Which, unit: str, of: Callable[[Any], Any]) -> Response:
         """A function `of` the eigenvalue of a mode, of the mean of several, or of the mode most like a shape."""
@@ -152,64 +167,47 @@ class Modes(ModeShapes, ABC):
         found = min(solver.getConverged(), self._count + SPARE)
         eigenvalues = np.array([solver.getEigenvalue(k).real for k in range(found)])
         for group in self._groups:
-            check_simple(eigenvalues, group)
+            eigen.check_simple(eigenvalues, group)
         mode = metric.createVecRight()
         try:
             for number, function in self._shapes.items():
                 if number >= found:
-                    raise missing(number, found)
+                    raise eigen.missing(number, found)
                 solver.getEigenvector(number, mode)
+                self._check(metric, mode)
                 self._write(function, mode)
             for example, function in self._followed:
-                self._alike(example, solver, metric, eigenvalues, mode)
+                shape = example.x.array[: owned_size(self._space)].copy()
+                shape[self._fixed()] = 0.0
+                best = eigen.set_to_most_alike(solver, metric, shape, min(found, self._count), mode)
+                eigen.check_simple(eigenvalues, (best,))
+                self._check(metric, mode)
                 self._write(function, mode)
         finally:
             mode.destroy()
 
-    def _alike(
-        self,
-        example: dolfinx.fem.Function,
-        solver: SLEPc.EPS,
-        metric: PETSc.Mat,
-        eigenvalues: np.ndarray,
-        mode: PETSc.Vec,
-    ) -> None:
-        """Set a vector to the mode most like a shape, in the metric in which modes are orthogonal."""
-        weighted, shape = metric.createVecLeft(), metric.createVecRight()
-        shape.setArray(example.x.array[: owned_size(self._space)])
-        shape.array[self._held(owned=True)] = 0.0
-        metric.mult(shape, weighted)
-        size = weighted.dot(shape)
-        likeness = np.zeros(min(len(eigenvalues), self._count))
-        for k in range(len(likeness)):
-            solver.getEigenvector(k, mode)
-            overlap = weighted.dot(mode)
-            metric.mult(mode, shape)
-            likeness[k] = overlap**2 / max(size * mode.dot(shape), TINY)
-        weighted.destroy()
-        shape.destroy()
-        best = int(np.argmax(likeness)) if len(likeness) else 0
-        if not len(likeness) or not likeness[best] >= ALIKE:
-            raise NotConverged(
-                f"none of {len(likeness)} modes is like the shape to follow: the best one's modal assurance criterion "
-                f"is {likeness.max(initial=0.0):.2f}; look for more modes by count",
-                reason="mode not found",
-            )
-        check_simple(eigenvalues, (best,))
-        solver.getEigenvector(best, mode)
+    def _check(self, metric: PETSc.Mat, mode: PETSc.Vec) -> None:
+        """Refuse a mode whose eigenvalue has no digits; by default it has."""
 
     def _write(self, function: dolfinx.fem.Function, mode: PETSc.Vec) -> None:
         function.x.array[: owned_size(self._space)] = mode.array_r
         function.x.scatter_forward()
+        if self._ties is not None:
+            self._ties.agree_with(function)
 
     def _hold(self, matrix: PETSc.Mat) -> float:
         """Put the size of an assembled matrix on its diagonal at prescribed values, where it has zero; that size."""
         size = float(matrix.norm(PETSc.NormType.INFINITY))
         diagonal = matrix.getDiagonal()
-        diagonal.array[self._held(owned=True)] = size or 1.0
+        diagonal.array[self._fixed()] = size or 1.0
         matrix.setDiagonal(diagonal)
         diagonal.destroy()
         return size
+
+    def _fixed(self) -> np.ndarray:
+        """Owned degrees of freedom that the eigenvalue problem has nothing to say about: prescribed, or following."""
+        held = self._held(owned=True)
+        return held if self._ties is None else np.concatenate([held, self._ties.followers])
 
     def _held(self, *, owned: bool) -> np.ndarray:
         """Degrees of freedom with prescribed values that this rank owns, or knows of."""
@@ -255,11 +253,11 @@ class Vibration(Modes):
     def _find(self, solver: SLEPc.EPS, left: PETSc.Mat, right: PETSc.Mat) -> PETSc.Mat:
         from slepc4py import SLEPc
 
-        largest = self._hold(left) / max(right.norm(PETSc.NormType.INFINITY), TINY)
+        largest = self._hold(left) / max(right.norm(PETSc.NormType.INFINITY), eigen.TINY)
         solver.getST().setType(SLEPc.ST.Type.SINVERT)
         solver.setWhichEigenpairs(SLEPc.EPS.Which.TARGET_REAL)
         solver.setOperators(left, right)
-        solve(solver, [-shift * largest for shift in SHIFTS])
+        eigen.solve(solver, [-shift * largest for shift in eigen.SHIFTS])
         return right
 
     @staticmethod
@@ -294,13 +292,21 @@ class Buckling(Modes):
         right.scale(-1.0)
         solver.setWhichEigenpairs(SLEPc.EPS.Which.LARGEST_REAL)
         solver.setOperators(right, left)
-        solve(solver)
+        eigen.solve(solver)
         if not solver.getConverged() or not solver.getEigenvalue(0).real > 0.0:
             raise NotConverged(
                 "no positive load factor: under these loads nothing buckles, or the state is not loaded at all",
                 reason="no buckling",
             )
         return left
+
+    def _check(self, metric: PETSc.Mat, mode: PETSc.Vec) -> None:
+        if not eigen.has_digits(metric, mode):
+            raise NotConverged(
+                "the body is so slender that round-off in its stiffness is as large as the energy of a buckling mode, "
+                "and the load factor has no digits; take beam or shell theory for it",
+                reason="no digits in an eigenvalue",
+            )
 
     @staticmethod
     def _eigenvalue(left: Any, right: Any) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from mpi4py import MPI
 import dolfinx
@@ -19,15 +19,19 @@ from sobofem.fem.definition import checks
 from sobofem.fem.definition.arguments import Arguments
 from sobofem.fem.definition.digest import digest
 from sobofem.fem.definition.formulation import formulate
+from sobofem.fem.definition.tie_checks import check_ties_stay
 from sobofem.fem.derivatives.evaluation import Evaluation
-from sobofem.fem.derivatives.second_order import Curvature
-from sobofem.fem.derivatives.sensitivity import METHODS, Method, Sensitivity, by_parameters
+from sobofem.fem.derivatives.free_factor import sensitivity_of
+from sobofem.fem.derivatives.parts import Parts
+from sobofem.fem.derivatives.second_order import Curvature, check_possible
+from sobofem.fem.derivatives.sensitivity import METHODS, Method, by_parameters
 from sobofem.fem.derivatives.through_history import Recursion
 from sobofem.fem.errors import NotConverged, agree, together
 from sobofem.fem.geometry import Orientation
 from sobofem.fem.load_path import LoadPath, Step
-from sobofem.fem.parameters import Binding, Parameter, Shape
+from sobofem.fem.parameters import Parameter, Shape
 from sobofem.fem.responses import Response
+from sobofem.fem.solving.continuation import Continuation
 from sobofem.fem.solving.equilibrium import Equilibrium
 from sobofem.fem.solving.fingerprint import Fingerprint
 from sobofem.fem.solving.history import LocalUnknown, in_order
@@ -35,25 +39,7 @@ from sobofem.fem.solving.linear_solver import DIRECT, SYMMETRIC, Options
 from sobofem.fem.solving.newton import Newton
 from sobofem.fem.solving.simulation import Simulation
 from sobofem.fem.solving.stability import Stability
-from sobofem.fem.solving.ties import Periodic
-
-
-class Parts(NamedTuple):
-    """What a problem is differentiated with, for what is differentiated beside its responses: `sobofem.fem.fields`.
-
-    Attributes:
-        solve: Brings the problem to equilibrium at x (n,), unless it is there. Collective.
-        equilibrium: Solves with the tangent there.
-        sensitivity: Derivatives of the residual.
-        bindings: The parameters.
-        coordinates: Of the mesh before any shape changes.
-    """
-
-    solve: Callable[[ArrayLike], None]
-    equilibrium: Equilibrium
-    sensitivity: Sensitivity
-    bindings: Sequence[Binding]
-    coordinates: np.ndarray
+from sobofem.fem.solving.tie import Tie
 
 
 class Problem:
@@ -71,7 +57,7 @@ class Problem:
             a condition is `held`.
         parameters: `Scalar`, `Field` and `Shape` inputs.
         responses: Outputs.
-        ties: Faces whose values follow those of others, as in a periodic cell.
+        ties: `Periodic`, `Roller` and `Rigid`: degrees of freedom that follow others.
         fields: UFL expressions to look at, such as a stress, by name.
         path: Load factors and times to pass through. By default all loads at once.
         history: Maps internal variables, made by `internal_variable`, to what they become in a load step; what they
@@ -95,7 +81,7 @@ class Problem:
         bcs: Sequence[dolfinx.fem.DirichletBC],
         parameters: Sequence[Parameter],
         responses: Sequence[Response],
-        ties: Sequence[Periodic] = (),
+        ties: Sequence[Tie] = (),
         fields: Mapping[str, Any] | None = None,
         path: LoadPath = LoadPath(),  # noqa: B008  (frozen)
         history: Mapping[dolfinx.fem.Function, Any] | None = None,
@@ -130,12 +116,6 @@ class Problem:
         )
         residual, integrals, combination, memory, _ = formulation
         self._bindings = together(self.comm, lambda: [parameter.bind(unknown, bcs) for parameter in parameters])
-        self._sensitivity = Sensitivity(residual, integrals, unknown, self._bindings)
-        self._recursion = None
-        if memory is not None:
-            self._recursion = Recursion(
-                self._sensitivity, residual, integrals, unknown, memory, self._bindings, len(responses)
-            )
         # a parameter that reaches none of the forms has been forgotten in them: a derivative of 0 would hide that
         everything = formulation.everything
         checks.check_effect(self._parameters, [by_parameters(form, self._bindings) for form in everything])
@@ -156,6 +136,16 @@ class Problem:
         self._equilibrium = Equilibrium(
             residual, unknown, bcs, solver, newton, self._solve_local if local else None, symmetric, ties
         )
+        continuation = None
+        if path.finds_factor:
+            checks.check_free_factor(memory is not None or bool(local), linear=self._equilibrium.linear, path=path)
+            continuation = Continuation(self._equilibrium, residual, unknown, path)
+        self._sensitivity = sensitivity_of(residual, integrals, unknown, self._bindings, path, continuation)
+        self._recursion = None
+        if memory is not None:
+            known = self._sensitivity, residual, integrals, unknown, memory, self._bindings
+            self._recursion = Recursion(*known, len(responses))
+        check_ties_stay([self._equilibrium, *combination.modes], parameters, self.mesh)
         for binding in self._bindings:
             self._equilibrium.check_direction(binding.boundary_direction(np.linspace(1.0, 2.0, binding.count)))
         # an initial guess decides the answer of what is nonlinear or has a memory: it belongs to the digest
@@ -163,7 +153,7 @@ class Problem:
         stepping = f"first step {newton.first_step:g}" if memory else ""
         guess = may_matter and _is_set(unknown)
         self.digest = digest(
-            everything,
+            [*everything, *path.forms],
             combination,
             unknown,
             bcs,
@@ -172,11 +162,11 @@ class Problem:
             path,
             stepping,
             guess=guess,
-            tied=self._equilibrium.tied,
+            tied=self._equilibrium.tie_marks(),
         )
         functionals = Functionals([forms.Member(integral) for integral in integrals], self.mesh)
         checks.check_regions(responses, combination, functionals.assemble())
-        self._simulation = Simulation(self._equilibrium, unknown, path, memory, self._bindings)
+        self._simulation = Simulation(self._equilibrium, unknown, path, memory, self._bindings, continuation)
         self._evaluation = Evaluation(
             self._simulation, self._equilibrium, functionals, combination, self._sensitivity, self._recursion, path
         )
@@ -223,6 +213,8 @@ class Problem:
     @property
     def parts(self) -> Parts:
         """What the state at the end of the load path is differentiated with."""
+        if self.path.finds_factor:
+            raise NotImplementedError("fields have no derivatives yet where the load factor is an unknown")
         return Parts(self._solve, self._equilibrium, self._sensitivity, self._bindings, self._coordinates)
 
     def close(self) -> None:
@@ -354,15 +346,8 @@ class Problem:
             NotImplementedError: If internal variables, local unknowns, or responses before the end of the load path
                 are involved.
         """
-        if not self._evaluation.at_end or self._local:
-            raise NotImplementedError(
-                "second derivatives are those of the state at the end of the load path; a problem with history or "
-                "local unknowns, or with responses at points before, has none yet: difference jvp or vjp instead"
-            )
-        if self._has_modes:
-            raise NotImplementedError(
-                "second derivatives of eigenvalues need the derivatives of their modes: difference jvp or vjp instead"
-            )
+        through_path = not self._evaluation.at_end or bool(self._local)
+        check_possible(through_path=through_path, modes=self._has_modes, finds_factor=self.path.finds_factor)
         weights = self._arguments.rows(weights, len(self._responses), "weights")
         if len(weights) != 1:
             raise ValueError(f"weights have shape {np.shape(weights)}, expected ({len(self._responses)},)")

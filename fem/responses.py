@@ -39,6 +39,10 @@ class ModeShapes(ABC):
             marks: Makes a text of numbers at degrees of freedom.
         """
 
+    def changed_tie(self) -> int | None:
+        """The number of a tie that would be another one on the mesh as it is now; None without any. Collective."""
+        return None
+
 
 @dataclass(frozen=True)
 class Response:

@@ -47,7 +47,7 @@ from sobofem.surrogate.reduction import (
 from sobofem.surrogate.samples import Samples
 from sobofem.surrogate.selection.fit import fit
 from sobofem.surrogate.selection.tuning import restarted, tuned
-from sobofem.surrogate.training.optimizers import LBFGS, Adam, LevenbergMarquardt, Optimizer
+from sobofem.surrogate.training.optimizers import LBFGS, Adam, DecayPath, LevenbergMarquardt, Optimizer
 from sobofem.surrogate.training.sobolev_loss import SobolevLoss
 from sobofem.surrogate.training.train import train
 from sobofem.surrogate.weighting import Fixed, InverseDirichlet, PerChannel, ValuesOnly, Weighting
@@ -58,6 +58,7 @@ __all__ = [
     "Activation",
     "Adam",
     "Bounded",
+    "DecayPath",
     "DerivativeReport",
     "Descent",
     "Ensemble",

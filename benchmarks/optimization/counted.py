@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sobofem.coupling.contract import Array, Model, checked_evaluation
+from sobofem.coupling.contract import Array, Model
+from sobofem.coupling.models.evaluation import checked_evaluation
 
 Watch = Callable[[Array, Array, Array, bool], None]
 """Told of a point x (n,), its responses (m,) and Jacobian (m, n), and whether it had to be solved."""

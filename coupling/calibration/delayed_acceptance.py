@@ -16,8 +16,9 @@ from sobofem.coupling.calibration.beyond_bounds import Continued
 from sobofem.coupling.calibration.estimate import Estimate
 from sobofem.coupling.calibration.posterior import Posterior, intervals
 from sobofem.coupling.calibration.task import Objective, Task
-from sobofem.coupling.contract import Array, Model, SampleFailure, checked_evaluation
+from sobofem.coupling.contract import Array, Model, SampleFailure
 from sobofem.coupling.models.corrected import predictions
+from sobofem.coupling.models.evaluation import checked_evaluation
 from sobofem.coupling.solving.ledger import Report
 
 MIN_EFFECTIVE_SHARE = 0.3

@@ -14,8 +14,9 @@ import numpy as np
 
 from sobofem.coupling.calibration.coordinates import Coordinates
 from sobofem.coupling.calibration.measurements import Measurements
-from sobofem.coupling.contract import Array, Model, checked_evaluation
+from sobofem.coupling.contract import Array, Model
 from sobofem.coupling.design.marginals import Marginal
+from sobofem.coupling.models.evaluation import checked_evaluation
 
 EXACT = 1e-20
 """Mean squared residual below which the measurements are the model's own, and an unknown noise can't be learned."""

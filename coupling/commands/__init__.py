@@ -173,6 +173,14 @@ def command[**P](*, needs_mpi: bool = True) -> Callable[[Callable[P, None]], Cal
     return register
 
 
+def find_command(name: str) -> Command | None:
+    """The command of a name; of the others nothing is imported, whose libraries take a second, on each rank."""
+    module = name.replace("-", "_")
+    if any(module == ours.name for ours in pkgutil.iter_modules(__path__)):
+        importlib.import_module(f"{__name__}.{module}")
+    return COMMANDS.get(name) or all_commands().get(name)
+
+
 def all_commands() -> dict[str, Command]:
     """Ours, in the order of the help, and those that files of users registered."""
     for module in pkgutil.iter_modules(__path__):

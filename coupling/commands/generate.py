@@ -25,6 +25,13 @@ def generate(
     out: Annotated[Path, typer.Option(help="HDF5 dataset to make or to continue.", show_default=False)],
     where: Sampling,
     values_only: Annotated[bool, typer.Option("--values-only", help="Leave the Jacobians out.")] = False,
+    hessian_actions: Annotated[
+        bool,
+        typer.Option(
+            "--hessian-actions",
+            help="Store second derivatives, too: the Hessian of each response times a direction, another one each row.",
+        ),
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try samples again that failed in an earlier run.")
     ] = False,
@@ -47,7 +54,9 @@ def generate(
         def show(progress: Progress) -> None:
             update(progress.done + progress.failed, progress.total, generation(progress))
 
-        settings = ensemble.Settings(jacobian=not values_only, retry_failed=retry_failed, **asdict(solving))
+        settings = ensemble.Settings(
+            jacobian=not values_only, hessian_actions=hessian_actions, retry_failed=retry_failed, **asdict(solving)
+        )
         data = ensemble.run(model, recipe, out, settings, progress=show)
     if data is not None:
         took, others = duration(time.monotonic() - start), len(data.design) - len(data) - len(data.failures)

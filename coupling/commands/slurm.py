@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from sobofem.coupling.commands import ModelName, all_commands, command
+from sobofem.coupling.commands import ModelName, command, find_command
 from sobofem.coupling.commands.files import absolute, check_writable
-from sobofem.coupling.models.loading import USED
+from sobofem.coupling.models.loading import USED, check_file
 from sobofem.coupling.options import words
 from sobofem.coupling.parallel.groups import check_size
 from sobofem.coupling.solving.settings import SolveRanks
@@ -58,10 +58,14 @@ def slurm(
 
 def _check(arguments: tuple[str, ...], container: str | None) -> None:
     """Find now what would end the job in the night: options that `generate` does not have, files that are not there."""
-    all_commands()["generate"].parse(arguments)["where"].recipe()
+    generate = find_command("generate")
+    assert generate is not None  # one of ours
+    generate.parse(arguments)["where"].recipe()
     source = Path(arguments[0].rpartition(":")[0])
     if source.suffix == ".py" and not source.is_file():
         raise FileNotFoundError(f"there is no file {source} here; write the script in the folder to submit it from")
+    if source.suffix == ".py":
+        check_file(source)
     if container is not None and "://" not in container and not Path(container).exists():
         raise FileNotFoundError(
             f"there is no image {container}; build it with: apptainer build {container} sobofem.def"

@@ -15,10 +15,12 @@ from sobofem.coupling.commands import ModelName, command
 from sobofem.coupling.commands.files import check_writable
 from sobofem.coupling.display import display, duration
 from sobofem.coupling.parallel.abort import ranks
+from sobofem.coupling.parallel.world import on_root_only, world
 from sobofem.coupling.solving.settings import Solving, Streaming
 
 if TYPE_CHECKING:
     from sobofem.coupling.solving.stream import StreamProgress
+    from sobofem.surrogate import OnlineSettings
 
 CURVE = 16
 """Length of the curve in the display."""
@@ -41,12 +43,11 @@ def stream(
     """
     check_writable(out)
     named, out, data = out, out.absolute(), data.absolute()  # a model may change the working directory
-    import torch
-
+    together = world()
+    online = on_root_only(together, lambda: _online(streaming))
     from sobofem.coupling.solving.generate import Settings
     from sobofem.coupling.solving.stream import stream as streamed
 
-    torch.set_num_threads(streaming.threads)
     start, curve = time.monotonic(), deque[float](maxlen=CURVE)
     with display() as update:
 
@@ -60,7 +61,7 @@ def stream(
             streaming.recipe,
             data,
             out,
-            online=streaming.online(),
+            online=online.value if together.rank == 0 else None,
             steer=streaming.choice,
             budget=streaming.samples,
             settings=Settings(**asdict(solving)),
@@ -70,6 +71,14 @@ def stream(
         typer.echo(
             f"{named}: trained on {trained.provenance['samples']} samples in {duration(time.monotonic() - start)}"
         )
+
+
+def _online(streaming: Streaming) -> OnlineSettings:
+    """How to train, on rank 0: the others need no torch."""
+    import torch
+
+    torch.set_num_threads(streaming.threads)
+    return streaming.online()
 
 
 def words(progress: StreamProgress) -> str:

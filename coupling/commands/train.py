@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 import math
 from pathlib import Path
 import time
@@ -41,7 +42,8 @@ def train(
 
     Families of surrogates are compared by cross-validation, and the best are combined; the standard deviations of the
     result are calibrated. With --descent one network is trained. Ctrl-C keeps the best so far, with --descent at any
-    time, else once a family was trained on all samples; the exit code is that of the signal all the same.
+    time, with --budget nearly so, else once a family was trained on all samples; the exit code is that of the signal
+    all the same.
 
     Another program's table is learned as `sobofem import` would read it.
 
@@ -54,6 +56,8 @@ def train(
     if not settings.descent:
         if given := [f"--{name}" for name in layers | rest]:
             raise typer.BadParameter(f"{', '.join(given)} belongs to training by descent; add --descent")
+    elif settings.budget is not None:
+        raise typer.BadParameter("--budget is for the choice among families; leave out --descent")
     import torch
 
     from sobofem import surrogate
@@ -66,13 +70,20 @@ def train(
     with keeping(lambda: _NOTHING), warnings.catch_warnings(record=True) as remarks, display() as update:
         warnings.simplefilter("always", UserWarning)
 
+        stage = _Stage()
+
         def show(progress: surrogate.Progress) -> None:
-            update(progress.step, progress.of, _words(progress))
+            if settings.budget is None:
+                update(progress.step, progress.of, _words(progress) + stage.left(progress))
+            else:
+                spent = round(time.monotonic() - start, 1)
+                left = duration(max(settings.budget - spent, 0.0))
+                update(round(10 * spent), round(10 * settings.budget), f"{_words(progress)}; at most {left} left")
 
         if settings.descent:
             trained = surrogate.train(
                 dataset,
-                network=_network(settings.network, layers),
+                network=_network(settings.network, layers) if settings.network or layers else None,
                 weighting=_weighting(settings.weighting),
                 seed=settings.seed,
                 device=settings.device,
@@ -81,17 +92,48 @@ def train(
             )
         else:
             try:
-                trained = surrogate.fit(dataset, seed=settings.seed, device=settings.device, progress=show)
+                trained = surrogate.fit(
+                    dataset, seed=settings.seed, device=settings.device, budget=settings.budget, progress=show
+                )
             except ArithmeticError as error:
                 raise ValueError(str(error)) from error
     trained.save(out)
     typer.echo(f"{out}: trained on {len(dataset)} samples in {duration(time.monotonic() - start)}")
     for remark in remarks:
         typer.echo(f"warning: {remark.message}", err=True)
-    for line in [*held_out_errors(trained.provenance), *limited(trained), *_reasons(trained.provenance.get("choice"))]:
+    provenance = trained.provenance
+    for line in [
+        *held_out_errors(provenance),
+        *limited(trained),
+        *_reasons(provenance.get("choice")),
+        *_missed(provenance.get("budget")),
+    ]:
         typer.echo(line)
     if trained.history.interrupted:
         raise Stopped(heard(), f"{out} is the best so far: repeat the same command for better")
+
+
+@dataclass
+class _Stage:
+    """The stage that a training is in, and since when.
+
+    Attributes:
+        name: What it is called.
+        began: When it began, by `time.monotonic`.
+        first: Its first step that was seen.
+    """
+
+    name: str = ""
+    began: float = 0.0
+    first: int = 0
+
+    def left(self, progress: surrogate.Progress) -> str:
+        """How long the stage will take at most, in words; nothing as long as that isn't known."""
+        if progress.stage != self.name:
+            self.name, self.began, self.first = progress.stage, time.monotonic(), progress.step
+        if (done := progress.step - self.first) < 1:
+            return ""
+        return f"; at most {duration((time.monotonic() - self.began) / done * (progress.of - progress.step))} more"
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:
@@ -109,6 +151,16 @@ def _reasons(choice: dict[str, Any] | None) -> list[str]:
         for name, error in choice["errors"].items()
     ]
     return lines + [f"  {name}: left out, {reason}" for name, reason in choice["dropped"].items()]
+
+
+def _missed(budget: dict[str, Any] | None) -> list[str]:
+    """What more time would bring, in a line."""
+    if budget is None:
+        return []
+    spent = f"{duration(budget['spent'])} of {duration(budget['seconds'])} were used"
+    if not budget["missed"]:
+        return [f"{spent}: more time would bring nothing"]
+    return [f"{spent}: more time would also try {', '.join(budget['missed'])}"]
 
 
 def _weighting(name: str | None) -> Weighting | None:

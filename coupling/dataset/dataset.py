@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sobofem.coupling.contract import Array, Description, checked_bounds
 from sobofem.coupling.dataset import export, imported, sources, store, unfinished
-from sobofem.coupling.dataset.records import UNKNOWN_PIVOTS, Failure
+from sobofem.coupling.dataset.records import LABELS, UNKNOWN_PIVOTS, Failure
 
 if TYPE_CHECKING:
     import pandas
@@ -36,7 +36,10 @@ class Dataset:
         damage: What could not be read of an interrupted run; empty where all is whole.
         negative_pivots: Of the tangents behind each sample, (N,): 0 where all equilibria are minima of the energy, more
             where one is not, -1 where unknown.
-        missing: Whether NaN in `y` and `jacobian` stands for a label that isn't there; else NaN is refused.
+        missing: Whether NaN in `y`, `jacobian` and `hessian_actions` stands for a label that isn't there; else NaN is
+            refused.
+        directions: A direction for each sample, (N, n), or None.
+        hessian_actions: The Hessian of each response times the sample's direction, (N, m, n), or None.
     """
 
     x: Array
@@ -52,6 +55,8 @@ class Dataset:
     attempts: Mapping[int, int] = field(default_factory=dict)
     negative_pivots: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     missing: bool = False
+    directions: Array | None = None
+    hessian_actions: Array | None = None
 
     def __post_init__(self) -> None:
         n, m, N = len(self.parameters), len(self.responses), len(self.rows)
@@ -59,14 +64,16 @@ class Dataset:
         if not len(self.negative_pivots):
             object.__setattr__(self, "negative_pivots", np.full(N, UNKNOWN_PIVOTS))
         shapes = {"x": (N, n), "y": (N, m), "jacobian": (N, m, n), "seconds": (N,), "design": (len(self.design), n)}
-        shapes["negative_pivots"] = (N,)
+        shapes |= {"negative_pivots": (N,), "directions": (N, n), "hessian_actions": (N, m, n)}
         for name, shape in shapes.items():
             values = getattr(self, name)
             if values is not None and values.shape != shape:
                 raise ValueError(f"{name} has shape {values.shape}, expected {shape} for {N} rows")
         if (np.diff(self.rows) <= 0).any() or (N and not 0 <= self.rows[0] <= self.rows[-1] < len(self.design)):
             raise ValueError(f"rows must increase, and lie in the design of {len(self.design)} points")
-        for name in ("x", "y", "jacobian"):
+        if (self.directions is None) != (self.hessian_actions is None):
+            raise ValueError("directions and hessian_actions go together; one of them is None")
+        for name in ("x", "directions", *LABELS):
             self._check_finite(name)
         self._check_bounds()
         for name in (*shapes, "rows"):
@@ -243,9 +250,13 @@ class Dataset:
             if len(absent):
                 raise ValueError(f"design rows {absent.tolist()} have no sample here")
             keep = np.isin(self.rows, chosen)
-        arrays = {name: getattr(self, name)[keep] for name in ("x", "y", "rows", "seconds", "negative_pivots")}
-        jacobian = None if self.jacobian is None else self.jacobian[keep]
-        return replace(self, **arrays, jacobian=jacobian, failures=(), attempts={})
+        arrays = {name: values[keep] for name, values in self.of_samples().items()}
+        return replace(self, **arrays, failures=(), attempts={})
+
+    def of_samples(self) -> dict[str, Any]:
+        """What there is of each sample, an array (N, ...) by the name of each."""
+        names = ("rows", "x", "y", "jacobian", "directions", "hessian_actions", "seconds", "negative_pivots")
+        return {name: values for name in names if (values := getattr(self, name)) is not None}
 
     def head(self, k: int) -> Dataset:
         """The dataset of the first k design rows, as if no more had been planned; failed rows are not replaced."""
@@ -277,7 +288,7 @@ class Dataset:
 
     def _check_finite(self, name: str) -> None:
         values = getattr(self, name)
-        gaps = self.missing and name != "x"
+        gaps = self.missing and name in LABELS
         if values is None or (fine := np.isfinite(values) | (gaps & np.isnan(values))).all():
             return
         bad = self.rows[~fine.reshape(len(values), -1).all(axis=1)]

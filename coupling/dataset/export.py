@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sobofem.coupling.contract import shown
+
 if TYPE_CHECKING:
     import pandas
 
@@ -19,6 +21,7 @@ def summary(data: Dataset) -> str:
     """What a dataset holds: counts, cost, ranges of every parameter and response, failures by reason."""
     missing = len(data.design) - len(data) - len(data.failures)
     kind = "responses and Jacobians" if data.jacobian is not None else "responses only"
+    kind += ", Hessians along a direction" if data.hessian_actions is not None else ""
     lines = [
         f"{data.description.name}: {len(data)} samples of {len(data.design)} planned ({kind}), "
         f"{len(data.failures)} failed, {missing} missing",
@@ -34,8 +37,11 @@ def summary(data: Dataset) -> str:
     labels = [data.description.label(name) for name in data.parameters + data.responses]
     width = max(len(label) for label in labels)
     lines += ["", "parameter bounds"]
-    for label, (low, high) in zip(labels, data.bounds, strict=False):
-        lines.append(f"  {label:{width}}  {low:12.6g} … {high:.6g}")
+    rows, gap = shown(len(data.parameters))
+    for place, k in enumerate(rows):
+        if gap and place == gap:
+            lines.append(f"  … {len(data.parameters) - len(rows)} others")
+        lines.append(f"  {labels[k]:{width}}  {data.bounds[k, 0]:12.6g} … {data.bounds[k, 1]:.6g}")
     if len(data):
         lines += ["", "response ranges"]
         for label, column in zip(labels[len(data.parameters) :], data.y.T, strict=True):
@@ -67,6 +73,8 @@ def _missing(data: Dataset) -> list[str]:
         if data.jacobian is not None:
             by = np.isnan(data.jacobian[:, k]).mean(axis=0)
             shares |= {f"by {p}": share for p, share in zip(data.parameters, by, strict=True)}
+        if data.hessian_actions is not None:
+            shares["Hessian actions"] = np.isnan(data.hessian_actions[:, k]).mean()
         words = [f"{what} {100 * share:.3g} %" for what, share in shares.items() if share]
         lines += [f"  {name}: {', '.join(words)}"] if words else []
     return lines
@@ -88,12 +96,13 @@ def stability(data: Dataset) -> str:
 
 
 def to_numpy(data: Dataset, path: Path) -> None:
-    """Write arrays and names to a NumPy archive; `jacobian` is left out of a values-only dataset."""
+    """Write arrays and names to a NumPy archive; derivatives that a dataset does not have are left out."""
     arrays: dict[str, Any] = {name: getattr(data, name) for name in ("x", "y", "rows", "seconds", "bounds", "design")}
     if (data.negative_pivots >= 0).any():
         arrays["negative_pivots"] = data.negative_pivots
-    if data.jacobian is not None:
-        arrays["jacobian"] = data.jacobian
+    for name in ("jacobian", "directions", "hessian_actions"):
+        if (values := getattr(data, name)) is not None:
+            arrays[name] = values
     arrays["parameters"], arrays["responses"] = np.array(data.parameters), np.array(data.responses)
     np.savez(path, **arrays)
 

@@ -27,13 +27,14 @@ from sobofem.coupling.contract import Array
 from sobofem.coupling.dataset.open_files import beside, created, is_at, write
 from sobofem.coupling.dataset.records import Failure, Sample
 
-VERSION = 3
+VERSION = 4
 HEADER, SAMPLE, FAILURE, ATTEMPT = range(4)
 _LARGEST = 1 << 30  # bytes to read at once
 _MARK = b"SBFJ"
 _FRAME = struct.Struct("<4sB3sII")
 _COVERED = struct.Struct("<BI")
 _SAMPLE = struct.Struct("<qdB")
+_JACOBIAN, _ACTIONS = 1, 2  # bits that say what a sample holds besides
 _FAILURE = struct.Struct("<qdd")
 _ROW = struct.Struct("<q")
 
@@ -96,13 +97,11 @@ class JournalWriter:
 
     def sample(self, sample: Sample) -> None:
         """Append a sample. `OSError` if the disk refuses; what was complete stays readable."""
-        parts = [_SAMPLE.pack(sample.row, sample.seconds, sample.jacobian is not None), _bytes(sample.x)]
-        parts.append(_bytes(sample.y))
-        if sample.jacobian is not None:
-            parts.append(_bytes(sample.jacobian))
-        if sample.negative_pivots is not None:
-            parts.append(_bytes(np.array([sample.negative_pivots], dtype=np.float64)))
-        self._append(SAMPLE, b"".join(parts))
+        has = _JACOBIAN * (sample.jacobian is not None) | _ACTIONS * (sample.hessian_actions is not None)
+        pivots = None if sample.negative_pivots is None else np.array([sample.negative_pivots], dtype=np.float64)
+        arrays = (sample.x, sample.y, sample.jacobian, sample.direction, sample.hessian_actions, pivots)
+        numbers = b"".join(_bytes(array) for array in arrays if array is not None)
+        self._append(SAMPLE, _SAMPLE.pack(sample.row, sample.seconds, has) + numbers)
 
     def failure(self, failure: Failure) -> None:
         """Append a failure. `OSError` if the disk refuses; what was complete stays readable."""
@@ -282,14 +281,22 @@ def _parsed(kind: int, payload: bytes, header: Header) -> Sample | Failure | int
 
 def _sample(payload: bytes, header: Header) -> Sample:
     n, m = header.parameters, header.responses
-    row, seconds, has_jacobian = _SAMPLE.unpack_from(payload)
+    row, seconds, has = _SAMPLE.unpack_from(payload)
     numbers = np.frombuffer(payload, "<f8", offset=_SAMPLE.size).astype(np.float64)
-    end = n + m + (m * n if has_jacobian else 0)
-    if len(numbers) not in (end, end + 1):
+    lengths = (n, m, m * n * bool(has & _JACOBIAN), n * bool(has & _ACTIONS), m * n * bool(has & _ACTIONS))
+    if len(numbers) not in (sum(lengths), sum(lengths) + 1):
         raise ValueError(f"{len(numbers)} numbers")
-    jacobian = numbers[n + m : end].reshape(m, n) if has_jacobian else None
-    pivots = int(numbers[end]) if len(numbers) > end else None
-    return Sample(row, numbers[:n], numbers[n : n + m], jacobian, seconds, pivots)
+    x, y, jacobian, direction, actions, pivots = np.split(numbers, np.cumsum(lengths))
+    return Sample(
+        row,
+        x,
+        y,
+        jacobian.reshape(m, n) if has & _JACOBIAN else None,
+        seconds,
+        int(pivots[0]) if len(pivots) else None,
+        direction if has & _ACTIONS else None,
+        actions.reshape(m, n) if has & _ACTIONS else None,
+    )
 
 
 def _failure(payload: bytes, header: Header) -> Failure:

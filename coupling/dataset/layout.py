@@ -39,6 +39,8 @@ PARTS = {
     "x": Part(_REAL, "Nn"),
     "y": Part(_REAL, "Nm"),
     "jacobian": Part(_REAL, "Nmn", optional=True),
+    "directions": Part(_REAL, "Nn", optional=True),
+    "hessian_actions": Part(_REAL, "Nmn", optional=True),
     "rows": Part(_WHOLE, "N"),
     "seconds": Part(_REAL, "N"),
     "negative_pivots": Part(_WHOLE, "N", optional=True),

@@ -27,8 +27,12 @@ def identity(data: Dataset) -> dict[str, Any]:
         "problem definition (digest)": description.digest,
         "design": data.provenance.get("design", "none"),
         "seed": data.provenance.get("seed"),
-        "Jacobians": "stored" if data.jacobian is not None else "left out",
-    }
+    } | {name: "stored" if labels is not None else "left out" for name, labels in _derivatives(data).items()}
+
+
+def _derivatives(data: Dataset) -> dict[str, Array | None]:
+    """Labels that a dataset may do without, by what a person calls them."""
+    return {"Jacobians": data.jacobian, "Hessian actions": data.hessian_actions}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -55,7 +59,7 @@ def merge(datasets: Sequence[Dataset]) -> Dataset:
     """All samples of several datasets; of a point that occurs twice, the first one's.
 
     Datasets of one design, or of a design and its shorter beginning, keep it; the others' designs are put one behind
-    the other, without points that were there before.
+    the other, without points that were there before. Derivatives that only some have are missing in the others.
 
     Args:
         datasets: At least one, all of the same problem.
@@ -77,9 +81,9 @@ def merge(datasets: Sequence[Dataset]) -> Dataset:
     provenance = {key: value for key, value in first.provenance.items() if key != "unfinished"}
     if len(kinds) > 1 or len(design) > max(len(d.design) for d in datasets):
         provenance |= {"design": "merged", "seed": None}
-    arrays = {name: getattr(first, name) for name in ("x", "y", "seconds", "jacobian", "negative_pivots")}
-    first = replace(first, missing=any(data.missing for data in datasets))
-    own = _in_order(places[0][first.rows], {name: values for name, values in arrays.items() if values is not None})
+    datasets = _alike(datasets)
+    first = datasets[0]
+    own = _in_order(places[0][first.rows], {k: v for k, v in first.of_samples().items() if k != "rows"})
     merged = replace(first, design=design, failures=(), provenance=provenance, **own)
     for data, place in zip(datasets[1:], places[1:], strict=True):
         merged = _added(merged, data, place)
@@ -91,7 +95,25 @@ def merge(datasets: Sequence[Dataset]) -> Dataset:
 
 
 def _problem(data: Dataset) -> dict[str, Any]:
-    return {key: value for key, value in identity(data).items() if key not in ("design", "seed")}
+    left_out = ("design", "seed", *_derivatives(data))
+    return {key: value for key, value in identity(data).items() if key not in left_out}
+
+
+def _alike(datasets: Sequence[Dataset]) -> list[Dataset]:
+    """Datasets that all have the labels which one of them has, as missing ones where they have not."""
+    jacobian = any(data.jacobian is not None for data in datasets)
+    actions = any(data.hessian_actions is not None for data in datasets)
+    missing = any(data.missing for data in datasets)
+    missing = missing or len({(data.jacobian is None, data.hessian_actions is None) for data in datasets}) > 1
+    found = []
+    for data in datasets:
+        (N, n), m = data.x.shape, data.y.shape[1]
+        gaps = np.full((N, m, n), np.nan)
+        labels: dict[str, Any] = {"jacobian": gaps} if jacobian and data.jacobian is None else {}
+        if actions and data.hessian_actions is None:
+            labels |= {"directions": np.zeros((N, n)), "hessian_actions": gaps}
+        found.append(replace(data, missing=missing, **labels))
+    return found
 
 
 def _common_design(datasets: Sequence[Dataset]) -> tuple[Array, list[np.ndarray]]:
@@ -113,23 +135,26 @@ def _added(merged: Dataset, data: Dataset, place: np.ndarray) -> Dataset:
     new = ~np.isin(rows, merged.rows)
     _check_agreement(merged, data, rows, ~new)
     merged = _completed(merged, data, rows, ~new)
-    names = ("x", "y", "seconds", "negative_pivots")
-    both = {name: np.concatenate([getattr(merged, name), getattr(data, name)[new]]) for name in names}
-    if merged.jacobian is not None and data.jacobian is not None:
-        both["jacobian"] = np.concatenate([merged.jacobian, data.jacobian[new]])
-    return replace(merged, **_in_order(np.concatenate([merged.rows, rows[new]]), both))
+    theirs = data.of_samples() | {"rows": rows}
+    both = {name: np.concatenate([values, theirs[name][new]]) for name, values in merged.of_samples().items()}
+    return replace(merged, **_in_order(both.pop("rows"), both))
 
 
 def _completed(merged: Dataset, data: Dataset, rows: np.ndarray, shared: np.ndarray) -> Dataset:
     """A dataset with labels that it misses, and another has at the same points."""
     place = np.searchsorted(merged.rows, rows[shared])
-    filled = {}
-    for name in ("y", "jacobian"):
-        ours, theirs = getattr(merged, name), getattr(data, name)
-        if merged.missing and ours is not None and theirs is not None:
-            filled[name] = ours.copy()
-            filled[name][place] = np.where(np.isnan(ours[place]), theirs[shared], ours[place])
-    return replace(merged, **filled) if filled else merged
+    if not merged.missing or not len(place):
+        return merged
+    ours, theirs, filled = merged.of_samples(), data.of_samples(), {}
+    for name in ours.keys() & {"y", "jacobian"}:
+        filled[name] = ours[name].copy()
+        filled[name][place] = np.where(np.isnan(ours[name][place]), theirs[name][shared], ours[name][place])
+    if merged.hessian_actions is not None:  # whole, since they belong to their direction
+        new = np.isnan(merged.hessian_actions[place]).all(axis=(1, 2))
+        for name in ("directions", "hessian_actions"):
+            filled[name] = ours[name].copy()
+            filled[name][place[new]] = theirs[name][shared][new]
+    return replace(merged, **filled)
 
 
 def _in_order(rows: np.ndarray, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -25,6 +25,8 @@ class Sample:
         jacobian: dy/dx, (m, n), or None where it was declined.
         seconds: Wall time of the evaluation [s].
         negative_pivots: More than 0 where an equilibrium was no minimum of the energy; None where unknown.
+        direction: Along which the Jacobian was differentiated, (n,), or None where it wasn't.
+        hessian_actions: Its derivative along that: the Hessian of each response times the direction, (m, n).
     """
 
     row: int
@@ -33,7 +35,12 @@ class Sample:
     jacobian: Array | None
     seconds: float
     negative_pivots: int | None = None
+    direction: Array | None = None
+    hessian_actions: Array | None = None
 
+
+LABELS = ("y", "jacobian", "hessian_actions")
+"""What a surrogate may learn of a sample; of a dataset, entries may be missing."""
 
 UNKNOWN_PIVOTS = -1
 """Stands in arrays for the negative pivots of a sample of which they are not known."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+import zipfile
 
 import numpy as np
 
@@ -92,7 +94,9 @@ def read_columns(paths: Sequence[Path]) -> Columns:
     if len(arrays) == 1 and arrays[0].stem.lower() not in (*_POINTS, *_VALUES, *_JACOBIANS):
         parts.append(_of_array(arrays[0]))
     elif arrays:
-        parts.append(_of_arrays({file.stem: _loaded(file) for file in arrays}, str(arrays[0].parent), arrays[0].parent))
+        parts.append(
+            _of_arrays({file.stem: load_numpy(file) for file in arrays}, str(arrays[0].parent), arrays[0].parent)
+        )
     return _joined(parts, ", ".join(map(str, paths)))
 
 
@@ -151,6 +155,8 @@ def _of_parquet(path: Path) -> Columns:
     from pyarrow import ArrowException, float64
     import pyarrow.parquet
 
+    with path.open("rb"):  # a right that is missing is told as of any file
+        pass
     try:
         table = pyarrow.parquet.read_table(path)
     except (ArrowException, OSError) as error:
@@ -166,22 +172,35 @@ def _of_parquet(path: Path) -> Columns:
             ) from error
 
     names = table.column_names
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
+    if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
         raise ValueError(f"{path} names a column twice: {', '.join(repeated)}; rename one")
     return _named({name: partial(column, name) for name in names}, table.num_rows, str(path))
 
 
-def _loaded(path: Path) -> Any:
+def load_numpy(path: Path) -> Any:
+    """What `np.load` makes of a file of numbers.
+
+    Raises:
+        OSError: If it can't be opened.
+        ValueError: If it is no such file.
+    """
+    with path.open("rb") as file:
+        begin = file.read(2)
+        archive = begin == b"PK" and zipfile.is_zipfile(file)
+    if not archive and begin != b"\x93N":  # NumPy would take it for objects of Python, and advise to run them
+        raise ValueError(f"{path} is no NumPy file; save arrays of numbers by np.save or np.savez")
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(
-            f"{path} can't be read as NumPy: {str(error).splitlines()[0]}; save arrays of numbers by np.savez"
-        ) from error
+        if archive:  # whose arrays are read one by one
+            return np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            return np.load(file, allow_pickle=False)
+    except Exception as error:  # whatever a damaged archive leads to
+        reason = str(error).splitlines()[0] if "allow_pickle" not in str(error) else "it holds objects of Python"
+        raise ValueError(f"{path} can't be read as NumPy: {reason}; save arrays of numbers by np.savez") from error
 
 
 def _of_archive(path: Path) -> Columns:
-    with _loaded(path) as archive:
+    with load_numpy(path) as archive:
         try:
             arrays = {name: archive[name] for name in archive.files}
         except ValueError as error:
@@ -191,7 +210,7 @@ def _of_archive(path: Path) -> Columns:
 
 def _of_array(path: Path) -> Columns:
     """One array on its own, whose type has to name its columns."""
-    array = _loaded(path)
+    array = load_numpy(path)
     if not array.dtype.names:
         raise ValueError(
             f"{path} holds an array {array.shape} whose columns have no names; name it x.npy beside y.npy (and "

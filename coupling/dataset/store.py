@@ -1,10 +1,11 @@
 """Datasets as HDF5 files: one file, replaced as a whole, so that a reader sees the old one or the new one.
 
-Layout, version 2 (N samples, D design rows, F failures, n parameters, m responses):
+Layout, version 3 (N samples, D design rows, F failures, n parameters, m responses):
 
     /                 attributes: format, version, name, digest
     x (N, n)   y (N, m)   jacobian (N, m, n), absent in a values-only dataset   rows (N,)   seconds (N,) [s]
-                      NaN in y and jacobian stands for a label that isn't there
+    directions (N, n)   hessian_actions (N, m, n), both absent where no Hessian was multiplied
+                      NaN in y, jacobian and hessian_actions stands for a label that isn't there
     design (D, n)   bounds (n, 2)   parameters (n,)   responses (m,)   units (n + m,), empty where there is none
     failures/ rows (F,)   x (F, n)   reason (F,)   load_factor (F,)   seconds (F,) [s]
     negative_pivots (N,), -1 where unknown; absent where all are
@@ -34,14 +35,14 @@ import numpy as np
 
 from sobofem.coupling.contract import Description
 from sobofem.coupling.dataset import guarded, layout, seal
-from sobofem.coupling.dataset.records import UNKNOWN_PIVOTS, Failure
+from sobofem.coupling.dataset.records import LABELS, UNKNOWN_PIVOTS, Failure
 from sobofem.coupling.dataset.sources import is_table
 
 if TYPE_CHECKING:
     from sobofem.coupling.dataset.dataset import Dataset
 
 FORMAT = "sobofem dataset"
-VERSION = 2
+VERSION = 3
 SEALED = 2
 """First version whose files are sealed."""
 
@@ -49,7 +50,10 @@ UNSEALED = (
     "{path} has no checksum of all its bytes, as earlier versions wrote datasets: damage to its names, units and other "
     "texts can't be seen; `sobofem merge {path} --out NEW.h5` adds one"
 )
-_ARRAYS = ("x", "y", "jacobian", "rows", "seconds", "design")
+WITHOUT_ACTIONS = 2
+"""The version of a file without Hessian actions, which is that of before there were any."""
+
+_ARRAYS = ("x", "y", "jacobian", "directions", "hessian_actions", "rows", "seconds", "design")
 
 
 def write(path: Path, data: Dataset) -> None:
@@ -172,7 +176,8 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 def _fill(file: h5py.File, data: Dataset) -> None:
     description = data.description
-    file.attrs.update(format=FORMAT, version=VERSION, name=description.name, digest=description.digest)
+    version = WITHOUT_ACTIONS if data.hessian_actions is None else VERSION
+    file.attrs.update(format=FORMAT, version=version, name=description.name, digest=description.digest)
     for name in _ARRAYS:
         _put(file, name, getattr(data, name))
     if (data.negative_pivots != UNKNOWN_PIVOTS).any():
@@ -205,7 +210,7 @@ def _fields(file: h5py.File) -> dict[str, Any]:
     records = zip(*columns, _text(failures["reason"]), strict=True)
     return {
         **arrays,
-        "missing": any(np.isnan(arrays[name]).any() for name in ("y", "jacobian") if arrays[name] is not None),
+        "missing": any(np.isnan(arrays[name]).any() for name in LABELS if arrays[name] is not None),
         "description": Description(
             name=str(file.attrs["name"]),
             parameters=parameters,

@@ -9,7 +9,7 @@ from dataclasses import replace
 import hashlib
 from pathlib import Path
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +88,7 @@ def fingerprint(data: Dataset) -> str:
     parts = [*description.parameters, "|", *description.responses, description.bounds.tobytes().hex()]
     parts += [description.digest, f"design {made.get('design')}, seed {made.get('seed')}"]
     parts += ["responses" if data.jacobian is None else "responses and Jacobians"]
+    parts += [] if data.hessian_actions is None else ["Hessian actions"]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -180,17 +181,18 @@ def _still_failed(failures: dict[int, Failure], computed: set[int]) -> tuple[Fai
 def _with_samples(data: Dataset, samples: list[Sample]) -> Dataset:
     if not samples:
         return data
-    rows = np.concatenate([data.rows, [sample.row for sample in samples]])
-    order = np.argsort(rows)
-    jacobian = data.jacobian
-    if jacobian is not None:
-        jacobian = np.concatenate([jacobian, [sample.jacobian for sample in samples]])[order]
-    return replace(
-        data,
-        rows=rows[order],
-        x=np.concatenate([data.x, [sample.x for sample in samples]])[order],
-        y=np.concatenate([data.y, [sample.y for sample in samples]])[order],
-        seconds=np.concatenate([data.seconds, [sample.seconds for sample in samples]])[order],
-        negative_pivots=np.concatenate([data.negative_pivots, pivot_column(samples)])[order],
-        jacobian=jacobian,
-    )
+    new: dict[str, Any] = {
+        "rows": [sample.row for sample in samples],
+        "x": [sample.x for sample in samples],
+        "y": [sample.y for sample in samples],
+        "jacobian": [sample.jacobian for sample in samples],
+        "directions": [sample.direction for sample in samples],
+        "hessian_actions": [sample.hessian_actions for sample in samples],
+        "seconds": [sample.seconds for sample in samples],
+        "negative_pivots": pivot_column(samples),
+    }
+    both: dict[str, Any] = {
+        name: np.concatenate([values, np.asarray(new[name])]) for name, values in data.of_samples().items()
+    }
+    order = np.argsort(both["rows"])
+    return replace(data, **{name: values[order] for name, values in both.items()})

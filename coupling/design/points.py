@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sobofem.coupling.contract import Array
+from sobofem.coupling.dataset.sources import load_numpy
 from sobofem.coupling.dataset.tables import read_table
 
 SUFFIXES = (".csv", ".npy")
@@ -30,6 +31,7 @@ class PointsFile:
         """The points, (N, n).
 
         Raises:
+            OSError: If the file can't be opened.
             ValueError: If the file is not one of these; the message names line and column.
         """
         if self.path.suffix.lower() not in SUFFIXES:
@@ -43,7 +45,7 @@ class PointsFile:
         return found
 
     def _from_numpy(self) -> Array:
-        found = np.load(self.path, allow_pickle=False)
+        found = load_numpy(self.path)
         if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu":
             kind = found.dtype if isinstance(found, np.ndarray) else "several arrays"
             raise ValueError(f"{self.path} holds {kind}; expected one array of real numbers")

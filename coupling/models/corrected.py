@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sobofem.coupling.contract import Array, Model, PredictsMany, checked_evaluation
+from sobofem.coupling.contract import Array, Model, PredictsMany
+from sobofem.coupling.models.evaluation import checked_evaluation
 
 
 def predictions(model: Model, x: Array, *, jacobian: bool = True) -> tuple[Array, Array | None]:

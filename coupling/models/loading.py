@@ -31,7 +31,7 @@ def load_model(spec: str, comm: MPI.Comm | None = None) -> Model:
         comm: Ranks that solve one sample together; where it is None the factory's own default holds.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        OSError: If there is no such file, or it may not be read.
         ValueError: If the specification has no colon, names no module, or nothing in it, or its code fails; the message
             says in which line.
         ModuleNotFoundError: If its code imports what is not installed.
@@ -45,7 +45,7 @@ def find(spec: str) -> Any:
     """What a specification names, not yet called. Under MPI all ranks do it at once: importing PETSc is collective.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        OSError: If there is no such file, or it may not be read.
         ValueError: If the specification has no colon, names no module, or nothing in it, or its code fails.
         ModuleNotFoundError: If its code imports what is not installed.
         EndsProgram: If its code tried to end the program.
@@ -56,6 +56,8 @@ def find(spec: str) -> Any:
             f"{spec!r} names no model; expected `package.module:name`, `path/file.py:name` or one of "
             f"{', '.join(library())}"
         )
+    if source.endswith(".py"):
+        check_file(Path(source))
     with _saying_where(source), UserCode(source):
         module = _from_file(Path(source)) if source.endswith(".py") else _from_package(source)
     if not hasattr(module, name):
@@ -98,13 +100,14 @@ def run_file(path: Path) -> None:
     """Run a file of a user's own, so that what it registers is known. Under MPI all ranks do it at once.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        OSError: If there is no such file, or it may not be read.
         ValueError: If it is no Python file, or its code fails; the message says in which line.
         ModuleNotFoundError: If its code imports what is not installed.
         EndsProgram: If its code tried to end the program.
     """
     if path.suffix != ".py":
         raise ValueError(f"{path} is no Python file; give one whose name ends in .py")
+    check_file(path)
     with _saying_where(str(path)), UserCode(str(path)):
         _from_file(path)
     if (resolved := path.resolve()) not in USED:
@@ -116,10 +119,6 @@ def _from_file(path: Path) -> ModuleType:
 
     In front, a script named like a standard module (`signal.py`) would be imported by compilers in its place.
     """
-    if path.exists() and not path.is_file():
-        raise _NoModule(f"{path} is no file; expected one of Python code")
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
     path = path.resolve()
     name = module_name(path)
     if path in USED:
@@ -131,6 +130,16 @@ def _from_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def check_file(path: Path) -> None:
+    """Raise if a file of Python code is missing, is no file or may not be read: `OSError` or `ValueError`."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no file; expected one of Python code")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    with path.open("rb"):
+        pass
 
 
 def module_name(path: Path) -> str:
@@ -153,7 +162,7 @@ def _from_package(name: str) -> ModuleType:
 
 
 class _NoModule(ValueError):
-    """There is no module, or file of Python code, of that name."""
+    """There is no module of that name."""
 
 
 @contextlib.contextmanager

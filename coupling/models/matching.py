@@ -41,9 +41,10 @@ def require_inside(what: str, parameters: Sequence[str], x: ArrayLike, bounds: A
     Raises:
         ValueError: If it doesn't; the message calls it `what`.
     """
-    for name, value, (low, high) in zip(parameters, np.asarray(x), np.asarray(bounds), strict=True):
-        slack = 1e-9 * (high - low)
-        require_within(f"{what} has {name} =", value, (low - slack, high + slack))
+    values, (lows, highs) = np.asarray(x, dtype=np.float64), np.asarray(bounds, dtype=np.float64).T
+    slack = 1e-9 * (highs - lows)
+    for k in np.flatnonzero(~((lows - slack <= values) & (values <= highs + slack))).tolist():
+        require_within(f"{what} has {parameters[k]} =", values[k], (lows[k] - slack[k], highs[k] + slack[k]))
 
 
 def require_within(what: str, value: float, bounds: ArrayLike) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sobofem.coupling.contract import Array, Model, Recomputed, checked_bounds, checked_evaluation
+from sobofem.coupling.contract import Array, Model, Recomputed, checked_bounds
+from sobofem.coupling.models.evaluation import checked_evaluation
 
 ALL_TOGETHER = "all together"
 MAX_TESTED_SINGLY = 24  # most parameters that are tested one by one unless that is wanted

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sobofem.coupling.contract import Curved, Model, Products, checked_evaluation
+from sobofem.coupling.contract import Curved, Model, Products
+from sobofem.coupling.models.evaluation import checked_evaluation
 
 MAX_DENSE_JACOBIAN_ENTRIES = 100_000
 """Entries of a Jacobian above which a model's own products with it are used instead."""

@@ -6,12 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sobofem.coupling.optimize.balance import resistance
 from sobofem.coupling.optimize.obstacle import Obstacle
-from sobofem.coupling.optimize.scaled_task import ScaledTask, resistance
+from sobofem.coupling.optimize.scaled_task import ScaledTask
 from sobofem.coupling.optimize.solution import Optimum
 
 OPTIMAL = "the model itself finds this point feasible and, to first order, optimal"
 SPENT = "all solves are spent"
+
+LISTED = 8
+"""Names in a list of a sentence: bounds of thousands of inputs may count."""
+
 STUCK = "no better point is predicted next to this one"
 
 BLOCKED = 0.1
@@ -125,5 +130,7 @@ def explained(scaled: ScaledTask, best: Optimum, cause: str, obstacle: Obstacle 
 
 
 def _listed(words: list[str] | tuple[str, ...], last: str = "and") -> str:
-    """`a, b and c`."""
+    """`a, b and c`; of many, the first and how many others."""
+    if len(words) > LISTED:
+        words = [*words[:LISTED], f"{len(words) - LISTED} others"]
     return f" {last} ".join([*([", ".join(words[:-1])] if len(words) > 1 else []), *words[-1:]])

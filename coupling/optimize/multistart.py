@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from sobofem.coupling.contract import Array, Model, checked_evaluation, describe
+from sobofem.coupling.contract import Array, Model, describe
+from sobofem.coupling.models.evaluation import checked_evaluation
 from sobofem.coupling.models.matching import require_inside, require_same_names
 from sobofem.coupling.optimize.scaled_task import ScaledTask
 from sobofem.coupling.optimize.solution import Optimum

@@ -23,6 +23,9 @@ RECENT_SOLVES, MIN_RECENT_FAILURES = 6, 2
 ALIGNED = 0.3
 """Share of a step, in the mean, from which on a parameter is named in a direction."""
 
+NAMED = 4
+"""Directions that a sentence names: among thousands of inputs all of them may matter."""
+
 
 @dataclass(frozen=True)
 class Obstacle:
@@ -69,7 +72,8 @@ class Obstacle:
         """All of it, as a clause."""
         if not self.bounds_search:
             return f"{self.title}; {self.where}"
-        way = f", towards {' and '.join(self.towards)}" if self.towards else ""
+        more = [f"{len(self.towards) - NAMED} others"] if len(self.towards) > NAMED else []
+        way = f", towards {' and '.join([*self.towards[:NAMED], *more])}" if self.towards else ""
         return (
             f"{self.title}, and failed points bound the search: {self.near} lie next to the best one where it would "
             f"become better{way}, the nearest {self.nearest:.1g} of the box away; {self.where}"

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sobofem.coupling.contract import Array, Model, checked_evaluation, describe
+from sobofem.coupling.contract import Array, Model, describe
 from sobofem.coupling.dataset.dataset import Dataset
 from sobofem.coupling.models.corrected import predictions
+from sobofem.coupling.models.evaluation import checked_evaluation
 from sobofem.coupling.optimize.multistart import OBJECTIVE_ACCURACY, Inside
 from sobofem.coupling.optimize.scaled_task import ALIKE, ScaledTask
 from sobofem.coupling.optimize.session import NoAnswer

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from sobofem.coupling.contract import shown
 from sobofem.coupling.display import report_console
 from sobofem.coupling.optimize.pareto import Front
 from sobofem.coupling.optimize.solution import Solution, Step
@@ -29,7 +30,11 @@ def show(solution: Solution, units: Mapping[str, str], console: Console | None =
     console = console or report_console()
     best = solution.optimum
     point = Table("parameter", "value", "unit", title="optimum")
-    for name, value in zip(best.parameters, best.x, strict=True):
+    rows, gap = shown(len(best.parameters))
+    for place, k in enumerate(rows):
+        if gap and place == gap:
+            point.add_row("…", f"{len(best.parameters) - len(rows)} others", "")
+        name, value = best.parameters[k], best.x[k]
         point.add_row(name, f"{value:.8g}" + (" (fixed)" if name in best.task.fixed else ""), units.get(name, ""))
     console.print(point)
     table = Table("response", "by the model", "limit", "multiplier", "unit", title="responses")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 import warnings
 
 import numpy as np
@@ -87,6 +88,32 @@ class Proposal:
     excess: float = 0.0
     slopes: dict[str, Array] = field(default_factory=dict)
     probe: bool = False
+
+
+class Selection(Protocol):
+    """Who proposes points to a search."""
+
+    def known(self, x: Array, y: Array, jacobian: Array, center: int, radius: float) -> Known:
+        """Samples (N, n), (N, m), (N, m, n) as the others see them, about one of them."""
+
+    def proposals(self, known: Known, y: Array, count: int, wall: Wall | None = None) -> list[Proposal]:
+        """Up to so many points to solve next, the most promising first; none where no better one is known.
+
+        Args:
+            known: Samples.
+            y: Responses at the center, in physical units (m,).
+            count: How many are wanted.
+            wall: Behind which the model has no answer.
+        """
+
+    def probes(self, known: Known, y: Array, count: int) -> list[Proposal]:
+        """At most so many points, anywhere in the box, that are taken for better optima."""
+
+    def at(self, z: Array, name: str, known: Known) -> Proposal:
+        """A point (n,) of free inputs to solve for another reason, with what is predicted there."""
+
+    def learn_from(self, proposal: Proposal, jacobian: Array, length: float) -> None:
+        """Take in what the model's Jacobian (m, n) is after a step of some length."""
 
 
 class PredictorSelection:

@@ -21,7 +21,8 @@ from sobofem.coupling.optimize.predictors.logarithms import Logarithms
 from sobofem.coupling.optimize.predictors.quasi_newton import DampedBFGS, SymmetricRankOne
 from sobofem.coupling.optimize.predictors.surrogate import CorrectedSurrogate
 from sobofem.coupling.optimize.scaled_task import ScaledTask
-from sobofem.coupling.optimize.selection import PredictorSelection
+from sobofem.coupling.optimize.selection import PredictorSelection, Selection
+from sobofem.coupling.optimize.separable import MANY, SeparableSelection
 from sobofem.coupling.optimize.solution import Solution, Step
 from sobofem.coupling.optimize.task import Task
 from sobofem.coupling.optimize.trust_region import COLD, TrustRegion
@@ -167,7 +168,7 @@ class Session:
             scaled.calibrate(data.jacobian)
         return TrustRegion(
             scaled,
-            PredictorSelection(scaled, self.predictors(scaled), seed=self.settings.seed, left_out=self.left_out),
+            self._selection(scaled),
             (data.x, data.y, data.jacobian),
             starts,
             failures=data.failures,
@@ -178,6 +179,12 @@ class Session:
             path=path,
             progress=self.progress,
         )
+
+    def _selection(self, scaled: ScaledTask) -> Selection:
+        """Who proposes points: predictors, or among many inputs moving asymptotes, unless predictors are given."""
+        if scaled.size > MANY and self.settings.predictors == "automatic" and self.surrogate is None:
+            return SeparableSelection(scaled)
+        return PredictorSelection(scaled, self.predictors(scaled), seed=self.settings.seed, left_out=self.left_out)
 
     def predictors(self, scaled: ScaledTask) -> list[Predictor]:
         """From the boldest to the most cautious, the caller's own before the others."""
@@ -210,10 +217,12 @@ class Session:
 
 
 def _spread(scaled: ScaledTask, count: int, seed: int) -> Array:
-    """The middle of the box, and points of a Sobol' sequence (count, n)."""
+    """The middle of the box, and points of a Sobol' sequence (count, n); of many inputs points drawn at random."""
     if not scaled.size:
         return scaled.physical(np.zeros(0))[None][:count]
-    design = scipy.stats.qmc.Sobol(scaled.size, seed=seed)
     size = 1 << max(count - 1, 1).bit_length()
-    drawn = design.random(size)
+    if scaled.size > MANY:
+        drawn = np.random.default_rng(seed).random((size, scaled.size))
+    else:
+        drawn = scipy.stats.qmc.Sobol(scaled.size, seed=seed).random(size)
     return np.array([scaled.physical(z) for z in np.vstack([np.full(scaled.size, 0.5), drawn])[:count]])

@@ -13,7 +13,7 @@ from sobofem.coupling.optimize.ending import OPTIMAL, SPENT, STUCK
 from sobofem.coupling.optimize.incumbent import PENALTY, SolvedPoints
 from sobofem.coupling.optimize.predictors.base import Known
 from sobofem.coupling.optimize.scaled_task import ALIKE, Mask, ScaledTask
-from sobofem.coupling.optimize.selection import PredictorSelection, Proposal
+from sobofem.coupling.optimize.selection import Proposal, Selection
 from sobofem.coupling.optimize.solution import Optimum, Step
 from sobofem.coupling.optimize.wall import RESOLUTION, Wall, faced
 
@@ -63,7 +63,7 @@ class TrustRegion:
     def __init__(
         self,
         scaled: ScaledTask,
-        selection: PredictorSelection,
+        selection: Selection,
         samples: tuple[Array, Array, Array],
         starts: tuple[Array, Array],
         *,

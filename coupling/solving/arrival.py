@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sobofem.coupling.dataset.records import Sample
-from sobofem.surrogate import Surrogate
+
+if TYPE_CHECKING:
+    from sobofem.surrogate import Surrogate
 
 WINDOW = 16
 """Samples that the errors are of, the latest."""

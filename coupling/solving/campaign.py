@@ -49,14 +49,14 @@ class Work:
 
 
 def plan(
-    design: Recipe | ArrayLike, description: Description, *, jacobian: bool, model: str, budget: int | None = None
+    design: Recipe | ArrayLike, description: Description, *, order: int, model: str, budget: int | None = None
 ) -> Dataset:
     """The dataset that is to be: all points planned, none computed.
 
     Args:
         design: A recipe, or the points themselves, (N, n), inside the bounds.
         description: What identifies the model.
-        jacobian: Whether samples carry their Jacobian.
+        order: Of the derivatives that samples carry: 0 of none, 1 of the Jacobian, 2 of Hessian actions besides.
         model: Specification that the model was loaded from, for the record.
         budget: How many of the points are to be computed, for the record; None for all.
     """
@@ -70,7 +70,9 @@ def plan(
     checked = Dataset.from_arrays(points, np.zeros((len(points), m)), description=description)
     return replace(
         checked.select(np.zeros(len(points), dtype=np.bool_)),
-        jacobian=np.zeros((0, m, n)) if jacobian else None,
+        jacobian=np.zeros((0, m, n)) if order else None,
+        directions=np.zeros((0, n)) if order == 2 else None,
+        hessian_actions=np.zeros((0, m, n)) if order == 2 else None,
         provenance={
             "design": kind,
             "seed": seed,

@@ -11,11 +11,13 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from sobofem.coupling.contract import Array, Gentle, Model, SampleFailure, checked_evaluation, negative_pivots
+from sobofem.coupling.contract import Array, Gentle, Model, SampleFailure, negative_pivots
 from sobofem.coupling.dataset import unfinished
 from sobofem.coupling.dataset.journal import JournalWriter
 from sobofem.coupling.dataset.records import Failure, Sample
+from sobofem.coupling.models.evaluation import checked_evaluation, checked_hessian_actions
 from sobofem.coupling.parallel.abort import GRACE, end_job
 from sobofem.coupling.parallel.groups import PAUSE, Groups
 from sobofem.coupling.parallel.interruption import StopRequest
@@ -24,6 +26,7 @@ from sobofem.coupling.solving.campaign import Work
 from sobofem.coupling.solving.handout import Outcome, Source, Task
 from sobofem.coupling.solving.timelimit import TimeLimit
 
+_DIRECTIONS = 0x5B0F  # the stream of random numbers that directions are drawn from
 AGREE = 1e-8
 """By how much the answers of a group's ranks may differ, relative to the largest."""
 
@@ -63,7 +66,7 @@ def work(
     journals: Journals,
     stop: StopRequest,
     *,
-    jacobian: bool,
+    order: int,
     send: bool = False,
     limit: float | None = None,
 ) -> None:
@@ -75,7 +78,7 @@ def work(
         groups: All ranks.
         journals: Where answers go to.
         stop: This rank's signals.
-        jacobian: Whether dy/dx is wanted.
+        order: Of the highest derivatives that are wanted: 0, 1 (dy/dx), 2 (the Hessian times a direction).
         send: Whether the samples themselves are wanted, too.
         limit: How long a sample may take [s]; None for as long as it likes.
     """
@@ -86,7 +89,7 @@ def work(
             if task is None:
                 return
             stop.arm()  # a model may have taken the signals
-            record = recorder.solve(task, jacobian=jacobian)
+            record = recorder.solve(task, order=order)
             if groups.leads:
                 failed = isinstance(record, Failure)
                 sample = record if send and isinstance(record, Sample) else None
@@ -122,31 +125,31 @@ class Recorder:
         if self._journal is not None:
             self._journal.close()
 
-    def solve(self, task: Task, *, jacobian: bool) -> Sample | Failure:
+    def solve(self, task: Task, *, order: int) -> Sample | Failure:
         """Evaluate one row into the journal; once more, and gently, if it has no answer."""
         if not self._groups.leads:
-            return self._evaluated(task, jacobian=jacobian)
+            return self._evaluated(task, order=order)
         if self._journal is None:
             self._journal = self._journals.open(self._groups)
             self._stop.note_in(self._journal.path.with_suffix(unfinished.SIGNALS))
         self._journal.attempt(task.row)
         with self._limited(task, self._journal):
-            record = self._evaluated(task, jacobian=jacobian)
+            record = self._evaluated(task, order=order)
         if isinstance(record, Sample):
             self._journal.sample(record)
         else:
             self._journal.failure(record)
         return record
 
-    def _evaluated(self, task: Task, *, jacobian: bool) -> Sample | Failure:
-        return _twice(self._model, lambda gently: self._agreed(task, jacobian=jacobian, gently=gently))
+    def _evaluated(self, task: Task, *, order: int) -> Sample | Failure:
+        return _twice(self._model, lambda gently: self._agreed(task, order=order, gently=gently))
 
-    def _agreed(self, task: Task, *, jacobian: bool, gently: bool) -> Sample | Failure:
+    def _agreed(self, task: Task, *, order: int, gently: bool) -> Sample | Failure:
         """What all ranks of the group agree that a row's answer is: a failure if it is one on any of them."""
         own = self._groups.own
         alone = own is not None and own.size == 1  # else MPI itself may end this rank, as another wished
         with to_the_end() if alone else contextlib.nullcontext():
-            record = _attempted(self._model, task, jacobian=jacobian, gently=gently)
+            record = _attempted(self._model, task, order=order, gently=gently)
         if own is None or own.size == 1:
             return record
         self._meet(own, record)
@@ -188,13 +191,13 @@ class Recorder:
         return TimeLimit(self._limit, give_up, traces, interrupt=own is None or own.size == 1)
 
 
-def solve(model: Model, task: Task, *, jacobian: bool) -> Sample | Failure:
+def solve(model: Model, task: Task, *, order: int) -> Sample | Failure:
     """Evaluate one point; once more, and gently, if it has no answer. Collective on the model's ranks.
 
     Raises:
         Exception: What the model raised that is no `SampleFailure`.
     """
-    return _twice(model, lambda gently: _tried(model, task, jacobian=jacobian, gently=gently))
+    return _twice(model, lambda gently: _tried(model, task, order=order, gently=gently))
 
 
 def _twice(model: Model, attempt: Callable[[bool], Sample | Failure]) -> Sample | Failure:
@@ -209,34 +212,47 @@ def _twice(model: Model, attempt: Callable[[bool], Sample | Failure]) -> Sample 
     return replace(second, seconds=both, reason=f"{first.reason}; tried again more gently: {second.reason}")
 
 
-def _attempted(model: Model, task: Task, *, jacobian: bool, gently: bool) -> Sample | Failure:
+def _attempted(model: Model, task: Task, *, order: int, gently: bool) -> Sample | Failure:
     """One evaluation, in which any error is a failure of the sample."""
     start = time.perf_counter()
     try:
-        return _tried(model, task, jacobian=jacobian, gently=gently)
+        return _tried(model, task, order=order, gently=gently)
     except Exception as error:
         return Failure.of_error(error, task.row, task.x, time.perf_counter() - start)
 
 
-def _tried(model: Model, task: Task, *, jacobian: bool, gently: bool) -> Sample | Failure:
+def _tried(model: Model, task: Task, *, order: int, gently: bool) -> Sample | Failure:
     start = time.perf_counter()
     try:
-        y, dy = checked_evaluation(model, task.x, jacobian=jacobian, gently=gently)
+        y, dy = checked_evaluation(model, task.x, jacobian=order > 0, gently=gently)
+        pivots = negative_pivots(model)
+        v = direction(task.row, model.bounds) if order == 2 else None
+        actions = None if v is None else checked_hessian_actions(model, task.x, v)
     except Exception as error:
         if not isinstance(error, SampleFailure):
             raise
         return Failure.of(error, task.row, task.x, time.perf_counter() - start)
-    return Sample(task.row, task.x, y, dy, time.perf_counter() - start, negative_pivots(model))
+    return Sample(task.row, task.x, y, dy, time.perf_counter() - start, pivots, v, actions)
 
 
-def _digest(sample: Sample) -> tuple[Array, Array]:
-    """The responses, and a weighted sum of their slopes: what is compared between ranks."""
-    if sample.jacobian is None:
-        return sample.y, np.zeros(0)
-    return sample.y, sample.jacobian @ np.cos(np.arange(sample.jacobian.shape[1]))
+def direction(row: int, bounds: ArrayLike) -> Array:
+    """The direction (n,) in which the Jacobian of a row's sample is differentiated, the same whoever computes it.
+
+    It is drawn at random on the sphere of the unit box, and scaled with the bounds (n, 2).
+    """
+    low, high = np.asarray(bounds, dtype=np.float64).T
+    drawn = np.random.default_rng([_DIRECTIONS, row]).normal(size=len(low))
+    return (high - low) * drawn / np.linalg.norm(drawn)
 
 
-def _same(one: tuple[Array, Array], other: tuple[Array, Array]) -> bool:
+def _digest(sample: Sample) -> tuple[Array, ...]:
+    """The responses, and weighted sums of their derivatives: what is compared between ranks."""
+    weights = np.cos(np.arange(len(sample.x)))
+    slopes = [labels @ weights for labels in (sample.jacobian, sample.hessian_actions) if labels is not None]
+    return sample.y, *slopes
+
+
+def _same(one: tuple[Array, ...], other: tuple[Array, ...]) -> bool:
     return all(
         np.allclose(a, b, rtol=0.0, atol=AGREE * max(np.abs(b).max(initial=0.0), np.finfo(float).tiny))
         for a, b in zip(one, other, strict=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from numpy.typing import ArrayLike
 
-from sobofem.coupling.contract import Description, Model, describe, name_of
+from sobofem.coupling.contract import Curved, Description, Model, describe, name_of
 from sobofem.coupling.dataset import unfinished
 from sobofem.coupling.dataset.dataset import Dataset
 from sobofem.coupling.design import Recipe
@@ -40,6 +40,7 @@ def generate(
     comm: MPI.Comm | None = None,
     ranks_per_solve: int = 1,
     jacobian: bool = True,
+    hessian_actions: bool = False,
     retry_failed: bool = False,
     max_failures: float = 0.5,
     sample_timeout: float | None = None,
@@ -64,6 +65,8 @@ def generate(
         comm: Ranks that share the work; all of an MPI job by default.
         ranks_per_solve: Ranks that solve one sample together.
         jacobian: Whether to store dy/dx.
+        hessian_actions: Whether to store the Hessian of each response times a direction, which is another for each row:
+            m more products a sample. The model must offer `hvp`.
         retry_failed: Try samples again that failed in an earlier run.
         max_failures: Share of failed samples above which to stop, once there are 20 samples; earlier where none of
             them has an answer.
@@ -85,7 +88,14 @@ def generate(
         Exception: What was raised while the model was made. Where not all ranks raise alike, the one that does prints
             it and ends the job, with whatever else the ranks were doing: the others would wait for ever.
     """
-    settings = Settings(ranks_per_solve, max_failures, sample_timeout, jacobian=jacobian, retry_failed=retry_failed)
+    settings = Settings(
+        ranks_per_solve,
+        max_failures,
+        sample_timeout,
+        jacobian=jacobian,
+        hessian_actions=hessian_actions,
+        retry_failed=retry_failed,
+    )
     ranks = world(comm)
     data = run(model, design, path, settings, comm=comm, progress=progress)
     if isinstance(ranks, Serial) or ranks.size == 1:
@@ -100,8 +110,19 @@ class Settings(Solving):
     """How an ensemble is computed; see `generate`."""
 
     jacobian: bool = True
+    hessian_actions: bool = False
     retry_failed: bool = False
     budget: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hessian_actions and not self.jacobian:
+            raise ValueError("Hessian actions are learned beside Jacobians, which are to be left out; take one of both")
+
+    @property
+    def order(self) -> int:
+        """Of the highest derivatives that are wanted."""
+        return 2 if self.hessian_actions else int(self.jacobian)
 
 
 def run(
@@ -135,11 +156,11 @@ def run(
         grouped(ranks, settings.ranks_per_solve, manager_alone=root_task is not None) as groups,
     ):
         on_root(ranks, lambda: check_place(named))
-        solver, description, name = make_model(model, groups, stop)
+        solver, description, name = make_model(model, groups, stop, order=settings.order)
         ledger = RootOnly[Ledger]()
 
         def begin() -> Journals:
-            planned = campaign.plan(design, description, jacobian=settings.jacobian, model=name, budget=settings.budget)
+            planned = campaign.plan(design, description, order=settings.order, model=name, budget=settings.budget)
             ledger.value = _begin(path, planned, settings, held, progress, root_task)
             return Journals(unfinished.folder(path), ledger.value.work)
 
@@ -157,7 +178,7 @@ def run(
                     groups,
                     journals,
                     stop,
-                    jacobian=settings.jacobian,
+                    order=settings.order,
                     send=root_task is not None,
                     limit=settings.sample_timeout,
                 )
@@ -251,15 +272,21 @@ def check_place(path: Path) -> None:
 
 
 def make_model(
-    model: Model | Callable[..., Model] | str, groups: Groups, stop: StopRequest
+    model: Model | Callable[..., Model] | str, groups: Groups, stop: StopRequest, *, order: int = 1
 ) -> tuple[Model | None, Description, str]:
-    """This group's model, made in the first group first; what describes it, and its name. Collective on all ranks."""
+    """This group's model, made in the first group first; what describes it, and its name. Collective on all ranks.
+
+    Raises:
+        TypeError: If second derivatives are wanted (`order` 2), and it has none.
+    """
     found = find(model) if isinstance(model, str) else model
     stop.arm()  # PETSc took the signals as it was imported
     name = name_of(model)
 
     def make() -> tuple[Model, Description]:
         made = build(found, groups.own, name)
+        if order == 2 and not isinstance(made, Curved):
+            raise TypeError(f"{name} has no hvp(x, weights, directions), which Hessian actions are made of; leave them")
         return made, describe(made, name=name.rpartition(":")[2], source=source_of(found, model))
 
     answer = groups.in_turn(make)

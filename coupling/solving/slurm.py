@@ -8,7 +8,8 @@ import re
 import shlex
 from string import Template
 
-from sobofem.coupling.options import Texts, option
+from sobofem.coupling.options import option
+from sobofem.coupling.options.readings import Texts
 
 
 class _Script(Template):

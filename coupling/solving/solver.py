@@ -127,7 +127,7 @@ class _Answers:
 
 
 def _solved(model: Model, point: Array, *callbacks: OnRecord | None) -> Record:
-    record = solving.solve(model, Task(0, point), jacobian=True)
+    record = solving.solve(model, Task(0, point), order=1)
     for callback in callbacks:
         if callback is not None:
             callback(record)

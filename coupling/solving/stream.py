@@ -1,7 +1,8 @@
 """Training while the samples arrive: one rank trains and hands out work, the others solve, in one MPI job.
 
 Samples go from the solvers to the trainer by messages, and to the dataset on disk. The trainer has them solve no more
-than it can take, and never waits for them once it has begun: it goes on with what it has.
+than it can take, and never waits for them once it has begun: it goes on with what it has. Rank 0 alone imports torch,
+which takes a process seconds and some hundred megabytes.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ from sobofem.coupling.solving.generate import Settings
 from sobofem.coupling.solving.handout import Manager, Outcome
 from sobofem.coupling.solving.ledger import Ledger
 from sobofem.coupling.solving.schedule import AHEAD, Schedule
-from sobofem.surrogate import OnlineSettings, OnlineTraining, Surrogate
-from sobofem.surrogate import Progress as TrainingProgress
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from sobofem.surrogate import OnlineSettings, OnlineTraining, Surrogate
+    from sobofem.surrogate import Progress as TrainingProgress
 
 INTERVAL = 60.0
 """Time between two checkpoints [s]."""
@@ -107,7 +109,7 @@ def stream(
         design: Where to solve; where the trainer steers, the points that it chooses from.
         path: HDF5 dataset to make or to continue.
         out: Surrogate to write (safetensors).
-        online: How to train; the number of samples to expect is filled in.
+        online: How to train; the number of samples to expect is filled in. Rank 0 alone reads it.
         steer: How the next points are chosen: `disagreement` of an ensemble, `gradient residual`, or in the order of
             the design if empty.
         budget: How many points of the design to solve, at most; all by default.
@@ -128,7 +130,7 @@ def stream(
         raise ValueError("streaming takes two ranks at least, one to train: start it with mpiexec -n 2 or more")
     if steer not in ("", "disagreement", "gradient residual"):
         raise ValueError(f"steer is {steer!r}; expected 'disagreement', 'gradient residual' or nothing")
-    trainer = StreamTrainer(Path(out), online or OnlineSettings(), steer, budget, progress)
+    trainer = StreamTrainer(Path(out), online, steer, budget, progress)
     ensemble.run(model, design, path, replace(settings, budget=budget), comm=comm, root_task=trainer)
     if ranks.rank == 0:
         trainer.forget()
@@ -147,14 +149,14 @@ class StreamTrainer:
     """
 
     def __init__(
-        self, out: Path, online: OnlineSettings, steer: Steer, budget: int | None, progress: OnProgress | None
+        self, out: Path, online: OnlineSettings | None, steer: Steer, budget: int | None, progress: OnProgress | None
     ) -> None:
-        self._out, self._online, self._steer, self._budget, self._progress = out, online, steer, budget, progress
+        self._out, self._settings, self._steer, self._budget, self._progress = out, online, steer, budget, progress
         self._checkpoint = out.with_name(out.name + ".checkpoint")
         self._log = CurveLog(out.with_name(out.name + ".csv"), StreamProgress)
         self._waiting: deque[Sample] = deque()
         self._pending: set[int] = set()
-        self._arrivals, self._rng = Arrivals(), np.random.default_rng(online.seed)
+        self._arrivals = Arrivals()
         self._given, self._loss = 0, float("nan")
         self._warm = self._idle = self._reported = 0.0
         self.result: Surrogate | None = None
@@ -166,6 +168,10 @@ class StreamTrainer:
 
     def check(self, planned: Dataset) -> None:
         """Refuse a checkpoint of another problem, design or training, before anything is touched."""
+        from sobofem.surrogate import OnlineSettings, OnlineTraining
+
+        self._online = self._settings or OnlineSettings()
+        self._rng = np.random.default_rng(self._online.seed)
         if self._online.weighting.uses_jacobian and planned.jacobian is None:
             raise ValueError(
                 f"{self._online.weighting} weighs sensitivities; have the Jacobians computed, or ValuesOnly()"
@@ -245,6 +251,8 @@ class StreamTrainer:
 
     def _taken_up(self, planned: Dataset, about: Mapping[str, Any]) -> OnlineTraining:
         """The training of the checkpoint."""
+        from sobofem.surrogate import OnlineTraining
+
         weighting, device = self._online.weighting, self._online.device
         training = OnlineTraining.load_checkpoint(self._checkpoint, weighting=weighting, device=device)
         ours: dict[str, Any] = {"parameters": planned.parameters, "responses": planned.responses}

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sobofem.coupling.design.marginals import Marginal
-from sobofem.coupling.options import CHOICES, Texts, Weights, distributions, option, values
+from sobofem.coupling.options import option
+from sobofem.coupling.options.readings import CHOICES, Texts, Weights, distributions, values
 from sobofem.coupling.study import Call, Files, Stage
 from sobofem.coupling.study.settings import DISTRIBUTION
 

@@ -10,7 +10,8 @@ from sobofem.coupling.dataset.imported import MARGIN
 from sobofem.coupling.design import KINDS, Design, Grid, Recipe
 from sobofem.coupling.design.marginals import Marginal
 from sobofem.coupling.design.points import PointsFile
-from sobofem.coupling.options import Levels, Named, Names, distributions, exact, number, option
+from sobofem.coupling.options import option
+from sobofem.coupling.options.readings import Levels, Named, Names, distributions, exact, number
 
 DESCENT = "With --descent"
 """Heading of the options that training by descent has."""
@@ -127,6 +128,12 @@ class Training:
 
     seed: int = option(0, help="Of all that is drawn.", min=0)
     samples: int | None = option(None, help="Use the first so many design rows; all by default.")
+    budget: float | None = option(
+        None,
+        help="Seconds that training may take: the best surrogate of that time, however large the data [s]; as long as "
+        "it takes by default.",
+        min=0.1,
+    )
     descent: bool = option(False, help="Train one perceptron by descent, as the options below say.")
     width: int | None = option(None, help="Units of a hidden layer; 48 by default.", min=1, panel=DESCENT)
     depth: int | None = option(None, help="Number of hidden layers; 3 by default.", min=1, panel=DESCENT)

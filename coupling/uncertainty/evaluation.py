@@ -109,7 +109,7 @@ def records_of(model: Model, x: Array, *, progress: ProgressCallback | None = No
         return model.answers(x, report)
     records = list[Sample | Failure]()
     for point in x:
-        records.append(solving.solve(model, Task(0, point), jacobian=True))
+        records.append(solving.solve(model, Task(0, point), order=1))
         report()
     return records
 

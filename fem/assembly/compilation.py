@@ -3,6 +3,9 @@
 FFCx marks a form as "being compiled" by a lone `.c` file; if that process dies, every later one waits for it in vain.
 Here a process compiles under a file lock, which the kernel drops with it: whoever holds the lock may therefore delete
 a lone `.c` file, and no one waits for the dead. What is compiled already is loaded without the lock.
+
+Each form has a folder of its own: processes compile different forms at the same time, and loading one takes no longer
+because there are many, whose files Python would list each time.
 """
 
 from __future__ import annotations
@@ -98,13 +101,16 @@ def compile_expression(expression: Any, points: np.ndarray, comm: MPI.Intracomm)
 
 
 def _compiled[T](what: Any, comm: MPI.Intracomm, build: Callable[[dict[str, Any]], T]) -> T:
-    """Compile on the first rank, under the lock and without it where that was done before; then build on all."""
+    """Compile on the first rank, under its lock and without it where that was done before; then build on all."""
     options: dict[str, Any] = {"timeout": 600, "cffi_extra_compile_args": _compiler_flags()}
     trouble = refused = None
     try:
-        options["cache_dir"] = str(cache_directory())
+        scalar = {"scalar_type": dolfinx.default_scalar_type}
+        folder = cache_directory() / ffcx.naming.compute_signature([what], _build_settings(scalar))
+        make_private(folder)
+        options["cache_dir"] = str(folder)
         if comm.rank == 0:
-            _compile(what, options)
+            _compile(what, folder, scalar, options)
     except OSError as error:
         trouble = f"compiled forms can't be kept: {_words(error)}; {_REMEDY}"
     except cffi.VerificationError as error:
@@ -121,20 +127,18 @@ def _compiled[T](what: Any, comm: MPI.Intracomm, build: Callable[[dict[str, Any]
     return build(options)
 
 
-def _compile(what: Any, options: dict[str, Any]) -> None:
-    """Compile, unless that was done before."""
-    directory = Path(options["cache_dir"])
-    scalar = {"scalar_type": dolfinx.default_scalar_type}
-    ready = directory / f"{ffcx.naming.compute_signature([what], _build_settings(scalar))}.ready"
+def _compile(what: Any, folder: Path, scalar: dict[str, Any], options: dict[str, Any]) -> None:
+    """Compile into its folder, unless that was done before."""
+    ready = folder / "ready"
     if _is_compiled(ready):
         return
-    with _locked(directory), _quietly():  # building a form is collective, compiling it is not
+    with _locked(folder), _quietly():  # building a form is collective, compiling it is not
         _, module, _ = dolfinx.jit.ffcx_jit(MPI.COMM_SELF, what, form_compiler_options=scalar, jit_options=options)
         ready.write_text(module.__name__)
 
 
 def _build_settings(scalar: dict[str, Any]) -> str:
-    """All that FFCx names a module by beside the form: a marker of other settings names a module that nobody will load.
+    """All that FFCx names a module by beside the form: a folder of other settings has a module that nobody will load.
 
     The one that is loaded would be compiled without the lock then, and be taken for an orphan by others.
     """
@@ -182,23 +186,23 @@ def _is_compiled(ready: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Hold the cache's lock; no collective call may be made meanwhile."""
-    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a form's folder; no collective call may be made meanwhile."""
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with contextlib.suppress(OSError):  # a file system without locks: FFCx's own waiting has to do
             fcntl.flock(lock, fcntl.LOCK_EX)
-            _remove_orphans(directory)
+            _remove_orphans(folder)
         yield
     finally:
         os.close(lock)
 
 
-def _remove_orphans(directory: Path) -> None:
+def _remove_orphans(folder: Path) -> None:
     """Delete sources that were never compiled, and marks without a source. Only the lock's holder may call this."""
-    for source in directory.glob("libffcx_*.c"):
+    for source in folder.glob("libffcx_*.c"):
         if not source.with_suffix(".c.cached").exists():
             source.unlink(missing_ok=True)
-    for marker in directory.glob("libffcx_*.c.cached"):  # without its source, FFCx would fail to make it again
+    for marker in folder.glob("libffcx_*.c.cached"):  # without its source, FFCx would fail to make it again
         if not marker.with_suffix("").exists():
             marker.unlink(missing_ok=True)

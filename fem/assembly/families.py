@@ -125,7 +125,7 @@ class _SpanMatrix:
         return 0.0 if self._empty else matrix_times(self._matrix, self._basis @ directions)
 
     def transposed_times(self, rows: np.ndarray) -> np.ndarray | float:
-        return 0.0 if self._empty else matrix_times(self._matrix, rows, transposed=True).T @ self._basis
+        return 0.0 if self._empty else (self._basis.T @ matrix_times(self._matrix, rows, transposed=True)).T
 
     def close(self) -> None:
         if not self._empty:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import ufl
 from ufl.algorithms import estimate_total_polynomial_degree, expand_derivatives
 from ufl.constantvalue import FloatValue, Zero
@@ -179,13 +178,13 @@ class Span:
     Attributes:
         form: The form to differentiate.
         function: By what.
-        basis: Owned degrees of freedom of the basis functions, (owned, k).
+        basis: Owned degrees of freedom of the basis functions, (owned, k): a matrix, or what multiplies like one.
         velocities: As of a `Member`.
     """
 
     form: ufl.Form
     function: Any
-    basis: np.ndarray
+    basis: Any
     velocities: tuple[Any, ...] = ()
 
     @property

@@ -34,7 +34,8 @@ def make_private(folder: Path) -> None:
     _check_itself(folder)
     with os.scandir(folder) as entries:
         for entry in entries:
-            _check_entry(Path(entry.path), entry.stat(follow_symlinks=False))
+            with contextlib.suppress(FileNotFoundError):  # gone again: another process works there
+                _check_entry(Path(entry.path), entry.stat(follow_symlinks=False))
 
 
 def _make(place: Path) -> None:

@@ -55,10 +55,12 @@ class Arguments:
         values, names = np.array(x, dtype=np.float64), self._parameters
         if values.shape != (len(names),):
             raise ValueError(f"x has shape {values.shape}, expected {(len(names),)}: {names}")
-        for name, value, (low, high) in zip(names, values, self._bounds, strict=True):
-            slack = BOUNDS_TOLERANCE * (high - low)
-            if not low - slack <= value <= high + slack:
-                raise ValueError(f"parameter {name!r} is {value:g}, outside its bounds [{low:g}, {high:g}]")
+        lows, highs = self._bounds.T
+        slack = BOUNDS_TOLERANCE * (highs - lows)
+        inside = (lows - slack <= values) & (values <= highs + slack)
+        if not inside.all():
+            k = int(np.argmin(inside))
+            raise ValueError(f"parameter {names[k]!r} is {values[k]:g}, outside its bounds [{lows[k]:g}, {highs[k]:g}]")
         return values
 
     def _agreed(self, checked: Callable[[], np.ndarray], name: str) -> np.ndarray:

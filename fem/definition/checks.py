@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 import itertools
 from typing import Any
@@ -54,7 +55,7 @@ def check_arguments(
         if not things:
             raise ValueError(f"{kind} is empty; a problem needs at least one")
     names = [name for parameter in parameters for name in parameter.names] + [r.name for r in responses]
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise ValueError(f"names of parameters and responses must differ, but these repeat: {repeated}")
     for k, bc in enumerate(bcs):
@@ -229,6 +230,17 @@ def check_path(path: LoadPath, parameters: Sequence[Parameter], bcs: Sequence[do
             "a boundary condition prescribes the load path's factor; boundary values are multiplied by it anyway, so "
             "prescribe their full value, such as a Constant of 1.0"
         )
+
+
+def check_free_factor(remembers: bool, *, linear: bool, path: LoadPath) -> None:
+    """Refuse an unknown load factor with internal variables or local unknowns, and the limit load of what is linear."""
+    if remembers:
+        raise ValueError(
+            f"{type(path).__name__} finds the load factor of states without a memory: a problem with history or local "
+            "unknowns needs a path of given load factors, or of a prescribed displacement"
+        )
+    if linear:
+        raise ValueError("a linear problem has no limit load and needs no control; fem.Buckling finds its load factor")
 
 
 def check_path_matters(

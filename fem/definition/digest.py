@@ -22,7 +22,7 @@ from sobofem.fem.assembly.forms import map_integrands, rounded
 from sobofem.fem.definition.moments import Moments
 from sobofem.fem.errors import together
 from sobofem.fem.load_path import Held, LoadPath
-from sobofem.fem.parameters import Binding, Field, Parameter, Scalar, Shape
+from sobofem.fem.parameters import Binding, Field, OwnValues, Parameter, Scalar, Shape
 from sobofem.fem.parameters.shape import nodal_velocity
 from sobofem.fem.responses import Combination
 
@@ -63,8 +63,10 @@ def digest(
     parts += [known.uses(form) for form in everything]
     for modes in combination.modes:
         parts += known.modes(modes.meanings(moments.of_function, moments.of_marks))
+    if path.finds_factor:
+        parts.append(type(path).__name__)
     for field in dataclasses.fields(path):
-        if field.name != "stored_steps":  # memory, not answers
+        if field.name not in ("stored_steps", "control"):  # memory, not answers; and a form like the others
             value = getattr(path, field.name)
             if isinstance(value, dolfinx.fem.Constant):
                 known.vary(value)
@@ -233,13 +235,28 @@ def _parameter(parameter: Parameter, binding: Binding, known: _Known, moments: M
         known.vary(parameter.constant, parameter.index)
         return [*parts, f"{parameter.index} {known.number(parameter.constant)}"]
     if isinstance(parameter, Field):
-        return [*parts, known.number(parameter.function), *(moments.of_function(shape) for shape in parameter.basis)]
+        return [*parts, known.number(parameter.function), *_basis(parameter, moments)]
     if isinstance(parameter, Shape):
         mesh = known.unknown.function_space.mesh
         owned = mesh.geometry.index_map().size_local
         velocity = nodal_velocity(parameter, mesh)[:owned]
         return [*parts, f"{parameter.reference:.9g}", moments.of_nodes(velocity)]
     return [*parts, *known.effect(parameter, binding, moments)]
+
+
+def _basis(parameter: Field, moments: Moments) -> list[str]:
+    """What a field's coefficients do to it: each, or all in waves where they are its own values."""
+    if not isinstance(parameter.basis, OwnValues):
+        return [moments.of_function(shape) for shape in parameter.basis]
+    function = parameter.function.copy()
+    parts = [type(parameter.basis).__name__]
+    assert parameter.own is not None
+    for wave in (1.0, 0.37):
+        values = parameter.own.basis @ np.cos(wave * np.arange(parameter.own.count))
+        function.x.array[: len(values)] = values
+        function.x.scatter_forward()
+        parts.append(moments.of_function(function))
+    return parts
 
 
 def _probes(count: int) -> np.ndarray:

@@ -15,6 +15,11 @@ WAVES = 12
 """Waves with which values are correlated: what moments can't tell apart, such as cos 2πx and cos 4πx, these can."""
 
 
+MIDDLE = 1e-12
+"""Distance from the middle, over the mesh's size, that is round-off: of a single node there it would be a share of one,
+of a sign that differs from rank to rank."""
+
+
 class Moments:
     """Sums over all ranks, as text, of values at points of a mesh. Collective, as are all methods.
 
@@ -39,8 +44,9 @@ class Moments:
         self._phases = rng.uniform(0.0, 2 * np.pi, WAVES)
 
     def relative(self, points: np.ndarray) -> np.ndarray:
-        """Points (k, 3) seen from the mesh's middle, in units of its size."""
-        return (points - self._middle) / self._size
+        """Points (k, 3) seen from the mesh's middle, in units of its size; zero where they are so but for round-off."""
+        places = (points - self._middle) / self._size
+        return np.where(np.abs(places) <= MIDDLE, 0.0, places)
 
     def __call__(self, points: np.ndarray, values: np.ndarray) -> str:
         """Of values (k, c) at points (k, 3)."""

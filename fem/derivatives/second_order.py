@@ -147,3 +147,29 @@ def _like(member: Member | Span, form: ufl.Form, velocities: tuple[object, ...])
     if isinstance(member, Span):
         return Span(form, member.function, member.basis, member.velocities + velocities)
     return Member(form, member.velocities + velocities)
+
+
+def check_possible(*, through_path: bool, modes: bool, finds_factor: bool) -> None:
+    """Refuse second derivatives of what has none yet.
+
+    Args:
+        through_path: Whether states before the last one, or local unknowns, are involved.
+        modes: Whether responses are eigenvalues.
+        finds_factor: Whether the load factor is an unknown.
+
+    Raises:
+        NotImplementedError: With what to do instead.
+    """
+    if through_path:
+        raise NotImplementedError(
+            "second derivatives are those of the state at the end of the load path; a problem with history or "
+            "local unknowns, or with responses at points before, has none yet: difference jvp or vjp instead"
+        )
+    if finds_factor:
+        raise NotImplementedError(
+            "where the load factor is an unknown there are no second derivatives yet: difference jvp or vjp instead"
+        )
+    if modes:
+        raise NotImplementedError(
+            "second derivatives of eigenvalues need the derivatives of their modes: difference jvp or vjp instead"
+        )

@@ -19,10 +19,8 @@ import ufl
 from sobofem.fem.assembly.compilation import compile_form
 from sobofem.fem.assembly.stacking import owned_size
 from sobofem.fem.errors import NotConverged, agree
+from sobofem.fem.parameters.own_values import places_in_order
 from sobofem.fem.problem import Problem
-
-RESOLUTION = 1e-9  # of the mesh's extent: places nearer to each other are one
-OFFSET = 0.381966  # of the resolution, so that the places of regular meshes fall between its marks
 
 
 class Gathering:
@@ -45,18 +43,12 @@ class Gathering:
 
     def __init__(self, comm: MPI.Intracomm, points: np.ndarray, block: int) -> None:
         self._comm, self._block = comm, block
-        places = np.concatenate(comm.allgather(points))
-        low, high = places.min(axis=0), places.max(axis=0)
-        marks = np.floor((places - low) / (RESOLUTION * max(high - low)) + OFFSET).astype(np.int64)
-        self._order = np.lexsort(marks.T[::-1])
-        inverse = np.empty_like(self._order)
-        inverse[self._order] = np.arange(len(inverse))
-        start = comm.exscan(len(points)) or 0
-        self._own = inverse[start : start + len(points)]
-        self.points = places[self._order]
-        self.size = block * len(places)
-        marks = marks[self._order]
-        if len(marks) > 1 and (np.diff(marks, axis=0) == 0).all(axis=1).any():
+        places, self._own = places_in_order(comm, points)
+        everyone = np.concatenate(comm.allgather(points))
+        self._order = np.argsort(np.concatenate(comm.allgather(self._own)), kind="stable")
+        self.points = everyone[self._order]
+        self.size = block * len(everyone)
+        if len(places) < len(everyone):
             raise ValueError("several values belong to one place, so that no order of places tells them apart")
 
     def gather(self, owned: np.ndarray) -> np.ndarray:

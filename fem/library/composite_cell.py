@@ -14,7 +14,7 @@ from sobofem.fem.materials.hyperelasticity import deformation_gradient, first_pi
 from sobofem.fem.parameters import Scalar
 from sobofem.fem.problem import Problem
 from sobofem.fem.responses import Response
-from sobofem.fem.solving.ties import Periodic
+from sobofem.fem.solving.periodic import Periodic
 
 BLUR = 0.04  # width of the interface, over the size of the cell: wider than a cell of the mesh
 COMPRESSIBILITY = 4.0  # of both materials: Lamé's first constant over the second

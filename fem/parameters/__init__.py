@@ -6,7 +6,18 @@ A parameter object describes; binding it to a problem's mesh and boundary condit
 
 from sobofem.fem.parameters.base import Binding, Parameter
 from sobofem.fem.parameters.field import Field
+from sobofem.fem.parameters.own_values import DensityFilter, HelmholtzFilter, OwnValues
 from sobofem.fem.parameters.scalar import Scalar
 from sobofem.fem.parameters.shape import Shape, Velocity
 
-__all__ = ["Binding", "Field", "Parameter", "Scalar", "Shape", "Velocity"]
+__all__ = [
+    "Binding",
+    "DensityFilter",
+    "Field",
+    "HelmholtzFilter",
+    "OwnValues",
+    "Parameter",
+    "Scalar",
+    "Shape",
+    "Velocity",
+]

@@ -1,9 +1,9 @@
-"""A function as a mean plus coefficients times basis functions."""
+"""A function as a mean plus coefficients times basis functions, of a list or its own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import dolfinx
 import numpy as np
@@ -13,29 +13,45 @@ from sobofem.fem.assembly.forms import Member, Span, by_function, total
 from sobofem.fem.assembly.stacking import owned_size
 from sobofem.fem.load_path import Held
 from sobofem.fem.parameters.base import Binding
+from sobofem.fem.parameters.own_values import Applied, Basis, OwnValues
 
 
 @dataclass(frozen=True)
 class Field:
-    """A function as a mean plus coefficients times basis functions, such as a Karhunen-Loève expansion.
+    """A function as a mean plus coefficients times basis functions, such as a Karhunen-Loève expansion, or as values.
+
+    Making one of own values is collective.
 
     Args:
         name: Stem of the names: `name_1`, `name_2`, ...
         function: The function that stands in forms or in boundary conditions; its values on construction of the
             problem are the mean.
-        basis: Functions on the same space, one per coefficient.
+        basis: Functions on the same space, one per coefficient; or `OwnValues`, `DensityFilter` or `HelmholtzFilter`,
+            by which the coefficients are the function's own values: thousands of them, which `vjp` differentiates by.
         bounds: Lower and upper bound of every coefficient.
         unit: Physical unit of the coefficients.
+
+    Attributes:
+        own: What a basis of own values makes of the function; None for a list.
+        count: How many coefficients there are.
     """
 
     name: str
     function: dolfinx.fem.Function
-    basis: Sequence[dolfinx.fem.Function]
+    basis: Sequence[dolfinx.fem.Function] | OwnValues
     bounds: tuple[float, float]
     unit: str = ""
+    own: Applied | None = field(init=False, repr=False, compare=False, default=None)
+    count: int = field(init=False, repr=False, compare=False, default=0)
 
     def __post_init__(self) -> None:
         own = self.function.function_space
+        if isinstance(self.basis, OwnValues):
+            own_values = self.basis.apply(self.function)
+            object.__setattr__(self, "own", own_values)
+            object.__setattr__(self, "count", own_values.count)
+            return
+        object.__setattr__(self, "count", len(self.basis))
         if not self.basis:
             raise ValueError(f"field {self.name!r} has no basis functions")
         for k, shape in enumerate(self.basis, start=1):
@@ -45,43 +61,58 @@ class Field:
     @property
     def names(self) -> tuple[str, ...]:
         """One name per coefficient, counted from 1."""
-        return tuple(f"{self.name}_{k}" for k in range(1, len(self.basis) + 1))
+        return tuple(f"{self.name}_{k}" for k in range(1, self.count + 1))
 
     def bind(self, unknown: dolfinx.fem.Function, bcs: Sequence[dolfinx.fem.DirichletBC]) -> Binding:
         """Attach to a problem; the function's present values become the mean."""
-        for function in (self.function, *self.basis):
-            function.x.scatter_forward()  # what was set on owned nodes alone is known to their neighbours now
-        basis = np.stack([shape.x.array for shape in self.basis], axis=1)
-        own = _BoundField(self.function, self.function.copy(), self.function.x.array.copy(), basis)
-        if not any(bc.g is self.function._cpp_object for bc in bcs):
-            return own
-        return _PrescribingField(own, unknown, self.basis, bcs)
+        self.function.x.scatter_forward()  # what was set on owned nodes alone is known to their neighbours now
+        prescribing = any(bc.g is self.function._cpp_object for bc in bcs)
+        if isinstance(self.basis, OwnValues):
+            assert self.own is not None
+            if prescribing:
+                raise ValueError(
+                    f"field {self.name!r} of own values prescribes boundary values, which a list of basis functions can"
+                )
+            return _BoundField(self.function, self.function.copy(), self.own.mean(), self.own.basis)
+        for shape in self.basis:
+            shape.x.scatter_forward()
+        size = owned_size(self.function.function_space)
+        basis = np.stack([shape.x.array[:size] for shape in self.basis], axis=1)
+        own = _BoundField(self.function, self.function.copy(), self.function.x.array[:size].copy(), basis)
+        return _PrescribingField(own, unknown, self.basis, bcs) if prescribing else own
 
 
 @dataclass(frozen=True)
 class _BoundField:
-    """Copies of the mean and the basis, so that later changes of the originals can't part values from derivatives."""
+    """Copies of the mean and the basis, so that later changes of the originals can't part values from derivatives.
+
+    Attributes:
+        function: The field.
+        direction: Its change.
+        mean: Owned values without coefficients, (owned,).
+        basis: Owned values along each, (owned, k).
+    """
 
     function: dolfinx.fem.Function
     direction: dolfinx.fem.Function
     mean: np.ndarray
-    basis: np.ndarray
+    basis: Basis
 
     @property
     def count(self) -> int:
         return int(self.basis.shape[1])
 
     def assign(self, values: np.ndarray) -> None:
-        self.function.x.array[:] = self.mean + self.basis @ values
+        _set(self.function, self.mean + self.basis @ values)
 
     def scale_boundary_values(self, factor: float) -> None:
         """Nothing to do: a field prescribes no boundary values."""
 
     def derivatives(self, form: ufl.Form) -> list[Member | Span]:
-        return [Span(form, self.function, self.basis[: owned_size(self.function.function_space)])]
+        return [Span(form, self.function, self.basis)]
 
     def direct(self, values: np.ndarray) -> None:
-        self.direction.x.array[:] = self.basis @ values
+        _set(self.direction, self.basis @ values)
 
     def boundary_direction(self, values: np.ndarray) -> np.ndarray | float:
         return 0.0
@@ -92,6 +123,11 @@ class _BoundField:
     @property
     def motion(self) -> None:
         return None
+
+
+def _set(function: dolfinx.fem.Function, owned: np.ndarray) -> None:
+    function.x.array[: len(owned)] = owned
+    function.x.scatter_forward()
 
 
 class _PrescribingField:
@@ -132,7 +168,7 @@ class _PrescribingField:
             function.x.array[:] = shape.x.array
             for bc in bcs:  # in order: the last condition on a node wins
                 bc.set(values, None, float(bc.g is function._cpp_object and isinstance(bc, Held) == held))
-        function.x.array[:] = self._own.mean
+        _set(function, self._own.mean)
         return slopes.T
 
     def assign(self, values: np.ndarray) -> None:

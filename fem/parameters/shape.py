@@ -72,7 +72,7 @@ class _BoundShape:
         self._mesh = mesh
         self._reference = shape.reference
         self._nodal = nodal_velocity(shape, mesh)
-        self._velocity = _coordinate_function(mesh, self._nodal)
+        self._velocity = coordinate_function(mesh, self._nodal)
         self._direction = self._velocity.copy()
 
     def assign(self, values: np.ndarray) -> None:
@@ -143,7 +143,7 @@ def _of_expression(velocity: Any, mesh: dolfinx.mesh.Mesh) -> tuple[np.ndarray, 
     on_mesh = dolfinx.fem.Constant(mesh, 1.0) * velocity  # a mesh for expressions of numbers alone
     values = compile_expression(on_mesh, points, mesh.comm).eval(mesh, np.arange(len(nodes), dtype=np.int32))
     values = values.reshape(*nodes.shape, gdim)
-    function = _coordinate_function(mesh, np.zeros((mesh.geometry.x.shape[0], gdim)))
+    function = coordinate_function(mesh, np.zeros((mesh.geometry.x.shape[0], gdim)))
     dofs = function.function_space.dofmap.list
     function.x.array.reshape(-1, gdim)[dofs] = values
     function.x.scatter_forward()  # of nodes that several ranks know, the owner's values
@@ -155,7 +155,7 @@ def _of_expression(velocity: Any, mesh: dolfinx.mesh.Mesh) -> tuple[np.ndarray, 
     return nodal, "jumps between cells; project it onto continuous functions" if jumps else None
 
 
-def _coordinate_function(mesh: dolfinx.mesh.Mesh, nodal: np.ndarray) -> dolfinx.fem.Function:
+def coordinate_function(mesh: dolfinx.mesh.Mesh, nodal: np.ndarray) -> dolfinx.fem.Function:
     """A function on the mesh's coordinate element with the given values (k, gdim) at the geometry's nodes."""
     element = mesh.ufl_domain().ufl_coordinate_element()
     velocity: Any = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, element))

@@ -13,7 +13,16 @@ import dolfinx
 import numpy as np
 
 from sobofem.fem.errors import agree
-from sobofem.fem.reading.xdmf import CELLS, DIMENSIONS, Cells, MeshFile, parsed, read_xdmf
+from sobofem.fem.reading.xdmf import (
+    CELLS,
+    DIMENSIONS,
+    Cells,
+    MeshFile,
+    check_numbers,
+    check_readable,
+    parsed,
+    read_xdmf,
+)
 
 _GMSH = {15: "polyvertex", 1: "polyline", 8: "edge_3", 2: "triangle", 9: "triangle_6", 3: "quadrilateral"}
 _GMSH |= {10: "quadrilateral_9", 4: "tetrahedron", 11: "tetrahedron_10", 5: "hexahedron", 12: "hexahedron_27"}
@@ -59,6 +68,8 @@ def _together[T](comm: MPI.Intracomm, act: Callable[[], T]) -> T:
         error = f"missing {missing}"
     except Exception as wrong:  # whatever a damaged file leads to: a rank that raised alone would leave others waiting
         error = str(wrong) if isinstance(wrong, ValueError | OSError) else f"{type(wrong).__name__}: {wrong}"
+        if isinstance(wrong, PermissionError):
+            error = f"mesh file {wrong.filename} can't be read: {wrong.strerror}; ask its owner for the right (chmod)"
     if message := agree(comm, error):
         raise (
             FileNotFoundError(message.removeprefix("missing "))
@@ -74,6 +85,8 @@ def _on_root(comm: MPI.Intracomm, act: Callable[[], MeshFile]) -> MeshFile | Non
 
 def _is_of_dolfinx(path: Path) -> bool:
     """Whether DOLFINx itself can read a file, in parallel: its own format, with grids `mesh` and `facets`."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name the mesh file in it")
     if not path.is_file():
         raise FileNotFoundError(f"mesh file {path} does not exist")
     if path.suffix != ".xdmf":
@@ -84,14 +97,14 @@ def _is_of_dolfinx(path: Path) -> bool:
     if not {"mesh", "facets"} <= grids or formats != {"HDF"}:
         return False
     for item in root.iter("DataItem"):
-        if not (numbers := path.parent / (item.text or "").strip().split(":")[0]).is_file():
-            raise FileNotFoundError(f"mesh file {numbers} does not exist, which {path.name} names")
+        check_numbers(path, path.parent / (item.text or "").strip().split(":")[0], hdf=True)
     return True
 
 
 def _read(path: Path) -> MeshFile:
     if not path.is_file():
         raise FileNotFoundError(f"mesh file {path} does not exist")
+    check_readable(path)
     if path.suffix == ".xdmf":
         return read_xdmf(path)
     if path.suffix == ".msh":
@@ -204,7 +217,11 @@ def _read_msh(path: Path) -> MeshFile:
         gmsh.merge(str(path))
         return _from_gmsh(gmsh.model, path)
     except Exception as error:  # gmsh raises no other
-        raise error if isinstance(error, ValueError) else ValueError(f"gmsh can't read {path}: {error}") from error
+        raise (
+            error
+            if isinstance(error, ValueError)
+            else ValueError(f"gmsh can't read {path}: {error}; save the mesh once more")
+        ) from error
     finally:
         gmsh.finalize()
 

@@ -78,7 +78,22 @@ def parsed(path: Path) -> ElementTree.Element:
     try:
         return ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
-        raise ValueError(f"{path} is no XDMF file, or cut off: {error}") from error
+        raise ValueError(f"{path} is no XDMF file, or cut off ({error}); write the mesh once more") from error
+
+
+def check_readable(path: Path) -> None:
+    """Raise `PermissionError` as Python does: libraries in C have other words for it, or none."""
+    with path.open("rb"):
+        pass
+
+
+def check_numbers(path: Path, file: Path, *, hdf: bool) -> None:
+    """Raise `OSError` or `ValueError` where a file of numbers, which an XDMF file names, can't be read."""
+    if not file.is_file():
+        raise FileNotFoundError(f"mesh file {file} does not exist, which {path.name} names; keep both together")
+    check_readable(file)
+    if hdf and not h5py.is_hdf5(file):
+        raise ValueError(f"{file} is no HDF5 file, which {path.name} names, or cut off; write the mesh once more")
 
 
 def read_xdmf(path: Path) -> MeshFile:
@@ -183,8 +198,7 @@ def _numbers(path: Path, item: ElementTree.Element) -> np.ndarray:
         return np.array(text.split(), dtype=np.int64 if whole else np.float64).reshape(shape)
     name, _, inside = text.partition(":")
     file = path.parent / name
-    if not file.is_file():
-        raise FileNotFoundError(f"mesh file {file} does not exist, which {path.name} names; keep both together")
+    check_numbers(path, file, hdf=kind == "HDF")
     if kind == "HDF":
         with h5py.File(file, "r") as numbers:
             return np.asarray(numbers[inside][()]).reshape(shape)

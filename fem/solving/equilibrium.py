@@ -9,19 +9,18 @@ import dolfinx
 import numpy as np
 import ufl
 
-from sobofem.fem.assembly.families import CHUNK, DirectedForms
-from sobofem.fem.assembly.forms import by_function, depends_on, expand
 from sobofem.fem.assembly.kernels import Kernels
 from sobofem.fem.assembly.stacking import owned_size
 from sobofem.fem.errors import NotConverged
 from sobofem.fem.solving.boundary import BoundaryValues, prescribed
-from sobofem.fem.solving.linear_solver import DIRECT, UNSOLVED, LinearSolver, Options
+from sobofem.fem.solving.linear_solver import DIRECT, UNSOLVED, Options
 from sobofem.fem.solving.newton import Newton
 from sobofem.fem.solving.regularity import Regularity
-from sobofem.fem.solving.rigid_motions import rigid_motions
 from sobofem.fem.solving.singularity import SUSPICIOUS
 from sobofem.fem.solving.stability import LAG, PivotCount
-from sobofem.fem.solving.ties import Periodic, Ties
+from sobofem.fem.solving.tangent import Tangent
+from sobofem.fem.solving.tie import Tie
+from sobofem.fem.solving.ties import Ties
 
 LINEAR_RTOL = 1e-6
 """Residual, relative to the first, that the one step of a linear problem has to reach."""
@@ -48,14 +47,14 @@ class Equilibrium:
         prepare: Called before each assembly of the residual, for equations that are solved point by point; with such
             a problem is not linear, whatever its tangent looks like.
         symmetric: Whether the tangent is, as that of an energy.
-        ties: Faces whose values follow those of others.
+        ties: Degrees of freedom that follow others.
 
     Attributes:
         newton: Tolerance and limits; others may be put in place between two solves.
         linear: Whether the tangent is the same for every state.
         constrained: Owned degrees of freedom with prescribed values.
         residuals: Norms of the residual during the last `solve`, the first one before its first step.
-        pivots: Negative ones of the tangent.
+        tangent: K.
     """
 
     def __init__(
@@ -67,45 +66,31 @@ class Equilibrium:
         newton: Newton = Newton(),  # noqa: B008  (frozen)
         prepare: Callable[[], None] | None = None,
         symmetric: bool = False,
-        ties: Sequence[Periodic] = (),
+        ties: Sequence[Tie] = (),
     ) -> None:
         space = unknown.function_space
         self._comm = space.mesh.comm
         self._unknown = unknown
-        self._bcs = list(bcs)
         self.newton = newton
         self._prepare = prepare or _nothing
-        trial = ufl.TrialFunction(space)
-        tangent = expand(ufl.derivative(residual, unknown, trial))
-        self.linear = prepare is None and not depends_on(tangent, unknown)
-        self._form = residual
-        self._symmetric = symmetric
-        self._actions: dict[tuple[bool, int], DirectedForms] = {}
+        self.constrained = prescribed(bcs, owned=True)
+        # before anything takes the initial guess, which is made to agree with them
+        self._ties = Ties(ties, unknown, self.constrained) if ties else None
+        self.tangent = Tangent(residual, unknown, bcs, self.constrained, options, symmetric=symmetric, ties=self._ties)
+        self.linear = prepare is None and self.tangent.constant
         self._residual_form = Kernels(residual, self._comm)
-        self._tangent_form = Kernels(tangent, self._comm)
-        self._matrix = self._tangent_form.create_matrix()
-        self._system = self._matrix  # what is factorized: without ties the tangent itself
-        # algebraic multigrid needs them to coarsen elasticity
-        if (motions := rigid_motions(space)) is not None:
-            self._matrix.setNearNullSpace(motions)
         self._residual = dolfinx.la.vector(space.dofmap.index_map, space.dofmap.index_map_bs)
         self._lifting = dolfinx.la.vector(space.dofmap.index_map, space.dofmap.index_map_bs)
         self._step = self._residual.petsc_vec.duplicate()
-        self._solver = LinearSolver(self._comm, options, symmetric=symmetric)
-        if newton.unstable == "refuse" and not self._solver.counts:
+        if newton.unstable == "refuse" and not self.tangent.solver.counts:
             raise ValueError(
                 'newton=Newton(unstable="refuse") needs a solver that counts negative pivots: with a symmetric tangent '
                 "solver=fem.SYMMETRIC, which is the default for an energy"
             )
-        self._stale = False
         self._owned = owned_size(space)
-        self.constrained = prescribed(bcs, owned=True)
-        # before anything takes the initial guess, which is made to agree with them
-        self._ties = Ties(ties, unknown, self.constrained) if ties else None
         self._boundary = BoundaryValues(bcs, unknown)
         self._regularity = Regularity(unknown, self.constrained, symmetric=symmetric, ties=self._ties)
         self._suspected = False
-        self.pivots = PivotCount(mixed=bool(space.num_sub_spaces) and space.dofmap.index_map_bs == 1)
         self._cell_size = _cell_size(space.mesh)
         self._initial = unknown.x.array.copy()
         self._at_rest = self.linear or not self._comm.allreduce(bool(self._initial.any()), op=MPI.LOR)
@@ -114,9 +99,17 @@ class Equilibrium:
         self.residuals: list[float] = []
 
     @property
-    def tied(self) -> dolfinx.fem.Function | None:
+    def pivots(self) -> PivotCount:
+        """Negative pivots of the tangent."""
+        return self.tangent.pivots
+
+    def tie_marks(self) -> dolfinx.fem.Function | None:
         """A function that tells the ties from others; None without any. Collective."""
         return None if self._ties is None else self._ties.probe()
+
+    def changed_tie(self) -> int | None:
+        """The number of a tie that would be another one on the mesh as it is now. Collective."""
+        return None if self._ties is None else self._ties.changed()
 
     def check_direction(self, change: np.ndarray | float) -> None:
         """Refuse a change of prescribed values, by a parameter, that ties can't pass on. Collective."""
@@ -127,6 +120,16 @@ class Equilibrium:
         """Return to the initial state; a linear problem, whose answer it does not touch, to zero."""
         self._unknown.x.array[:] = 0.0 if self.linear else self._initial
         self.pivots.restart(at_rest=self._at_rest)
+
+    def out_of_balance(self) -> np.ndarray:
+        """The residual at what is solved for (owned,), zero elsewhere. Collective."""
+        self._remaining = 0.0
+        self._assemble_residual()
+        return np.array(self._residual.array[: self._owned])
+
+    def follows_load(self) -> bool:
+        """Whether any prescribed value would change on the way that `aim` was called for. Collective."""
+        return self._boundary.gap(1.0) is not None
 
     def refresh(self) -> None:
         """Take notice of a state that was put in place."""
@@ -167,8 +170,8 @@ class Equilibrium:
         if failure.final or not (self._suspected or failure.reason in UNSOLVED):
             return failure
         self._prepare()
-        self._assemble_tangent()
-        return self._regularity.explained(failure, self._system, self._solver)
+        self.tangent.assemble()
+        return self._regularity.explained(failure, self.tangent.system, self.tangent.solver)
 
     def _iterate(self, share: float) -> int:
         # a share of the step is asked for: the imbalance at its start is taken off and comes back with the rest
@@ -186,22 +189,22 @@ class Equilibrium:
             self.factor()
             # a factor's pivots say nearly for nothing whether the system is singular; doubts are looked into below
             if iteration == 1:
-                ratio = self._solver.pivot_ratio()
+                ratio = self.tangent.solver.pivot_ratio()
                 self._suspected = ratio is None or ratio > SUSPICIOUS
-                self._regularity.check_motions(self._system, self._solver)
+                self._regularity.check_motions(self.tangent.system, self.tangent.solver)
             if gap is not None:
                 self._lift(gap)
                 if iteration == 1:
                     self.residuals = [self._norm(self._residual.array[: self._owned])]
-            self._solver.solve(self._residual.petsc_vec, self._step)
+            self.tangent.solver.solve(self._residual.petsc_vec, self._step)
             if self._ties is not None:
                 self._step.setArray(self._ties.expand(self._step.array_r[:, None])[:, 0])
             if self.linear:
-                self._regularity.check(self._system, self._solver)
+                self._regularity.check(self.tangent.system, self.tangent.solver)
             taken = self._take_step(gap)
             gap = None if gap is None or taken == 1.0 else (1.0 - taken) * gap
             if gap is None and self._converged(taken):
-                self._stale = not self.linear
+                self.tangent.stale = not self.linear
                 self._judge(taken)
                 return iteration
         first, size = self.residuals[0], self.residuals[-1]
@@ -214,10 +217,14 @@ class Equilibrium:
     def _judge(self, taken: float) -> None:
         """Look at the tangent at the solution: that before Newton's last step, unless this was a long one."""
         if not self.linear:
-            self._regularity.check(self._system, self._solver)
+            self._regularity.check(self.tangent.system, self.tangent.solver)
             step, solution = self._norm(self._step.array_r), self._norm(self._unknown.x.array[: self._owned])
             if self.pivots.now is not None and taken * step > LAG * solution:
                 self.factor()
+        self.refuse_unstable()
+
+    def refuse_unstable(self) -> None:
+        """Refuse a state with negative pivots, where Newton's settings say so."""
         if self.newton.unstable != "refuse" or not self.pivots.now:
             return
         if self.pivots.at_rest:
@@ -234,7 +241,7 @@ class Equilibrium:
         )
 
     def _converged(self, taken: float) -> bool:
-        first, size, round_off = self.residuals[0], self.residuals[-1], self._round_off()
+        first, size, round_off = self.residuals[0], self.residuals[-1], self.round_off()
         step, solution = taken * self._norm(self._step.array_r), self._norm(self._unknown.x.array[: self._owned])
         if not np.isfinite([step, solution]).all():
             raise NotConverged("Newton's method ran away; apply smaller loads", reason="diverged")
@@ -245,18 +252,12 @@ class Equilibrium:
 
     def close(self) -> None:
         """Free matrix, vectors and solver. Collective."""
-        self._solver.close()
-        if self._ties is not None:
-            self._ties.close()
-        self._matrix.destroy()
+        self.tangent.close()
         self._step.destroy()
 
     def factor(self) -> None:
         """Assemble and factorize the tangent at the present state. Collective; raises `NotConverged`."""
-        self._assemble_tangent()
-        self._solver.factor(self._system)
-        self.pivots.add(self._solver.negative_pivots)
-        self._stale = False
+        self.tangent.factor()
 
     def solve_tangent(self, right: np.ndarray, *, transposed: bool = False) -> np.ndarray:
         """K⁻¹ or K⁻ᵀ times the columns of `right` (owned, k), zero at prescribed values. Collective.
@@ -264,48 +265,7 @@ class Equilibrium:
         K is the tangent at the solution. Newton's last factor is that of the step before: it is refined, not redone.
         An iterative solver has no factor, and takes the tangent at the solution.
         """
-        free = right.copy() if self._ties is None else self._ties.restrict(right)
-        free[self.constrained] = 0.0
-        found = self._solve_free(free, transposed)
-        return found if self._ties is None else self._ties.expand(found)
-
-    def _solve_free(self, free: np.ndarray, transposed: bool) -> np.ndarray:
-        """As `solve_tangent`, where nothing is left at prescribed values and at those that follow others."""
-        if self._stale and not self._solver.direct:
-            self.factor()
-        if self._stale:
-            refined = self._solver.refine_many(
-                free, lambda columns: self._tangent_times(columns, transposed), transposed=transposed
-            )
-            if refined is not None:
-                return refined
-            self.factor()
-        return self._solver.solve_many(free, transposed=transposed)
-
-    def _tangent_times(self, columns: np.ndarray, transposed: bool) -> np.ndarray:
-        """K or Kᵀ times columns that vanish at prescribed values, without the matrix."""
-        width = min(columns.shape[1], CHUNK)
-        transposed = transposed and not self._symmetric
-        if (transposed, width) not in self._actions:
-            space, (test,) = self._unknown.function_space, self._form.arguments()
-
-            def action(direction: dolfinx.fem.Function) -> ufl.Form:
-                if transposed:
-                    return by_function(ufl.replace(self._form, {test: direction}), self._unknown, test)
-                return by_function(self._form, self._unknown, direction)
-
-            self._actions[transposed, width] = DirectedForms(action, [space], space, width)
-        if self._ties is None:
-            product = self._actions[transposed, width].assemble(columns)
-        else:
-            product = self._ties.restrict(self._actions[transposed, width].assemble(self._ties.expand(columns)))
-        product[self.constrained] = 0.0
-        return product
-
-    def _assemble_tangent(self) -> None:
-        self._tangent_form.fill(self._matrix, self._bcs)
-        if self._ties is not None:
-            self._system = self._ties.condense(self._matrix)
+        return self.tangent.solve(right, transposed=transposed)
 
     def _assemble_residual(self) -> float:
         """Residual at the free degrees of freedom, less what is to remain of the first imbalance; and its norm."""
@@ -335,7 +295,7 @@ class Equilibrium:
     def _lift(self, gap: np.ndarray) -> None:
         """Add to the residual what the tangent makes of a change of boundary values."""
         self._lifting.array[:] = 0.0
-        self._tangent_form.lift(self._lifting.array, self._bcs, self._boundary.less(gap))
+        self.tangent.lift(self._lifting.array, self._boundary.less(gap))
         self._lifting.scatter_reverse(dolfinx.la.InsertMode.add)
         owned, lifted = self._residual.array[: self._owned], self._lifting.array[: self._owned]
         owned += lifted if self._ties is None else self._ties.restrict(lifted[:, None])[:, 0]
@@ -357,13 +317,13 @@ class Equilibrium:
         self.residuals.append(self._checked(size))
         return float(part)
 
-    def _round_off(self) -> float:
+    def round_off(self) -> float:
         """Residual that round-off leaves: that of a change by a few ulps of a cell's size, or of the unknown.
 
         The first is for strains, the second for an unknown that is large beside its differences, as 300 K are. Its size
         is that at the start of the step: one that runs away would make its own tolerance.
         """
-        diagonal = self._system.getDiagonal()
+        diagonal = self.tangent.system.getDiagonal()
         origin = self._boundary.origin
         large = 0.0 if origin is None else np.abs(origin[: self._owned])
         entries = diagonal.array * (self._cell_size + large)

@@ -12,6 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from sobofem.fem.assembly.stacking import owned_size
+from sobofem.fem.geometry import rigid_displacements
 
 
 def rigid_motions(space: dolfinx.fem.FunctionSpace) -> PETSc.NullSpace | None:
@@ -24,7 +25,7 @@ def rigid_motions(space: dolfinx.fem.FunctionSpace) -> PETSc.NullSpace | None:
     if space.value_shape != (gdim,) or space.dofmap.index_map_bs != gdim:
         return None
     points, _, length = _centered(space.mesh, space.tabulate_dof_coordinates()[:, :gdim])
-    motions = _motions(points / length)
+    motions = rigid_displacements(points / length)
     modes = [dolfinx.la.vector(space.dofmap.index_map, gdim) for _ in range(motions.shape[2])]
     for k, mode in enumerate(modes):
         mode.array.reshape(-1, gdim)[:] = motions[:, :, k]
@@ -117,6 +118,7 @@ class Leaf:
         cells: Nodes of each cell that this rank knows of, (cells, nodes), counted as in the components.
         inner: Columns of `cells` with nodes inside of cells, which no two share: all of a discontinuous function.
         nodal: Whether the function is given by its values at nodes.
+        space: Its own, with nodes numbered as in the components.
     """
 
     name: str
@@ -124,6 +126,7 @@ class Leaf:
     cells: np.ndarray
     inner: np.ndarray
     nodal: bool
+    space: dolfinx.fem.FunctionSpace
 
 
 def leaves(unknown: dolfinx.fem.Function) -> list[Leaf]:
@@ -138,14 +141,14 @@ def _leaves(space: dolfinx.fem.FunctionSpace, name: str, dofs: np.ndarray) -> It
             part, chosen = space.sub(k).collapse()
             yield from _leaves(part, f"{name}.sub({k})", dofs[np.ravel(chosen)])
         return
-    points, numbers = _points(space), np.arange(size)
+    points, numbers = points_of(space), np.arange(size)
     labels = [f"{name}[{k}]" for k in numbers] if size > 1 else [name]
     components = tuple(Component(label, dofs[k::size], points) for k, label in zip(numbers, labels, strict=True))
     inner = np.array(space.dofmap.dof_layout.entity_dofs(space.mesh.topology.dim, 0), dtype=np.int32)
-    yield Leaf(name, components, space.dofmap.list, inner, bool(space.element.interpolation_ident))
+    yield Leaf(name, components, space.dofmap.list, inner, bool(space.element.interpolation_ident), space)
 
 
-def _points(space: dolfinx.fem.FunctionSpace) -> np.ndarray:
+def points_of(space: dolfinx.fem.FunctionSpace) -> np.ndarray:
     """Where the nodes of a space are; of one whose functions are not given by values there, middles of cells."""
     mesh, gdim = space.mesh, space.mesh.geometry.dim
     try:
@@ -180,7 +183,11 @@ def _family(unknown: dolfinx.fem.Function, leaf: Leaf, chosen: np.ndarray, parts
     gdim, owned = space.mesh.geometry.dim, owned_size(space)
     rigid = len(leaf.components) == gdim
     points, center, length = _centered(space.mesh, leaf.components[0].points, chosen)
-    motions = _motions(points / length) if rigid else np.eye(len(leaf.components))[None].repeat(len(points), axis=0)
+    motions = (
+        rigid_displacements(points / length)
+        if rigid
+        else np.eye(len(leaf.components))[None].repeat(len(points), axis=0)
+    )
     columns = np.zeros((len(unknown.x.array), motions.shape[2]))
     for k, component in enumerate(leaf.components):
         columns[component.dofs[chosen]] = motions[chosen, k]
@@ -189,17 +196,6 @@ def _family(unknown: dolfinx.fem.Function, leaf: Leaf, chosen: np.ndarray, parts
     )
     names = (leaf.name, *(component.name for component in leaf.components))
     return Family(names, where, columns[:owned], center, length, rigid)
-
-
-def _motions(points: np.ndarray) -> np.ndarray:
-    """Displacements (points, gdim, modes) of the translations and rotations about the origin."""
-    count, gdim = points.shape
-    planes = [(i, j) for i in range(gdim) for j in range(i + 1, gdim)]
-    motions = np.zeros((count, gdim, gdim + len(planes)))
-    motions[:, range(gdim), range(gdim)] = 1.0
-    for k, (i, j) in enumerate(planes, start=gdim):
-        motions[:, i, k], motions[:, j, k] = -points[:, j], points[:, i]
-    return motions
 
 
 def _centered(

@@ -13,6 +13,7 @@ from sobofem.fem.assembly.stacking import owned_size
 from sobofem.fem.errors import NotConverged
 from sobofem.fem.load_path import LoadPath, Step, march
 from sobofem.fem.parameters import Binding
+from sobofem.fem.solving.continuation import Continuation
 from sobofem.fem.solving.equilibrium import Equilibrium
 from sobofem.fem.solving.history import History
 from sobofem.fem.solving.stability import Stability
@@ -34,6 +35,7 @@ class Simulation:
         path: The load path.
         history: Internal variables, if there are any.
         bindings: Parameters, whose boundary values follow the load factor.
+        continuation: Finds the load factor as well, where that is an unknown.
 
     Attributes:
         stability: Of the last walk, as far as it went.
@@ -46,7 +48,9 @@ class Simulation:
         path: LoadPath,
         history: History | None,
         bindings: Sequence[Binding],
+        continuation: Continuation | None = None,
     ) -> None:
+        self._continuation = continuation
         self._equilibrium = equilibrium
         self._unknown = unknown
         self._path = path
@@ -71,6 +75,9 @@ class Simulation:
             self._history.reset()
         self._divided = self._drifted = False
         self.stability = Stability()
+        if self._continuation is not None:
+            yield from self._found(self._continuation)
+            return
         count = len(self._path.points)
         self._reach(self._path.between(0, 0.0, 0.0))
         for point in range(count):
@@ -85,6 +92,14 @@ class Simulation:
                 passed = (point + failure.load_factor) / count
                 message = f"{failure} (reached {passed:.1%} of the load path, {self._reached})"
                 raise NotConverged(message, reason=failure.reason, load_factor=passed) from failure
+
+    def _found(self, continuation: Continuation) -> Iterator[Step]:
+        """Steps whose load factor is found with the state."""
+        for step in self._path.states(continuation):
+            self._note(step)
+            for binding in self._bindings:
+                binding.scale_boundary_values(step.factor)
+            yield step
 
     def _note(self, step: Step) -> None:
         """Keep what the pivots at a point of the load path say, and those on the way there."""

@@ -1,4 +1,4 @@
-"""Degrees of freedom that follow others: the opposite faces of a periodic cell.
+"""Degrees of freedom that follow others: periodic cells, rollers, rigid faces.
 
 With the followers expressed by the others, u = P û, the system is Pᵀ K P û = Pᵀ f. It keeps its size and numbering:
 followers stay in it as equations 1 · û = 0 of their own, so that every vector has one layout.
@@ -6,78 +6,62 @@ followers stay in it as equations 1 · û = 0 of their own, so that every vector
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from mpi4py import MPI
 import dolfinx
 import numpy as np
 from petsc4py import PETSc
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import KDTree
 
 from sobofem.fem.assembly.families import matrix_times
-from sobofem.fem.assembly.stacking import owned_size
-from sobofem.fem.errors import agree, together
-from sobofem.fem.solving.rigid_motions import Component, Leaf, leaves
+from sobofem.fem.errors import agree
+from sobofem.fem.solving.elimination import Elimination, followed
+from sobofem.fem.solving.tie import Equation, Nodes, Tie
 
-NEAR = 1e-6
-"""Distance, over the size of the mesh, within which a node is the image of another; meshers round to some 1e-9."""
-
-
-@dataclass(frozen=True)
-class Periodic:
-    """Values on one face are those on another: a periodic cell.
-
-    What is periodic is the unknown; write a cell under a macroscopic strain as strain + ufl.sym(ufl.grad(u)) in the
-    form, with a `Constant` that may be a parameter. A corner of several pairs of faces is tied through all of them.
-
-    Attributes:
-        where: Marks the points (gdim, N) of the face whose values follow, as (N,) of bool.
-        image: Maps points (gdim, N) of that face to the points whose values they take; nodes have to match.
-    """
-
-    where: Callable[[np.ndarray], np.ndarray]
-    image: Callable[[np.ndarray], np.ndarray]
+SAME = 1e-9
+"""Change of a normal, or of a place over the size of the mesh, that is round-off."""
 
 
 class Ties:
     """All ties of an unknown. Collective, as are the methods.
 
     Args:
-        ties: Pairs of faces.
+        ties: `Periodic`, `Roller`, `Rigid`.
         unknown: Whose values are tied; it is made to agree with them.
         constrained: Owned degrees of freedom with prescribed values.
 
     Attributes:
-        followers: Owned degrees of freedom that follow others.
+        followers: Owned degrees of freedom that follow others, or are held by ties alone.
 
     Raises:
-        TypeError: If a tie is no `Periodic`.
+        TypeError: If a tie is none.
         ValueError: If nodes don't match, a tie marks nothing, leads back to where it began, or a value is prescribed
             where it follows another that is free.
     """
 
-    def __init__(self, ties: Sequence[Periodic], unknown: dolfinx.fem.Function, constrained: np.ndarray) -> None:
-        space = unknown.function_space
-        self._comm: MPI.Intracomm = space.mesh.comm
+    def __init__(self, ties: Sequence[Tie], unknown: dolfinx.fem.Function, constrained: np.ndarray) -> None:
+        nodes = self._nodes = Nodes(unknown)
+        self._comm: MPI.Intracomm = nodes.comm
         self._unknown = unknown
-        self._owned = owned_size(space)
-        self._start = space.dofmap.index_map.local_range[0] * space.dofmap.index_map_bs
+        self._owned, self._start = nodes.owned, nodes.start
         held = set(np.concatenate(self._comm.allgather(constrained + self._start)).tolist())
-        pairs = _followed(self._edges(ties), held)
+        pairs = followed(self._edges(ties), held)
         if wrong := [f for f, leader in pairs.items() if f in held and leader not in held]:
             raise ValueError(
                 f"{len(wrong)} degrees of freedom have prescribed values and follow others that are free; prescribe "
                 "the values at the image of the tie instead"
             )
-        pairs = {follower: leader for follower, leader in pairs.items() if follower not in held}
-        # leaders that are held are held at zero: their followers are zero as well, and take part in nothing
-        self._pinned = {follower for follower, leader in pairs.items() if leader in held}
-        self._leaders_held = self._local(np.array([pairs[follower] for follower in self._pinned], dtype=np.int64))
-        self.followers = np.sort(self._local(np.array(list(pairs), dtype=np.int64)))
-        self._P = self._projection(pairs)
+        eliminated = Elimination({follower: leader for follower, leader in pairs.items() if follower not in held}, held)
+        linked = [(number, tie.link(nodes, number)) for number, tie in enumerate(ties)]
+        self._links = [(number, link, link.geometry()) for number, link in linked if link is not None]
+        for _, link, _ in self._links:
+            for equation in link.equations():
+                eliminated.add(equation)
+        # what is held, is held at zero: others that stand in an equation with it take part without it
+        self._paired = self._local(np.array([f for f in pairs if f not in held], dtype=np.int64))
+        self._leaders_held = self._local(np.array(list(eliminated.used), dtype=np.int64))
+        self.followers = np.sort(self._local(np.array(list(eliminated.rows), dtype=np.int64)))
+        self._P = self._projection(eliminated.rows)
         self._ones = self._square()
         for row in self.followers + self._start:
             self._ones.setValue(row, row, 1.0)
@@ -140,15 +124,31 @@ class Ties:
     def probe(self) -> dolfinx.fem.Function:
         """A function that tells these ties from others."""
         function = dolfinx.fem.Function(self._unknown.function_space)
-        for leaf in leaves(self._unknown):
+        for leaf in self._nodes.leaves:
             for k, component in enumerate(leaf.components):
-                places = (component.points - self._low) / self._size
+                places = (component.points - self._nodes.low) / self._nodes.size
                 function.x.array[component.dofs] = np.sin(places @ np.array([1.3, 2.1, 0.7])[: places.shape[1]] + k)
-        led = self.expand(function.x.array[: self._owned, None])[self.followers, 0]
+        led = self.expand(function.x.array[: self._owned, None])[self._paired, 0]
         function.x.array[:] = 0.0  # so that a single tie shows in a large mesh
-        function.x.array[self.followers] = 2.0 + led
+        function.x.array[self._paired] = 2.0 + led
+        # which degree of freedom follows in an equation of several is left to round-off: these are marked as wholes
+        for _, link, _ in self._links:
+            marks = link.marks()
+            own = self._local(np.array(list(marks), dtype=np.int64))
+            function.x.array[own] += [marks[dof] for dof in (own + self._start).tolist()]
         function.x.scatter_forward()
         return function
+
+    def reduced(self, matrix: PETSc.Mat) -> PETSc.Mat:
+        """Pᵀ A P, a new matrix, with zeros in the rows and columns of followers."""
+        return matrix.ptap(self._P)
+
+    def changed(self) -> int | None:
+        """The number of the first tie that is another one on the mesh as it is now, than where it was made."""
+        for number, link, before in self._links:
+            if np.abs(link.geometry() - before).max() > SAME:
+                return number
+        return None
 
     def close(self) -> None:
         """Free matrices."""
@@ -161,100 +161,34 @@ class Ties:
         own = numbers - self._start
         return own[(own >= 0) & (own < self._owned)]
 
-    def _edges(self, ties: Sequence[Periodic]) -> set[tuple[int, int]]:
+    def _edges(self, ties: Sequence[Tie]) -> set[tuple[int, int]]:
         """Each follower with each that it follows, in global numbers."""
-        mesh = self._unknown.function_space.mesh
-        points = mesh.geometry.x
-        low, high = points.min(axis=0, initial=np.inf), points.max(axis=0, initial=-np.inf)
-        self._comm.Allreduce(MPI.IN_PLACE, low, op=MPI.MIN)
-        self._comm.Allreduce(MPI.IN_PLACE, high, op=MPI.MAX)
-        self._low, self._size = low[: mesh.geometry.dim], float(np.linalg.norm(high - low))
-        near = NEAR * self._size
         edges: set[tuple[int, int]] = set()
         for number, tie in enumerate(ties):
-            if not isinstance(tie, Periodic):
-                raise TypeError(f"tie {number} is a {type(tie).__name__}, expected fem.Periodic(where, image)")
-            before = len(edges)
-            for leaf in leaves(self._unknown):
-                shared = _shared(leaf)
-                for component in leaf.components:
-                    edges.update(self._matched(tie, number, component, shared, near))
-            if len(edges) == before:
+            if not isinstance(tie, Tie):
+                raise TypeError(
+                    f"tie {number} is a {type(tie).__name__}, expected fem.Periodic(where, image), "
+                    "fem.Roller(where) or fem.Rigid(where)"
+                )
+            own = tie.edges(self._nodes, number)
+            if own is not None and not own - edges:
                 raise ValueError(f"tie {number} marks no node that is not tied already; check its `where`")
+            edges |= own or set()
         return edges
-
-    def _matched(
-        self, tie: Periodic, number: int, component: Component, shared: np.ndarray, near: float
-    ) -> list[tuple[int, int]]:
-        """Followers among shared nodes, and what is at their images, in global numbers, the same on every rank."""
-        owned = (component.dofs < self._owned) & shared
-        dofs, points = component.dofs[owned] + self._start, component.points[owned]
-
-        def imaged() -> tuple[np.ndarray, np.ndarray]:
-            marked = np.asarray(tie.where(points.T), dtype=bool)
-            image = np.asarray(tie.image(points[marked].T), dtype=float).T
-            if image.shape != (int(marked.sum()), points.shape[1]):
-                raise ValueError(f"image of tie {number} has another shape than the points that it was given")
-            return dofs[marked], image
-
-        parts = self._comm.allgather(together(self._comm, imaged))
-        followers, images = (np.concatenate(part) for part in zip(*parts, strict=True))
-        leaders = np.full(len(followers), -1, dtype=np.int64)
-        if len(points) and len(followers):
-            distance, nearest = KDTree(points).query(images, distance_upper_bound=near)
-            found = np.isfinite(distance)
-            leaders[found] = dofs[nearest[found]]
-        self._comm.Allreduce(MPI.IN_PLACE, leaders, op=MPI.MAX)
-        if (lost := np.flatnonzero(leaders < 0)).size:
-            raise ValueError(
-                f"tie {number} takes {lost.size} nodes of {component.name} to where there is none, the first to "
-                f"{np.round(images[lost[0]], 9).tolist()}; the meshes of the two faces have to match"
-            )
-        return list(zip(followers.tolist(), leaders.tolist(), strict=True))
 
     def _square(self) -> PETSc.Mat:
         """A matrix with room for one entry a row, in blocks as the tangent is, which multigrid coarsens as wholes."""
         block, sizes = self._unknown.function_space.dofmap.index_map_bs, (self._owned, None)
         return PETSc.Mat().createAIJ((sizes, sizes), bsize=block, nnz=1, comm=self._comm)
 
-    def _projection(self, pairs: dict[int, int]) -> PETSc.Mat:
-        matrix = self._square()
-        for row in range(self._start, self._start + self._owned):
-            if row not in self._pinned:
-                matrix.setValue(row, pairs.get(row, row), 1.0)
+    def _projection(self, rows: dict[int, Equation]) -> PETSc.Mat:
+        sizes = (self._owned, None)
+        matrix = PETSc.Mat().createAIJ(
+            (sizes, sizes), bsize=self._unknown.function_space.dofmap.index_map_bs, comm=self._comm
+        )
+        for number in range(self._start, self._start + self._owned):
+            row = rows.get(number, {number: 1.0})
+            for leader, weight in row.items():
+                matrix.setValue(number, leader, weight)
         matrix.assemble()
         return matrix
-
-
-def _shared(leaf: Leaf) -> np.ndarray:
-    """Which nodes (nodes,) of a function neighbouring cells share: others have none across the face either.
-
-    Raises:
-        ValueError: If the function has no values at the nodes that cells share.
-    """
-    shared = np.ones(len(leaf.components[0].dofs), dtype=bool)
-    shared[leaf.cells[:, leaf.inner]] = False
-    if not leaf.nodal and len(leaf.inner) < leaf.cells.shape[1]:
-        raise ValueError(f"{leaf.name} is not given by values at nodes, and can't be tied; take Lagrange elements")
-    return shared
-
-
-def _followed(edges: set[tuple[int, int]], held: set[int]) -> dict[int, int]:
-    """Each follower with what it follows in the end: one node of all that ties connect, which follows no other itself.
-
-    Raises:
-        ValueError: If a node is to follow itself.
-    """
-    if any(follower == leader for follower, leader in edges):
-        raise ValueError(
-            "ties lead back to where they began; let each `where` mark one face, and `image` lead to the other"
-        )
-    pairs = np.array(sorted(edges), dtype=np.int64).reshape(-1, 2)
-    numbers, ends = np.unique(pairs, return_inverse=True)
-    first, second = ends.reshape(-1, 2).T
-    graph = coo_array((np.ones(len(pairs)), (first, second)), shape=(len(numbers), len(numbers)))
-    _, labels = connected_components(graph, directed=False)
-    follows, free = np.isin(numbers, pairs[:, 0]), ~np.isin(numbers, list(held))
-    order = np.lexsort((numbers, free, follows, labels))
-    leaders = numbers[order[np.flatnonzero(np.diff(labels[order], prepend=-1))]][labels]
-    return {int(f): int(leader) for f, leader in zip(numbers, leaders, strict=True) if f != leader}

@@ -272,6 +272,10 @@ def _of_values(responses: tuple[str, ...], doubts: Doubts) -> list[Finding]:
     findings = []
     for r, response in enumerate(responses):
         rows = np.flatnonzero(doubts.values[:, r])
+        factors = np.full(len(doubts.values), np.nan) if doubts.factors is None else doubts.factors[:, r]
+        whole = rows[~np.isnan(factors[rows])]
+        findings += [Finding((response,), (), (int(row),), "sample", _rounded(float(factors[row]))) for row in whole]
+        rows = np.setdiff1d(rows, whole)
         findings += [Finding((response,), (), (int(row),), "value") for row in rows]
         wrong = rows[(doubts.slopes & ~doubts.rest)[rows, r].any(axis=1)]
         findings += [Finding((response,), (), (int(row),), "misfit") for row in wrong]

@@ -19,21 +19,25 @@ class Finding:
         responses: Whose derivatives, by name.
         parameters: By which parameters; all of them where empty.
         rows: In which samples, by row number; in all of them where None.
-        kind: `value` if values don't fit, and not derivatives; `factor` if these fit multiplied by one, `exchange` if
-            those by the two parameters are exchanged, `misfit` if neither is so.
+        kind: `value` if values don't fit, and not derivatives; `sample` if both would multiplied by one factor;
+            `factor` if derivatives fit multiplied by one, `exchange` if those by the two parameters are exchanged,
+            `misfit` if neither is so.
         factor: What they are to be multiplied by, about; None for another kind.
     """
 
     responses: tuple[str, ...]
     parameters: tuple[str, ...]
     rows: tuple[int, ...] | None
-    kind: Literal["value", "factor", "exchange", "misfit"]
+    kind: Literal["value", "sample", "factor", "exchange", "misfit"]
     factor: float | None = None
 
     def __str__(self) -> str:
         if self.kind == "value":
             rows = in_words(np.array(self.rows))
             return f"the values of {_listed(self.responses)} in {rows} don't fit the other samples"
+        if self.kind == "sample":
+            subject = f"values and derivatives of {_listed(self.responses)} in {in_words(np.array(self.rows))}"
+            return f"{subject} don't fit the other samples: they would if multiplied by {self.factor:g}"
         by = f" by {_listed(self.parameters)}" if self.parameters else ""
         subject = f"the derivatives of {_listed(self.responses)}{by}"
         if self.rows is not None:

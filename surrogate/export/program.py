@@ -63,7 +63,7 @@ class Program(nn.Module):
         super().__init__()
         scaling, (low, high) = surrogate.scaling, surrogate.bounds.T
         slack, slopes = OUTSIDE * (high - low), scaling.y_scale[:, None] / scaling.x_scale
-        self.module = in_precision(surrogate.module, dtype).eval().requires_grad_(False)
+        self.module = in_precision(as_network_module(surrogate.module).exported, dtype).eval().requires_grad_(False)
         self.hessian = hessian
         arrays = {
             **_parts("x_center", scaling.x_center, dtype),

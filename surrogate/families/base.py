@@ -49,9 +49,11 @@ class Family(ABC):
 
     Attributes:
         uses_hessian_actions: Whether it learns from products of Hessians with directions.
+        rank: Where time is short, families of lower rank are trained first: the quick ones.
     """
 
     uses_hessian_actions = False
+    rank = 1
 
     @property
     @abstractmethod
@@ -133,6 +135,14 @@ class Training(ABC):
         self, rows: Sequence[Tensor], responses: Sequence[int], progress: ProgressCallback
     ) -> list[Learned] | None:
         """Like `parts`, roughly and in far less time; None, the default, where it knows no way to do so."""
+        return None
+
+    def prospects(self, count: int) -> Tensor | None:
+        """How many times the errors of each of so many parts it will have once it has learned from all samples.
+
+        Returns:
+            At most one, for each part and response (count, m); None, the default, where nothing is known.
+        """
         return None
 
     @abstractmethod

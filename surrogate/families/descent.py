@@ -20,6 +20,9 @@ from sobofem.surrogate.training.optimizers import LBFGS
 from sobofem.surrogate.training.together.stages import BatchHistory, run_stages
 from sobofem.surrogate.weighting import PerChannel, ValuesOnly
 
+SHARED_ERROR = 0.5
+"""Share of a network's squared error that does not depend on its start, about."""
+
 
 @dataclass(frozen=True)
 class Descent(Family):
@@ -45,6 +48,7 @@ class Descent(Family):
     history: int = 50
     most: int = 50_000
     uses_hessian_actions = True
+    rank = 2
 
     def __post_init__(self) -> None:
         """Refuse settings that train nothing."""
@@ -94,6 +98,11 @@ class _Training(Training):
             ArithmeticError: If a loss is not finite from the start.
         """
         return self._train(rows, 1, max(1, self._family.iterations // 10), progress)
+
+    def prospects(self, count: int) -> Tensor:
+        """Parts have one network, all samples the mean of several, whose errors are in part independent."""
+        factor = (SHARED_ERROR + (1.0 - SHARED_ERROR) / self._family.members) ** 0.5
+        return torch.full((count, self._targets.y.shape[1]), factor, dtype=torch.float64, device=CPU)
 
     def finish(self, responses: Sequence[int], progress: ProgressCallback) -> Learned:
         """All members.

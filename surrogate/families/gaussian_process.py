@@ -136,10 +136,7 @@ class MarginalLikelihood:
         """
         with torch.no_grad():
             N, n = self.labels.x.shape
-            factors = (_factor(self._covariance(theta, jitter)) for jitter in JITTER)
-            L = next((factor for factor in factors if factor is not None), None)
-            if L is None:
-                raise ArithmeticError("the covariance of a Gaussian process can't be factorized: do samples coincide?")
+            L = self._factorized(theta)
             alpha, trend, q = self._solve(theta, L, self._targets(theta))
             if not bool(torch.isfinite(alpha).all()):
                 raise ArithmeticError(
@@ -152,10 +149,43 @@ class MarginalLikelihood:
             noise[1:][self._slopes == 0.0] = torch.nan
             return Conditioned(full.view(N, 1 + n), trend, variance, noise)
 
+    def left_out(self, theta: Tensor) -> Tensor:
+        """Labels of each sample less what those of all others predict for them (N, 1 + n); zero without a label.
+
+        With P the inverse of the covariance less its part along the trend, that is P_SS⁻¹ (P z)_S (Dubrule 1983).
+
+        Raises:
+            ArithmeticError: If the covariance can't be factorized.
+        """
+        with torch.no_grad():
+            (N, n), L = self.labels.x.shape, self._factorized(theta)
+            B = self._basis(theta)[:, [0, *range(1, 1 + n * int(self._terms[-1] > 0.0))]]
+            P = torch.cholesky_inverse(L)
+            across = P @ B
+            P -= across @ torch.linalg.lstsq(B.T @ across, across.T).solution
+            full, right = torch.eye(N * (1 + n), dtype=P.dtype, device=P.device), P.new_zeros(N * (1 + n))
+            full[self._rows[:, None], self._rows] = P
+            right[self._rows] = P @ self._targets(theta)
+            blocks = full.view(N, 1 + n, N, 1 + n).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+            errors, _ = torch.linalg.solve_ex(blocks, right.view(N, 1 + n, 1))
+            return errors[..., 0] / torch.cat((theta.new_ones(1), torch.exp(theta[:n])))
+
     def start(self, noise: float) -> Tensor:
         """θ with length scales of √n and the logarithm of the noise as given (2 n + 1,)."""
         n = self.labels.x.shape[1]
         return self.labels.x.new_tensor([0.5 * log(n)] * n + [noise] * (1 + n))
+
+    def _factorized(self, theta: Tensor) -> Tensor:
+        """The Cholesky factor at θ, with the least noise that allows one.
+
+        Raises:
+            ArithmeticError: If none does.
+        """
+        factors = (_factor(self._covariance(theta, jitter)) for jitter in JITTER)
+        L = next((factor for factor in factors if factor is not None), None)
+        if L is None:
+            raise ArithmeticError("the covariance of a Gaussian process can't be factorized: do samples coincide?")
+        return L
 
     def _covariance(self, theta: Tensor, jitter: float = JITTER[0]) -> Tensor:
         """Of values, and of slopes times their length scale: a unit process in unit inputs, noise on the diagonal."""

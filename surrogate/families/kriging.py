@@ -46,6 +46,7 @@ class Kriging(Family):
     iterations: int = 100
     learned_from: int = 400
     most: int = 3000
+    rank = 0
 
     @property
     def name(self) -> str:
@@ -65,12 +66,14 @@ class Kriging(Family):
         """
         return self.begin(targets, seed=seed).finish(range(targets.y.shape[1]), progress)
 
-    def begin(self, targets: Targets, *, seed: int) -> Training:
+    def begin(self, targets: Targets, *, seed: int) -> KrigingTraining:
         """Length scales of all samples for every part of them."""
-        return _Training(self, targets, seed)
+        return KrigingTraining(self, targets, seed)
 
 
-class _Training(Training):
+class KrigingTraining(Training):
+    """The processes of all responses in training."""
+
     learns_apart = True
 
     def __init__(self, family: Kriging, targets: Targets, seed: int) -> None:
@@ -91,7 +94,7 @@ class _Training(Training):
 
     def _apart(self, rows: Tensor, responses: Sequence[int], progress: ProgressCallback) -> Learned:
         """The process given some samples, at length scales of their own."""
-        return _Training(self._family, self._targets.select(rows), self._seed).finish(responses, progress)
+        return KrigingTraining(self._family, self._targets.select(rows), self._seed).finish(responses, progress)
 
     def finish(self, responses: Sequence[int], progress: ProgressCallback) -> Learned:
         """The process given all labels.
@@ -107,6 +110,20 @@ class _Training(Training):
                 likelihood = MarginalLikelihood(labels)
                 self._theta[r] = minimize(likelihood, self._theta[r], iterations=POLISHED, tolerance=TOLERANCE).point
         return self._given(self._targets)
+
+    def left_out(self) -> Tensor:
+        """What all other samples predict of each, at the length scales of all (N, m, 1 + n), on the CPU.
+
+        Raises:
+            ArithmeticError: If a covariance can't be factorized.
+        """
+        predicted = []
+        for r in range(self._targets.y.shape[1]):
+            labels = Labels.of(self._targets, r)
+            slopes = torch.zeros_like(labels.x) if labels.slopes is None else labels.slopes
+            own = torch.cat((labels.y[:, None], slopes), 1)
+            predicted.append(own - MarginalLikelihood(labels).left_out(self._theta[r]))
+        return torch.stack(predicted, 1).cpu()
 
     def _learn_scales(self, responses: Sequence[int], progress: ProgressCallback) -> None:
         """θ of each response that has none yet, the best start's."""

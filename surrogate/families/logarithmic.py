@@ -213,6 +213,11 @@ class Logarithmic(Family):
         """What messages call it."""
         return f"{self.family.name} of logarithms"
 
+    @property
+    def rank(self) -> int:  # type: ignore[override]
+        """That of the family."""
+        return self.family.rank
+
     def with_scaling(self, scaling: Scaling) -> Logarithmic:
         """The same for samples scaled in this way."""
         return replace(self, scaling=scaling)
@@ -264,6 +269,10 @@ class _Training(Training):
         """Likewise, roughly, if it can."""
         found = self._inner.glance(rows, responses, _of_logarithms(progress))
         return None if found is None else [_around(one, self._axes) for one in found]
+
+    def prospects(self, count: int) -> Tensor | None:
+        """Those of the inner training, to first order."""
+        return self._inner.prospects(count)
 
     def finish(self, responses: Sequence[int], progress: ProgressCallback) -> Learned:
         """What it learns from all samples."""

@@ -46,7 +46,7 @@ class Race:
         course: Share of the labels not yet explained after each evaluation, the median of all starts.
     """
 
-    def __init__(self, labels: Labels, layer: HiddenLayer, seeds: list[int], iterations: int) -> None:
+    def __init__(self, labels: Labels, layer: HiddenLayer, seeds: list[int], iterations: int, report: Report) -> None:
         self._labels, self._layer, self._most = labels, layer, iterations
         # The last layer is solved for on all samples, the hidden one is trained on the first of very many.
         few = labels.some(MAX_HIDDEN_SAMPLES, seeds[0])
@@ -54,7 +54,7 @@ class Race:
         lengths = [LENGTHS[k % len(LENGTHS)] for k in range(len(seeds))]
         theta = torch.stack([layer.start(length, seed) for length, seed in zip(lengths, seeds, strict=True)])
         self.cold = theta.to(labels.x)
-        self.warm = _warmed(self._evidence, self.cold)
+        self.warm = _warmed(self._evidence, self.cold, report)
         self.course, self.best = list[float](), list[float]()
         self._descent: Descent | None = None
 
@@ -89,7 +89,7 @@ def trained(
     K, labels = len(starts), [one for one in labels for _ in starts]
     evidence, course = Evidence([one.some(MAX_HIDDEN_SAMPLES, 0) for one in labels], layer), list[float]()
     theta = starts.repeat(len(labels) // K, 1)
-    theta = _solvable(evidence, theta if warm else _warmed(evidence, theta))
+    theta = _solvable(evidence, theta if warm else _warmed(evidence, theta, report))
     descent = Descent(evidence, theta, iterations=iterations, history=MAX_PAIRS, tolerance=1e-9)
     _run(descent, evidence, course, iterations, report)
     results = _results(descent, evidence, labels, layer)
@@ -117,7 +117,7 @@ def _results(descent: Descent, evidence: Evidence, labels: list[Labels], layer: 
     return [Result(*result) for result in zip(points, v, per_label, strict=True)]
 
 
-def _warmed(evidence: Evidence, theta: Tensor) -> Tensor:
+def _warmed(evidence: Evidence, theta: Tensor, report: Report) -> Tensor:
     """θ (K, P) with the scales alone moved to where the evidence is greatest, and the noise then as at the start."""
     n = evidence.layer.inputs
     theta = _solvable(evidence, theta)
@@ -129,6 +129,7 @@ def _warmed(evidence: Evidence, theta: Tensor) -> Tensor:
     descent = Descent(of_scales, theta[:, : n + 2], iterations=WARM_UP, history=MAX_PAIRS, tolerance=WARM)
     while not descent.done:
         descent.step()
+        report(1, WARM_UP, evidence.loss)
     theta = torch.cat((descent.result()[0], theta[:, n + 2 :]), 1)
     theta[:, n + 1] = NOISE[0]
     return theta

@@ -219,7 +219,7 @@ class _Training(Training):
         """The starts of a response, a part of the way trained."""
         if r not in self._races:
             seeds = [_seed_for(self._seed, k, r) for k in range(self._family.members)]
-            self._races[r] = Race(Labels.of(self._targets, r), self._layer, seeds, self._most)
+            self._races[r] = Race(Labels.of(self._targets, r), self._layer, seeds, self._most, report)
             self._races[r].run(self._first, report)
         return self._races[r]
 

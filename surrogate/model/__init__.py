@@ -186,12 +186,13 @@ class Surrogate:
             chunk: Points that go through the network at once.
 
         Raises:
-            TypeError: If the network doesn't offer any: `train` gives none, `fit` and `train_ensemble` do.
+            TypeError: If the network doesn't offer any: `fit` and `train_ensemble` give them, `train` if asked to.
             ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
         """
         if not as_network_module(self.module).has_standard_deviation:
             raise TypeError(
-                f"{type(self.network).__name__} offers no standard deviation; use surrogate.fit or train_ensemble"
+                f"{type(self.network).__name__} offers no standard deviation; use surrogate.fit or "
+                "train_ensemble, or train with deviation=True"
             )
         points = as_points(x, self.parameters, None if extrapolate else self.bounds)
         y = np.empty((len(points), len(self.responses)))

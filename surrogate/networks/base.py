@@ -11,13 +11,16 @@ import warnings
 import torch
 from torch import Tensor, nn
 from torch._C._functorch import peek_interpreter_stack
-from torch.func import jvp, vjp, vmap
+from torch.func import functional_call, jacrev, jvp, vjp, vmap
 
 from sobofem.surrogate.files.registry import settings_of
 from sobofem.surrogate.samples.scaling import Scaling
 
 FEW_OUTPUTS = 4
 """Outputs up to which a backward pass for each is fastest; more are pulled back at once, which costs some overhead."""
+
+SAMPLES_AT_ONCE = 64
+"""Samples whose outputs are differentiated by the parameters at once."""
 
 
 @runtime_checkable
@@ -85,6 +88,25 @@ class NetworkModule(nn.Module):
     def differentiates_itself(self) -> bool:
         """Whether the Jacobian has a form of its own."""
         return type(self).value_and_jacobian is not NetworkModule.value_and_jacobian
+
+    def by_parameters(self, x: Tensor, *, slopes: bool) -> Tensor:
+        """Derivatives of outputs and, if wanted, slopes by the parameters that are free, for least squares.
+
+        By default by automatic differentiation, a sample and an output at a time.
+
+        Args:
+            x: Inputs (N, n).
+            slopes: Whether the Jacobian is wanted, too.
+
+        Returns:
+            (N, m, T, P), detached: T is 1 + n with the value first, or 1.
+        """
+        return parameter_jacobian(self, x, slopes=slopes)
+
+    @property
+    def exported(self) -> nn.Module:
+        """What files for other programs hold; by default the module itself."""
+        return self
 
     def standard_deviation(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """How far values (N, m) and Jacobian (N, m, n) may be off at inputs (N, n).
@@ -192,6 +214,11 @@ class _Plain(NetworkModule):
         y: Tensor = self.module(x)
         return y
 
+    @property
+    def exported(self) -> nn.Module:
+        """The plain module."""
+        return self.module
+
 
 def as_network_module(module: nn.Module) -> NetworkModule:
     """The module itself if it is a `NetworkModule`; around a plain one, the defaults for what that can do."""
@@ -240,6 +267,48 @@ def value_jacobian_and_action(module: nn.Module, x: Tensor, directions: Tensor) 
     _load_forward_mode()
     primals, tangents = jvp(lambda points: value_and_jacobian(module, points), (x,), (directions,))[:2]
     return *primals, tangents[1]
+
+
+def parameter_jacobian(module: nn.Module, x: Tensor, *, slopes: bool, directions: Tensor | None = None) -> Tensor:
+    """Derivatives of the outputs of any module, and of theirs, by the parameters that are free (N, m, T, P), detached.
+
+    Args:
+        module: Maps inputs (N, n) to outputs (N, m).
+        x: Inputs.
+        slopes: Whether the Jacobian is wanted, too.
+        directions: Directions (N, n), where the Hessians' actions are wanted as well.
+
+    Returns:
+        T is 1, 1 + n or 1 + 2n: the value, its slopes, the entries of its Hessian's action.
+    """
+    outputs = _Outputs(module, slopes)
+    values = {f"module.{name}": p.detach() for name, p in module.named_parameters() if p.requires_grad}
+
+    def single(values: dict[str, Tensor], point: Tensor, direction: Tensor | None) -> Tensor:
+        return functional_call(outputs, values, (point, direction))  # type: ignore[no-any-return]
+
+    where = (None, 0, None if directions is None else 0)
+    pieces = vmap(jacrev(single), in_dims=where, chunk_size=SAMPLES_AT_ONCE)(values, x, directions)
+    return torch.cat([piece.flatten(3) for piece in pieces.values()], dim=3).detach()
+
+
+class _Outputs(nn.Module):
+    """The outputs of a module at one point: values, Jacobian and Hessian's action side by side (m, T)."""
+
+    def __init__(self, module: nn.Module, slopes: bool) -> None:
+        super().__init__()
+        self.module, self.slopes = module, slopes
+
+    def forward(self, x: Tensor, direction: Tensor | None) -> Tensor:
+        """Outputs (m, T) at x (n,)."""
+        points = x.unsqueeze(0)
+        if not self.slopes:
+            return self.module(points).squeeze(0).unsqueeze(1)  # type: ignore[no-any-return]
+        if direction is None:
+            y, *slopes = value_and_jacobian(self.module, points)
+        else:
+            y, *slopes = value_jacobian_and_action(self.module, points, direction.unsqueeze(0))
+        return torch.cat((y.unsqueeze(2), *slopes), dim=2).squeeze(0)
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
@@ -55,3 +56,59 @@ def _tangents(weights: Tensors, slopes: list[Tensor]) -> Tensor:
     for V, slope in zip(weights[1:-1], slopes[1:], strict=True):
         T = linear(T, V) * slope
     return linear(T, weights[-1]).transpose(1, 2)
+
+
+def by_parameters(
+    weights: Tensors, biases: Tensors, act: Activation, x: Tensor, *, slopes: bool = True
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Derivatives of the outputs and of their Jacobian by all weights and biases, in closed form.
+
+    An output has the derivative a ⊗ h by a matrix, with a its adjoint behind the matrix and h what comes in. A slope by
+    an input is the derivative of that along the input, b ⊗ h + a ⊗ t, with tangents t of h and b of a: two products, so
+    that a slope costs no more than what is written.
+
+    Args:
+        weights: Matrices (out, in), two or more.
+        biases: One (out,) for each.
+        act: Between each two layers.
+        x: Inputs (N, n).
+        slopes: Whether the Jacobian is wanted, too.
+
+    Returns:
+        Those of each matrix (N, m, T, out, in) and of each bias (N, m, T, out): T is 1 + n with the value first, or 1.
+    """
+    n, m = x.shape[1], len(weights[-1])
+    tangent = torch.eye(n, dtype=x.dtype, device=x.device).expand(len(x), n, n)
+    into, bends = [(x, tangent)], list[tuple[Tensor, Tensor]]()
+    for V, c in zip(weights[:-1], biases[:-1], strict=True):
+        x, slope, curvature = _to_second_order(act, linear(x, V, c))
+        along = tangent @ V.T
+        tangent = slope.unsqueeze(1) * along
+        into.append((x, tangent))
+        bends.append((slope.unsqueeze(1), curvature.unsqueeze(1) * along))
+    a = torch.eye(m, dtype=x.dtype, device=x.device).expand(len(x), m, m)
+    b = torch.zeros_like(a).unsqueeze(2).expand(-1, -1, n, -1)
+    of_weights, of_biases = list[Tensor](), list[Tensor]()
+    for k in reversed(range(len(weights))):
+        h, t = into[k]
+        both = torch.cat((a.unsqueeze(2), b), dim=2) if slopes else a.unsqueeze(2)
+        product = both.unsqueeze(4) * h[:, None, None, None, :]
+        if slopes:
+            product[:, :, 1:] += a[:, :, None, :, None] * t[:, None, :, None, :]
+        of_weights.insert(0, product)
+        of_biases.insert(0, both)
+        if k:
+            slope, bend = bends[k - 1]
+            a, b = a @ weights[k], b @ weights[k]
+            b = b * slope.unsqueeze(1) + a.unsqueeze(2) * bend.unsqueeze(1)
+            a = a * slope
+    return of_weights, of_biases
+
+
+def _to_second_order(act: Activation, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """An activation with its first two derivatives, elementwise."""
+    with torch.enable_grad():
+        at = z.detach().requires_grad_()
+        value, slope = act.value_and_slope(at)
+        (curvature,) = torch.autograd.grad(slope.sum(), at)
+    return value.detach(), slope.detach(), curvature

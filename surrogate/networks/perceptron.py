@@ -71,6 +71,13 @@ class Perceptron(NetworkModule):
         """
         return layers.value_and_jacobian(list(self.weights), list(self.biases), self.act, x, mode=mode)
 
+    def by_parameters(self, x: Tensor, *, slopes: bool) -> Tensor:
+        """Derivatives of outputs and, if wanted, slopes by the parameters that are free (N, m, T, P)."""
+        with torch.no_grad():
+            found = layers.by_parameters(list(self.weights), list(self.biases), self.act, x, slopes=slopes)
+        pieces = zip((*found[0], *found[1]), self.parameters(), strict=True)
+        return torch.cat([piece.flatten(3) for piece, parameter in pieces if parameter.requires_grad], dim=3)
+
     def rescale(self, factor: Tensor, shift: Tensor) -> None:
         """Change the last layer so that the outputs become factor times what they were, plus shift, both (m,)."""
         rescale(self.weights[-1], self.biases[-1], factor, shift)

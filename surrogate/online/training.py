@@ -37,7 +37,7 @@ from sobofem.surrogate.samples.arrays import Array
 from sobofem.surrogate.samples.scaling import Scaling
 from sobofem.surrogate.training.monitor import Monitor
 from sobofem.surrogate.training.optimizers import LBFGS, Adam, Optimizer
-from sobofem.surrogate.training.train import run_stages
+from sobofem.surrogate.training.starts import run_stages
 from sobofem.surrogate.weighting import Weighting
 
 MIN_LAST_ITERATIONS = 500

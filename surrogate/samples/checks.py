@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from numbers import Integral
 
 import numpy as np
@@ -35,7 +36,7 @@ def check_names(parameters: tuple[str, ...], responses: tuple[str, ...]) -> None
         ValueError: If one does.
     """
     names = parameters + responses
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise ValueError(f"names of parameters and responses must differ, but these repeat: {repeated}")
 

@@ -35,6 +35,8 @@ class HeldOutPredictions:
         dropped: Why others are not among them, by name.
         judged: Which responses each was judged by (m, F): where it was not, it has no share; all where None.
         trainings: The families' trainings (F,), to be finished.
+        factors: How many times these errors each will have once it has learned from all samples (L, m, F): weights go
+            by that, and nothing else does; one where None.
     """
 
     labels: Tensor
@@ -45,6 +47,7 @@ class HeldOutPredictions:
     dropped: dict[str, str]
     judged: Tensor | None = None
     trainings: tuple[Training, ...] = ()
+    factors: Tensor | None = None
 
     def without(self, family: Family, reason: str) -> HeldOutPredictions:
         """The same without a family.
@@ -60,7 +63,30 @@ class HeldOutPredictions:
         means, variances = self.means[..., keep], self.variances[..., keep]
         judged = None if self.judged is None else self.judged[:, keep]
         trainings = tuple(self.trainings[f] for f in keep) if self.trainings else ()
-        return HeldOutPredictions(self.labels, self.known, means, variances, families, dropped, judged, trainings)
+        factors = None if self.factors is None else self.factors[..., keep]
+        return HeldOutPredictions(
+            self.labels, self.known, means, variances, families, dropped, judged, trainings, factors
+        )
+
+    def joined(self, other: HeldOutPredictions) -> HeldOutPredictions:
+        """The same with further families, judged by the same samples."""
+        means, variances = (
+            torch.cat(pair, -1) for pair in ((self.means, other.means), (self.variances, other.variances))
+        )
+        judged = torch.cat((self._judged, other._judged), -1)
+        families, trainings = self.families + other.families, self.trainings + other.trainings
+        factors = torch.cat((self._factors, other._factors), -1)
+        return HeldOutPredictions(
+            self.labels,
+            self.known,
+            means,
+            variances,
+            families,
+            self.dropped | other.dropped,
+            judged,
+            trainings,
+            factors,
+        )
 
     @property
     def scale(self) -> Tensor:
@@ -73,7 +99,8 @@ class HeldOutPredictions:
     @property
     def weights(self) -> Tensor:
         """Weights of the families in the mixture that errs least on these samples (m, F)."""
-        errors, weights = self.means - self.labels.unsqueeze(-1), self.means.new_zeros(self._judged.shape)
+        errors = (self.means - self.labels.unsqueeze(-1)) * self._factors.unsqueeze(2)
+        weights = self.means.new_zeros(self._judged.shape)
         for r, judged in enumerate(self._judged):
             weights[r, judged] = stacked_weights(errors[:, r, :, judged], self.scale[r], self.known[:, r])
         return weights
@@ -129,6 +156,13 @@ class HeldOutPredictions:
         if self.judged is None:
             return torch.ones(self.means.shape[1], self.means.shape[3], dtype=torch.bool)
         return self.judged | ~self.judged.any(1, keepdim=True)
+
+    @property
+    def _factors(self) -> Tensor:
+        """How many times these errors each family will have (L, m, F)."""
+        if self.factors is None:
+            return self.means.new_ones(len(self.means), self.means.shape[1], self.means.shape[3])
+        return self.factors
 
     def _squares(self) -> Tensor:
         """Squared errors relative to the scale (L, m, 1 + n, F), zero where there is no label."""
@@ -199,6 +233,8 @@ def cross_validate(
         active = [one for one in active if one.responses and (one in passed or one not in late)]
     if not active:
         raise ArithmeticError(_no_family_left(dropped))
+    for one in active:
+        one.foresee()
     return _collect(targets, folds, active, dropped)
 
 
@@ -219,8 +255,23 @@ def _collect(
     active: Sequence[Judged],
     dropped: dict[str, str],
 ) -> HeldOutPredictions:
-    held = targets.select(torch.cat(list(folds)))
-    n = targets.x.shape[1]
+    labels, known = labels_of(targets.select(torch.cat(list(folds))))
+    means, variances = (
+        torch.stack([torch.cat([outputs[k] for outputs in one.outputs[: len(folds)]]) for one in active], -1)
+        for k in (0, 1)
+    )
+    judged = torch.zeros(labels.shape[1], len(active), dtype=torch.bool)
+    for f, one in enumerate(active):
+        judged[one.responses, f] = True
+    families, trainings = zip(*((one.family, one.training) for one in active), strict=True)
+    sizes = torch.tensor([len(fold) for fold in folds])
+    factors = torch.stack([one.factors[: len(folds)].repeat_interleave(sizes, 0) for one in active], -1)
+    return HeldOutPredictions(labels, known, means, variances, families, dict(dropped), judged, trainings, factors)
+
+
+def labels_of(held: Targets) -> tuple[Tensor, Tensor]:
+    """Values and slopes of samples (L, m, 1 + n), zero where missing, and which of them are there."""
+    n = held.x.shape[1]
     slopes = held.y.new_zeros(*held.y.shape, n) if held.jacobian is None else held.jacobian
     labels = torch.cat((held.y.unsqueeze(-1), slopes), -1)
     known = torch.ones_like(labels, dtype=torch.bool)
@@ -229,12 +280,4 @@ def _collect(
         known[..., 0] = held.believed > 0.0
     if held.presence is not None:
         known[..., 1:] &= held.presence[..., :n] > 0.0
-    means, variances = (
-        torch.stack([torch.cat([outputs[k] for outputs in one.outputs[: len(folds)]]) for one in active], -1)
-        for k in (0, 1)
-    )
-    judged = torch.zeros(held.y.shape[1], len(active), dtype=torch.bool)
-    for f, one in enumerate(active):
-        judged[one.responses, f] = True
-    families, trainings = zip(*((one.family, one.training) for one in active), strict=True)
-    return HeldOutPredictions(labels, known, means, variances, families, dict(dropped), judged, trainings)
+    return labels, known

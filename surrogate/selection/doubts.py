@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
@@ -15,31 +15,25 @@ from torch import Tensor
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.samples import Samples
 from sobofem.surrogate.samples.checks import in_words
-from sobofem.surrogate.selection.leave_one_out import LeaveOneOut
-from sobofem.surrogate.selection.outlying import SAME_VALUES, Response, find_outliers, learn_scales, left_out
+from sobofem.surrogate.selection.misleading import usual_error
+from sobofem.surrogate.selection.outlying import (
+    MAX_LABELS,
+    MIN_SAMPLES,
+    MIN_SAMPLES_WITHOUT_SLOPES,
+    SAME_VALUES,
+    Response,
+    find_gross,
+    find_outliers,
+    left_out,
+)
 
-MAX_LABELS = 600
-"""Labels of one response that are compared at once; the cost grows with their square and cube."""
-MIN_SAMPLES = 8
-"""Fewest samples that can tell which of them is wrong."""
-MIN_SAMPLES_WITHOUT_SLOPES = 16
-"""Fewest samples that can tell that slopes mislead everywhere; a jump that fewer show can as well be a steep slope."""
+MAX_GROUP_SECONDS = 3.0
+"""About how long such a comparison takes."""
 MANY_SAMPLES = 1000
 """Samples from which on only gross values are looked at: a single other one does no harm there."""
 MAX_PEERS = 150
 """Samples that the gross ones among very many are compared with."""
 GROSS_DISTANCE = 30.0
-MAX_ERROR_SHARE, MIN_MISLEADING_ERROR = 0.9, 2e-3
-"""Slopes mislead if values are predicted without them with less than this share of the error, and less by this share of
-their standard deviation."""
-MIN_NOISE_SHARE = 0.3
-"""Noise that the slopes by one input seem to have, as a share of their size, from which on they are doubted."""
-MIN_GAIN = 2.0
-"""How many times better values must be predicted without the slopes by an input, to do without these."""
-MIN_RELEVANCE = 0.01
-"""Mean square of slopes by an input, over the largest, from which their noise is looked at."""
-JUDGING_SHARE = 0.9
-"""Share of the samples, those with the smallest errors, that judges."""
 RESOLVED_ERROR = 0.1
 """Error of values predicted from other values alone, as a share of their standard deviation, below which they know the
 slopes: of sound data of twenty functions within less than half of their size; wrong signs err by 1 to 2."""
@@ -62,11 +56,14 @@ class Doubts:
         values: Which values (N, m).
         slopes: Which slopes (N, m, n).
         rest: Responses and inputs whose slopes are doubted in all samples (m, n); they are among `slopes`.
+        factors: What value and slopes of a sample would both have to be multiplied by to be believed (N, m), NaN where
+            that is not so; None where it was not asked.
     """
 
     values: NDArray[np.bool_]
     slopes: NDArray[np.bool_]
     rest: NDArray[np.bool_]
+    factors: NDArray[np.float64] | None = None
 
     @property
     def any(self) -> bool:
@@ -150,33 +147,39 @@ def torn_points(samples: Samples, doubts: Doubts) -> list[str]:
     return sentences
 
 
-def find_doubts(samples: Samples, *, seed: int = 0) -> Doubts:
+def find_doubts(samples: Samples, *, seed: int = 0, allows: Callable[[float], bool] = lambda seconds: True) -> Doubts:
     """Single values and slopes that all other samples contradict.
 
     Samples are compared in groups of some hundred labels, by Gaussian processes; with very many of them only gross
     values are looked at. What is contradicted stands apart by far, and harms the prediction of the others. Slopes of
     all samples by an input are doubted if values alone predict each other well, and those slopes otherwise.
+
+    Args:
+        samples: In physical units.
+        seed: Decides the groups.
+        allows: Whether some seconds may be spent; where not, only what is out of all proportion is found.
     """
     (N, n), m = samples.x.shape, samples.y.shape[1]
     low, high = samples.bounds.T
     scale = (high - low) / np.sqrt(12.0)
     x = torch.from_numpy((samples.x - (low + high) / 2.0) / scale)
     values, slopes = np.zeros((N, m), dtype=bool), np.zeros((N, m, n), dtype=bool)
-    rest = np.zeros((m, n), dtype=bool)
+    rest, factors = np.zeros((m, n), dtype=bool), np.full((N, m), np.nan)
     for r in range(m):
         known = np.flatnonzero(~np.isnan(samples.y[:, r]))
         if (response := _response(x[known], samples, known, r, scale)) is None:
             continue
-        doubted, wrong = _outliers(response, seed)
-        rest[r] = _refuted(response, doubted, seed)
+        doubted, wrong, needed = _outliers(response, seed, allows)
+        if allows(MAX_GROUP_SECONDS):
+            rest[r] = _refuted(response, doubted, seed)
         if rest[r].any():  # beside slopes that are wrong everywhere, single ones could not be told
-            doubted, wrong = _outliers(response.without_slopes(torch.from_numpy(rest[r])), seed)
-        values[known, r] = doubted
+            doubted, wrong, needed = _outliers(response.without_slopes(torch.from_numpy(rest[r])), seed, allows)
+        values[known, r], factors[known, r] = doubted, needed
         slopes[known, r] = wrong[:, None]
         slopes[:, r] |= rest[r]
     if samples.jacobian is not None:
         slopes &= ~np.isnan(samples.jacobian)
-    return Doubts(values, slopes, rest)
+    return Doubts(values, slopes, rest, factors)
 
 
 def _response(
@@ -198,14 +201,19 @@ def _response(
     return Response(x, y / size, slopes.nan_to_num(nan=0.0), there)
 
 
-def _outliers(response: Response, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Samples whose value, and samples whose slopes the others of their group contradict (N,), each."""
+def _outliers(
+    response: Response, seed: int, allows: Callable[[float], bool]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float64]]:
+    """What `find_outliers` finds in groups of the samples (N,), each."""
     values, slopes = np.zeros(len(response.y), dtype=bool), np.zeros(len(response.y), dtype=bool)
+    factors = np.full(len(response.y), np.nan)
     n = 0 if response.slopes is None else response.slopes.shape[1]
     for rows in _groups(response.y.numpy(), n, seed):
-        found = find_outliers(response.select(rows))
-        values[rows], slopes[rows] = found[0].numpy(), found[1].numpy()
-    return values, slopes
+        group = response.select(rows)
+        seconds = MAX_GROUP_SECONDS * (len(rows) * (1 + n) / MAX_LABELS) ** 2
+        found = find_outliers(group) if allows(seconds) else find_gross(group)
+        values[rows], slopes[rows], factors[rows] = (part.numpy() for part in found)
+    return values, slopes, factors
 
 
 def _refuted(response: Response, doubted: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
@@ -220,7 +228,7 @@ def _refuted(response: Response, doubted: NDArray[np.bool_], seed: int) -> NDArr
         errors = left_out(chosen := response.select(rows).scaled(values_only), values_only).errors
     except ArithmeticError:
         return np.zeros(n, dtype=bool)
-    of_value, refuted = _usual(errors[:, 0]), np.zeros(n, dtype=bool)
+    of_value, refuted = usual_error(errors[:, 0]), np.zeros(n, dtype=bool)
     if of_value > RESOLVED_ERROR:
         return refuted
     assert chosen.slopes is not None
@@ -228,7 +236,7 @@ def _refuted(response: Response, doubted: NDArray[np.bool_], seed: int) -> NDArr
         there = chosen.there[:, 1 + j]
         if (
             int(there.sum()) >= MIN_SAMPLES_WITHOUT_SLOPES
-            and _usual(errors[there, 1 + j]) > MIN_REFUTED_RATIO * of_value
+            and usual_error(errors[there, 1 + j]) > MIN_REFUTED_RATIO * of_value
         ):
             refuted[j] = _opposed(chosen.slopes[there, j], chosen.slopes[there, j] - errors[there, 1 + j])
     return refuted
@@ -256,88 +264,3 @@ def _groups(y: NDArray[np.float64], n: int, seed: int) -> list[NDArray[np.intp]]
         return []
     peers = order[~np.isin(order, gross)][: max(MIN_SAMPLES, min(MAX_PEERS, MAX_LABELS // (1 + n)))]
     return [np.sort(np.concatenate((gross, peers)))]
-
-
-def mislead(among: float, without: float) -> bool:
-    """Whether errors of values among some slopes are clearly larger than those without."""
-    return without < MAX_ERROR_SHARE * among - MIN_MISLEADING_ERROR
-
-
-def doubtful_slopes(targets: Targets) -> NDArray[np.bool_]:
-    """Responses and inputs (m, n) without whose slopes, in all samples, Gaussian processes predict values better.
-
-    Each value is predicted by the other samples, with the slopes of all inputs, with none, and without those by one
-    input after the other. The families of `fit` are to tell whether that is so.
-    """
-    (N, n), m = targets.x.shape, targets.y.shape[1]
-    doubtful = np.zeros((m, n), dtype=bool)
-    places = len(torch.unique(targets.x, dim=0))  # where two are at one, they predict each other
-    if targets.jacobian is None or places < MIN_SAMPLES_WITHOUT_SLOPES or MIN_SAMPLES * (1 + n) > MAX_LABELS:
-        return doubtful
-    rows = (
-        torch.arange(N) if N * (1 + n) <= MAX_LABELS else torch.randperm(N, generator=torch.Generator().manual_seed(0))
-    )
-    chosen = targets.select(rows[: max(MIN_SAMPLES, MAX_LABELS // (1 + n))])
-    for r in range(m):
-        doubtful[r] = _doubtful(chosen, r)
-    return doubtful
-
-
-def _doubtful(targets: Targets, r: int) -> NDArray[np.bool_]:
-    n = targets.x.shape[1]
-    assert targets.jacobian is not None
-    there = torch.ones(len(targets), 1 + n, dtype=torch.bool)
-    if targets.presence is not None:
-        there[:, 1:] = targets.presence[:, r, :n] > 0.0
-    if targets.believed is not None:
-        there[:, 0] = targets.believed[:, r] > 0.0
-    response = Response(targets.x, targets.y[:, r], targets.jacobian[:, r], there)
-    try:
-        return _least_needed(response, there)
-    except ArithmeticError:
-        return np.zeros(n, dtype=bool)
-
-
-def _least_needed(response: Response, there: Tensor) -> NDArray[np.bool_]:
-    """Inputs (n,) whose slopes rather mislead."""
-    n = there.shape[1] - 1
-    everything, noise = _error(response, there, ())
-    nothing, _ = _error(response, there, range(n))
-    if not mislead(everything, nothing) and not (noise > MIN_NOISE_SHARE).any():
-        return np.zeros(n, dtype=bool)
-    without, best = [int(j) for j in np.flatnonzero(noise > MIN_NOISE_SHARE)], everything
-    if without and (fewer := _error(response, there, without)[0]) > MIN_GAIN * everything + MIN_MISLEADING_ERROR:
-        without = []
-    elif without:
-        best = fewer
-    while len(without) < n:
-        candidates = [j for j in range(n) if j not in without]
-        errors = [_error(response, there, [*without, j])[0] for j in candidates]
-        k = int(np.argmin(errors))
-        if errors[k] * MIN_GAIN > best - MIN_MISLEADING_ERROR:
-            break
-        without.append(candidates[k])
-        best = errors[k]
-    doubted: NDArray[np.bool_] = np.isin(np.arange(n), without) | mislead(best, nothing)
-    return doubted
-
-
-def _error(response: Response, there: Tensor, without: Sequence[int]) -> tuple[float, NDArray[np.float64]]:
-    """Error of values predicted without the slopes by some inputs, and the noise that slopes seem to have (n,).
-
-    The error is the root mean square without the largest tenth; the noise a share of the slopes, of those that matter.
-    """
-    believed = there.clone()
-    believed[:, [1 + j for j in without]] = False
-    theta = learn_scales(response, believed)
-    found = LeaveOneOut(theta, response.x, response.y, response.slopes, there).predict(believed)
-    assert response.slopes is not None
-    size = torch.where(believed[:, 1:], response.slopes, 0.0).square().mean(0)
-    noise = torch.where(size > MIN_RELEVANCE * size.max(), torch.exp(0.5 * theta[1 + len(size) :]), 0.0)
-    return _usual(found.errors[there[:, 0], 0]), noise.numpy()
-
-
-def _usual(errors: Tensor) -> float:
-    """Root mean square without the largest tenth."""
-    squares = errors.square().sort().values
-    return float(squares[: max(1, ceil(JUDGING_SHARE * len(squares)))].mean().sqrt())

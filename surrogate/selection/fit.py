@@ -9,11 +9,10 @@ from typing import Any
 import warnings
 
 import numpy as np
-from numpy.typing import NDArray
 import torch
 
 from sobofem.surrogate.device import CPU, check_device, undisturbed
-from sobofem.surrogate.families import FAMILIES, Family, Learned
+from sobofem.surrogate.families import FAMILIES, Family, Kriging, Learned
 from sobofem.surrogate.history import History, Progress, ProgressCallback
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.model import Surrogate
@@ -21,14 +20,18 @@ from sobofem.surrogate.model.constants import learned_apart
 from sobofem.surrogate.samples import Data, Samples
 from sobofem.surrogate.samples.checks import check_seed
 from sobofem.surrogate.samples.scaling import Scaling, held_out_record, noise_record
+from sobofem.surrogate.selection.budget import Clock, best_in_time
 from sobofem.surrogate.selection.cross_validation import HeldOutPredictions, cross_validate
-from sobofem.surrogate.selection.doubts import Doubts, doubtful_slopes, find_doubts, mislead, torn_points
+from sobofem.surrogate.selection.doubts import Doubts, find_doubts, torn_points
+from sobofem.surrogate.selection.misleading import doubtful_slopes, mislead
 from sobofem.surrogate.selection.reach import narrow_points, widened
 from sobofem.surrogate.selection.stacking import Mixture, MixtureModule, calibrated, spread
 from sobofem.surrogate.training.train import kind_of, targets_of
 
 USELESS_ERROR = 0.95
 """Error on samples not seen, relative to the size of what is predicted, from which on nothing was learned."""
+MIN_SECONDS = 4.0
+"""Seconds a response from which on a budget leaves time to doubt slopes."""
 MAX_SCALED_SLOPE = 1e100
 """Largest scaled slope: beyond, squares overflow."""
 
@@ -40,6 +43,7 @@ def fit(
     families: Iterable[Family] = FAMILIES,
     seed: int = 0,
     device: str = "cpu",
+    budget: float | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Surrogate:
     """Learn responses and, where the data holds them, their Jacobians, by whatever suits the samples best.
@@ -54,6 +58,8 @@ def fit(
         families: What to choose from.
         seed: Decides everything that is drawn; the same seed gives the same surrogate on the same machine.
         device: Where families are trained, as torch names it, in double precision; the surrogate comes back on the CPU.
+        budget: Seconds that it may take, about: the best surrogate of that time, however large the data, the quickest
+            families first. By default all families get the time that they need.
         progress: Called every few steps with a `Progress`.
 
     Returns:
@@ -69,9 +75,10 @@ def fit(
         TypeError: If `data` lacks an attribute.
         ValueError: If the data can't be learned from, no family is given, or the device can't be used.
         ArithmeticError: If all families fail.
-        KeyboardInterrupt: After Ctrl-C, before a family was trained on all samples; later the surrogate is made of
-            those that were, with `history.interrupted` set.
+        KeyboardInterrupt: After Ctrl-C, before a family was trained on all samples; later, and with a budget nearly at
+            once, the surrogate is made of those that were, with `history.interrupted` set.
     """
+    clock = Clock(budget)
     samples, families = Samples.of(data), tuple(families)
     check_device(device)
     for family in families:
@@ -82,11 +89,11 @@ def fit(
     if len({family.name for family in families}) < len(families):
         raise ValueError(f"families have the same name: {[family.name for family in families]}")
     check_seed(seed)
-    again = partial(fit, seed=seed, device=device, progress=progress)
+    again = partial(fit, seed=seed, device=device, budget=budget, progress=progress)
     if (apart := learned_apart(samples, again, {"families": families})) is not None:
         return apart
     # Labels in doubt are found first: one wild value would spoil the scaling of all others.
-    doubts = find_doubts(samples, seed=int(seed))
+    doubts = find_doubts(samples, seed=int(seed), allows=clock.allows)
     scaling = Scaling.from_data(samples.bounds, doubts.without_values(samples.y), samples.responses)
     given = targets_of(scaling, samples, device="cpu")
     targets = doubts.applied(given)
@@ -99,14 +106,18 @@ def fit(
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in skipped.items()))
     _warn_of_actions(targets, trained)
     judge = partial(cross_validate, trained, seed=int(seed), progress=report, device=device)
-    unseen = judge(targets)
-    doubtful = doubtful_slopes(targets)
-    if doubtful.any():
-        fewer = partial(
-            judge, progress=lambda found: report(replace(found, stage=f"{found.stage}, some slopes left out"))
+    if clock.seconds is None:
+        unseen = judge(targets)
+        doubts, targets, unseen = _without_slopes(doubts, given, targets, unseen, judge, report)
+        unseen, learned, interrupted = _finish(unseen, targets, report)
+    else:
+        process = [family for family in trained if isinstance(family, Kriging)]
+        if process and clock.seconds > MIN_SECONDS * targets.y.shape[1]:
+            quick = partial(cross_validate, process, seed=int(seed), progress=report, device=device)
+            doubts, targets, _ = _without_slopes(doubts, given, targets, quick(targets), quick, report)
+        unseen, learned, interrupted = best_in_time(
+            trained, targets, clock, seed=int(seed), progress=report, device=device
         )
-        doubts, targets, unseen = _without_slopes(doubts, doubtful, given, targets, unseen, fewer)
-    unseen, learned, interrupted = _finish(unseen, targets, report)
     mixture, mixed = _mix(unseen, learned, targets.x.shape[1])
     network, module = widened(mixture, mixed, targets)
     held_out = held_out_record(*unseen.mixed_errors(), samples.responses)
@@ -117,22 +128,26 @@ def fit(
     dropped = {name: reason for name, reason in skipped.items() if reason} | unseen.dropped
     history = _history(main, interrupted=interrupted)
     more = {"choice": _reasons(unseen, samples.responses, dropped), "held_out": held_out}
-    more |= {"doubts": doubts.record(samples)} if doubts.any else {}
+    more |= ({"doubts": doubts.record(samples)} if doubts.any else {}) | clock.record(dropped)
     return Surrogate.of(samples, module, network, scaling, history, more | _noise(learned, scaling, samples))
 
 
 def _without_slopes(
     doubts: Doubts,
-    doubtful: NDArray[np.bool_],
     given: Targets,
     targets: Targets,
     unseen: HeldOutPredictions,
-    judge: Callable[[Targets], HeldOutPredictions],
+    judge: Callable[..., HeldOutPredictions],
+    report: ProgressCallback,
 ) -> tuple[Doubts, Targets, HeldOutPredictions]:
-    """Judge all families without doubtful slopes (m, n), too, and give up those without which values are better.
+    """Judge all families without doubtful slopes, too, and give up those without which values are better.
 
     Slopes that no family predicts are given up, too, if values are as good: a process may have taken them for noise.
     """
+    doubtful = doubtful_slopes(targets)
+    if not doubtful.any():
+        return doubts, targets, unseen
+    judge = partial(judge, progress=lambda found: report(replace(found, stage=f"{found.stage}, some slopes left out")))
     fewer = judge(doubts.everywhere(doubtful).applied(given))
     errors = list(zip(unseen.value_errors().tolist(), fewer.value_errors().tolist(), strict=True))
     as_good = np.array([[not mislead(without, among)] for among, without in errors])

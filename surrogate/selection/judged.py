@@ -36,6 +36,7 @@ class Judged:
     Attributes:
         responses: Numbers of those that it is judged by.
         outputs: Means and variances of its predictions of each fold so far.
+        factors: How many times the errors of each fold it will have once it has learned from all samples (K, m).
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Judged:
         self._shape = targets.y.shape[1], 1 + targets.x.shape[1]
         self.responses = list(range(self._shape[0]))
         self.outputs: list[Outputs] = []
+        self.factors = torch.ones(len(folds), self._shape[0], dtype=self._x.dtype)
         self._glanced = False
         self._done: set[int] = set()
         self._first = 0
@@ -100,6 +102,11 @@ class Judged:
         if missing and self._first < len(self._folds):
             self._learn(range(self._first, len(self._folds)), self.training.parts, missing)
         self._done |= set(missing)
+
+    def foresee(self) -> None:
+        """Learn what its errors will be."""
+        found = self.training.prospects(len(self._folds))
+        self.factors = self.factors if found is None else found
 
     def _learn(
         self,

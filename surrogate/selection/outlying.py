@@ -14,6 +14,12 @@ from sobofem.surrogate.families.gaussian_process import MarginalLikelihood
 from sobofem.surrogate.selection.leave_one_out import LeaveOneOut, LeftOut
 from sobofem.surrogate.training.together.batched_lbfgs import minimize
 
+MAX_LABELS = 600
+"""Labels of one response that are compared at once; the cost grows with their square and cube."""
+MIN_SAMPLES = 8
+"""Fewest samples that can tell which of them is wrong."""
+MIN_SAMPLES_WITHOUT_SLOPES = 16
+"""Fewest samples that can tell that slopes mislead everywhere; a jump that fewer show can as well be a steep slope."""
 GROSS_DISTANCE = 30.0
 """Distance from the median, as a multiple of the upper quartile of these distances, beyond which a value is set aside
 before anything is learned: it would drown all others."""
@@ -41,6 +47,9 @@ MAX_STEEPNESS = 1e3
 """Change over the box that slopes tell of, over that of the values, beyond which they are set aside at first."""
 SAME_VALUES = 1e-12
 """Standard deviation of values, over the largest, up to which they are one value."""
+MAX_FACTOR_ERROR, MIN_FACTOR_CHANGE, MIN_FACTOR_LABELS = 2.0, 0.05, 3
+"""A sample's value and slopes are multiplied by one factor if without it they err no more than this multiple of the
+worst that is believed, if it is not one, and if there are so many labels: no peak changes value and slopes alike."""
 MAX_OUTLIERS = 0.15
 """Largest share of outliers: where more of few samples stand apart, they may be the other side of a front."""
 MAX_ITERATIONS = 60
@@ -99,27 +108,68 @@ class Response:
         return Response(self.x, torch.log(y.abs()), slopes, there)
 
 
-def find_outliers(response: Response) -> tuple[Tensor, Tensor]:
-    """Samples whose value, and samples whose slopes the others contradict (N,), each.
+def find_outliers(response: Response) -> tuple[Tensor, Tensor, Tensor]:
+    """Samples whose value, samples whose slopes the others contradict, and the factor that both need or NaN (N,), each.
 
     Labels that err most when their sample is predicted by all others are set aside one after the other, so that they
     don't vouch for each other; then each of them is judged by those that were left. An outlier stands apart from these
     by a gap, and the others are predicted clearly worse with it than without it. Where values have logarithms it has to
     be one among these, too.
     """
-    none = torch.zeros(len(response.y), 2, dtype=torch.bool)
+    none, factors = torch.zeros_like(response.there[:, 0]), torch.full_like(response.y, torch.nan)
     try:
         gross = _gross(response)
         suspects = _suspects(response, gross & ~_too_many(gross))
         if not bool(suspects.any()):
-            return none[:, 0], none[:, 1]
+            return none, none, factors
         outliers = _judged(response, suspects)
+        if bool(outliers.all(1).any()):
+            factors = find_factors(response, outliers)
         logarithm = response.logarithm(_believed(response, outliers)) if bool(outliers.any()) else None
         if logarithm is not None and _better(logarithm, response, _believed(response, outliers)):
-            outliers = outliers & (_judged(logarithm, outliers) | ~logarithm.there[:, :1])
+            sure = ~logarithm.there[:, :1] | ~factors.isnan()[:, None]
+            outliers = outliers & (_judged(logarithm, outliers) | sure)
     except ArithmeticError:
-        return none[:, 0], none[:, 1]
-    return outliers[:, 0], outliers[:, 1]
+        return none, none, factors
+    return outliers[:, 0], outliers[:, 1], torch.where(outliers.all(1), factors, torch.nan)
+
+
+def find_gross(response: Response) -> tuple[Tensor, Tensor, Tensor]:
+    """Of what `find_outliers` finds what is out of all proportion, at no cost."""
+    gross = _gross(response)
+    gross = gross & ~_too_many(gross)
+    return gross[:, 0], gross[:, 1], torch.full_like(response.y, torch.nan)
+
+
+def find_factors(response: Response, suspects: Tensor) -> Tensor:
+    """What value and slopes of suspects (N, 2) must be multiplied by to fit the others (N,); NaN if by no one factor.
+
+    Raises:
+        ArithmeticError: If a covariance can't be factorized.
+    """
+    believed = _believed(response, suspects)
+    scaled = response.scaled(believed)
+    factors = _factors(response, believed, left_out(scaled, believed))
+    return torch.where(suspects.all(1), factors, torch.nan)
+
+
+def _factors(response: Response, believed: Tensor, found: LeftOut) -> Tensor:
+    """The factor (N,) that makes labels those predicted, in units of the usual errors; NaN where none does."""
+    unit = response.y[believed[:, 0]].std(correction=0)
+    if response.slopes is None:
+        return torch.full_like(response.y, torch.nan)
+    usual = (torch.where(believed, found.errors.square(), 0.0).sum(0) / believed.sum(0).clamp(min=1)).sqrt()
+    usual = usual.clamp(min=1e-12)
+    labels = torch.cat((response.y[:, None], response.slopes), 1) / unit
+    labels, errors = (torch.where(response.there, part, 0.0) / usual for part in (labels, found.errors))
+    wanted = labels - errors
+    factors = (labels * wanted).sum(1) / labels.square().sum(1).clamp(min=1e-300)
+    count = response.there.sum(1)
+    left = ((wanted - factors[:, None] * labels).square().sum(1) / count.clamp(min=1)).sqrt()
+    whole = (believed == response.there).all(1)
+    worst = (errors.square().sum(1) / count.clamp(min=1)).sqrt()[whole].max()
+    fits = (left < MAX_FACTOR_ERROR * worst) & (count >= MIN_FACTOR_LABELS) & response.there[:, 0]
+    return torch.where(fits & ((factors - 1.0).abs() > MIN_FACTOR_CHANGE), factors, torch.nan)
 
 
 def _believed(response: Response, suspects: Tensor) -> Tensor:
@@ -223,7 +273,8 @@ def _judged(response: Response, suspects: Tensor) -> Tensor:
         believed = _believed(response, suspects)
         scaled = response.scaled(believed)
         found = left_out(scaled, believed)
-        apart = suspects & _apart(scaled, believed, found)
+        multiplied = ~_factors(response, believed, found).isnan()
+        apart = suspects & _apart(scaled, believed, found, multiplied)
         if bool((apart == suspects).all()):
             harmed = left_out(scaled, scaled.there)
             return suspects & _harmful(believed, found, harmed)
@@ -231,8 +282,15 @@ def _judged(response: Response, suspects: Tensor) -> Tensor:
     return suspects
 
 
-def _apart(response: Response, believed: Tensor, found: LeftOut) -> Tensor:
-    """Which values and slopes (N, 2) err by far more than any that is believed."""
+def _apart(response: Response, believed: Tensor, found: LeftOut, multiplied: Tensor) -> Tensor:
+    """Which values and slopes (N, 2) err by far more than any that is believed.
+
+    Args:
+        response: In the unit of the values believed.
+        believed: Which labels are (N, 1 + n).
+        found: Errors of all labels.
+        multiplied: Samples (N,) whose value and slopes one factor explains.
+    """
     kinds = torch.stack((found.values, found.slopes), 1)
     believed_kinds = torch.stack((believed[:, 0], believed[:, 1:].any(1)), 1)
     ratios, far = torch.zeros_like(kinds), torch.zeros_like(believed_kinds)
@@ -261,6 +319,7 @@ def _apart(response: Response, believed: Tensor, found: LeftOut) -> Tensor:
         wide |= (ratios[:, 0] > CLEAR_ERROR_RATIO) & (kinds[:, 1] <= kinds[believed_kinds[:, 1], 1].max())
     # Slopes are wrong by themselves where the value is as the others predict it.
     alone = ~value_is_off | (sizes[0] < MIN_FEATURE_WIDTH * reach)
+    wide |= multiplied & far.all(1)
     return far & torch.stack((wide, wide | alone), 1)
 
 

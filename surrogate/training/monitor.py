@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 
 import torch
@@ -23,6 +23,9 @@ class Monitor:
         progress: Called with each `Progress`.
         every: Steps between two checks.
         past: What went before: steps are counted on from there.
+
+    Attributes:
+        notes: What stages have found out besides, by name: it joins the provenance.
     """
 
     def __init__(
@@ -35,9 +38,11 @@ class Monitor:
         past: History | None = None,
     ) -> None:
         self.objective, self.score, self.progress, self.every = objective, score, progress, every
+        self.notes: dict[str, float] = {}
         self.total = 0
         self.best, self.best_step = float("inf"), 0
         self._kept: list[torch.Tensor] = []
+        self._open = False
         self._weights = objective.weights
         self._record = Recorder(past=past)
         self._stages = [] if past is None else list(past.stages)
@@ -63,6 +68,7 @@ class Monitor:
             batch: Samples of a step, or None for all: as many steps pass between two checks as one costs.
         """
         self._stage, self._of, self._patience, self._judges = stage, of, patience, judges
+        self._open = True
         count = len(self.objective.targets) if judges is None else len(judges)
         self._interval = self.every if batch is None else max(self.every, -(-count // batch))
         self._start = self._improved = self.total
@@ -105,11 +111,25 @@ class Monitor:
 
     def end(self) -> None:
         """End the stage: put the best parameters back."""
-        self._stages.append((self._stage, self.total))
+        if self._open:
+            self._stages.append((self._stage, self.total))
+        self._open = False
         if self._kept:
             with torch.no_grad():
                 for parameter, kept in zip(self.objective.parameters, self._kept, strict=True):
                     parameter.copy_(kept)
+
+    def forget(self) -> None:
+        """The objective has changed so that it doesn't compare with what it was: the next network is the best so far.
+
+        Held-out samples compare all the same.
+        """
+        if self.score is None:
+            self.best = float("inf")
+
+    def keep(self, parameters: Sequence[torch.Tensor], step: int) -> None:
+        """These parameters, those after so many steps, are the best: something else than the objective says so."""
+        self._kept, self.best_step = [p.detach().clone() for p in parameters], step
 
     @property
     def has_best(self) -> bool:

@@ -31,6 +31,7 @@ class Objective:
         parameters: What an optimizer may change.
         mean_squares: Of the targets (m, T): what the losses are relative to.
         decay: What multiplies the sum of squared weights, N considered.
+        shares: What the decay of each parameter is multiplied by; None for the penalty of the module.
         updated: Step of the last update of the weights.
     """
 
@@ -50,6 +51,7 @@ class Objective:
         self.weights = weighting.start(targets)
         self.mean_squares = targets.mean_squares()
         self.decay, self.updated = decay / len(targets), updated
+        self.shares: list[float] | None = None
         self._generator = generator
         self._combine: tuple[Tensor, Callable[[Tensor], Tensor]] | None = None
 
@@ -143,6 +145,7 @@ class Objective:
             residuals=lambda: residuals(self.module, targets),
             parameters=self.parameters,
             generator=self._generator,
+            decay=self.decay,
         )
 
     def _sum(self, targets: Targets, samples: Tensor | None) -> Tensor:
@@ -154,8 +157,14 @@ class Objective:
             losses = (samples * residuals(self.module, targets, jacobian=jacobian).square()).mean(0)
         loss = self.of_losses(losses)
         if self.decay:
-            loss = loss + self.decay * as_network_module(self.module).penalty()
+            loss = loss + self.decay * self._penalty()
         return loss
+
+    def _penalty(self) -> Tensor:
+        if self.shares is None:
+            return as_network_module(self.module).penalty()
+        squares = [share * p.square().sum() for share, p in zip(self.shares, self.parameters, strict=True)]
+        return torch.stack(squares).sum()
 
     def of_losses(self, losses: Tensor) -> Tensor:
         """One number of the terms' losses (m, T), without decay."""

@@ -13,24 +13,27 @@ import torch
 from torch import nn
 
 from sobofem.surrogate.device import check_device, undisturbed
-from sobofem.surrogate.history import Progress
+from sobofem.surrogate.history import Progress, ProgressCallback
 from sobofem.surrogate.loss import Targets, term_losses, weighted
 from sobofem.surrogate.model import Surrogate
 from sobofem.surrogate.model.constants import learned_apart
-from sobofem.surrogate.networks import MLP
 from sobofem.surrogate.networks.base import Network, as_network_module, value_and_jacobian
 from sobofem.surrogate.networks.foreign import Foreign, owned
 from sobofem.surrogate.samples import Data, Samples
 from sobofem.surrogate.samples.arrays import Array
 from sobofem.surrogate.samples.checks import check_seed
 from sobofem.surrogate.samples.scaling import Scaling, held_out_record, noise_record, relative_errors
+from sobofem.surrogate.training.deviations import check_linearized, linearized
 from sobofem.surrogate.training.monitor import Monitor
 from sobofem.surrogate.training.objective import MAX_JUDGES, Objective
-from sobofem.surrogate.training.optimizers import LBFGS, Adam, Optimizer
+from sobofem.surrogate.training.optimizers import LBFGS, Adam, DecayPath, Optimizer
+from sobofem.surrogate.training.starts import Attempt, attempted, likeliest, run_stages, warn_unless_converged
 from sobofem.surrogate.weighting import PerChannel, ValuesOnly, Weighting
 
 PIPELINE: tuple[Optimizer, ...] = (Adam(), LBFGS())
 """Adam comes down from a random start fast, and L-BFGS converges to many digits from there."""
+TO_CONVERGENCE: tuple[Optimizer, ...] = (DecayPath(),)
+"""What `train` does by default."""
 
 
 @undisturbed()
@@ -39,9 +42,10 @@ def train(
     *,
     network: Network | nn.Module | None = None,
     weighting: Weighting | None = None,
-    optimizers: Sequence[Optimizer] = PIPELINE,
+    optimizers: Sequence[Optimizer] | None = None,
     decay: float = 1e-4,
     validation: float = 0.0,
+    deviation: bool = False,
     seed: int = 0,
     device: str = "cpu",
     progress: Callable[[Progress], None] | None = None,
@@ -53,63 +57,85 @@ def train(
             `responses`, `bounds` (n, 2), and optionally `units` and `provenance`. Labels that are missing are NaN in
             `Samples.of(data, missing=True)`; loss terms are means over the derivatives that are there. With
             `directions` (N, n) and `hessian_actions` (N, m, n) curvature is trained on, too.
-        network: What to train; `MLP()` by default. A module of your own, smooth and in float64, is trained from where
-            it is, as a copy; a layer that mixes samples or draws is refused.
+        network: What to train; by default the likelier of `MLP(24, 3)` and `MLP(16, 3)`, or `MLP()` for many labels. A
+            module of your own, smooth and in float64, is trained from where it is, as a copy; a layer that mixes
+            samples or draws is refused.
         weighting: How the terms of the loss weigh; by default `PerChannel()` with Jacobians, `ValuesOnly()`
             without.
-        optimizers: Stages of training, in order.
+        optimizers: Stages of training, in order. By default `DecayPath()`: to convergence, by Levenberg-Marquardt where
+            that is affordable and by `LBFGS` else, for one decay after the other, of which evidence or held-out samples
+            choose one; up to 32 samples from several starts, likewise chosen.
         decay: Regularization: decay / N times the sum of squared weight matrices joins the relative loss,
-            which is 1 for a network that predicts zero.
+            which is 1 for a network that predicts zero. By default the path starts with it.
         validation: Share of the samples that are held out to choose the best moment, by 2,048 at most. None by default:
             labels of a deterministic solver carry no noise to overfit, the decay smooths between them, and
             few samples are better learned from than held out.
+        deviation: Whether the surrogate is to have standard deviations, from Laplace's approximation around what was
+            trained, inflated until they cover samples that are left out. They are not part of exports.
         seed: Decides the start of the network, the split and the batches.
         device: Where to train, as torch names it; the surrogate comes back on the CPU.
         progress: Called every few steps with a `Progress`.
 
     Returns:
         The surrogate, with the best parameters seen, its `history`, and as `provenance` that of the data and the
-        number of `samples`; with held-out samples also their errors, `held_out`, of values and slopes of each response
-        relative to their size, and with such samples and a likelihood for a weighting the `noise` of the labels, as
-        `noise_record` has it. (A network that is not stopped fits the noise, and there is nothing to estimate it by.)
+        number of `samples`; by default also `training`: the decay and the logarithm of the evidence, where there is
+        one, the scores of all starts, and which was chosen; with held-out samples also their errors, `held_out`, of
+        values and slopes of each response relative to their size, and with such samples and a likelihood for a
+        weighting the `noise` of the labels, as `noise_record` has it. (A network that is not stopped fits the noise,
+        and there is nothing to estimate it by.)
         Ctrl-C returns the best so far, with `history.interrupted` set; before the first check it raises.
 
     Raises:
         TypeError: If `data` lacks an attribute, or a setting is of another kind.
-        ValueError: If the data can't be trained on, or a setting is out of range.
+        ValueError: If the data can't be trained on, or a setting is out of range; or if there is no standard deviation,
+            for want of a sum of squares or because of too many weights.
         ArithmeticError: If the loss is not finite from the start.
     """
     samples = Samples.of(data)
     check_device(device)
     check_parts(network, weighting, optimizers, modules=True)
     settings: dict[str, Any] = {"optimizers": optimizers, "decay": decay, "validation": validation, "seed": seed}
+    settings["deviation"] = deviation
     again = partial(train, device=device, progress=progress, **settings)
     if (apart := learned_apart(samples, again, {"network": network, "weighting": weighting})) is not None:
         return apart
-    network = MLP() if network is None else network
     weighting = weighting or (ValuesOnly() if samples.jacobian is None else PerChannel())
-    check_settings(samples, weighting, optimizers, decay=decay, seed=seed)
+    stages = TO_CONVERGENCE if optimizers is None else optimizers
+    check_settings(samples, weighting, stages, decay=decay, seed=seed)
     if not 0.0 <= validation <= 0.5:
         raise ValueError(f"validation is {validation:g}; expected a share of the samples from 0 to 0.5")
+    networks = attempted(network, samples, weighting, optimizers is None)
     # What is drawn first, the network or the split, decides the numbers: a seed is to mean the same in every version.
     generator = torch.Generator().manual_seed(int(seed))
-    spec, module = _built(network, samples, generator)
-    module = module.to(device)
+    first = _built(networks[0], samples, generator)
     trained_on, held = _split(len(samples.x), validation, generator)
     scaling = Scaling.from_data(samples.bounds, samples.y[trained_on], samples.responses, constants=True)
-    as_network_module(module).set_scaling(scaling)
     derivatives = weighting.uses_jacobian
     training = targets_of(scaling, samples, trained_on, derivatives=derivatives, device=device)
     judging = held[:MAX_JUDGES]  # in random order
     held_out = targets_of(scaling, samples, judging, derivatives=derivatives, device=device) if len(held) else None
-    objective = Objective(module, training, weighting, decay=decay, generator=generator)
-    monitor = Monitor(objective, _score(module, training, held_out, objective.weights.values), progress)
-    interrupted = run_stages(optimizers, objective, monitor)
+
+    def attempt(number: int, progress: ProgressCallback | None) -> Attempt:
+        spec, module = _built(networks[number], samples, generator) if number else first
+        module = module.to(device)
+        as_network_module(module).set_scaling(scaling)
+        objective = Objective(module, training, weighting, decay=decay, generator=generator)
+        if deviation:  # what can't have any is refused before the time is spent
+            check_linearized(objective)
+        monitor = Monitor(objective, _score(module, training, held_out, objective.weights.values), progress)
+        return Attempt(spec, objective, monitor, run_stages(stages, objective, monitor))
+
+    best, record = likeliest(attempt, len(networks), progress)
+    if optimizers is None:
+        warn_unless_converged(best)
+    spec, objective, module = best.network, best.objective, best.objective.module
     noise = _noise(objective, scaling, samples, device=device) if len(held) else {}
     every = targets_of(scaling, samples, held, derivatives=True, device=device) if len(held) else None
     errors = {} if every is None else {"held_out": _held_out_errors(module, every, samples.responses)}
-    history = monitor.history(interrupted=interrupted)
-    return Surrogate.of(samples, module, spec, scaling, history, {**errors, **noise})
+    history = best.monitor.history(interrupted=best.interrupted)
+    if deviation:
+        spec, module = linearized(spec, objective)
+    return Surrogate.of(samples, module, spec, scaling, history, {**record, **errors, **noise})
 
 
 def _built(network: Network | nn.Module, samples: Samples, generator: torch.Generator) -> tuple[Network, nn.Module]:
@@ -121,20 +147,6 @@ def _built(network: Network | nn.Module, samples: Samples, generator: torch.Gene
         raise ValueError(f"{type(network).__name__} has no parameters that are free; free some by requires_grad_()")
     middle, width = samples.bounds.mean(axis=1), np.ptp(samples.bounds, axis=1) / np.sqrt(12.0)
     return Foreign.of(network), owned(network, m, torch.from_numpy((samples.x - middle) / width))
-
-
-def run_stages(optimizers: Sequence[Optimizer], objective: Objective, monitor: Monitor) -> bool:
-    """Run all stages, each from the best parameters of those before; True if the user stopped them."""
-    for optimizer in optimizers:
-        try:
-            optimizer.run(objective, monitor)
-        except KeyboardInterrupt:
-            if not monitor.has_best:
-                raise
-            monitor.end()
-            return True
-        monitor.end()
-    return False
 
 
 def check_parts(network: object, weighting: object, optimizers: object, *, modules: bool = False) -> None:
@@ -170,6 +182,8 @@ def check_parts(network: object, weighting: object, optimizers: object, *, modul
             f"weighting is {kind_of(weighting)}; expected one of surrogate.weighting, such as PerChannel(), or one of "
             "your own, derived from surrogate.Weighting"
         )
+    if optimizers is None:
+        return
     if not isinstance(optimizers, list | tuple):
         raise TypeError(f"optimizers is {kind_of(optimizers)}; expected a tuple of stages, such as (Adam(), LBFGS())")
     for stage in optimizers:

@@ -2,7 +2,7 @@
 
 from sobofem.surrogate.weighting.base import Terms, Weighting, Weights
 from sobofem.surrogate.weighting.by_gradient import Annealing, GradNorm, InverseDirichlet, NeuralTangent
-from sobofem.surrogate.weighting.by_likelihood import LearnedLikelihood, ProfiledLikelihood
+from sobofem.surrogate.weighting.by_likelihood import Evidence, LearnedLikelihood, ProfiledLikelihood
 from sobofem.surrogate.weighting.by_loss import PowerMean, ReLoBRaLo, SelfAdaptive, SoftAdapt
 from sobofem.surrogate.weighting.fixed import Balanced, EpsilonOptimal, Fixed, PerChannel, Schedule, ValuesOnly
 from sobofem.surrogate.weighting.gradient_combination import MGDA, ConFIG, DualBalanced, PCGrad
@@ -16,6 +16,7 @@ __all__ = [
     "ConFIG",
     "DualBalanced",
     "EpsilonOptimal",
+    "Evidence",
     "Fixed",
     "GradNorm",
     "Grouped",

@@ -50,6 +50,7 @@ class Terms:
         residuals: Computes the residuals (N, m, T) whose mean squares the losses are, differentiable.
         parameters: What is trained, in the order of the gradients.
         generator: For strategies that draw.
+        decay: What multiplies the squares of all weight matrices in the objective.
     """
 
     losses: Tensor
@@ -60,6 +61,12 @@ class Terms:
     residuals: Callable[[], Tensor]
     parameters: Sequence[Tensor]
     generator: torch.Generator
+    decay: float = 0.0
+
+    def derivatives(self) -> Tensor:
+        """Derivatives of all residuals by the parameters (K, N, P)."""
+        columns = self.residuals().flatten(1).unbind(1)
+        return torch.stack([torch.cat([piece.flatten(1) for piece in self._each(column)], 1) for column in columns])
 
     def traces(self) -> Tensor:
         """Mean over the samples of each residual's squared gradient (m, T).
@@ -71,7 +78,11 @@ class Terms:
         return torch.stack([self._trace(column) for column in columns]).reshape(self.losses.shape)
 
     def _trace(self, column: Tensor) -> Tensor:
-        pieces = torch.autograd.grad(
+        return torch.stack([piece.square().sum() for piece in self._each(column)]).sum() / len(column)
+
+    def _each(self, column: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of single residuals (N,) by each of the parameters."""
+        return torch.autograd.grad(
             column,
             self.parameters,
             torch.eye(len(column), dtype=column.dtype, device=column.device),
@@ -80,7 +91,6 @@ class Terms:
             allow_unused=True,
             materialize_grads=True,
         )
-        return torch.stack([piece.square().sum() for piece in pieces]).sum() / len(column)
 
 
 class Weighting(Storable):

@@ -12,6 +12,11 @@ from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.weighting.base import Terms, Weights
 from sobofem.surrogate.weighting.groups import Grouped, Groups, adam, check_settings, smooth
 
+MIN_FREE = 0.01
+"""Least share of a group's labels that counts as free: more parameters than labels leave next to none."""
+LEAST_DECAY = 1e-12
+"""Decay of all parameters in the hat matrix, as a share of the largest diagonal entry of JᵀJ."""
+
 
 def noise_levels(strategy: Grouped, weights: Weights, terms: Terms) -> Tensor:
     """Standard deviations (m, T) of normal noise under which the labels are likeliest, the network given.
@@ -64,6 +69,74 @@ class ProfiledLikelihood(Grouped):
     def noise(self, weights: Weights, terms: Terms) -> Tensor:
         """Standard deviations of the labels' noise (m, T), given the network: where the weights would come to rest."""
         return noise_levels(self, weights, terms)
+
+
+@register
+@dataclass(frozen=True)
+class Evidence(Grouped):
+    """w_g = (N_g − γ_g) / sum of squares of the group: the inverse noise variances that MacKay's updates rest at.
+
+    γ_g is how many degrees of freedom of the network the group's N_g labels use up: the trace of its block of the hat
+    matrix, the network linearized in its weights (MacKay 1992, *A practical Bayesian framework for backpropagation
+    networks*). `ProfiledLikelihood` leaves it out, and takes for small noise what is merely fitted closely. It is for
+    full batches and few labels: an update costs as much as a step of Levenberg-Marquardt without closed forms.
+
+    Attributes:
+        floor: Smallest noise variance of a group, as a share of the largest.
+        memory: Share of the old weights, in the geometric mean, that an update keeps.
+        groups, scaled, interval: As in `Grouped`.
+    """
+
+    floor: float = 1e-4
+    memory: float = 0.5
+    groups: str = "two"
+    scaled: bool = True
+    interval: int = 10
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of range."""
+        check_settings(self, shares=("floor", "memory"))
+
+    def update(self, weights: Weights, terms: Terms) -> Weights:
+        """Inverse noise variances; the same weights where the labels are met exactly."""
+        groups = Groups(self, weights, terms)
+        labels = (terms.residuals() != 0.0).sum(0).to(terms.losses)
+        count = groups.sum_terms(labels)
+        squares = groups.sum_terms(self.base(terms.mean_squares, terms.inputs) * terms.losses * labels)
+        free = count - groups.sum_terms(_used(weights, terms))
+        variances = squares / torch.maximum(free, MIN_FREE * count).clamp(min=MIN_FREE)
+        largest = variances.max()
+        if not largest > 0.0:
+            return weights
+        inverse = 1.0 / variances.clamp(min=float(max(self.floor, 1e-12) * largest))
+        inverse = inverse * len(inverse) / inverse.sum()
+        before = groups.weights * len(inverse) / groups.weights.sum()
+        return groups.to_weights(before**self.memory * inverse ** (1.0 - self.memory))
+
+    def noise(self, weights: Weights, terms: Terms) -> Tensor:
+        """Standard deviations of the labels' noise (m, T), given the network."""
+        return noise_levels(self, weights, terms)
+
+
+def _used(weights: Weights, terms: Terms) -> Tensor:
+    """Degrees of freedom that the labels of each term use (m, T): traces of blocks of the hat matrix."""
+    J = terms.derivatives()
+    scale = (weights.values * terms.mean_squares).sum() * J.shape[1]
+    rows = (J * (weights.values.flatten() / scale).sqrt()[:, None, None]).flatten(0, 1)
+    decays = [torch.full_like(p, terms.decay if p.ndim > 1 else 0.0).flatten() for p in terms.parameters]
+    # A little more on all parameters keeps biases that the labels leave open from making it singular.
+    D = torch.cat(decays).detach() + LEAST_DECAY * rows.square().sum(0).amax()
+    X = rows / D.sqrt()
+    if len(X) < X.shape[1]:
+        A = X @ X.T
+        identity = torch.eye(len(A), dtype=A.dtype, device=A.device)
+        used = 1.0 - torch.cholesky_inverse(torch.linalg.cholesky(A + identity)).diagonal()
+    else:
+        A = X.T @ X
+        A.diagonal().add_(1.0)
+        solved = torch.linalg.solve_triangular(torch.linalg.cholesky(A), X.T, upper=False)
+        used = solved.square().sum(0)
+    return used.reshape(J.shape[:2]).sum(1).reshape(terms.losses.shape)
 
 
 @register

@@ -162,6 +162,10 @@ class Groups:
         """Number of groups with labels."""
         return len(self.losses)
 
+    def sum_terms(self, values: Tensor) -> Tensor:
+        """Sums of values of terms (m, T) over the groups (G,)."""
+        return self._membership[self._labelled] @ values.flatten()
+
     def gradients(self) -> Tensor:
         """Gradient of each group's loss by all parameters (G, P)."""
         return self._terms.gradients(self._sums)

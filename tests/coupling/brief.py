@@ -1,7 +1,14 @@
 """With `sobofem --use`: a streamed training ends after few iterations, where what comes before is under test."""
 
-from sobofem.surrogate import LBFGS
-from sobofem.surrogate.online import training
+import sys
 
-training.MIN_LAST_ITERATIONS = ITERATIONS = 150
-training.LBFGS = lambda iterations=ITERATIONS: LBFGS(iterations=min(iterations, ITERATIONS))
+from sobofem.coupling.parallel.world import launched_rank
+
+if launched_rank():
+    sys.modules["torch"] = None  # rank 0 trains; the others need none
+else:
+    from sobofem.surrogate import LBFGS
+    from sobofem.surrogate.online import training
+
+    training.MIN_LAST_ITERATIONS = ITERATIONS = 150
+    training.LBFGS = lambda iterations=ITERATIONS: LBFGS(iterations=min(iterations, ITERATIONS))

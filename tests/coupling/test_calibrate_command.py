@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
     x = low + rng.uniform(size=(40, 3)) * (high - low)
     y, dy = zip(*map(smooth.evaluate, x), strict=True)
     data = Dataset.from_arrays(x, y, dy, description=describe(smooth))
-    surrogate.fit(data, families=(surrogate.Kriging(),)).save(place / "smooth.safetensors")
+    surrogate.fit(data, families=(surrogate.Kriging(starts=(-7.0,), iterations=40),)).save(place / "smooth.safetensors")
     truth = smooth.evaluate(TRUTH)[0]
     synthetic(truth, smooth.responses, [0.05, 0.1, 0.05], seed=2).write(place / "measured.csv")
     return place

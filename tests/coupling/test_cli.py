@@ -6,7 +6,7 @@ import re
 import sys
 import tempfile
 
-from launching import TOYS, sobofem
+from launching import TOYS, python, sobofem
 import numpy as np
 import pytest
 import toys
@@ -30,6 +30,14 @@ def test_help_names_every_command(here):
 def test_help_of_a_command_shows_an_example(here, command):
     code, text, _ = here(command, "--help")
     assert code == 0 and f"sobofem {command} " in text.partition("Example:")[2]
+
+
+def test_a_command_imports_no_libraries_that_only_others_need():
+    done = python(
+        "import sys\nfrom sobofem.coupling.cli import main\nsys.argv = ['sobofem', 'models']\ntry:\n    main()\n"
+        "finally:\n    print({'matplotlib', 'mpi4py', 'scipy', 'torch'} & set(sys.modules))"
+    )
+    assert "cantilever" in done.stdout and done.stdout.endswith("set()\n"), done.stderr
 
 
 def test_check_passes_a_right_model_and_fails_a_wrong_one(here):
@@ -138,11 +146,19 @@ def test_mistakes_end_in_one_line_and_code_two(here, tmp_path, monkeypatch, argu
         ("calibrate", "a.safetensors", "a.csv", "--out", "b"),
         *(("generate", f"{TOYS}:smooth", "--points", f"a.{kind}", "--out", "b.h5") for kind in ("csv", "npy")),
         *(("verify", f"a.{kind}") for kind in ("pt2", "onnx")),
+        *(("import", f"a.{kind}", "--out", "b.h5") for kind in ("csv", "npz", "npy", "parquet")),
+        ("infill", "a.h5", "--out", "b.csv"),
+        ("report", "a.safetensors", "b.h5", "--out", "b"),
+        ("optimize", f"{TOYS}:smooth", "--minimize", "weight", "--data", "a.h5"),
+        ("run", "a.py"),
+        ("check", "a.py:model"),
+        ("slurm", "a.py:model", "--out", "b.h5"),
+        ("--use", "a.py", "models"),
     ],
 )
 def test_a_file_without_the_right_to_read_it_is_named_in_one_line(here, tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
-    files = [name for name in arguments if name.startswith("a.")]
+    files = [name.removesuffix(":model") for name in arguments if name.startswith("a.")]
     for name in files:
         (tmp_path / name).touch()
 
@@ -158,6 +174,34 @@ def test_a_file_without_the_right_to_read_it_is_named_in_one_line(here, tmp_path
     assert code == (1 if arguments[0] == "verify" else 2)
     (line,) = (shown + said).splitlines()
     assert any(name in line for name in files) and "Permission denied" in line and "chmod" in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("generate", f"{TOYS}:smooth", "--points", f"a.{kind}", "--out", "b.h5") for kind in ("csv", "npy")),
+        ("calibrate", "a.safetensors", "a.csv", "--out", "b"),
+    ],
+)
+def test_a_table_that_is_missing_or_a_folder_is_named_in_words(here, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    name = next(name for name in arguments if name.endswith((".csv", ".npy")))
+    assert here(*arguments)[::2] == (2, f"error: there is no file {name}\n")
+    (tmp_path / name).mkdir()
+    assert here(*arguments)[::2] == (2, f"error: {name} is a folder; name a file in it\n")
+
+
+@pytest.mark.parametrize("content", [b"", b"some text", bytes(range(256)), b"\x93NUMPY\x01\x00v\x00", b"PK\x03\x04"])
+@pytest.mark.parametrize(
+    "arguments",
+    [("generate", f"{TOYS}:smooth", "--points", "a.npy", "--out", "b.h5"), ("import", "a.npy", "--out", "b.h5")],
+)
+def test_what_is_no_numpy_file_is_told_without_advice_to_run_it(here, tmp_path, monkeypatch, arguments, content):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.npy").write_bytes(content)
+    code, _, said = here(*arguments)
+    assert code == 2 and re.fullmatch(r"error: a\.npy .*save arrays of numbers by np\.save.*\n", said), said
+    assert "pickle" not in said
 
 
 def test_debug_shows_where_an_error_came_from():
@@ -208,6 +252,7 @@ def test_training_tells_what_was_chosen_and_why(here, tmp_path, monkeypatch):
     model = tmp_path / "a.safetensors"
     code, text, said = here("train", tmp_path / "a.h5", "--out", model, "--seed", 1)
     assert code == 0 and "trained on 8 samples" in text and "fold 1 to 2 of 8" in said
+    assert re.search(r"step \d+ of at most \d+; at most \S+ s more", said)
     for family in ("shallow network", "Gaussian process"):
         assert re.search(rf"{family}: error on unseen folds \S+ in values, \S+ in slopes; share \d+ %", text)
     about = here("info", model)[1]
@@ -217,9 +262,21 @@ def test_training_tells_what_was_chosen_and_why(here, tmp_path, monkeypatch):
     assert here("report", model, tmp_path / "a.h5", "--out", tmp_path / "report")[0] == 0
 
 
+def test_training_within_a_budget_tells_what_more_time_would_bring(here, tmp_path):
+    pytest.importorskip("torch")
+    generate(toys.smooth, Design("sobol", 16, 3), tmp_path / "a.h5")
+    code, text, said = here("train", tmp_path / "a.h5", "--out", tmp_path / "a.safetensors", "--budget", 0.1)
+    assert code == 0, said
+    assert re.search(r"\S+ s of 0.1 s were used: more time would also try .*shallow network.*perceptron", text)
+    assert "perceptron: left out, not tried: the time was over" in text
+    assert here("info", tmp_path / "a.safetensors")[0] == 0
+
+
 def test_options_of_descent_are_not_ignored_without_it(here, tmp_path):
     code, _, said = here("train", "none.h5", "--out", tmp_path / "a", "--width", 8, "--weighting", "fixed")
     assert code == 2 and "--width, --weighting belongs to training by descent; add --descent" in said
+    code, _, said = here("train", "none.h5", "--out", tmp_path / "a", "--descent", "--budget", 8)
+    assert code == 2 and "--budget is for the choice among families" in said
 
 
 def test_words_for_durations_and_progress():

@@ -51,7 +51,7 @@ def test_a_seal_that_is_gone_is_missed(tmp_path, sealed):
     """Without it the file may be opened by HDF5, but says that it should have one."""
     for content in (bytes(64) + sealed[64:], sealed[seal.LENGTH :]):
         (tmp_path / "a.h5").write_bytes(content)
-        with pytest.raises(ValueError, match=r"its format is 2, which has a seal"):
+        with pytest.raises(ValueError, match=r"its format is [23], which has a seal"):
             Dataset.open(tmp_path / "a.h5")
 
 

@@ -209,8 +209,16 @@ def test_generate_ends_by_a_signal_with_the_documented_code(tmp_path, number, co
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("descent", "when"), [(True, "L-BFGS"), (False, "Gaussian process"), (False, "fold 3")])
-def test_an_interrupted_training_says_what_it_has_kept(tmp_path, here, monkeypatch, descent, when):
+@pytest.mark.parametrize(
+    ("options", "when", "kept"),
+    [
+        (["--descent"], "L-BFGS", True),
+        ([], "Gaussian process", True),
+        ([], "fold 3", False),
+        (["--budget", 600], "shallow network, fold", True),
+    ],
+)
+def test_an_interrupted_training_says_what_it_has_kept(tmp_path, here, monkeypatch, options, when, kept):
     surrogate = pytest.importorskip("sobofem.surrogate")
     quick = (surrogate.Solved(units=16, members=1, iterations=20), surrogate.Kriging(starts=(-7.0,), iterations=10))
     monkeypatch.setattr(surrogate, "fit", functools.partial(surrogate.fit, families=quick))
@@ -226,9 +234,8 @@ def test_an_interrupted_training_says_what_it_has_kept(tmp_path, here, monkeypat
 
     monkeypatch.setattr("sobofem.coupling.commands.train._words", interrupt)
     out = tmp_path / "a.safetensors"
-    code, text, said = here("train", tmp_path / "a.h5", "--out", out, *(["--descent"] if descent else []))
+    code, text, said = here("train", tmp_path / "a.h5", "--out", out, *options)
     assert code == 130 and said.splitlines()[-1].startswith("stopped by SIGINT; "), said
-    kept = when != "fold 3"
     assert out.exists() == kept == ("is the best so far" in said) == ("trained on 8 samples" in text)
     assert ("no surrogate was written" in said) != kept
 

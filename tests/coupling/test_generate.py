@@ -40,6 +40,20 @@ class Dying(toys.Fragile):
         return super().evaluate(x, jacobian=jacobian)
 
 
+class DyingCurved(toys.Curved):
+    """Dies at its k-th product."""
+
+    def __init__(self, k):
+        super().__init__()
+        self.left = k
+
+    def hvp(self, x, weights, directions):
+        self.left -= 1
+        if self.left < 0:
+            raise Crash
+        return super().hvp(x, weights, directions)
+
+
 class Counting(toys.Fragile):
     """Remembers where it was evaluated."""
 
@@ -105,6 +119,30 @@ def test_folding_twice_doubles_nothing(tmp_path):
     partial = Dataset.open(tmp_path / "a.h5")
     partial.save(tmp_path / "a.h5")
     assert_same(Dataset.open(tmp_path / "a.h5"), partial)
+
+
+def test_hessian_actions_are_the_slopes_of_the_jacobian_and_survive_deaths(tmp_path):
+    model = toys.Curved()
+    with pytest.raises(Crash):
+        generate(DyingCurved(9), DESIGN, tmp_path / "a.h5", hessian_actions=True)
+    data = generate(model, DESIGN, tmp_path / "a.h5", hessian_actions=True)
+    np.testing.assert_array_equal(Dataset.open(tmp_path / "a.h5").hessian_actions, data.hessian_actions)
+    for x, v, actions in zip(data.x, data.directions, data.hessian_actions, strict=True):
+        ahead, behind = (model.evaluate(x + step * v)[1] for step in (1e-5, -1e-5))
+        np.testing.assert_allclose(actions, (ahead - behind) / 2e-5, rtol=1e-5, atol=1e-6 * abs(actions).max())
+    spread = data.directions / np.ptp(model.bounds, axis=1)
+    np.testing.assert_allclose(np.linalg.norm(spread, axis=1), 1.0)
+    assert np.linalg.matrix_rank(spread) == 3
+
+
+def test_second_derivatives_that_are_not_to_be_had_are_refused_at_once(tmp_path):
+    with pytest.raises(TypeError, match=r"Smooth has no hvp\(x, weights, directions\)"):
+        generate(toys.Smooth(), DESIGN, tmp_path / "a.h5", hessian_actions=True)
+    with pytest.raises(ValueError, match="learned beside Jacobians"):
+        generate(toys.Curved(), DESIGN, tmp_path / "a.h5", hessian_actions=True, jacobian=False)
+    generate(toys.Curved(), DESIGN, tmp_path / "a.h5")
+    with pytest.raises(ValueError, match="Hessian actions was left out, now stored"):
+        generate(toys.Curved(), DESIGN, tmp_path / "a.h5", hessian_actions=True)
 
 
 @pytest.mark.parametrize("kind", ["sobol", "halton"])

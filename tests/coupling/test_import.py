@@ -1,6 +1,7 @@
 """Samples of other programs become datasets: what is unambiguous is understood, the rest refused with the way out."""
 
 import csv
+import functools
 from pathlib import Path
 import re
 
@@ -9,6 +10,7 @@ import pandas
 import pytest
 from typer.testing import CliRunner
 
+from sobofem import surrogate
 from sobofem.coupling import Dataset, merge
 from sobofem.coupling.cli import app
 from sobofem.coupling.report import errors
@@ -29,6 +31,12 @@ TABLE = {
     "dstress/dE": SLOPES[:, 1, 0],
     "dstress/dt": SLOPES[:, 1, 1],
 }
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """Training by command takes few iterations."""
+    monkeypatch.setattr(surrogate, "train", functools.partial(train, optimizers=(LBFGS(10),)))
 
 
 def write(path, table=TABLE, changes=()):
@@ -136,8 +144,8 @@ def test_what_is_missing_passes_through_file_training_report_and_check(tmp_path)
     assert "stress: values 4.35 %, by E 4.35 %, by t 4.35 %" in data.summary()
     full = Dataset.from_frame(pandas.DataFrame(TABLE))
     for model in (
-        fit(data, families=(Kriging(),)),
-        train(data, network=MLP(12, 2), optimizers=(LBFGS(150),), validation=0.2),
+        fit(data, families=(Kriging(starts=(-7.0,), iterations=40),)),
+        train(data, network=MLP(6, 1), optimizers=(LBFGS(150),), validation=0.2),
     ):
         assert errors(model, full).value < 0.05 and errors(model, data).value < 0.05
     assert check_derivatives(data).sound
@@ -252,6 +260,7 @@ def test_arrays_that_do_not_fit_are_refused_by_shape(tmp_path, arrays, message):
         Dataset.from_file(tmp_path / "a.npz")
 
 
+@pytest.mark.usefixtures("brief")
 def test_a_table_trains_and_judges_without_being_imported(tmp_path):
     write(tmp_path / "a.csv")
     out = tmp_path / "a.safetensors"
@@ -276,6 +285,7 @@ def test_missing_packages_and_files_are_named(tmp_path, monkeypatch):
     assert isinstance(error, ModuleNotFoundError) and error.name == "pyarrow"
 
 
+@pytest.mark.usefixtures("brief")
 def test_the_page_on_data_shows_what_happens(tmp_path, monkeypatch):
     page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
     monkeypatch.chdir(tmp_path)

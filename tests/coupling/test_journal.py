@@ -16,6 +16,11 @@ def records():
         Sample(2, RNG.normal(size=2), RNG.normal(size=3), None, 0.5),
         Sample(9, RNG.normal(size=2), RNG.normal(size=3), RNG.normal(size=(3, 2)), 0.125),
         Sample(10, RNG.normal(size=2), RNG.normal(size=3), None, 0.125, negative_pivots=2),
+        Sample(
+            *(11, RNG.normal(size=2), RNG.normal(size=3), RNG.normal(size=(3, 2)), 0.125, 1),
+            direction=RNG.normal(size=2),
+            hessian_actions=RNG.normal(size=(3, 2)),
+        ),
     ]
 
 
@@ -125,10 +130,10 @@ writer.close()
 
 
 def test_a_newer_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("sobofem.coupling.dataset.journal.VERSION", 4)
+    monkeypatch.setattr("sobofem.coupling.dataset.journal.VERSION", 5)
     write(tmp_path / "j", [])
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="journal format 4, this sobofem reads 3"):
+    with pytest.raises(ValueError, match="journal format 5, this sobofem reads 4"):
         read_journal(tmp_path / "j")
 
 

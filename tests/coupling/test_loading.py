@@ -49,7 +49,7 @@ def test_a_script_named_like_a_standard_module_takes_nobodys_place(tmp_path, mon
         ("toys:", ValueError, "names no model; expected"),
         ("none.py:model", FileNotFoundError, "there is no file none.py"),
         ("no.such.module:model", ValueError, r"no module 'no\.such\.module' \(no 'no'\).*file\.py:name"),
-        ("toys:smoth", ValueError, r"has no 'smoth'; did you mean 'smooth'\? It has Deadly, .*, smooth"),
+        ("toys:smoth", ValueError, r"has no 'smoth'; did you mean 'smooth'\? It has Curved, Deadly, .*, smooth"),
         ("toys:number", TypeError, "type int, neither a Model nor a function"),
         ("toys:nothing", TypeError, "made an object of type int, which is no Model"),
     ],

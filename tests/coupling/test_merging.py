@@ -61,12 +61,27 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     first = made(tmp_path / "a.h5")
     with pytest.raises(ValueError, match="dataset 2 is of another problem than the first: problem definition"):
         merge([first, made(tmp_path / "b.h5", model=toys.smooth)])
-    with pytest.raises(ValueError, match=r"dataset 3 .*Jacobians"):
-        merge([first, first, made(tmp_path / "c.h5", jacobian=False)])
     with pytest.raises(ValueError, match=r"differ in weight at .*made by the same code"):
         merge([first, dataclasses.replace(first, y=first.y * [1.0, 1.001, 1.0])])
     with pytest.raises(ValueError, match="nothing to merge"):
         merge([])
+
+
+def test_derivatives_that_only_some_have_are_missing_in_the_others(tmp_path):
+    model = toys.Curved()
+    values = made(tmp_path / "a.h5", Design("sobol", 8, 1), model, jacobian=False)
+    slopes = made(tmp_path / "b.h5", Design("sobol", 12, 1), model)
+    curved = made(tmp_path / "c.h5", Design("halton", 6, 1), model, hessian_actions=True)
+    whole = merge([values, slopes, curved])
+    assert whole.missing and len(whole) == 18
+    np.testing.assert_array_equal(whole.jacobian[:12], slopes.jacobian)
+    assert np.isnan(whole.hessian_actions[:12]).all()
+    np.testing.assert_array_equal(whole.select(np.arange(12, 18)).hessian_actions, curved.hessian_actions)
+    whole.save(tmp_path / "d.h5")
+    np.testing.assert_array_equal(Dataset.open(tmp_path / "d.h5").hessian_actions, whole.hessian_actions)
+    assert "energy: Hessian actions 66.7 %" in whole.summary()
+    filled = merge([slopes, made(tmp_path / "e.h5", Design("sobol", 12, 1), model, hessian_actions=True)])
+    assert not np.isnan(filled.hessian_actions).any()
 
 
 def test_merge_and_verify_by_command(here, tmp_path):

@@ -9,6 +9,23 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "optimization.md"
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+SMALLER = {
+    "cantilever()": "cantilever(cells=(8, 2, 1))",
+    "generate(cantilever, ": "generate(lambda: cantilever(cells=(8, 2, 1)), ",
+    "(16.0, 17.0, 15.0, 18.0, 14.0)": "(16.0, 17.0)",  # the example's test has all of them
+    "surrogate.Kriging()": "surrogate.Kriging(starts=(-7.0,), iterations=40)",
+}
+"""What snippets are tried with: their meaning is the same."""
+
+
+def smaller(text):
+    for old, new in SMALLER.items():
+        text = text.replace(old, new)
+    return text
+
+
+def test_what_makes_snippets_smaller_is_in_them():
+    assert all(any(old in text for text in SNIPPETS) for old in SMALLER)
 
 
 def test_linked_files_and_pictures_exist():
@@ -22,7 +39,7 @@ def test_snippets_run(number, tmp_path, monkeypatch, capsys):
     if "pareto" in SNIPPETS[number]:
         pytest.importorskip("pymoo")
     monkeypatch.chdir(tmp_path)
-    exec(compile(SNIPPETS[number], f"snippet {number}", "exec"), {})
+    exec(compile(smaller(SNIPPETS[number]), f"snippet {number}", "exec"), {})
     assert "False" not in capsys.readouterr().out
 
 

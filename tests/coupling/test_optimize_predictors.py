@@ -3,14 +3,15 @@
 import numpy as np
 from optimize_cases import beam
 import pytest
-from scipy.optimize import approx_fprime
+from scipy.optimize import approx_fprime, nnls
 
 from sobofem.coupling.optimize import Task, minimize
+from sobofem.coupling.optimize.balance import balance
 from sobofem.coupling.optimize.predictors.base import Known, Predictor, corrected
 from sobofem.coupling.optimize.predictors.gaussian_process import Evidence, Expanded, GaussianProcess
 from sobofem.coupling.optimize.predictors.logarithms import Logarithms
 from sobofem.coupling.optimize.predictors.quasi_newton import DampedBFGS, SymmetricRankOne
-from sobofem.coupling.optimize.scaled_task import ScaledTask, balance
+from sobofem.coupling.optimize.scaled_task import ScaledTask
 
 ROOT = np.random.default_rng(0).normal(size=(3, 3))
 HESSIAN = ROOT @ ROOT.T + np.eye(3)
@@ -147,6 +148,22 @@ def test_multipliers_balance_the_gradient_at_an_optimum():
     found = balance(np.array([1.0, 0.0]), np.array([1.0, 2.0]), np.zeros(1), rows, np.array([False]))
     assert found.residual == pytest.approx(0.0, abs=1e-12)
     assert 1.0 - 1e-9 <= found.multipliers[0] <= 2.0 + 1e-9
+
+
+def test_multipliers_leave_as_little_as_those_of_the_whole_least_squares_problem():
+    """The bounds' multipliers are eliminated; here each has a column of its own."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        n, c = rng.integers(1, 12), rng.integers(1, 5)
+        z, corner = rng.uniform(size=n), rng.uniform(size=n)
+        z[corner < 0.2], z[corner > 0.8] = 0.0, 1.0
+        slope, rows = rng.normal(size=n), rng.normal(size=(c, n)) * 10.0 ** rng.uniform(-3, 3, (c, 1))
+        margins, equal = rng.normal(size=c) * (rng.uniform(size=c) < 0.6), rng.uniform(size=c) < 0.3
+        near = np.minimum(z, 1.0 - z)
+        columns = np.vstack([rows, np.diag(np.where(z <= 0.5, 1.0, -1.0)), -rows[equal]])
+        system = np.vstack([columns.T, np.diag(np.concatenate([margins, near, margins[equal]]))])
+        _, least = nnls(system, np.append(slope, np.zeros(len(columns))))
+        assert balance(z, slope, margins, rows, equal).residual == pytest.approx(least, rel=1e-6, abs=1e-8)
 
 
 def test_the_residual_is_the_slope_that_nothing_balances():

@@ -7,18 +7,8 @@ import math
 import pytest
 
 from sobofem.coupling import Marginal
-from sobofem.coupling.options import (
-    CHOICES,
-    Levels,
-    Names,
-    Texts,
-    Weights,
-    check,
-    distributions,
-    option,
-    values,
-    words,
-)
+from sobofem.coupling.options import check, option, words
+from sobofem.coupling.options.readings import CHOICES, Levels, Names, Texts, Weights, distributions, values
 from sobofem.coupling.study.settings import INTERVALS
 
 FLAGS = ("--minimize", "--maximize")

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import toys
 
-from sobofem.coupling import Dataset, Design, generate
-from sobofem.coupling.solving.stream import stream
+from sobofem.coupling import Dataset, Design, describe, generate
+from sobofem.coupling.solving.campaign import plan
+from sobofem.coupling.solving.settings import Streaming
+from sobofem.coupling.solving.stream import StreamTrainer, stream
 from sobofem.surrogate import load
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec")]
@@ -52,26 +54,29 @@ def test_samples_are_trained_on_as_they_come_and_written_down(tmp_path):
     assert steps == sorted(steps)
 
 
-def test_a_small_memory_slows_the_solvers_and_sees_every_sample(tmp_path):
-    done = sobofem(*line(tmp_path, "smooth", 64, "--capacity", 16), ranks=2, timeout=PATIENCE)
+def test_a_small_memory_slows_the_solvers_and_sees_every_sample_though_some_fail(tmp_path):
+    """What failed takes no room, for which the trainer would wait."""
+    more = ("--capacity", 8, "--watermark", 8, "--max-failures", 1)
+    done = sobofem(*line(tmp_path, "fragile", 24, *more), ranks=2, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     data = Dataset.open(tmp_path / "a.h5")
-    assert len(data) == 64 and "trained on 64 samples" in done.stdout
+    assert len(data) + len(data.failures) == 24 and len(data.failures) > 0
+    assert f"trained on {len(data)} samples" in done.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stream_goes_on_where_it_was_stopped(tmp_path, number):
-    job = start(*line(tmp_path, "slow", 256), ranks=2)
+    job = start(*line(tmp_path, "slow", 160), ranks=2)
     wait_for(lambda: journal_bytes(tmp_path / "a.h5") > 4000, seconds=PATIENCE)
     os.kill(workers(job, tmp_path / "a.h5")[-1], number)
     _, said = job.communicate(timeout=60)
     assert job.returncode == (75 if number == signal.SIGTERM else 137) or number == signal.SIGKILL, said
     kept = len(Dataset.open(tmp_path / "a.h5"))
-    assert 0 < kept < 256
+    assert 0 < kept < 160
     assert (tmp_path / "a.safetensors.checkpoint").exists() == (number == signal.SIGTERM)
-    again = sobofem(*line(tmp_path, "smooth", 256), ranks=3, timeout=PATIENCE)
+    again = sobofem(*line(tmp_path, "smooth", 160), ranks=3, timeout=PATIENCE)
     assert again.returncode == 0, again.stderr
-    assert_whole(tmp_path, 256)
+    assert_whole(tmp_path, 160)
     assert not (tmp_path / "a.safetensors.checkpoint").exists()
 
 
@@ -85,36 +90,29 @@ def test_the_trainer_chooses_what_is_solved(tmp_path, steer):
     assert load(tmp_path / "a.safetensors").provenance["samples"] == 24
 
 
-def test_failures_are_counted_and_too_many_of_them_stop_it(tmp_path):
-    done = sobofem(*line(tmp_path, "fragile", 24), ranks=2, timeout=PATIENCE)
-    data = Dataset.open(tmp_path / "a.h5")
-    assert done.returncode == 0 and len(data) + len(data.failures) == 24 and len(data.failures) > 0, done.stderr
-    (tmp_path / "b").mkdir()
-    many = sobofem(*line(tmp_path / "b", "fragile", 256, "--max-failures", 0.1), ranks=2, timeout=PATIENCE)
+def test_too_many_failures_stop_it(tmp_path):
+    many = sobofem(*line(tmp_path, "fragile", 256, "--max-failures", 0.1), ranks=2, timeout=PATIENCE)
     assert many.returncode == 3 and "Narrow the bounds" in many.stderr
 
 
 def test_a_checkpoint_of_another_problem_is_refused(tmp_path):
-    job = start(*line(tmp_path, "slow", 256), ranks=2)
+    job = start(*line(tmp_path, "slow", 160), ranks=2)
     wait_for(lambda: journal_bytes(tmp_path / "a.h5") > 2000, seconds=PATIENCE)
     os.kill(workers(job, tmp_path / "a.h5")[0], signal.SIGTERM)
     job.communicate(timeout=60)
     before = (tmp_path / "a.h5").read_bytes()
-    for more, message in [
-        (("--design", "halton", "--data", tmp_path / "b.h5"), "design was sobol, now halton"),
-        (("--width", 9), "other settings (network)"),
-    ]:
-        done = sobofem(*line(tmp_path, "slow", 256, *more), ranks=2, timeout=PATIENCE)
-        assert done.returncode == 2 and message in done.stderr
-    done = sobofem(*line(tmp_path, "fragile", 512, "--data", tmp_path / "b.h5"), ranks=2, timeout=PATIENCE)
-    assert done.returncode == 2 and "digest was smooth-1, now fragile-1" in done.stderr
+    other = ("--design", "halton", "--data", tmp_path / "b.h5")
+    done = sobofem(*line(tmp_path, "slow", 160, *other), ranks=2, timeout=PATIENCE)
+    assert done.returncode == 2 and "design was sobol, now halton" in done.stderr
     assert (tmp_path / "a.h5").read_bytes() == before and not (tmp_path / "b.h5").exists()
-
-
-def test_failures_do_not_leave_the_trainer_waiting_for_room(tmp_path):
-    more = ("--capacity", 8, "--watermark", 8, "--max-failures", 1)
-    done = sobofem(*line(tmp_path, "fragile", 24, *more), ranks=2, timeout=PATIENCE)
-    assert done.returncode == 0, done.stderr
+    for width, model, message in (
+        (9, toys.smooth, r"other settings \(network\)"),
+        (16, toys.fragile, "digest was smooth-1, now fragile-1"),
+    ):
+        online = Streaming(samples=160, seed=3, width=width, depth=2).online()
+        planned = plan(Design("sobol", 160, 3), describe(model), order=1, model="toys")
+        with pytest.raises(ValueError, match=message):
+            StreamTrainer(tmp_path / "a.safetensors", online, "", 160, None).check(planned)
 
 
 def test_a_device_that_is_not_there_is_named(tmp_path):

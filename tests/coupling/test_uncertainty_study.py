@@ -36,7 +36,7 @@ def surrogate_file(tmp_path_factory):
         x, np.array(y), np.array(jacobian), model.parameters, model.responses, model.bounds, dict(model.units)
     )
     path = tmp_path_factory.mktemp("uq") / "smooth.safetensors"
-    surrogate.fit(samples, families=(surrogate.Kriging(),)).save(path)
+    surrogate.fit(samples, families=(surrogate.Kriging(starts=(-7.0,), iterations=40),)).save(path)
     return path
 
 

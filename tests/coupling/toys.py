@@ -46,6 +46,24 @@ class Smooth:
         return y, np.array([energy, [0.0, 7.8, 0.0], [0.0, np.sin(p), np.cos(p) * t + 1.0]])
 
 
+class Curved(Smooth):
+    """Knows its second derivatives."""
+
+    digest = "curved-1"
+
+    def hvp(self, x, weights, directions):
+        E, t, p = np.asarray(x, dtype=float)
+        e = p**2 / (E * 1e-5 * t**3)
+        hessian = np.zeros((3, 3, 3))
+        hessian[0] = [
+            [2 * e / E**2, 3 * e / (E * t), -2 * e / (E * p)],
+            [3 * e / (E * t), 12 * e / t**2, -6 * e / (t * p)],
+            [-2 * e / (E * p), -6 * e / (t * p), 2 * e / p**2],
+        ]
+        hessian[2, 1:, 1:] = [[0.0, np.cos(p)], [np.cos(p), -np.sin(p) * t]]
+        return np.atleast_2d(directions) @ np.tensordot(weights, hessian, 1)
+
+
 class Fragile(Smooth):
     """Has no answer where p > 2."""
 

@@ -1,5 +1,9 @@
 """Mesh files as others write them give the same mesh and tags; what can't be read says what to do."""
 
+import builtins
+import errno
+import io
+
 from mpi4py import MPI
 import dolfinx
 import h5py
@@ -115,6 +119,32 @@ def test_what_is_no_mesh_says_what_to_do(tmp_path):
     (tmp_path / "lost.h5").unlink()
     with pytest.raises(FileNotFoundError, match=r"lost\.h5 does not exist, which lost\.xdmf names"):
         fem.read_mesh(tmp_path / "lost.xdmf", MPI.COMM_SELF)
+
+
+@pytest.mark.parametrize("file", ["m.xdmf", "m.h5", "m.msh"])
+def test_a_mesh_file_that_may_not_be_read_or_is_none_is_named(tmp_path, monkeypatch, file):
+    write(tmp_path / "m.xdmf", "HDF", whole=False)
+    (tmp_path / "m.msh").write_text("$MeshFormat\n")
+    mesh = tmp_path / file.replace(".h5", ".xdmf")
+    opened = io.open
+
+    def refused(path, *how, **more):
+        if str(path).endswith(file):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *how, **more)
+
+    with monkeypatch.context() as denied:
+        for module in (io, builtins):
+            denied.setattr(module, "open", refused)
+        with pytest.raises(ValueError, match=rf"mesh file \S*{file} can't be read: Permission denied; .*chmod"):
+            fem.read_mesh(mesh, MPI.COMM_SELF)
+    (tmp_path / file).write_bytes(b"hello")
+    with pytest.raises(ValueError, match=rf"{file}.*; (write|save) the mesh once more"):
+        fem.read_mesh(mesh, MPI.COMM_SELF)
+    (tmp_path / file).unlink()
+    (tmp_path / file).mkdir()
+    with pytest.raises((ValueError, FileNotFoundError), match=rf"{file} (is a folder|does not exist)"):
+        fem.read_mesh(mesh, MPI.COMM_SELF)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,11 @@ CASES = [
     (small_block, displacement),
     (small_block, von_mises),
 ]
+DISTRIBUTED = [
+    case if case in (CASES[0], CASES[4], CASES[6]) else pytest.param(*case, marks=pytest.mark.two_ranks)
+    for case in CASES
+]
+"""Of them each problem and kind of field once on three ranks."""
 
 
 @pytest.mark.slow
@@ -80,7 +85,7 @@ def test_derivatives_agree_with_central_differences(build, what):
         assert np.abs(scaled - difference).max() < 2e-6 * max(np.abs(scaled).max(), np.abs(value).max())
 
 
-@pytest.mark.parametrize(("build", "what"), CASES)
+@pytest.mark.parametrize(("build", "what"), DISTRIBUTED)
 def test_all_ranks_together_agree_with_one_alone_in_value_and_order(build, what):
     problem, alone = made(build, what, alone=True)
     together = made(build, what)[1]
@@ -137,6 +142,7 @@ def test_a_linear_displacement_is_found_at_its_places():
     assert np.allclose(outlines.mean(axis=1), gradient.points)
 
 
+@pytest.mark.two_ranks
 def test_weights_are_those_of_the_mesh_as_loaded_whatever_shape_it_has_now():
     problem, before = made(plate_with_hole, von_mises)
     problem.evaluate([70e3, 0.3, 100.0, 50.0, 30.0, 15.0], jacobian=False)
@@ -148,6 +154,7 @@ def test_weights_are_those_of_the_mesh_as_loaded_whatever_shape_it_has_now():
     assert area == pytest.approx(100.0**2 - np.pi * 30.0 * 15.0 / 4, rel=1e-3)
 
 
+@pytest.mark.two_ranks
 def test_a_field_is_a_model_that_knows_what_it_is():
     (plate, stress), (other, moved) = made(plate_with_hole, von_mises), made(plate_with_hole, displacement)
     assert plate.digest == other.digest
@@ -161,6 +168,7 @@ def test_a_field_is_a_model_that_knows_what_it_is():
     assert stress.digest == made(plate_with_hole, von_mises, alone=True)[1].digest
 
 
+@pytest.mark.two_ranks
 def test_a_field_costs_no_solve_where_the_responses_were_evaluated():
     problem, stress = made(small_block, von_mises)
     x = interior_point(problem, 8)
@@ -171,6 +179,7 @@ def test_a_field_costs_no_solve_where_the_responses_were_evaluated():
     assert problem._evaluation.walks == walks
 
 
+@pytest.mark.two_ranks
 def test_what_has_no_field_is_refused_on_every_rank():
     plate, field = made(plate_with_hole, displacement)
     with pytest.raises(ValueError, match="unknown field 'heat'; the problem has von_mises"):
@@ -185,3 +194,42 @@ def test_what_has_no_field_is_refused_on_every_rank():
         field.evaluate(10 * x)
     with pytest.raises(NotImplementedError, match="depend on the whole load path"):
         displacement(SimpleNamespace(history={"plastic_strain": "what it becomes"}))
+
+
+def density(comm, basis, space):
+    """A cantilever whose modulus has a value in each cell, or at each node."""
+    cells = dolfinx.mesh.CellType.quadrilateral
+    mesh = dolfinx.mesh.create_rectangle(comm, [[0.0, 0.0], [3.0, 1.0]], [12, 5], cell_type=cells)
+    V = dolfinx.fem.functionspace(mesh, ("Lagrange", 1, (2,)))
+    u, rho = dolfinx.fem.Function(V), dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, space))
+    rho.x.array[:] = 0.1
+    strain = ufl.sym(ufl.grad(u))
+    weight = u[1] * ufl.dx(mesh)
+    clamped = dolfinx.fem.locate_dofs_geometrical(V, lambda x: np.isclose(x[0], 0.0))
+    return fem.Problem(
+        (1e-2 + rho**3) * ufl.inner(strain, strain) * ufl.dx - weight,
+        u,
+        bcs=[dolfinx.fem.dirichletbc(np.zeros(2), clamped, V)],
+        parameters=[fem.Field("rho", rho, basis, (0.1, 0.9))],
+        responses=[fem.Response("sag", weight), fem.Response("mass", rho * ufl.dx(mesh))],
+    )
+
+
+@pytest.mark.parametrize(
+    ("basis", "space"),
+    [
+        (fem.OwnValues(share=lambda x: np.array([x[0], abs(x[1] - 0.5), x[2]])), ("DG", 0)),
+        (fem.DensityFilter(radius=0.6, where=lambda x: x[0] > 0.3), ("DG", 0)),
+        (fem.HelmholtzFilter(radius=0.6), ("Lagrange", 1)),
+    ],
+)
+def test_fields_of_own_values_are_the_same_on_any_number_of_ranks(basis, space):
+    alone, together = density(MPI.COMM_SELF, basis, space), density(WORLD, basis, space)
+    assert together.parameters == alone.parameters and together.digest == alone.digest
+    x = np.random.default_rng(0).uniform(0.2, 0.8, len(alone.parameters))
+    for found, expected in zip(together.evaluate(x), alone.evaluate(x), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+    v, weights = np.cos(x * 7), np.array([1.0, -2.0])
+    np.testing.assert_allclose(together.jvp(x, v), alone.jvp(x, v), rtol=1e-8)
+    product = alone.hvp(x, weights, v)
+    np.testing.assert_allclose(together.hvp(x, weights, v), product, atol=1e-8 * abs(product).max())

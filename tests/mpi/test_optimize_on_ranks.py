@@ -55,6 +55,7 @@ def folder(tmp_path):
     return Path(WORLD.bcast(str(tmp_path)))
 
 
+@pytest.mark.two_ranks
 def test_a_distributed_model_has_the_optimum_of_one_rank_on_every_rank():
     together, alone = minimize(plate_with_hole(WORLD), TASK), minimize(plate_with_hole(MPI.COMM_SELF), TASK)
     assert together.certified
@@ -122,6 +123,7 @@ def test_discrete_values_are_searched_on_all_ranks_alike():
     assert len(set(WORLD.allgather(solution.message))) == 1
 
 
+@pytest.mark.two_ranks
 def test_a_mistake_is_raised_on_every_rank():
     with pytest.raises((ValueError, RuntimeError), match="unknown response"):
         minimize(Shaft(), Task("wait"), ranks_per_solve=1)

@@ -101,8 +101,8 @@ def one_cell(comm):
     ("build", "methods"),
     [
         (strip, ("adjoint", "tangent")),
-        (few_stored, ("adjoint",)),
-        (specimen, ("auto",)),
+        pytest.param(few_stored, ("adjoint",), marks=pytest.mark.two_ranks),
+        pytest.param(specimen, ("auto",), marks=pytest.mark.two_ranks),
         (one_cell, ("adjoint", "tangent")),
     ],
 )
@@ -120,6 +120,7 @@ def test_all_ranks_together_agree_with_one_alone(build, methods):
     assert together.digest == alone.digest
 
 
+@pytest.mark.two_ranks
 def test_products_with_the_jacobian_are_the_same_on_ranks():
     together, alone = strip(WORLD), strip(MPI.COMM_SELF)
     x = interior_point(alone, 22)
@@ -143,6 +144,7 @@ def test_a_material_that_fails_on_one_rank_raises_on_every_rank_and_the_next_sam
     assert sound.evaluate(x, jacobian=False)[0] == pytest.approx(response, rel=1e-11)
 
 
+@pytest.mark.two_ranks
 def test_a_sample_remembers_nothing_of_the_one_before():
     problem = strip(WORLD)
     x = interior_point(problem, 24)
@@ -151,6 +153,7 @@ def test_a_sample_remembers_nothing_of_the_one_before():
     assert problem.evaluate(x, jacobian=False)[0] == pytest.approx(first, rel=1e-11)
 
 
+@pytest.mark.two_ranks
 def test_a_series_for_paraview_is_written_by_all_ranks(tmp_path):
     problem = strip(WORLD)
     path = write_path(problem, interior_point(problem, 26), WORLD.bcast(tmp_path) / "strip", points=[0, 4])
@@ -158,6 +161,7 @@ def test_a_series_for_paraview_is_written_by_all_ranks(tmp_path):
         assert path.read_text().count("<DataSet") == 2
 
 
+@pytest.mark.two_ranks
 def test_a_picture_of_plastic_strain_is_whole():
     problem = specimen(WORLD)
     problem.evaluate(problem.bounds.mean(axis=1), jacobian=False)

@@ -42,7 +42,7 @@ def test_all_ranks_together_agree_with_one_alone(build):
     assert together.digest == alone.digest
 
 
-@pytest.mark.parametrize("build", [block, random_block])
+@pytest.mark.parametrize("build", [pytest.param(block, marks=pytest.mark.two_ranks), random_block])
 def test_products_with_jacobian_and_hessian_are_those_of_one_rank(build):
     together, alone = build(WORLD), build(MPI.COMM_SELF)
     rng, x = np.random.default_rng(14), interior_point(alone, 14)
@@ -57,6 +57,7 @@ def test_products_with_jacobian_and_hessian_are_those_of_one_rank(build):
         assert np.abs(call(together) - expected).max() < 1e-8 * np.abs(expected).max()
 
 
+@pytest.mark.two_ranks
 def test_a_gentle_evaluation_is_that_of_one_rank():
     together, alone = small_beam(WORLD), small_beam(MPI.COMM_SELF)
     x = interior_point(alone, 4)
@@ -121,6 +122,7 @@ def test_a_mesh_inverted_on_one_rank_raises_on_every_rank_and_the_next_sample_is
     assert np.array_equal(problem.evaluate([0.5, 0.0])[0], sound)
 
 
+@pytest.mark.two_ranks
 def test_picture_and_vtk_hold_the_whole_plate(tmp_path):
     problem = plate_with_hole(WORLD)
     problem.evaluate([70e3, 0.3, 100.0, 50.0, 30.0, 15.0], jacobian=False)
@@ -136,6 +138,7 @@ def test_picture_and_vtk_hold_the_whole_plate(tmp_path):
         assert list(path.parent.glob("*.vtu"))
 
 
+@pytest.mark.two_ranks
 def test_unknown_field_and_wrong_cells_are_refused():
     plate = plate_with_hole(WORLD)
     with pytest.raises(ValueError, match="von_mises"):
@@ -154,6 +157,7 @@ def test_a_point_that_is_wrong_on_one_rank_is_refused_on_every_rank(bad):
         problem.evaluate(x)
 
 
+@pytest.mark.two_ranks
 def test_weights_that_are_wrong_on_one_rank_are_refused_on_every_rank():
     problem = block(WORLD)
     x, weights = interior_point(problem, 14), np.ones(len(problem.responses))
@@ -191,6 +195,7 @@ def test_basis_functions_set_on_owned_nodes_alone_are_completed():
     assert jacobian == pytest.approx(slope, rel=1e-9)
 
 
+@pytest.mark.two_ranks
 def test_a_velocity_that_fails_on_one_rank_is_refused_on_every_rank():
     def velocity(x):
         if WORLD.rank == WORLD.size - 1:
@@ -215,6 +220,7 @@ def test_ranks_may_compile_for_themselves_and_together_in_any_order():
     assert area == pytest.approx(3 * factor)
 
 
+@pytest.mark.two_ranks
 def test_a_closed_problem_says_so_and_leaves_others_alone():
     first, second = block(WORLD), block(WORLD)
     x = interior_point(first, 15)
@@ -255,6 +261,7 @@ CUT_OFF = """<Xdmf><Domain><Grid>
 </Grid></Domain></Xdmf>"""
 
 
+@pytest.mark.two_ranks
 @pytest.mark.parametrize(
     ("text", "message"),
     [

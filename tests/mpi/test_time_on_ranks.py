@@ -97,6 +97,7 @@ def test_derivatives_are_those_of_differences(build):
     assert (ahead - back) / 2e-5 == pytest.approx(slopes, rel=1e-6, abs=1e-6 * np.abs(slopes).max())
 
 
+@pytest.mark.two_ranks
 def test_values_that_are_not_finite_on_one_rank_are_refused_by_all():
     mesh = dolfinx.mesh.create_unit_square(WORLD, 3, 3)
     u, k = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1))), Constant(mesh, 1.0)

@@ -10,11 +10,15 @@ import pytest
 import ufl
 
 from sobofem import fem
+from sobofem.fem.geometry import extension, reach
 from sobofem.fem.library.composite_cell import composite_cell
 from sobofem.fem.library.loaded_column import loaded_column
+from sobofem.fem.library.shallow_arch import shallow_arch
 
 sys.path.append(str(Path(__file__).parents[1] / "fem"))
+import test_constraints
 import test_digest
+import test_limit_load
 import test_shape
 
 WORLD = MPI.COMM_WORLD
@@ -63,10 +67,12 @@ def test_the_digest_of_a_problem_on_ranks_is_that_of_one(part):
     assert test_digest.problem(WORLD, part=part).digest == test_digest.problem(part=part).digest
 
 
+@pytest.mark.two_ranks
 def test_functions_as_velocities_are_those_of_one_rank():
     test_shape.test_a_velocity_is_a_function_of_points_a_function_of_the_mesh_or_an_expression()
 
 
+@pytest.mark.two_ranks
 def test_a_jump_is_refused_on_every_rank():
     mesh = dolfinx.mesh.create_unit_square(WORLD, 4, 4)
     u = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1)))
@@ -100,3 +106,48 @@ def test_a_periodic_cell_on_ranks_is_that_of_one_with_its_tangent():
     (y, jacobian), (expected, expected_jacobian) = (problem.evaluate(x) for problem in problems)
     np.testing.assert_allclose(y, expected, rtol=1e-8)
     np.testing.assert_allclose(jacobian, expected_jacobian, rtol=1e-7, atol=1e-7)
+
+
+def same_on_ranks(problems, x, *, rtol=1e-8):
+    """Digest, values and Jacobian by both methods, of a problem on all ranks and on one."""
+    assert problems[0].digest == problems[1].digest
+    together, alone = ([problem.evaluate(x), problem.evaluate(x, method="tangent")] for problem in problems)
+    for (y, jacobian), (expected, expected_jacobian) in zip(together, alone, strict=True):
+        np.testing.assert_allclose(y, expected, rtol=rtol, atol=1e-10)
+        scale = np.maximum(np.abs(expected_jacobian).max(axis=1, keepdims=True), 1e-6)  # what is controlled has zeros
+        np.testing.assert_allclose(jacobian / scale, expected_jacobian / scale, atol=10 * rtol)
+    assert problems[0].negative_pivots == problems[1].negative_pivots
+
+
+def test_rollers_on_ranks_are_those_of_one():
+    problems = [test_constraints.inclined(comm, degree=2, held="corner") for comm in (WORLD, MPI.COMM_SELF)]
+    same_on_ranks(problems, [80.0, 1.2])
+
+
+@pytest.mark.parametrize("hinged", [False, True])
+def test_a_rigid_face_on_ranks_is_that_of_one(hinged):
+    problems = [test_constraints.beam(comm, cells=(8, 2), hinged=hinged) for comm in (WORLD, MPI.COMM_SELF)]
+    same_on_ranks(problems, [0.3, 0.2, -0.4, 80.0])
+
+
+@pytest.mark.parametrize("at", [None, [0.1, 0.25]])
+def test_limit_loads_and_controlled_paths_on_ranks_are_those_of_one(at):
+    def path(t, control):
+        return fem.ControlledPath(at, factor=t, control=control)
+
+    problems = [test_limit_load.truss(comm, path=path if at else None) for comm in (WORLD, MPI.COMM_SELF)]
+    same_on_ranks(problems, [2.0, 1.5, 0.02], rtol=1e-7)
+
+
+def test_a_shallow_arch_on_ranks_is_that_of_one():
+    problems = [shallow_arch(comm, cells=(12, 1)) for comm in (WORLD, MPI.COMM_SELF)]
+    same_on_ranks(problems, [70e3, 2.0, 0.05, 0.05], rtol=1e-6)
+
+
+def test_mesh_motions_and_how_far_they_reach_on_ranks_are_those_of_one():
+    ends = []
+    for comm in (WORLD, MPI.COMM_SELF):
+        mesh = test_shape.grooved(comm)
+        moving = extension(mesh, test_shape.bump)
+        ends.append(list(reach(mesh, [fem.Shape("s", moving, (0.0, 1.0), 0.0)])["s"]))
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-9)

@@ -337,3 +337,61 @@ def test_a_family_that_is_best_for_one_response_is_kept():
     assert unseen.error_ratios().min(0).values.tolist() == pytest.approx([1.0, 1.0])
     assert (unseen.error_ratios() > 2.0).sum() == 2
     assert unseen.weights[0].tolist() == [1.0, 0.0] and unseen.weights[1].tolist() == [0.0, 1.0]
+
+
+def test_weights_go_by_the_errors_that_families_will_have_and_nothing_else_does():
+    """A mean of several networks errs less than the one of each part, which is what was measured."""
+    rng = np.random.default_rng(0)
+    labels = torch.from_numpy(rng.normal(size=(12, 1, 3)))
+    means = labels.unsqueeze(-1) * (1.0 + torch.tensor([0.3, 0.02], dtype=torch.float64))
+    factors = torch.ones(12, 1, 2, dtype=torch.float64)
+    there = torch.ones(12, 1, 3, dtype=torch.bool)
+    stuck = HeldOutPredictions(labels, there, means, torch.zeros_like(means), QUICK, {}, factors=factors)
+    assert stuck.weights[0].tolist() == [0.0, 1.0]
+    factors[..., 0] = 1e-3
+    foreseen = replace(stuck, factors=factors)
+    assert foreseen.weights[0].tolist() == [1.0, 0.0]
+    assert torch.equal(foreseen.errors, stuck.errors)
+    assert foreseen.without(QUICK[1], "").weights[0].tolist() == [1.0]
+    assert float(foreseen.mixed_errors()[1]) == pytest.approx(0.3)
+
+
+def test_a_budget_too_small_for_any_family_gives_a_process_of_few_samples_and_names_the_others():
+    known, unseen = borehole_samples(600, seed=0), borehole_samples(300, seed=1)
+    found = fit(known, budget=1e-6)
+    assert value_error(found, unseen) < 0.05
+    assert np.isfinite(found.standard_deviation(unseen.x)[0]).all()
+    budget, choice = found.provenance["budget"], found.provenance["choice"]
+    assert budget["seconds"] == 1e-6 and budget["spent"] > 1e-6
+    assert set(budget["missed"]) == {"shallow network", "shallow network of logarithms", "perceptron"}
+    assert choice["dropped"]["perceptron"] == "not tried: the time was over"
+    assert choice["dropped"]["Gaussian process"] == "5400 labels a response, more than 3000"
+
+
+@pytest.mark.parametrize("budget", [True, "5"])
+def test_a_budget_that_is_no_number_is_refused(easy, budget):
+    with pytest.raises(TypeError, match="expected seconds, such as 60"):
+        fit(easy, budget=budget)
+
+
+def test_a_budget_that_suffices_misses_nothing(easy):
+    found = fit(easy, families=BRIEF, budget=600.0)
+    assert found.provenance["budget"]["missed"] == {} and not found.history.interrupted
+    assert set(found.provenance["choice"]["errors"]) == {family.name for family in BRIEF}
+
+
+def test_with_a_budget_an_interruption_keeps_what_is_there(easy):
+    def interrupt(record):
+        if record.stage.startswith("shallow network"):
+            raise KeyboardInterrupt
+
+    found = fit(easy, families=BRIEF, budget=600.0, progress=interrupt)
+    assert found.history.interrupted
+    assert list(found.provenance["choice"]["errors"]) == ["Gaussian process"]
+    assert found.provenance["budget"]["missed"] == {"shallow network": "not finished in the time"}
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_budget_that_is_no_time_is_refused(easy, seconds):
+    with pytest.raises(ValueError, match="expected seconds, more than 0"):
+        fit(easy, budget=seconds)

@@ -12,8 +12,9 @@ import torch
 from sobofem.surrogate import Kriging, Samples, Solved, check_derivatives, fit
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.samples.scaling import Scaling
-from sobofem.surrogate.selection.doubts import Doubts, doubtful_slopes, find_doubts, torn_points
+from sobofem.surrogate.selection.doubts import Doubts, find_doubts, torn_points
 from sobofem.surrogate.selection.leave_one_out import LeaveOneOut
+from sobofem.surrogate.selection.misleading import doubtful_slopes
 from sobofem.surrogate.training.train import scaled_targets
 
 BOUNDS = [[0.0, 1.0], [0.0, 1.0]]
@@ -261,7 +262,15 @@ def test_sound_samples_are_believed():
     ("change", "sentence"),
     [
         (SPOILERS["a million times too large"], "the values of 'q0' in row 7 don't fit the other samples"),
-        (SPOILERS["diverged in values and slopes"], "the derivatives of 'q0' in row 7 don't fit the other samples"),
+        (SPOILERS["diverged in values and slopes"], "fit the other samples: they would if multiplied by 1e-06"),
+        (
+            {"value": lambda y, _: 1.5 * y, "slopes": lambda J: 1.5 * J},
+            "values and derivatives of 'q0' in row 7 don't fit the other samples: they would if multiplied by 0.67",
+        ),
+        (
+            {"value": lambda y, _: -y, "slopes": lambda J: -J},
+            "values and derivatives of 'q0' in row 7 don't fit the other samples: they would if multiplied by -1",
+        ),
     ],
 )
 def test_the_check_of_derivatives_names_the_sample_whose_value_is_spoilt(clean, change, sentence):

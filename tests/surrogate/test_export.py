@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from sobofem.coupling.contract import Model, checked_evaluation
+from sobofem.coupling.contract import Model
+from sobofem.coupling.models.evaluation import checked_evaluation
 from sobofem.surrogate import LBFGS, MLP, Adam, train
 from sobofem.surrogate.export import export_model, open_exported
 from sobofem.surrogate.export.program import Program

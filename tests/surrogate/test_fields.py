@@ -10,7 +10,8 @@ import pytest
 import scipy.sparse
 import torch
 
-from sobofem.coupling.contract import Model, Products, checked_evaluation
+from sobofem.coupling.contract import Model, Products
+from sobofem.coupling.models.evaluation import checked_evaluation
 from sobofem.surrogate import LBFGS, MLP, Adam, Fixed, InverseDirichlet, ValuesOnly, load, train
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.reduction import (

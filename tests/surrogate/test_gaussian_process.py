@@ -180,3 +180,27 @@ def test_samples_of_one_point_are_told():
     targets = Targets(torch.from_numpy(data.x), torch.from_numpy(data.y), None)
     module = Kriging().learn(targets, seed=0, progress=lambda *_: None).module
     assert torch.isfinite(module(targets.x)).all()
+
+
+@pytest.mark.parametrize("kind", ["values", "all", "some"])
+def test_what_is_left_out_is_predicted_as_by_a_process_without_it(kind):
+    """The formula from the factor over all samples, against that of all others, of each sample in turn."""
+    known = labels(kind)
+    N, n = known.x.shape
+    point = torch.cat((torch.log(LENGTHS)[:n], torch.full((1 + n,), -4.0, dtype=torch.float64)))
+    errors = MarginalLikelihood(known).left_out(point)
+    for i in (0, N // 2, N - 1):
+        rows = torch.arange(N) != i
+        parts = (known.x, known.y, known.slopes, known.known, known.believed)
+        others = type(known)(*(None if part is None else part[rows] for part in parts))
+        process = MarginalLikelihood(others).condition(point)
+        own, points = known.x[i : i + 1] / torch.exp(point[:n]), others.x / torch.exp(point[:n])
+        mean = torch.einsum("aibj,bj->i", covariances(own, points), process.alpha)
+        mean[0] += process.trend[0] + own[0] @ process.trend[1:]
+        mean[1:] += process.trend[1:]
+        assert torch.allclose(errors[i, 0], known.y[i] - mean[0], atol=1e-7)
+        if known.slopes is not None:
+            there = torch.ones(n, dtype=torch.bool) if known.known is None else known.known[i] > 0.0
+            slopes = mean[1:] / torch.exp(point[:n])
+            assert torch.allclose(errors[i, 1:][there], (known.slopes[i] - slopes)[there], atol=1e-7)
+            assert not bool(errors[i, 1:][~there].any())

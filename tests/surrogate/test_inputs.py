@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from sobofem.coupling.contract import Model, Products, checked_evaluation
+from sobofem.coupling.contract import Model, Products
+from sobofem.coupling.models.evaluation import checked_evaluation
 from sobofem.surrogate import LBFGS, MLP, Samples, load, train
 from sobofem.surrogate.reduction import (
     FieldSamples,

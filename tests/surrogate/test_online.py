@@ -63,7 +63,7 @@ def test_online_training_reaches_the_error_of_offline_training_soon_after_the_la
     ratios = []
     for seed in range(2):
         known, unseen = one_of_five(64, seed=seed), one_of_five(500, seed=99)
-        offline = train(known, network=MLP(12, 2), seed=seed)
+        offline = train(known, network=MLP(12, 2), optimizers=(Adam(), LBFGS()), seed=seed)
         settings = OnlineSettings(network=MLP(12, 2), seed=seed, expected=64)
         training = OnlineTraining(known.parameters, known.responses, known.bounds, settings=settings)
         stream(training, known, steps=40, each=4)

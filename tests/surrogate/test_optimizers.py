@@ -7,10 +7,11 @@ from torch import nn
 
 from sobofem.surrogate import LBFGS, MLP, Adam, Factorized, Fixed, InverseDirichlet, PerChannel, ValuesOnly, train
 from sobofem.surrogate.loss import Targets
+from sobofem.surrogate.training.least_squares import LeastSquares
 from sobofem.surrogate.training.monitor import Monitor
 from sobofem.surrogate.training.objective import Objective
 from sobofem.surrogate.training.optimizers import LevenbergMarquardt
-from sobofem.surrogate.training.optimizers.levenberg_marquardt import LeastSquares, _State
+from sobofem.surrogate.training.optimizers.levenberg_marquardt import _State
 from sobofem.surrogate.weighting import Weights
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from benchmarks.damaged_models import trial
-from sobofem.coupling.contract import Model, checked_evaluation, describe
+from sobofem.coupling.contract import Model, describe
+from sobofem.coupling.models.evaluation import checked_evaluation
 from sobofem.surrogate import LBFGS, MLP, Adam, OnlineTraining, load, register, train
 from sobofem.surrogate.files import FORMAT, VERSION, container
 

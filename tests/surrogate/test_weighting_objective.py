@@ -21,6 +21,7 @@ ADAPTIVE = [
     surrogate.weighting.Annealing(),
     surrogate.weighting.ConFIG(),
     surrogate.weighting.DualBalanced(),
+    surrogate.weighting.Evidence(),
     surrogate.weighting.GradNorm(),
     surrogate.weighting.Guarded(surrogate.weighting.ProfiledLikelihood()),
     surrogate.weighting.InverseDirichlet(),

@@ -41,7 +41,7 @@ class Known:
     radius: float
     weights: Array
     x: Array
-    columns: Array
+    columns: Rows
     offset: Array
 
     @property

@@ -1,0 +1,127 @@
+"""What a tie between degrees of freedom is, and the nodes that it marks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from mpi4py import MPI
+import dolfinx
+import numpy as np
+
+from sobofem.fem.assembly.stacking import owned_size
+from sobofem.fem.errors import together
+from sobofem.fem.solving.rigid_motions import Leaf, leaves
+
+type Equation = dict[int, float]
+"""Coefficients of degrees of freedom, in global numbers, whose combination is zero; the first ones may follow."""
+
+
+class Nodes:
+    """Nodes of an unknown. Collective, as are its methods.
+
+    Args:
+        unknown: Whose.
+
+    Attributes:
+        comm: Of its mesh.
+        mesh: Its mesh.
+        leaves: The functions that it consists of.
+        owned: How many degrees of freedom this rank owns.
+        start: Global number of the first of them.
+        low: Lower corner of the box around the mesh.
+        size: Diagonal of that box.
+    """
+
+    def __init__(self, unknown: dolfinx.fem.Function) -> None:
+        space = unknown.function_space
+        self.mesh = space.mesh
+        self.comm: MPI.Intracomm = space.mesh.comm
+        self.leaves = leaves(unknown)
+        self.owned = owned_size(space)
+        self.start = space.dofmap.index_map.local_range[0] * space.dofmap.index_map_bs
+        points = space.mesh.geometry.x
+        low, high = points.min(axis=0, initial=np.inf), points.max(axis=0, initial=-np.inf)
+        self.comm.Allreduce(MPI.IN_PLACE, low, op=MPI.MIN)
+        self.comm.Allreduce(MPI.IN_PLACE, high, op=MPI.MAX)
+        self.low, self.size = low[: space.mesh.geometry.dim], float(np.linalg.norm(high - low))
+
+    def displacement(self, number: int) -> Leaf:
+        """The one function with a component in each direction that a tie of this number is about.
+
+        Raises:
+            ValueError: If there is none, or several, or it has no values at nodes.
+        """
+        found = [leaf for leaf in self.leaves if len(leaf.components) == self.mesh.geometry.dim]
+        if len(found) != 1 or not found[0].nodal:
+            raise ValueError(
+                f"tie {number} is about a displacement: one function of the unknown with {self.mesh.geometry.dim} "
+                f"components and values at nodes, of which there are {sum(leaf.nodal for leaf in found)}"
+            )
+        return found[0]
+
+    def marked(self, leaf: Leaf, where: Callable[[np.ndarray], np.ndarray], number: int) -> np.ndarray:
+        """This rank's own nodes of a function that `where` marks.
+
+        Raises:
+            ValueError: If it gives something else than one truth value a point, or marks none on any rank.
+        """
+
+        def find() -> np.ndarray:
+            points = leaf.components[0].points
+            marks = np.asarray(where(points.T), dtype=bool)
+            if marks.shape != (len(points),):
+                raise ValueError(f"where of tie {number} has shape {marks.shape}, expected ({len(points)},)")
+            return np.flatnonzero(marks & self.is_owned(leaf))
+
+        found = together(self.comm, find)
+        if not self.comm.allreduce(len(found), op=MPI.SUM):
+            raise ValueError(f"tie {number} marks no node; check its `where`")
+        return found
+
+    def is_owned(self, leaf: Leaf) -> np.ndarray:
+        """Which nodes of a function (nodes,) are this rank's own."""
+        return np.asarray(leaf.components[0].dofs < self.owned)
+
+    def gathered(self, leaf: Leaf, nodes: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Global degrees of freedom (N, components) of some own nodes of all ranks, and values (N, ...) at them."""
+        dofs = np.stack([component.dofs[nodes] for component in leaf.components], axis=1) + self.start
+        parts = self.comm.allgather((dofs.astype(np.int64), values))
+        first, second = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return first, second
+
+
+class Link(ABC):
+    """Equations between degrees of freedom of one unknown."""
+
+    @abstractmethod
+    def equations(self) -> list[Equation]:
+        """The equations, in the same order on all ranks. Collective."""
+
+    @abstractmethod
+    def geometry(self) -> np.ndarray:
+        """What decides them, without units, on the mesh as it is now: normals, or places of nodes. Collective."""
+
+    @abstractmethod
+    def marks(self) -> Equation:
+        """Numbers at the degrees of freedom that it is about, which tell it from others. Collective."""
+
+
+class Tie:
+    """Something that the user ties. Collective, as are its methods."""
+
+    def edges(self, nodes: Nodes, number: int) -> set[tuple[int, int]] | None:
+        """Pairs of degrees of freedom, in global numbers, the first of which takes the value of the second; or None.
+
+        Args:
+            nodes: Of the unknown.
+            number: Of the tie, for messages.
+
+        Raises:
+            ValueError: If what it marks can't be tied.
+        """
+        return None
+
+    def link(self, nodes: Nodes, number: int) -> Link | None:
+        """Other equations, as `edges`; None without any."""
+        return None
