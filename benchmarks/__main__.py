@@ -22,6 +22,7 @@ NAMES = (
     "written_samples",
     "scheduler_simulation",
     "reduction_cost",
+    "learned_laws",
     "protocol",
 )
 LONG = (

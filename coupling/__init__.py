@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sobofem.coupling.design import Design, Grid, halton, latin_hypercube, make_design, sobol
     from sobofem.coupling.design.marginals import Marginal
     from sobofem.coupling.design.points import PointsFile
+    from sobofem.coupling.materials.learned_energy import LearnedEnergy
     from sobofem.coupling.models.loading import load_model
     from sobofem.coupling.models.taylor import TaylorReport, taylor_test
     from sobofem.coupling.parallel.interruption import Interrupted
@@ -30,6 +31,7 @@ __all__ = [
     "Failure",
     "Grid",
     "Interrupted",
+    "LearnedEnergy",
     "Marginal",
     "Model",
     "PointsFile",
@@ -54,6 +56,7 @@ _HOMES = {
     "Failure": "sobofem.coupling.dataset.records",
     "Grid": "sobofem.coupling.design",
     "Interrupted": "sobofem.coupling.parallel.interruption",
+    "LearnedEnergy": "sobofem.coupling.materials.learned_energy",
     "Marginal": "sobofem.coupling.design.marginals",
     "Model": "sobofem.coupling.contract",
     "PointsFile": "sobofem.coupling.design.points",

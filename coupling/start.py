@@ -15,6 +15,9 @@ def main() -> None:
     heard = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     for number in heard:
         signal.signal(number, _end)
+    # NumPy and PETSc read it when they are loaded: threads of many small solves, or of ranks that share the cores, wait
+    # for each other more than they compute
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from sobofem.coupling.parallel import supervision
 
     words = sys.argv[1:]

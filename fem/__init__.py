@@ -15,6 +15,7 @@ from sobofem.fem.parameters import DensityFilter, Field, HelmholtzFilter, OwnVal
 from sobofem.fem.problem import Problem
 from sobofem.fem.reading import read_mesh
 from sobofem.fem.responses import Response, average, p_norm
+from sobofem.fem.solving.external_function import ExternalFunction
 from sobofem.fem.solving.history import LocalUnknown, internal_variable
 from sobofem.fem.solving.linear_solver import DIRECT, MULTIGRID, SYMMETRIC
 from sobofem.fem.solving.newton import Newton
@@ -22,6 +23,7 @@ from sobofem.fem.solving.periodic import Periodic
 from sobofem.fem.solving.rigid_link import Rigid
 from sobofem.fem.solving.roller import Roller
 from sobofem.fem.solving.stability import Stability
+from sobofem.fem.solving.zero_mean import ZeroMean
 
 __all__ = [
     "DIRECT",
@@ -30,6 +32,7 @@ __all__ = [
     "Buckling",
     "ControlledPath",
     "DensityFilter",
+    "ExternalFunction",
     "Field",
     "HelmholtzFilter",
     "LimitLoad",
@@ -47,6 +50,7 @@ __all__ = [
     "Shape",
     "Stability",
     "Vibration",
+    "ZeroMean",
     "average",
     "held",
     "internal_variable",

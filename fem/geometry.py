@@ -21,8 +21,9 @@ from sobofem.fem.parameters.shape import Shape, coordinate_function, nodal_veloc
 HELD = 1e-9
 """Least eigenvalue over trace, of products of rigid motions at prescribed nodes, from which on these hold a mesh."""
 
-REAL = 1e-7
-"""Imaginary part of an eigenvalue, over its size, up to which it is real: round-off makes pairs of double ones."""
+REAL = 0.03
+"""Imaginary part of an eigenvalue, over its size, up to which it counts as real: round-off makes pairs of those that
+repeat, as in a shear, and a cell whose volume falls to the square of that, a thousandth, is as good as flat."""
 
 
 class Orientation:
@@ -115,10 +116,15 @@ def extension(mesh: dolfinx.mesh.Mesh, motion: Callable[[np.ndarray], np.ndarray
     solver.setType("preonly")
     solver.getPC().setType("lu")
     solver.getPC().setFactorSolverType("mumps")
+    solver.getPC().setFactorSetUpSolverType()
+    factor = solver.getPC().getFactorMatrix()
+    factor.setMumpsIcntl(24, 1)  # find null pivots instead of dividing by them
     solver.solve(right, solution)
-    found = solution.array_r.copy()
+    found, free = solution.array_r.copy(), int(factor.getMumpsInfog(28))
     for thing in (matrix, solver, solution, right):
         thing.destroy()
+    if free:
+        raise ValueError("the motion of the boundary leaves a part of the mesh free to move or turn as a whole")
     velocity.x.array[: len(found)] = found
     velocity.x.scatter_forward()
     return velocity
@@ -165,7 +171,7 @@ def _check_held(mesh: dolfinx.mesh.Mesh, points: np.ndarray, given: np.ndarray) 
 
 
 def reach(mesh: dolfinx.mesh.Mesh, shapes: Sequence[Shape]) -> dict[str, tuple[float, float]]:
-    """How far each shape parameter may go, the others at their reference, until a cell has no volume somewhere.
+    """How far each shape parameter may go, the others at their reference, until a cell has hardly any volume somewhere.
 
     Along a motion X + t v the volume changes by det(1 + t grad v), whose roots are -1 over the eigenvalues of grad v.
     They are taken at the nodes of each cell, where `Problem` looks as well. Collective.

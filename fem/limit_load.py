@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -66,11 +67,7 @@ class LimitLoad(_FreeFactor):
         self._check_factor()
         if tuple(self.points) != (1.0,):
             raise ValueError("a limit load has no points; its load factor follows from the structure")
-        if not (np.isfinite(self.increment) and self.increment != 0.0) or self.max_steps < 1:
-            raise ValueError(
-                f"increment is {self.increment!r} and max_steps {self.max_steps!r}; expected a load factor other than "
-                "zero, negative for loads that grow the other way, and one step at least"
-            )
+        _check_steps("increment", self.increment, self.max_steps)
 
     def condition(self, residual: ufl.Form, unknown: Any, left: Any, right: Any) -> ufl.Form:
         """What vanishes at a limit point: the tangent between its null vectors."""
@@ -90,15 +87,23 @@ class ControlledPath(_FreeFactor):
         points: Values of the control, passed in order; on the way to each there are as many steps as that takes.
         control: What has these values: a form of rank 0, linear in the unknown, such as the mean deflection of a face
             or `u[1] * dP(7)` at a vertex.
+        bifurcation: Increment of the load factor, as of `LimitLoad`, by which the path is followed from rest to its
+            first bifurcation, to leave it by the branch there, to the side of the first point. None to stay on the
+            path.
+        max_steps: Steps of arc length on the way there, after which there is no bifurcation.
     """
 
     control: ufl.Form | None = None
+    bifurcation: float | None = None
+    max_steps: int = 200
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_factor()
         if not isinstance(self.control, ufl.Form) or self.control.arguments():
             raise TypeError("control of a path is a form of rank 0, such as u[1] * ds(3)")
+        if self.bifurcation is not None:
+            _check_steps("bifurcation", self.bifurcation, self.max_steps)
 
     @property
     def forms(self) -> Sequence[ufl.Form]:
@@ -124,4 +129,14 @@ class ControlledPath(_FreeFactor):
 
     def states(self, continuation: Any) -> Iterator[Step]:
         """The points, one after the other."""
-        yield from continuation.to_control(self.points)
+        yield from continuation.to_control(self.points, self.bifurcation, self.max_steps)
+
+
+def _check_steps(name: str, increment: Any, max_steps: Any) -> None:
+    """Refuse steps of arc length that lead nowhere; `ValueError` has the name of the increment."""
+    known = isinstance(increment, Real) and isinstance(max_steps, Integral)
+    if not (known and np.isfinite(increment) and increment != 0.0 and max_steps >= 1):
+        raise ValueError(
+            f"{name} is {increment!r} and max_steps {max_steps!r}; expected a load factor other than zero, negative "
+            "for loads that grow the other way, and a whole number of steps"
+        )

@@ -77,9 +77,15 @@ class Modes(ModeShapes, ABC):
         self._shapes: dict[int, dolfinx.fem.Function] = {}
         self._groups: set[tuple[int, ...]] = set()
         self._followed: list[tuple[dolfinx.fem.Function, dolfinx.fem.Function]] = []
+        self._checked: list[list[dolfinx.fem.Function]] = []
         self._kernels: list[Kernels] = []
         tied = dolfinx.fem.Function(self._space)
         self._ties = Ties(ties, tied, np.unique(self._held(owned=True))) if ties else None
+        if self._ties is not None and self._ties.integrals:
+            raise ValueError(
+                "modes obey no ZeroMean; without it the first modes of a body that floats are its rigid motions, to be "
+                "counted off"
+            )
 
     def shape(self, number: int) -> dolfinx.fem.Function:
         """The function that holds the mode of this number, counted from 0, after each evaluation: for `fields`.
@@ -124,8 +130,8 @@ class Modes(ModeShapes, ABC):
                     raise NotConverged("a form of an eigenvalue problem is not finite", reason="eigenvalues not found")
                 if is_unsymmetric(matrix):
                     raise ValueError("a form of an eigenvalue problem is not symmetric; its modes are not orthogonal")
-            metric = self._find(solver, *matrices)
-            self._take(solver, metric)
+            metric, found = self._find(solver, *matrices)
+            self._take(solver, metric, matrices[0], min(found, self._count + SPARE))
         finally:
             with contextlib.suppress(PETSc.Error, SystemError):  # after a failure within it SLEPc may refuse to
                 solver.destroy()
@@ -143,17 +149,23 @@ class Modes(ModeShapes, ABC):
         matrix.destroy()
         return reduced
 
-    def _response(self, name: str, which: Which, unit: str, of: Callable[[Any], Any]) -> Response:
-        """A function `of` the eigenvalue of a mode, of the mean of several, or of the mode most like a shape."""
+    def _response(
+        self, name: str, which: Which, unit: str, of: Callable[[Any], Any], *, zero: bool = False
+    ) -> Response:
+        """A function `of` the eigenvalue of a mode, of the mean of several, or of the mode most like a shape.
+
+        It is checked that round-off leaves digits of these, unless they may be `zero`.
+        """
         if isinstance(which, dolfinx.fem.Function):
             if which.function_space != self._space:
                 raise ValueError(f"the shape that response {name!r} follows lives on another space than the modes")
             functions = [dolfinx.fem.Function(self._space, name=name)]
             self._followed.append((which, functions[0]))
         else:
-            numbers = _numbers(name, which)
+            numbers = eigen.mode_numbers(name, which)
             functions = [self.shape(number) for number in numbers]
             self._groups.add(tuple(numbers))
+        self._checked += [] if zero else [functions]
         integrals = [_of_mode(form, mode) for mode in functions for form in self._forms]
 
         def combine(*values: Any) -> Any:
@@ -162,9 +174,9 @@ class Modes(ModeShapes, ABC):
 
         return Response(name, integrals, combine, unit, self._at, modes=self)
 
-    def _take(self, solver: SLEPc.EPS, metric: PETSc.Mat) -> None:
-        """Write modes into the functions of responses, and of `shape`."""
-        found = min(solver.getConverged(), self._count + SPARE)
+    def _take(self, solver: SLEPc.EPS, metric: PETSc.Mat, stiffness: PETSc.Mat, found: int) -> None:
+        """Write the modes that were found into the functions of responses, and of `shape`."""
+        digits: dict[dolfinx.fem.Function, bool] = {}
         eigenvalues = np.array([solver.getEigenvalue(k).real for k in range(found)])
         for group in self._groups:
             eigen.check_simple(eigenvalues, group)
@@ -174,20 +186,23 @@ class Modes(ModeShapes, ABC):
                 if number >= found:
                     raise eigen.missing(number, found)
                 solver.getEigenvector(number, mode)
-                self._check(metric, mode)
+                digits[function] = eigen.has_digits(stiffness, mode)
                 self._write(function, mode)
             for example, function in self._followed:
                 shape = example.x.array[: owned_size(self._space)].copy()
                 shape[self._fixed()] = 0.0
                 best = eigen.set_to_most_alike(solver, metric, shape, min(found, self._count), mode)
                 eigen.check_simple(eigenvalues, (best,))
-                self._check(metric, mode)
+                digits[function] = eigen.has_digits(stiffness, mode)
                 self._write(function, mode)
         finally:
             mode.destroy()
+        for functions in self._checked:
+            self._check([digits[function] for function in functions])
 
-    def _check(self, metric: PETSc.Mat, mode: PETSc.Vec) -> None:
-        """Refuse a mode whose eigenvalue has no digits; by default it has."""
+    @abstractmethod
+    def _check(self, digits: Sequence[bool]) -> None:
+        """Refuse the modes of a response of which so many have eigenvalues with digits."""
 
     def _write(self, function: dolfinx.fem.Function, mode: PETSc.Vec) -> None:
         function.x.array[: owned_size(self._space)] = mode.array_r
@@ -215,8 +230,8 @@ class Modes(ModeShapes, ABC):
         return np.concatenate([*indices, np.zeros(0, dtype=np.int32)])
 
     @abstractmethod
-    def _find(self, solver: SLEPc.EPS, left: PETSc.Mat, right: PETSc.Mat) -> PETSc.Mat:
-        """Let the solver find the modes of assembled forms; the matrix in which they are orthogonal."""
+    def _find(self, solver: SLEPc.EPS, left: PETSc.Mat, right: PETSc.Mat) -> tuple[PETSc.Mat, int]:
+        """Let the solver find the modes of assembled forms; the matrix in which they are orthogonal, and how many."""
 
     @staticmethod
     @abstractmethod
@@ -248,9 +263,9 @@ class Vibration(Modes):
 
     def squared(self, name: str, which: Which, *, unit: str = "") -> Response:
         """The eigenvalue ω² itself: smooth where a frequency reaches zero, and negative beyond; else as `frequency`."""
-        return self._response(name, which, unit, lambda mean: mean)
+        return self._response(name, which, unit, lambda mean: mean, zero=True)
 
-    def _find(self, solver: SLEPc.EPS, left: PETSc.Mat, right: PETSc.Mat) -> PETSc.Mat:
+    def _find(self, solver: SLEPc.EPS, left: PETSc.Mat, right: PETSc.Mat) -> tuple[PETSc.Mat, int]:
         from slepc4py import SLEPc
 
         largest = self._hold(left) / max(right.norm(PETSc.NormType.INFINITY), eigen.TINY)
@@ -258,7 +273,15 @@ class Vibration(Modes):
         solver.setWhichEigenpairs(SLEPc.EPS.Which.TARGET_REAL)
         solver.setOperators(left, right)
         eigen.solve(solver, [-shift * largest for shift in eigen.SHIFTS])
-        return right
+        return right, solver.getConverged()
+
+    def _check(self, digits: Sequence[bool]) -> None:
+        if not any(digits):
+            raise NotConverged(
+                "a frequency is zero to working precision, as that of a rigid motion is, and has no derivative: count "
+                "the rigid motions off, or take its square (`squared`)",
+                reason="no digits in an eigenvalue",
+            )
 
     @staticmethod
     def _eigenvalue(left: Any, right: Any) -> Any:
@@ -284,7 +307,7 @@ class Buckling(Modes):
         """
         return self._response(name, which, unit, lambda mean: mean)
 
-    def _find(self, solver: SLEPc.EPS, left: PETSc.Mat, right: PETSc.Mat) -> PETSc.Mat:
+    def _find(self, solver: SLEPc.EPS, left: PETSc.Mat, right: PETSc.Mat) -> tuple[PETSc.Mat, int]:
         from slepc4py import SLEPc
 
         # (−G) φ = 1/λ K φ: K is positive, G of either sign, and the largest 1/λ are those of the smallest positive λ
@@ -292,16 +315,17 @@ class Buckling(Modes):
         right.scale(-1.0)
         solver.setWhichEigenpairs(SLEPc.EPS.Which.LARGEST_REAL)
         solver.setOperators(right, left)
-        eigen.solve(solver)
-        if not solver.getConverged() or not solver.getEigenvalue(0).real > 0.0:
+        if loaded := right.norm() > 0.0:
+            eigen.solve(solver)
+        if not (loaded and (found := eigen.count_positive(solver, right, left))):
             raise NotConverged(
                 "no positive load factor: under these loads nothing buckles, or the state is not loaded at all",
                 reason="no buckling",
             )
-        return left
+        return left, found
 
-    def _check(self, metric: PETSc.Mat, mode: PETSc.Vec) -> None:
-        if not eigen.has_digits(metric, mode):
+    def _check(self, digits: Sequence[bool]) -> None:
+        if not all(digits):
             raise NotConverged(
                 "the body is so slender that round-off in its stiffness is as large as the energy of a buckling mode, "
                 "and the load factor has no digits; take beam or shell theory for it",
@@ -324,21 +348,3 @@ def _checked(form: Any) -> ufl.Form:
 def _of_mode(form: ufl.Form, mode: dolfinx.fem.Function) -> ufl.Form:
     """The form at (φ, φ)."""
     return ufl.replace(form, dict.fromkeys(form.arguments(), mode))
-
-
-def _numbers(name: str, which: Any) -> list[int]:
-    """Numbers of modes, each once.
-
-    Raises:
-        TypeError: If they are none.
-        ValueError: If there is none.
-    """
-    numbers = [which] if np.ndim(which) == 0 else list(which)
-    if not all(isinstance(number, int | np.integer) and not isinstance(number, bool) for number in numbers):
-        raise TypeError(
-            f"response {name!r} is of mode {which!r}; expected a number counted from 0, several of them, or a "
-            "function like the mode"
-        )
-    if not numbers:
-        raise ValueError(f"response {name!r} is the mean of no mode; give the number of one at least")
-    return sorted({int(number) for number in numbers})

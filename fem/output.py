@@ -17,54 +17,105 @@ import ufl
 from ufl.algorithms import extract_coefficients
 
 from sobofem.fem.assembly.compilation import compile_expression
+from sobofem.fem.definition.moments import parts_of
 from sobofem.fem.problem import Problem
 
-SIX_NODES = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2], [5, 3, 4]])
-"""Four triangles in the nodes of a quadratic one (vertices 0 to 2, midpoints opposite to them 3 to 5)."""
+PARTS = {
+    ("triangle", 1): np.array([[0, 1, 2]]),
+    ("triangle", 2): np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2], [5, 3, 4]]),
+    ("quadrilateral", 1): np.array([[0, 1, 2], [1, 3, 2]]),
+    ("quadrilateral", 2): np.array(
+        [[0, 4, 5], [4, 8, 5], [4, 1, 8], [1, 6, 8], [5, 8, 2], [8, 7, 2], [8, 6, 7], [6, 3, 7]]
+    ),
+}
+"""Triangles in the nodes of a Lagrange element, by cell and degree: vertices first, then edges, then the middle."""
+
+FINE = 20_000
+"""Cells up to which a picture has nodes on their edges as well."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A field on triangles in the plane, every cell with nodes of its own.
+    """A field on triangles, every cell with nodes of its own: in the plane, or on the surface of a body.
 
     Attributes:
-        points: Coordinates of the nodes, (k, 2).
+        points: Coordinates of the nodes, (k, 2), or (k, 3) of a body.
         triangles: Indices of nodes, (l, 3).
         values: Values at the nodes, (k,).
+        name: Of the field.
     """
 
     points: np.ndarray
     triangles: np.ndarray
     values: np.ndarray
+    name: str = ""
 
 
-def picture(problem: Problem, field: str) -> Picture:
+def picture(problem: Problem, field: str = "") -> Picture:
     """A field of the last evaluation as triangles, gathered on rank 0. Collective.
 
     Args:
-        problem: A problem in two dimensions on triangles.
-        field: One of `problem.fields`, a scalar.
+        problem: A problem in two dimensions, or in three, of which the surface is shown.
+        field: One of `problem.fields`, a scalar; by default the first of these, or the size of the unknown.
 
     Raises:
-        ValueError: If the field is unknown, or the mesh has other cells.
+        ValueError: If the field is unknown or no scalar.
+        NotImplementedError: If the cells are lines, prisms or pyramids.
     """
-    if problem.mesh.topology.cell_name() != "triangle":
-        raise ValueError(f"pictures are of triangles, this mesh has cells {problem.mesh.topology.cell_name()!r}")
-    values = _Sampler(problem, _field(problem, field), 2).values().ravel()
-    element = basix.ufl.element("Lagrange", "triangle", 2, discontinuous=True)
-    space = dolfinx.fem.functionspace(problem.mesh, element)
-    cells = space.dofmap.list[: _owned_cells(problem.mesh)]
-    points = space.tabulate_dof_coordinates()[:, :2][cells].reshape(-1, 2)
-    triangles = (6 * np.arange(len(cells))[:, None, None] + SIX_NODES).reshape(-1, 3)
-    parts = problem.comm.gather((points, triangles, values), root=0)
-    if parts is None:
-        return Picture(np.zeros((0, 2)), np.zeros((0, 3), dtype=int), np.zeros(0))
-    offsets = np.cumsum([0, *(len(p[0]) for p in parts)])
+    name, expression = _shown(problem, field)
+    mesh, cell = problem.mesh, problem.mesh.topology.cell_name()
+    body = mesh.topology.dim == 3
+    if cell not in ("triangle", "quadrilateral", "tetrahedron", "hexahedron"):
+        raise NotImplementedError(
+            f"pictures are of triangles, quadrilaterals and bodies of tetrahedra or hexahedra, not of {cell}s"
+        )
+    degree = 1 if body or mesh.topology.index_map(mesh.topology.dim).size_global > FINE else 2
+    values = _Sampler(problem, expression, degree).values()[:, :, 0]
+    space = dolfinx.fem.functionspace(mesh, basix.ufl.element("Lagrange", cell, degree, discontinuous=True))
+    nodes = space.dofmap.list[: _owned_cells(mesh)]
+    points = space.tabulate_dof_coordinates()[nodes][:, :, : mesh.geometry.dim]
+    if body:
+        cells, corners = _surface(mesh)
+        flat = "triangle" if cell == "tetrahedron" else "quadrilateral"
+        points, values = points[cells[:, None], corners], values[cells[:, None], corners]
+    else:
+        flat = cell
+    parts = PARTS[flat, degree]
+    triangles = (values.shape[1] * np.arange(len(values))[:, None, None] + parts).reshape(-1, 3)
+    gathered = problem.comm.gather((points.reshape(-1, mesh.geometry.dim), triangles, values.ravel()), root=0)
+    if gathered is None:
+        return Picture(np.zeros((0, mesh.geometry.dim)), np.zeros((0, 3), dtype=int), np.zeros(0), name)
+    offsets = np.cumsum([0, *(len(p[0]) for p in gathered)])
     return Picture(
-        np.concatenate([p[0] for p in parts]),
-        np.concatenate([p[1] + offset for p, offset in zip(parts, offsets[:-1], strict=True)]),
-        np.concatenate([p[2] for p in parts]),
+        np.concatenate([p[0] for p in gathered]),
+        np.concatenate([p[1] + offset for p, offset in zip(gathered, offsets[:-1], strict=True)]),
+        np.concatenate([p[2] for p in gathered]),
+        name,
     )
+
+
+def _shown(problem: Problem, field: str) -> tuple[str, Any]:
+    """A scalar to look at and what it is called."""
+    if field:
+        return field, _field(problem, field)
+    scalars = [name for name, what in problem.fields.items() if not ufl.as_ufl(what).ufl_shape]
+    if scalars:
+        return scalars[0], problem.fields[scalars[0]]
+    unknown = problem.unknown
+    return unknown.name, ufl.sqrt(ufl.inner(unknown, unknown)) if unknown.ufl_shape else unknown
+
+
+def _surface(mesh: dolfinx.mesh.Mesh) -> tuple[np.ndarray, np.ndarray]:
+    """Faces on the outside of the cells that this rank owns: their cells (k,), and their corners in these (k, c)."""
+    mesh.topology.create_connectivity(2, 3)
+    mesh.topology.create_connectivity(3, 2)
+    faces = mesh.topology.connectivity(3, 2).array.reshape(
+        -1, dolfinx.cpp.mesh.cell_num_entities(mesh.topology.cell_type, 2)
+    )
+    outside = np.isin(faces[: _owned_cells(mesh)], dolfinx.mesh.exterior_facet_indices(mesh.topology))
+    cells, local = np.nonzero(outside)
+    corners = np.array(basix.topology(mesh.basix_cell())[2])
+    return cells, corners[local]
 
 
 def write_vtk(problem: Problem, path: str | Path) -> Path:
@@ -160,10 +211,9 @@ class _Frame:
 
 def _parts(unknown: dolfinx.fem.Function) -> list[dolfinx.fem.Function]:
     """The unknown, or what a mixed one consists of."""
-    element = unknown.function_space.ufl_element()
-    if element.block_size > 1 or element.num_sub_elements == 0:
-        return [unknown]
-    parts = [part.collapse() for part in unknown.split()]
+    parts = parts_of(unknown)
+    if parts == [unknown]:
+        return parts
     for k, part in enumerate(parts):
         part.name = f"{unknown.name}_{k}"
     return parts
@@ -174,7 +224,11 @@ def _interpolated(function: dolfinx.fem.Function, degree: int) -> dolfinx.fem.Fu
     shape = function.function_space.value_shape
     space = dolfinx.fem.functionspace(function.function_space.mesh, ("Lagrange", degree, shape))
     shown = dolfinx.fem.Function(space, name=function.name)
-    shown.interpolate(function)
+    own = function.function_space.dofmap.index_map_bs
+    if own in (1, space.dofmap.index_map_bs):
+        shown.interpolate(function)
+    else:  # a symmetric tensor stores each pair of entries once
+        shown.interpolate(compile_expression(function, space.element.interpolation_points, space.mesh.comm))
     return shown
 
 
@@ -182,6 +236,8 @@ def _field(problem: Problem, name: str) -> Any:
     """A field's UFL expression, a scalar."""
     if name not in problem.fields:
         raise ValueError(f"unknown field {name!r}; the problem has {', '.join(problem.fields) or 'none'}")
+    if shape := ufl.as_ufl(problem.fields[name]).ufl_shape:
+        raise ValueError(f"the field {name!r} has shape {shape}; pictures are of scalars")
     return problem.fields[name]
 
 

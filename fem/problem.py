@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from mpi4py import MPI
@@ -15,13 +15,14 @@ import ufl
 from sobofem.fem.assembly import forms
 from sobofem.fem.assembly.families import Functionals
 from sobofem.fem.assembly.plain import PlainIntegrals
-from sobofem.fem.definition import checks
+from sobofem.fem.definition import checks, external_checks
 from sobofem.fem.definition.arguments import Arguments
 from sobofem.fem.definition.digest import digest
 from sobofem.fem.definition.formulation import formulate
-from sobofem.fem.definition.tie_checks import check_ties_stay
+from sobofem.fem.definition.tie_checks import check_means_stay, check_moving_ties, moving_ties
 from sobofem.fem.derivatives.evaluation import Evaluation
 from sobofem.fem.derivatives.free_factor import sensitivity_of
+from sobofem.fem.derivatives.moving_ties import MovingTiesSensitivity
 from sobofem.fem.derivatives.parts import Parts
 from sobofem.fem.derivatives.second_order import Curvature, check_possible
 from sobofem.fem.derivatives.sensitivity import METHODS, Method, by_parameters
@@ -33,6 +34,7 @@ from sobofem.fem.parameters import Parameter, Shape
 from sobofem.fem.responses import Response
 from sobofem.fem.solving.continuation import Continuation
 from sobofem.fem.solving.equilibrium import Equilibrium
+from sobofem.fem.solving.external_function import ORDERS, expansions_in, refresh
 from sobofem.fem.solving.fingerprint import Fingerprint
 from sobofem.fem.solving.history import LocalUnknown, in_order
 from sobofem.fem.solving.linear_solver import DIRECT, SYMMETRIC, Options
@@ -57,7 +59,7 @@ class Problem:
             a condition is `held`.
         parameters: `Scalar`, `Field` and `Shape` inputs.
         responses: Outputs.
-        ties: `Periodic`, `Roller` and `Rigid`: degrees of freedom that follow others.
+        ties: `Periodic`, `Roller` and `Rigid`: degrees of freedom that follow others; `ZeroMean`: means that vanish.
         fields: UFL expressions to look at, such as a stress, by name.
         path: Load factors and times to pass through. By default all loads at once.
         history: Maps internal variables, made by `internal_variable`, to what they become in a load step; what they
@@ -127,6 +129,11 @@ class Problem:
         self._local = in_order(local)
         self._local_starts = [own.prepare() for own in self._local]
         checks.check_initial_values([unknown, *self.history, *(own.function for own in local)])
+        self._expansions = expansions_in([*everything, *path.forms], self.fields.values())
+        for expansion in self._expansions:
+            expansion.prepare()
+        external_checks.check_local(local)
+        self._external = external_checks.derivatives(everything, self.fields, self.mesh)
         if path.times is not None:  # so that nothing is ever assembled with another step, such as 0
             path.apply(path.between(0))
         # an energy has no test function: its second derivative is symmetric
@@ -134,26 +141,43 @@ class Problem:
         if solver is None:
             solver = SYMMETRIC if symmetric else DIRECT
         self._equilibrium = Equilibrium(
-            residual, unknown, bcs, solver, newton, self._solve_local if local else None, symmetric, ties
+            residual,
+            unknown,
+            bcs,
+            solver,
+            newton,
+            self._solve_at_points if local or self._expansions else None,
+            symmetric,
+            ties,
+            self._accept if any(expansion.function.refuses for expansion in self._expansions) else None,
         )
         continuation = None
         if path.finds_factor:
-            checks.check_free_factor(memory is not None or bool(local), linear=self._equilibrium.linear, path=path)
+            remembers = memory is not None or bool(local)
+            checks.check_free_factor(remembers, bool(self._expansions), linear=self._equilibrium.linear, path=path)
             continuation = Continuation(self._equilibrium, residual, unknown, path)
-        self._sensitivity = sensitivity_of(residual, integrals, unknown, self._bindings, path, continuation)
+        tied = self._equilibrium.ties
+        self._moving = moving_ties(tied, combination.modes, parameters, self.mesh)
+        check_moving_ties(self._moving, self._parameters, tied, history=memory is not None, path=path)
+        known = residual, integrals, unknown, self._bindings
+        self._sensitivity = sensitivity_of(*known, path, continuation)
+        if self._moving:
+            self._sensitivity = MovingTiesSensitivity(*known, list(self._moving.values()), list(self._moving))
         self._recursion = None
         if memory is not None:
-            known = self._sensitivity, residual, integrals, unknown, memory, self._bindings
-            self._recursion = Recursion(*known, len(responses))
-        check_ties_stay([self._equilibrium, *combination.modes], parameters, self.mesh)
-        for binding in self._bindings:
-            self._equilibrium.check_direction(binding.boundary_direction(np.linspace(1.0, 2.0, binding.count)))
+            self._recursion = Recursion(
+                self._sensitivity, residual, integrals, unknown, memory, self._bindings, len(responses)
+            )
+        if tied is not None:
+            check_means_stay(tied.integrals, parameters, self._bindings)
+            for binding in self._bindings:
+                tied.check_direction(binding.boundary_direction(np.linspace(1.0, 2.0, binding.count)))
         # an initial guess decides the answer of what is nonlinear or has a memory: it belongs to the digest
         may_matter = memory is not None or not self._equilibrium.linear
         stepping = f"first step {newton.first_step:g}" if memory else ""
         guess = may_matter and _is_set(unknown)
         self.digest = digest(
-            [*everything, *path.forms],
+            [*everything, *path.forms, *(tied.integrals if tied is not None else [])],
             combination,
             unknown,
             bcs,
@@ -162,7 +186,8 @@ class Problem:
             path,
             stepping,
             guess=guess,
-            tied=self._equilibrium.tie_marks(),
+            tied=None if tied is None else tied.probe(),
+            external=self._expansions,
         )
         functionals = Functionals([forms.Member(integral) for integral in integrals], self.mesh)
         checks.check_regions(responses, combination, functionals.assemble())
@@ -213,9 +238,17 @@ class Problem:
     @property
     def parts(self) -> Parts:
         """What the state at the end of the load path is differentiated with."""
-        if self.path.finds_factor:
-            raise NotImplementedError("fields have no derivatives yet where the load factor is an unknown")
-        return Parts(self._solve, self._equilibrium, self._sensitivity, self._bindings, self._coordinates)
+        if self.path.finds_factor or self._moving:
+            what = "shapes change ties" if self._moving else "the load factor is an unknown"
+            raise NotImplementedError(f"fields have no derivatives yet where {what}")
+        return Parts(
+            self._solve,
+            self._equilibrium,
+            self._sensitivity,
+            self._bindings,
+            self._coordinates,
+            partial(external_checks.check_field, known=self._expansions, there=self._external),
+        )
 
     def close(self) -> None:
         """Free the solver's memory; the problem can't be evaluated any more. Collective.
@@ -347,7 +380,14 @@ class Problem:
                 are involved.
         """
         through_path = not self._evaluation.at_end or bool(self._local)
-        check_possible(through_path=through_path, modes=self._has_modes, finds_factor=self.path.finds_factor)
+        check_possible(
+            through_path=through_path,
+            modes=self._has_modes,
+            finds_factor=self.path.finds_factor,
+            moving_ties=bool(self._moving),
+        )
+        if self._expansions:
+            external_checks.check_second_order(self._external)
         weights = self._arguments.rows(weights, len(self._responses), "weights")
         if len(weights) != 1:
             raise ValueError(f"weights have shape {np.shape(weights)}, expected ({len(self._responses)},)")
@@ -355,6 +395,9 @@ class Problem:
         if not rows.size:
             return np.zeros((0, len(self._parameters)))
         self._solve(x)
+        if self._expansions:
+            refresh(self._expansions, ORDERS)
+            self._solved.take(x)
         found = self._curvature.products(self._equilibrium, self._evaluation, weights[0], rows)
         if not np.isfinite(found).all():
             raise NotConverged("a second derivative is not finite", reason="undefined response")
@@ -411,10 +454,17 @@ class Problem:
         self._finite(self._evaluation.response())
         self._solved.take(x)
 
-    def _solve_local(self) -> None:
+    def _solve_at_points(self) -> None:
         """What has to be done before the residual is assembled."""
         for own, start in zip(self._local, self._local_starts, strict=True):
             own.solve(start)
+        refresh(self._expansions, self._external.needed)
+
+    def _accept(self) -> None:
+        """Refuse an equilibrium at which external functions are not to be believed. Collective."""
+        reasons = (expansion.refusal() for expansion in self._expansions)
+        if reason := agree(self.comm, next((reason for reason in reasons if reason), None)):
+            raise NotConverged(reason, reason="outside of what a law was made for")
 
     def _check_open(self) -> None:
         if self._closed:
@@ -443,6 +493,8 @@ class Problem:
         together(self.comm, assign)
         if self._orientation is not None:
             self._orientation.check()
+        if self._moving and self._equilibrium.ties is not None:
+            self._equilibrium.ties.follow_mesh()
 
     def _finite(self, values: np.ndarray) -> np.ndarray:
         finite = np.isfinite(values).reshape(len(self._responses), -1).all(axis=1)

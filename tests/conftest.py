@@ -6,18 +6,12 @@ With shifted seeds the generators of all tests begin elsewhere, so that no test 
 from pathlib import Path
 import sys
 
+import contexts
 import numpy as np
 import pytest
 
 HERE = str(Path(__file__).parent)
 fresh = np.random.default_rng
-REGISTRIES = {
-    "surrogate.files.registry": lambda module: module._CLASSES.values(),
-    "surrogate.networks.activations": lambda module: [module.ACTIVATIONS],
-    "coupling.design": lambda module: [module.KINDS],
-    "coupling.commands": lambda module: [module.COMMANDS],
-}
-"""Where parts of one's own are entered by name: dictionaries of modules of sobofem."""
 
 
 def pytest_addoption(parser):
@@ -45,22 +39,35 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def _parts_of_ones_own_are_forgotten():
     """What a test enters under a name, the next of the same process may enter anew."""
-    before = {id(known): dict(known) for known in _registries()}
-    yield
-    for known in _registries():
-        ours = {name: part for name, part in known.items() if _is_ours(part)}
-        kept = ours | before.get(id(known), {})
-        known.clear()
-        known.update(kept)
+    with contexts.parts_forgotten():
+        yield
 
 
-def _registries():
-    """Those of the modules that are imported already: to import the others would slow down every test."""
-    loaded = {name: sys.modules.get(f"sobofem.{name}") for name in REGISTRIES}
-    return [known for name, module in loaded.items() if module for known in REGISTRIES[name](module)]
+@pytest.fixture
+def labels_believed():
+    """What `contexts.labels_believed` says, during a test."""
+    with contexts.labels_believed() as patch:
+        yield patch
 
 
-def _is_ours(part):
-    for function in ("function", "value_and_slope"):  # of a command, of an activation
-        part = getattr(part, function, part)
-    return part.__module__.split(".")[0] == "sobofem"
+@pytest.fixture
+def labels_doubted(labels_believed):
+    """For a test among those with `labels_believed` that is about all of `fit`."""
+    labels_believed.undo()
+
+
+@pytest.fixture
+def here(monkeypatch, capsys):
+    """`sobofem` in this process, which has imported all that it needs: exit code, output and errors."""
+    from sobofem.coupling.cli import main
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sobofem", *map(str, arguments)])
+        monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.delenv("SOBOFEM_DEBUG", raising=False)
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, *capsys.readouterr()
+
+    return run

@@ -1,12 +1,12 @@
 """Every part of one's own that CONTRIBUTING.md shows works from a file outside of the package."""
 
+from functools import partial
 import importlib.util
-import os
 from pathlib import Path
 import re
-import subprocess
 import sys
 
+from contexts import parts_forgotten
 import numpy as np
 import pytest
 
@@ -59,23 +59,17 @@ def own(folder, monkeypatch):
     return imported
 
 
-QUICK = """
-import functools
-from sobofem import surrogate
-surrogate.train = functools.partial(surrogate.train, optimizers=(surrogate.LBFGS(iterations=5),))
-"""
+@pytest.fixture
+def sobofem(here, folder, monkeypatch):
+    """The command line in the folder of the page; what it prints."""
+    monkeypatch.chdir(folder)
 
+    def run(*arguments, code=0):
+        ended, output, errors = here(*arguments)
+        assert ended == code, output + errors
+        return output if code == 0 else errors
 
-def sobofem(folder, *arguments, code=0, before=""):
-    """The command line in a process of its own, as parts of others are not known there; what it prints."""
-    program = [sys.executable, "-c", f"{before}\nfrom sobofem.coupling.cli import main; main()", *map(str, arguments)]
-    done = subprocess.run(program, cwd=folder, capture_output=True, text=True, env=_environment())
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout if code == 0 else done.stderr
-
-
-def _environment():
-    return os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    return run
 
 
 def test_the_page_has_an_example_of_each_kind_of_part():
@@ -89,12 +83,15 @@ def test_its_links_lead_somewhere():
 
 
 @pytest.mark.slow
-def test_a_network_and_a_weighting_train_by_the_command_line_and_are_read_back(folder):
+def test_a_network_and_a_weighting_train_by_the_command_line_and_are_read_back(sobofem, monkeypatch):
+    from sobofem import surrogate
+
+    monkeypatch.setattr(surrogate, "train", partial(surrogate.train, optimizers=(surrogate.LBFGS(iterations=5),)))
     train = ("train", "bar.h5", "--descent", "--network", "Cubic", "--weighting", "Halved", "--out", "bar.safetensors")
-    output = sobofem(folder, "--use", "network.py", "--use", "weighting.py", *train, before=QUICK)
-    assert "trained on 16 samples" in output
-    assert "surrogate: Cubic(width=8)" in sobofem(folder, "--use", "network.py", "info", "bar.safetensors")
-    refused = sobofem(folder, "info", "bar.safetensors", code=2)
+    with parts_forgotten():
+        assert "trained on 16 samples" in sobofem("--use", "network.py", "--use", "weighting.py", *train)
+        assert "surrogate: Cubic(width=8)" in sobofem("--use", "network.py", "info", "bar.safetensors")
+    refused = sobofem("info", "bar.safetensors", code=2)
     assert "network 'Cubic' is unknown" in refused and "give the file that defines it: sobofem --use FILE" in refused
 
 
@@ -111,6 +108,7 @@ def test_a_network_of_the_page_learns_a_product(own, folder):
     assert last[0, 1] / last[0, 0] == pytest.approx(0.5 * first[0, 1] / first[0, 0])
 
 
+@pytest.mark.usefixtures("labels_believed")
 def test_a_family_is_chosen_where_it_fits_and_is_saved(own, folder):
     from sobofem import surrogate
     from sobofem.coupling import Dataset
@@ -124,13 +122,13 @@ def test_a_family_is_chosen_where_it_fits_and_is_saved(own, folder):
 
 
 @pytest.mark.slow
-def test_a_design_and_a_command_work_by_the_command_line(folder):
+def test_a_design_and_a_command_work_by_the_command_line(sobofem):
     model = f"{Path(__file__)}:Smooth"
     wanted = ("generate", model, "--design", "random", "--out", "random.h5")
-    sobofem(folder, "--use", "design.py", *wanted, "--samples", 4)
-    sobofem(folder, "--use", "design.py", *wanted, "--samples", 8)
-    assert "design random" in sobofem(folder, "info", "random.h5")
-    output = sobofem(folder, "--use", "command.py", "worst", "random.h5", "--response", "product")
+    sobofem("--use", "design.py", *wanted, "--samples", 4)
+    sobofem("--use", "design.py", *wanted, "--samples", 8)
+    assert "design random" in sobofem("info", "random.h5")
+    output = sobofem("--use", "command.py", "worst", "random.h5", "--response", "product")
     assert re.fullmatch(r"a = \S+, b = \S+\n", output)
 
 
@@ -171,7 +169,7 @@ def test_a_predictor_guides_an_optimization(own):
 
 
 @pytest.mark.slow
-def test_a_purpose_of_the_page_is_carried_out(folder):
-    output = sobofem(folder, "run", "study.py")
+def test_a_purpose_of_the_page_is_carried_out(sobofem):
+    output = sobofem("run", "study.py")
     assert "$ sobofem verify study/data.h5 --derivatives" in output
-    assert "(done) $ sobofem verify" in sobofem(folder, "run", "study.py", "--only", "verified")
+    assert "(done) $ sobofem verify" in sobofem("run", "study.py", "--only", "verified")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sobofem.coupling.models.taylor import taylor_test
+from sobofem.fem.library.loaded_column import loaded_column
 from sobofem.fem.library.notched_specimen import notched_specimen
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -82,6 +83,15 @@ def test_the_jacobian_foretells_the_force_displacement_curve(tmp_path):
         assert error.max() < 0.25 * change.max()
         assert np.median(error / change) < 0.05
     assert example.draw(problem, tmp_path / "curve.png").stat().st_size > 20_000
+
+
+@pytest.mark.slow
+def test_the_column_stops_vibrating_at_the_load_at_which_it_buckles(tmp_path):
+    example, problem = loaded("vibration"), loaded_column(MPI.COMM_SELF, cells=(20, 1))
+    values, slopes, buckling = example.frequencies(problem, np.array([100.0, 300.0]))
+    # the lowest eigenvalue is a concave function of the load, and nearly a straight line
+    assert buckling < 300.0 - values[-1, 0] / (2 * slopes[-1, 0]) < 1.05 * buckling
+    assert example.draw(problem, tmp_path / "vibration.png").stat().st_size > 20_000
 
 
 @pytest.mark.slow

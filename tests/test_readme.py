@@ -1,15 +1,20 @@
 """Every command and snippet of the README runs, in order, in one folder, but for those that a comment excuses."""
 
 from ast import literal_eval
+from functools import partial
 import os
 from pathlib import Path
 import re
+import runpy
+import shlex
 import subprocess
 import sys
 
+from contexts import parts_forgotten
 import numpy as np
 import pytest
 
+from sobofem import surrogate
 from sobofem.surrogate import load
 
 ROOT = Path(__file__).parents[1]
@@ -74,6 +79,42 @@ class Wave:
 """
 
 
+@pytest.fixture
+def shell(here, tmp_path, monkeypatch):
+    """Runs blocks of a page in the test's folder: commands of `sobofem` on one rank and snippets in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    program = Path("program.py")
+
+    def run_block(text, language):
+        if language == "python":
+            program.write_text(text)
+            return runpy.run_path(str(program))
+        for command in commands(text):
+            name, *arguments = shlex.split(command)
+            if name != "sobofem":
+                run(command, "bash", tmp_path)
+                continue
+            with parts_forgotten():
+                code, output, errors = here(*arguments)
+            assert code == 0, f"{command}\n{output}\n{errors}"
+        return {}
+
+    return run_block
+
+
+def commands(text):
+    """The commands of a block; lines are joined that end in a backslash or within a quotation."""
+    command = ""
+    for line in text.replace("\\\n", " ").splitlines():
+        command += line
+        if command.count("'") % 2:
+            command += "\n"
+        else:
+            yield command
+            command = ""
+
+
 def run(text, language, folder, *, ranks=1):
     """Run a command or a snippet in a folder, and return what it prints."""
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
@@ -92,20 +133,11 @@ def cheaper(text, changes):
     return text
 
 
-BRIEF = """
-import functools
-from sobofem import surrogate
-
-families = (surrogate.Solved(units=16, members=1, iterations=20), surrogate.Kriging(starts=(-7.0,), iterations=20))
-surrogate.fit = functools.partial(surrogate.fit, families=families)
-"""
+BRIEF = (surrogate.Solved(units=16, members=1, iterations=20), surrogate.Kriging(starts=(-7.0,), iterations=20))
 
 
 def fewer(text):
     """A snippet with eight samples, a tenth of its draws, and brief training."""
-    brief = "families=[surrogate.Kriging(starts=(-7.0,), iterations=20)]"
-    text = text.replace("surrogate.fit(data)", f"surrogate.fit(data, {brief})")
-    text = text.replace("sobofem train ", "sobofem --use brief.py train ")
     text = text.replace("sobofem stream ", f"sobofem --use {ROOT / 'tests/coupling/brief.py'} stream ")
     text = text.replace("--solves 16 --out uncertainty", "--solves 16 --samples 1024 --out uncertainty")
     text = text.replace("--out calibration", "--draws 50 --tune 50 --out calibration")
@@ -113,21 +145,22 @@ def fewer(text):
 
 
 @pytest.mark.slow
-def test_the_bar_of_the_page_on_problems_cools_to_its_steady_state(tmp_path):
+def test_the_bar_of_the_page_on_problems_cools_to_its_steady_state(shell):
     """After a day k (end - wall) / length = transfer (air - end), and the wall is as cold as it is held."""
     block = next(block for block in blocks("docs/problems.md") if "transfer" in block["text"])
-    found = literal_eval(run(block["text"] + "print((*response.tolist(), jacobian.tolist()))", "python", tmp_path))
+    found = shell(block["text"], "python")
     end = (15.0 / 0.1 * 300.0 + 50.0 * 290.0) / (15.0 / 0.1 + 50.0)
-    assert found[0] == pytest.approx((300.0 + end) / 2, abs=0.1)  # of the 301 K that it has lost
-    assert found[2][0][1] == pytest.approx((1 + 150.0 / 200.0) / 2, rel=1e-3)
+    assert found["response"][0] == pytest.approx((300.0 + end) / 2, abs=0.1)  # of the 301 K that it has lost
+    assert found["jacobian"][0][1] == pytest.approx((1 + 150.0 / 200.0) / 2, rel=1e-3)
 
 
 @pytest.mark.slow
-def test_a_surrogate_with_no_settings_is_made_as_its_page_says(tmp_path):
-    (tmp_path / "ripple.py").write_text(WAVE)
-    run("sobofem generate ripple.py:Wave --samples 8 --seed 1 --out train.h5", "bash", tmp_path)
+def test_a_surrogate_with_no_settings_is_made_as_its_page_says(shell, capsys):
+    Path("ripple.py").write_text(WAVE)
+    shell("sobofem generate ripple.py:Wave --samples 8 --seed 1 --out train.h5", "bash")
     block, *_ = blocks("docs/surrogates.md")
-    shares = literal_eval(run(block["text"], block["language"], tmp_path))
+    shell(block["text"], block["language"])
+    shares = literal_eval(capsys.readouterr().out)
     assert np.sum([*shares.values()]) == pytest.approx(1.0)
 
 
@@ -138,7 +171,7 @@ def test_streaming_by_command_is_taken_up_by_the_script_on_the_same_page(tmp_pat
     command, script = blocks("docs/streaming.md")
     plate = "sobofem.fem.library.plate_with_hole"
     small = {
-        "stream plate_with_hole": "stream ripple.py:Wave",
+        "sobofem stream plate_with_hole": f"sobofem --use {ROOT / 'tests/coupling/brief.py'} stream ripple.py:Wave",
         "-n 3": "-n 2",
         "--samples 64": "--samples 12 --width 3 --depth 1",
     }
@@ -154,12 +187,14 @@ def test_streaming_by_command_is_taken_up_by_the_script_on_the_same_page(tmp_pat
 
 
 @pytest.mark.slow
-def test_commands_and_snippets_run_in_order(tmp_path):
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    (tmp_path / "brief.py").write_text(BRIEF)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of eight samples
+@pytest.mark.usefixtures("labels_believed")
+def test_commands_and_snippets_run_in_order(shell, monkeypatch):
+    Path("examples").symlink_to(ROOT / "examples")
+    monkeypatch.setattr(surrogate, "fit", partial(surrogate.fit, families=BRIEF))
     checked = [block for block in blocks() if not block["excuse"]]
     assert len(checked) >= 5
     for block in checked:
-        run(fewer(block["text"]), block["language"], tmp_path)
+        shell(fewer(block["text"]), block["language"])
     for made in ("plate.h5", "train.h5", "plate.safetensors", "report/values.png"):
-        assert (tmp_path / made).is_file(), made
+        assert Path(made).is_file(), made

@@ -1,11 +1,9 @@
-"""What a calibration leaves on disk: numbers for scripts, draws, and pictures."""
+"""What a calibration leaves on disk: a page, numbers for scripts, draws, and pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 import csv
-import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,13 @@ import numpy as np
 
 from sobofem.coupling.calibration.estimate import Estimate
 from sobofem.coupling.calibration.identifiability import Identifiability
+from sobofem.coupling.calibration.page import page, record, task
 from sobofem.coupling.calibration.study import Calibration
+from sobofem.coupling.calibration.task import Objective
 from sobofem.coupling.contract import Array
 from sobofem.coupling.models.corrected import predictions
 from sobofem.coupling.report import COLORS
+from sobofem.coupling.report.page import Picture, finite, write_page, write_record
 
 BLUE, RED = COLORS[:2]
 SHADES = LinearSegmentedColormap.from_list("blues", ["#ffffff", "#9cc8e4", BLUE, "#003a5c"])
@@ -203,28 +204,45 @@ def _ink(weight: float) -> str:
     return "white" if abs(weight) > 0.7 else "black"
 
 
-FILES = ("calibration.json", "draws.csv", "posterior.png", "fit.png", "identifiability.png")
+PICTURES = {
+    "fit": "Measurements and what the calibrated model answers, with the 95 % band of the posterior; residuals below",
+    "posterior": "Draws of every parameter alone and of every two together, with 95 % intervals",
+    "identifiability": "What the measurements determine: singular values, the combinations of parameters that they "
+    "belong to, and what is left of what was known of each parameter",
+}
+"""What the pictures show."""
 
 
-def write(found: Calibration, folder: str | Path, *, units: Mapping[str, str] | None = None, axis: str = "") -> None:
-    """Write `FILES` to a folder, which is made if need be; with a model `solved_draws.csv`, too.
+def write(
+    found: Calibration,
+    folder: str | Path,
+    *,
+    units: Mapping[str, str] | None = None,
+    axis: str = "",
+    fixed: Mapping[str, float] | None = None,
+    name: str = "",
+) -> None:
+    """Write `calibration.json`, `draws.csv`, the pictures of `PICTURES`, and a page of all that, `report.html`.
+
+    With a model `solved_draws.csv`, too.
 
     Args:
         found: The calibration.
-        folder: Where.
+        folder: Where; made if need be.
         units: Unit of each parameter and response that has one.
         axis: What `at` of the measurements is, for the picture of the fit.
+        fixed: Parameters that were known, by name.
+        name: What was calibrated.
     """
-    from sobofem.coupling.calibration.report import fit_figure, identifiability_figure, posterior_figure
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_finite(record(found)), indent=2, allow_nan=False)
-    (folder / "calibration.json").write_text(text + "\n", encoding="utf-8")
+    asked = task(found.estimate.objective, units or {}, fixed or {})
+    numbers = finite({**record(found), "task": asked})
+    write_record(numbers, folder / "calibration.json")
     _write_draws(found, folder)
     accepted = found.accepted
-    pictures = {
-        "posterior.png": posterior_figure(
+    figures = {
+        "posterior": posterior_figure(
             found.estimate.parameters,
             found.posterior.x,
             solved=None if accepted is None else (accepted.x, accepted.weights),
@@ -233,11 +251,29 @@ def write(found: Calibration, folder: str | Path, *, units: Mapping[str, str] | 
             units=units,
             intervals=found.posterior.interval(),
         ),
-        "fit.png": fit_figure(found.estimate, found.proposer, found.posterior.x, axis=axis, units=units),
-        "identifiability.png": identifiability_figure(found.identifiability),
+        "fit": fit_figure(found.estimate, found.proposer, found.posterior.x, axis=axis, units=units),
+        "identifiability": identifiability_figure(found.identifiability),
     }
-    for name, figure in pictures.items():
-        figure.savefig(folder / name, dpi=110)
+    for key, figure in figures.items():
+        figure.savefig(folder / f"{key}.png", dpi=110)
+    pictures = {key: Picture(figure, PICTURES[key]) for key, figure in figures.items()}
+    write_page(page(numbers, name, pictures), folder / "report.html", record="calibration.json", others=["draws.csv"])
+
+
+def write_unfinished(
+    objective: Objective, folder: Path, *, units: Mapping[str, str], fixed: Mapping[str, float], name: str, why: str
+) -> None:
+    """Write the page of a calibration that has no results yet.
+
+    Args:
+        objective: What was asked.
+        folder: Where to.
+        units: Unit of each parameter that has one.
+        fixed: Parameters that are known, by name.
+        name: What is calibrated.
+        why: Why it has none, in a sentence.
+    """
+    write_page(page({"task": task(objective, units, fixed), "message": why}, name, {}), folder / "report.html")
 
 
 def _write_draws(found: Calibration, folder: Path) -> None:
@@ -256,73 +292,3 @@ def _write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows([[repr(value.item()) for value in row] for row in rows])
-
-
-def record(found: Calibration) -> dict[str, Any]:
-    """What a script reads, by name."""
-    best, names = found.estimate, found.estimate.parameters
-    certificate = found.certificate
-    return {
-        "fit": best.goodness.record(),
-        "estimate": _by(names, best.x),
-        "by_surrogate": _by(names, found.predicted.x),
-        "certified": None if certificate is None else certificate.certified,
-        "converged": None if certificate is None else certificate.converged,
-        "step_in_standard_deviations": best.step,
-        "at_bound": list(best.at_bound),
-        "chi2": best.chi2,
-        "degrees_of_freedom": best.freedom,
-        "noise_factor": best.noise,
-        "misfit_probability": None if np.isnan(best.misfit) else best.misfit,
-        "laplace": {
-            "sd": _by(names, found.laplace.standard_deviation),
-            "interval_95": _by(names, found.laplace.interval()),
-            "correlation": found.laplace.correlation.tolist(),
-        },
-        "identifiability": {
-            "singular_values": found.identifiability.values.tolist(),
-            "directions": found.identifiability.directions.tolist(),
-            "left_of_prior": _by(names, found.identifiability.remaining_of_parameters),
-        },
-        "surrogate_posterior": {
-            "mean": _by(names, found.posterior.mean),
-            "sd": _by(names, found.posterior.standard_deviation),
-            "interval_95": _by(names, found.posterior.interval()),
-            "rhat": _by(names, found.posterior.rhat),
-            "effective_draws": _by(names, found.posterior.effective),
-            "divergences": found.posterior.divergences,
-        },
-        "model_posterior": _accepted(found),
-        "solves": {
-            "to_certify": 0 if found.certificate is None else found.certificate.solves,
-            "to_accept": 0 if found.accepted is None else found.accepted.solves,
-        },
-        "warnings": list(found.warnings),
-    }
-
-
-def _accepted(found: Calibration) -> dict[str, Any] | None:
-    if found.accepted is None:
-        return None
-    names, accepted = found.estimate.parameters, found.accepted
-    return {
-        "mean": _by(names, accepted.mean),
-        "sd": _by(names, accepted.standard_deviation),
-        "interval_95": _by(names, accepted.interval()),
-        "effective_draws": accepted.effective,
-        "accepted": accepted.accepted,
-        "failures": accepted.failures,
-    }
-
-
-def _finite(value: Any) -> Any:
-    """The same with null for numbers that JSON does not have."""
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _by(names: tuple[str, ...], values: Array) -> dict[str, Any]:
-    return dict(zip(names, np.asarray(values).tolist(), strict=True))

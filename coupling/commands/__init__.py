@@ -14,11 +14,14 @@ import importlib
 import inspect
 from pathlib import Path
 import pkgutil
+import shlex
 import signal
 from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
+from sobofem.coupling.dataset.origin import running
+from sobofem.coupling.models.loading import USED
 from sobofem.coupling.options import gathered, parameters, spelled, words
 from sobofem.coupling.options import places as positional
 from sobofem.coupling.parallel.interruption import Stopped
@@ -128,10 +131,16 @@ class Command:
                 options += [word for each in every for word in spelled(flag, each)]
         return places + options
 
+    def _line(self, arguments: Mapping[str, Any]) -> str:
+        """The line that says some arguments to a shell, with the user's own files that are in use."""
+        return shlex.join(["sobofem", *used(), *self.words(arguments)])
+
     def __call__(self, arguments: Mapping[str, Any]) -> None:
         """Do it to the end: a signal ends it in words, and no `sys.exit(0)` of others ends it as if complete."""
         try:
-            with contextlib.chdir(Path.cwd()):  # where a study goes on, wherever a model went
+            # a study goes on where it was, wherever a model went
+            seed = next((value.seed for value in arguments.values() if hasattr(value, "seed")), None)
+            with contextlib.chdir(Path.cwd()), running(lambda: self._line(arguments), seed):
                 self.function(**arguments)
         except KeyboardInterrupt as stop:
             raise StoppedCommand(stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT)) from None
@@ -171,6 +180,11 @@ def command[**P](*, needs_mpi: bool = True) -> Callable[[Callable[P, None]], Cal
         return function
 
     return register
+
+
+def used() -> list[str]:
+    """The options that name the user's own files, as typed at the beginning of a command."""
+    return [word for file in USED for word in ("--use", str(file))]
 
 
 def find_command(name: str) -> Command | None:

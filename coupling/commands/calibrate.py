@@ -16,6 +16,7 @@ import typer
 from sobofem.coupling.calibration import Calibration as Found
 from sobofem.coupling.calibration import Fixed, Measurements, Settings, Task
 from sobofem.coupling.calibration import calibrate as whole
+from sobofem.coupling.calibration.task import Objective
 from sobofem.coupling.commands import MODEL_HELP, command
 from sobofem.coupling.commands.files import SurrogateFile, load_model_of_responses, make_folder
 from sobofem.coupling.contract import Array, Model, units_of
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 @command()
 def calibrate(
     surrogate: SurrogateFile,
-    out: Annotated[Path, typer.Option(help="Folder for numbers, draws and pictures.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for a page, numbers, draws and pictures.", show_default=False)],
     settings: Calibration,
     model: Annotated[
         str | None,
@@ -76,8 +77,18 @@ def calibrate(
     size = 1 if isinstance(together, Serial) else together.size
     if model is not None and settings.solves:
         check_size(size, how.ranks_per_solve)
+    about: dict[str, Any] = {"units": units_of(cheap), "fixed": known, "name": model or surrogate.name}
+
+    def kept() -> str:
+        from sobofem.coupling.calibration.report import write_unfinished
+
+        words = f"solves at draws are in {out}: repeat the same command"
+        if ranks()[0] == 0 and not (out / "calibration.json").exists():
+            write_unfinished(Objective(cheap, task), out, **about, why=f"Interrupted; {words}.")
+        return words
+
     with (
-        keeping(lambda: f"solves at draws are in {out}: repeat the same command"),
+        keeping(kept),
         _one_line(),
         display() as update,
     ):
@@ -93,10 +104,9 @@ def calibrate(
     if ranks()[0] == 0:
         from sobofem.coupling.calibration.report import write
 
-        units = units_of(cheap)
-        write(found, out, units=units, axis=settings.axis)
-        show(found, units)
-        typer.echo(f"{out}: numbers, draws and pictures written after {duration(time.monotonic() - began)}")
+        write(found, out, **about, axis=settings.axis)
+        show(found, units_of(cheap))
+        typer.echo(f"{out}: a page, numbers, draws and pictures written after {duration(time.monotonic() - began)}")
     if not found.trustworthy:
         raise typer.Exit(1)
 
@@ -122,8 +132,6 @@ def _one_line() -> Iterator[None]:
 
 def _models(path: Path, spec: str | None, known: dict[str, float], task: Task, together: Any) -> tuple[Any, Any]:
     """Surrogate and model, of the parameters that are not known; a task that doesn't fit them is refused."""
-    from sobofem.coupling.calibration.task import Objective
-
     network: Any = load_model_of_responses(path)
     network = Fixed(network, known) if known else network
     Objective(network, task)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,14 +12,27 @@ import typer
 
 from sobofem.coupling.commands import MODEL_HELP, command
 from sobofem.coupling.commands.files import absolute, check_writable, load_model_of_responses
-from sobofem.coupling.contract import Model, units_of
+from sobofem.coupling.contract import Model, SampleFailure, describe, units_of
 from sobofem.coupling.dataset.dataset import Dataset
 from sobofem.coupling.models.loading import load_model
-from sobofem.coupling.optimize import Step, Task, minimize, pareto
-from sobofem.coupling.optimize.report import line, show, show_front, so_far
+from sobofem.coupling.models.matching import require_same_names
+from sobofem.coupling.optimize import NoAnswer, Optimum, Solution, Step, Task, certify, minimize, pareto
+from sobofem.coupling.optimize.report import (
+    convergence_picture,
+    front_picture,
+    line,
+    show,
+    show_confirmation,
+    show_front,
+    so_far,
+    write,
+    write_front,
+    write_unfinished,
+)
 from sobofem.coupling.parallel.abort import ranks
 from sobofem.coupling.parallel.interruption import keeping
 from sobofem.coupling.parallel.world import Serial, on_root, world
+from sobofem.coupling.report.geometry import fields_figure, is_drawable, states
 from sobofem.coupling.study.purposes import Optimization
 
 
@@ -48,7 +61,15 @@ def optimize(
             show_default=False,
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file for the certificate.", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="JSON file for all numbers; a page to read (FILE.html) and, of finite elements, files for ParaView "
+            "(FILE.pvd) come beside it.",
+            show_default=False,
+        ),
+    ] = None,
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Picture of the convergence, or front.", show_default=False)
     ] = None,
@@ -63,17 +84,16 @@ def optimize(
 
     A front: sobofem optimize plate.py:model --minimize mass --minimize deflection --data plate.h5 --pareto 5
     """
-    for path in (out, picture):
+    for path in (out, out and _beside(out, ".html"), picture):
         if path is not None:
             check_writable(path)
     if model.endswith(".safetensors"):
         raise ValueError(f"{model} is a surrogate; write: sobofem optimize MODEL --surrogate {model} ...")
-    task = Task(settings.objective, settings.at_most, settings.at_least, settings.fixed, settings.one_of)
+    task = _task(settings)
     steps, out, picture, data = list[Step](), absolute(out), absolute(picture), absolute(data)
-    together = world()
     guide = None if surrogate is None else load_model_of_responses(surrogate)
     if settings.ranks_per_solve is None:
-        found: Model | str = load_model(model, None if isinstance(together, Serial) else together)
+        found: Model | str = _together(model)
     else:
         found = model
     guided = {
@@ -83,41 +103,158 @@ def optimize(
         "path": data,
         "progress": partial(_tell, steps, settings.solves),
     }
-    with keeping(lambda: _kept(steps, settings.tolerance, data)):
+    if settings.pareto and settings.confirm_on is not None:
+        raise ValueError("--confirm-on is for one optimum; leave it or --pareto out")
+    search = Search(model, found, task, settings.tolerance, steps, data, None if settings.pareto else out)
+    with keeping(search.kept):
         if settings.pareto:
-            certified = _front(found, task, settings.pareto, settings.seed, guided, out, picture)
+            certified = _front(search, settings.pareto, settings.seed, guided, out, picture)
         else:
-            how = guided | {"seed": settings.seed, "ranks_per_solve": settings.ranks_per_solve}
-            certified = _optimum(found, task, dict(settings.start) or None, how, out, picture)
+            how = guided | {
+                "seed": settings.seed,
+                "starts": settings.starts,
+                "predictors": settings.predictors.value,
+                "ranks_per_solve": settings.ranks_per_solve,
+            }
+            solution, confirmed = _optimum(search, dict(settings.start) or None, how, settings.confirm_on, picture)
+            certified = solution.certified
+    if search.out is not None:
+        with keeping(lambda: f"{search.out} is complete, but for pictures of the structure"):
+            search.draw(solution, confirmed)
     if not certified:
         raise typer.Exit(1)
 
 
+def _task(settings: Optimization) -> Task:
+    """What is asked for: an equation is a lower and an upper limit of one value.
+
+    Raises:
+        ValueError: If a response is to have a value, and another limit besides.
+    """
+    limits = settings.at_most.keys() | settings.at_least.keys()
+    if twice := sorted(settings.equal.keys() & limits):
+        raise ValueError(f"{', '.join(map(repr, twice))} is to equal a value; leave out its other limits")
+    at_most, at_least = ({**part, **settings.equal} for part in (settings.at_most, settings.at_least))
+    return Task(settings.objective, at_most, at_least, settings.fixed, settings.one_of)
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """A search under way, and where its record goes.
+
+    Attributes:
+        name: What the model is called.
+        model: The model, or its specification where groups of ranks make it.
+        task: What is asked for.
+        tolerance: Of an optimum.
+        steps: Its solves so far, on rank 0.
+        data: Where these are kept, or None.
+        out: The JSON file for its record, or None; not of a front, which is of several searches.
+    """
+
+    name: str
+    model: Model | str
+    task: Task
+    tolerance: float
+    steps: list[Step]
+    data: Path | None
+    out: Path | None
+
+    def kept(self) -> str:
+        """What is there of an interrupted search, after that was written to the page."""
+        kept = (
+            f"all solves are in {self.data}: repeat the same command" if self.data else "with --data, solves are kept"
+        )
+        on = f"the command below goes on from {self.data.name}" if self.data else kept
+        self.write_unfinished(f"the search was interrupted; {on}", ended=False)
+        return f"{so_far(self.steps, self.tolerance)}; {kept}"
+
+    def write_unfinished(self, why: str, *, ended: bool) -> None:
+        """Write what is there so far, and whether that is all."""
+        if self.out is None or ranks()[0] != 0 or isinstance(self.model, str):
+            return
+        about = describe(self.model, name=self.name)
+        write_unfinished(self.task, about, self.steps, self.tolerance, why, self.out, ended=ended)
+
+    def draw(self, solution: Solution, confirmed: dict[str, Any] | None) -> None:
+        """Solve where the search began and at the optimum, for pictures and ParaView. Collective."""
+        model: Any = _together(self.model) if isinstance(self.model, str) else self.model
+        if self.out is None or not is_drawable(model):
+            return
+        first = next((step.x for step in solution.path if not step.failure), None)
+        points = {} if first is None or (first == solution.x).all() else {"where the search began": first}
+        shown = states(model, {**points, "optimum" if solution.certified else "best point": solution.x})
+        from sobofem.fem.output import write_vtk
+
+        paraview = write_vtk(model, self.out.with_suffix(".pvd"))
+        if ranks()[0] == 0:
+            fields = fields_figure(shown) if shown else None
+            write(solution, self.out, confirmed, model=self.name, fields=fields, others=[paraview.name])
+
+
+def _beside(out: Path, suffix: str) -> Path:
+    """A file beside another one.
+
+    Raises:
+        ValueError: If it is that one.
+    """
+    if out.suffix == suffix:
+        raise ValueError(f"{out} is for numbers; name it .json, and the page {suffix} comes beside it")
+    return out.with_suffix(suffix)
+
+
 def _optimum(
-    model: Model | str,
-    task: Task,
-    start: dict[str, float] | None,
-    how: dict[str, Any],
-    out: Path | None,
-    picture: Path | None,
-) -> bool:
-    """Find one optimum, show it on rank 0, and return whether it is certified."""
-    solution = minimize(model, task, start=start, **how)
+    search: Search, start: dict[str, float] | None, how: dict[str, Any], confirm_on: str | None, picture: Path | None
+) -> tuple[Solution, dict[str, Any] | None]:
+    """Find one optimum, and show it on rank 0; with what another model says of it, where that is asked for."""
+    other = None if confirm_on is None else _together(confirm_on)
+    if other is not None and not isinstance(search.model, str):  # before any solve
+        require_same_names(f"--confirm-on {confirm_on}", other, search.model)
+    try:
+        solution = minimize(search.model, search.task, start=start, **how)
+    except NoAnswer as error:
+        search.write_unfinished(str(error), ended=True)
+        raise
     if ranks()[0] == 0:
         show(solution, solution.archive.units)
-        if out is not None:
-            out.write_text(json.dumps(solution.record(), indent=2) + "\n")
+        if search.out is not None:  # before any more solves
+            write(solution, search.out, model=search.name)
+    confirmed = None if other is None or confirm_on is None else _confirmed(other, confirm_on, solution.optimum)
+    if ranks()[0] == 0:
+        if search.out is not None and confirmed is not None:
+            write(solution, search.out, confirmed, model=search.name)
         if picture is not None:
-            from sobofem.coupling.optimize.report import convergence_picture
-
             convergence_picture(solution, picture)
-    return solution.certified
+    return solution, confirmed
 
 
-def _front(
-    model: Model | str, task: Task, points: int, seed: int, how: dict[str, Any], out: Path | None, picture: Path | None
-) -> bool:
+def _together(name: str) -> Model:
+    """A model on all ranks."""
+    every = world()
+    return load_model(name, None if isinstance(every, Serial) else every)
+
+
+def _confirmed(model: Model, name: str, best: Optimum) -> dict[str, Any]:
+    """What another model says of an optimum, as plain values; shown on rank 0."""
+    try:
+        there = certify(model, best)
+    except Exception as error:
+        if not isinstance(error, SampleFailure | ValueError):
+            raise
+        reason = error.reason if isinstance(error, SampleFailure) else str(error)  # of bounds that exclude it
+        if ranks()[0] == 0:
+            typer.echo(f"{name} has no answer there: {reason}")
+        return {"by": name, "no_answer": reason}
+    if ranks()[0] == 0:
+        show_confirmation(best, there, name)
+    values = dict(zip(there.responses, there.y.tolist(), strict=True))
+    judged = {"violation": there.violation, "optimality": there.optimality, "feasible": there.feasible}
+    return {"by": name, "model": values} | judged
+
+
+def _front(search: Search, points: int, seed: int, how: dict[str, Any], out: Path | None, picture: Path | None) -> bool:
     """A front of the surrogate, some points of which the model certifies; whether it does."""
+    model, task = search.model, search.task
     if isinstance(model, str):
         raise ValueError("a front is certified point by point; leave --ranks-per-solve out")
     if task.discrete:
@@ -145,11 +282,8 @@ def _front(
     if ranks()[0] == 0:
         show_front(front, units_of(model))
         if out is not None:
-            records = [solution.record() for _, solution in sorted(front.certificates.items())]
-            out.write_text(json.dumps(records, indent=2) + "\n")
+            write_front(front, out, model=search.name, units=units_of(model))
         if picture is not None:
-            from sobofem.coupling.optimize.report import front_picture
-
             front_picture(front, picture)
     return not front.unanswered and all(solution.certified for solution in front.certificates.values())
 
@@ -167,9 +301,3 @@ def _fitted(data: Path | None) -> Model:
 def _tell(steps: list[Step], solves: int, step: Step) -> None:
     steps.append(step)
     typer.echo(f"{line(step)}; at most {max(solves - step.number, 0)} are left", err=True)
-
-
-def _kept(steps: list[Step], tolerance: float, data: Path | None) -> str:
-    """What is there of an interrupted search."""
-    kept = f"all solves are in {data}: repeat the same command" if data else "with --data, solves are kept"
-    return f"{so_far(steps, tolerance)}; {kept}"

@@ -21,7 +21,7 @@ def report(
             metavar="DATA", help=f"Unseen samples to judge it on: a dataset (HDF5); or {TABLES}.", show_default=False
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the pictures and the table.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for a page, the pictures and the tables.", show_default=False)],
 ) -> None:
     """Judge a surrogate on a dataset: parity plots of values and derivatives, loss history, table of errors.
 
@@ -32,7 +32,7 @@ def report(
     model = load_surrogate(surrogate)
     samples = open_unseen(data, model)
     with keeping(lambda: f"{out} may hold a part of the report: repeat the same command"):
-        write_report(model, samples, out)
+        write_report(model, samples, out, name=surrogate.name)
     if warning := overlap(model, samples):
         typer.echo(warning, err=True)
     typer.echo(f"{out}: report on {surrogate.name} written")

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sobofem.coupling.commands import Command, UsageError, all_commands, command
+from sobofem.coupling.commands import Command, UsageError, all_commands, command, used
 from sobofem.coupling.models.loading import USED
 from sobofem.coupling.options import check
 from sobofem.coupling.parallel.abort import ranks
@@ -169,7 +169,7 @@ def _carry_out(stage: Stage, folder: Path, model: Source, together: Comm, *, dry
     known = on_root(together, lambda: _done(stage, action, _ledger(folder).get(stage.name), model))
     state = "" if known is None else "  (done, without success) " if known else "  (done) "
     if ranks()[0] == 0:
-        typer.echo(f"{state}$ {shlex.join(['sobofem', *_used(), *action.words])}")
+        typer.echo(f"{state}$ {shlex.join(['sobofem', *used(), *action.words])}")
     if dry or known is not None:
         return known or 0
     code = _act(action, together)
@@ -177,11 +177,6 @@ def _carry_out(stage: Stage, folder: Path, model: Source, together: Comm, *, dry
         raise typer.Exit(code)
     on_root(together, lambda: _remember(folder, stage, action.words, model, code))
     return code
-
-
-def _used() -> list[str]:
-    """The options that name the user's own files, as typed at the beginning of a command."""
-    return [word for file in USED for word in ("--use", str(file))]
 
 
 def _act(action: Action, together: Comm) -> int:

@@ -5,7 +5,7 @@
 trade-offs, certified on request.
 """
 
-from sobofem.coupling.optimize.multistart import certify, judged_as, search
+from sobofem.coupling.optimize.multistart import certify, judged_as, search, search_all
 from sobofem.coupling.optimize.pareto import Front, pareto
 from sobofem.coupling.optimize.predictors.base import Known, Prediction, Predictor
 from sobofem.coupling.optimize.session import NoAnswer
@@ -28,4 +28,5 @@ __all__ = [
     "minimize",
     "pareto",
     "search",
+    "search_all",
 ]

@@ -1,32 +1,37 @@
 """All samples that a search knows of: a dataset that grows by every solve, in memory and on disk.
 
 On disk there is also where unfinished searches began, by what was asked for. The same search begins again from what was
-known then, and reads from the file what it has solved: it goes the same way, without a solve, up to where it was.
+known then, and reads from the file what it has solved: it goes the same way, without a solve, up to where it was. One
+that forgets samples, as it does among many inputs, begins again from what it remembers of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sobofem.coupling.contract import Array, Description
 from sobofem.coupling.dataset import unfinished
 from sobofem.coupling.dataset.dataset import Dataset
 from sobofem.coupling.dataset.merging import differences, identity
+from sobofem.coupling.dataset.origin import versions
 from sobofem.coupling.dataset.records import Failure, Sample, pivot_column
 from sobofem.coupling.optimize.scaled_task import ALIKE
-from sobofem.coupling.solving import campaign, jobs
+from sobofem.coupling.solving import jobs
 from sobofem.coupling.solving.generate import check_place
 
 DESIGN = "optimization"
 """What a dataset that a search made says of its design."""
 
 UNFINISHED = "unfinished"
-"""Entry of the provenance on disk: numbers of the design rows that unfinished searches began with, by search."""
+"""Entry of the provenance on disk, by search: how many design rows an unfinished search begins again with; of one that
+forgets samples also how many it was given, and what it remembers."""
 
 Record = Sample | Failure
 
@@ -42,7 +47,7 @@ def empty(description: Description) -> Dataset:
         seconds=np.zeros(0),
         description=description,
         design=np.zeros((0, n)),
-        provenance={"design": DESIGN, "seed": None, "versions": campaign.versions()},
+        provenance={"design": DESIGN, "seed": None, "versions": versions()},
     )
 
 
@@ -53,8 +58,17 @@ def grown(data: Dataset, records: Sequence[Record]) -> Dataset:
     samples = [record for record in numbered if isinstance(record, Sample)]
     failures = [record for record in numbered if isinstance(record, Failure)]
     assert data.jacobian is not None
+    actions: dict[str, Any] = {}
+    if samples and data.directions is not None and data.hessian_actions is not None:  # a search asks for none
+        gaps = np.full((len(samples), *data.hessian_actions.shape[1:]), np.nan)
+        actions = {
+            "directions": np.vstack([data.directions, np.zeros((len(samples), len(data.parameters)))]),
+            "hessian_actions": np.concatenate([data.hessian_actions, gaps]),
+            "missing": True,
+        }
     return replace(
         data,
+        **actions,
         x=np.array([*data.x, *(s.x for s in samples)]).reshape(-1, len(data.parameters)),
         y=np.array([*data.y, *(s.y for s in samples)]).reshape(-1, len(data.responses)),
         jacobian=np.concatenate([data.jacobian, *(np.asarray(s.jacobian)[None] for s in samples)]),
@@ -67,14 +81,21 @@ def grown(data: Dataset, records: Sequence[Record]) -> Dataset:
 
 
 def usable(data: Dataset, description: Description) -> Dataset:
-    """The dataset, if it holds samples of this model with their Jacobians.
+    """The dataset, if it holds samples of this model with their Jacobians. Hessian actions may be there, too.
 
     Raises:
-        ValueError: If it is another model's, the message names the difference, or has no Jacobians.
+        ValueError: If it is another model's, the message names the difference, or has no Jacobians, or not all.
     """
     if data.jacobian is None:
         raise ValueError("the samples given to start from have no Jacobians; generate them with, or train a surrogate")
-    if found := differences(identity(data), identity(replace(empty(description), provenance=data.provenance))):
+    lacking = np.isnan(data.y).any(axis=1) | np.isnan(data.jacobian).any(axis=(1, 2))
+    if lacking.any():
+        raise ValueError(
+            f"{lacking.sum()} of {len(data)} samples given to start from lack responses or Jacobians; give those that "
+            "have them all, in Python by archive=data.select(...)"
+        )
+    ours = {name: value for name, value in identity(data).items() if name != "Hessian actions"}
+    if found := differences(ours, identity(replace(empty(description), provenance=data.provenance))):
         raise ValueError(f"the samples given to start from are of another model: {'; '.join(found)}")
     return data
 
@@ -109,18 +130,23 @@ class Archive:
 
     Attributes:
         data: What the search knows. Of one that goes on, at first what it began with.
+        remembered: What a search that forgot samples knew besides `data`; None of others.
     """
 
     def __init__(self, data: Dataset, path: Path | None, search: str, member: jobs.Member | None = None) -> None:
         self._path, self._search, self._member = path, search, member
         self._written = _state(path)
-        self._begun: dict[str, int] = dict(data.provenance.get(UNFINISHED, {}))
-        first = min(self._begun.setdefault(search, len(data.design)), len(data.design))
+        self._begun: dict[str, Any] = dict(data.provenance.get(UNFINISHED, {}))
+        begun = self._begun.setdefault(search, len(data.design))
+        self.remembered: dict[str, Any] | None = None if isinstance(begun, int) else begun["remembered"]
+        first = min(begun if isinstance(begun, int) else begun["rows"], len(data.design))
+        self._given = first if isinstance(begun, int) else begun["given"]  # rows that are not forgotten
         known = _without_searches(data)
         later = recorded(known, first)
         self._later = later if len(later) == len(data.design) - first else []  # else others have planned more
         self.data = _until(known, first) if self._later else known
         if not self._later:
+            self._spare_others()
             self._save()
 
     def recalled(self, points: Array) -> list[Record] | None:
@@ -139,12 +165,42 @@ class Archive:
         more, self._later = self._later, []
         if more:
             self.data = grown(self.data, more)
+            self._spare_others()
         return bool(more)
+
+    def _spare_others(self) -> None:
+        """Forget nothing that other unfinished searches begin again with: they know it by its number."""
+        others = [begun for search, begun in self._begun.items() if search != self._search]
+        rows = [begun if isinstance(begun, int) else begun["rows"] for begun in others]
+        self._given = min(max([self._given, *rows]), len(self.data.design))
 
     def add(self, records: Sequence[Record]) -> None:
         """Append answers."""
         self.data = grown(self.data, records)
         self._save()
+
+    @property
+    def given(self) -> int:
+        """How many samples the search was given."""
+        return int(np.count_nonzero(self.data.rows < self._given))
+
+    @property
+    def failed_before(self) -> int:
+        """How many failed points the search was given."""
+        return sum(failure.row < self._given for failure in self.data.failures)
+
+    def forget(self, kept: NDArray[np.intp], failures: slice, remembered: Callable[[], dict[str, Any]]) -> None:
+        """Keep some samples alone, and what a search knows of the others; on the disk, too, from the next answer on.
+
+        Args:
+            kept: Numbers of samples, increasing.
+            failures: Which failed points are forgotten.
+            remembered: What the search goes on from now, as plain values.
+        """
+        self.data = _reduced(self.data, self._given, kept, failures)
+        if self._path is not None:
+            about = {"rows": len(self.data.design), "given": self._given, "remembered": remembered()}
+            self._begun[self._search] = about
 
     def finish(self) -> None:
         """The search is over: the next one like it begins with all that is known."""
@@ -191,6 +247,28 @@ def _until(data: Dataset, first: int) -> Dataset:
     attempts = {row: count for row, count in data.attempts.items() if row < first}
     known = data.select(data.rows < first)
     return replace(known, design=data.design[:first], failures=failures, attempts=attempts)
+
+
+def _reduced(data: Dataset, given: int, kept: NDArray[np.intp], forgotten: slice) -> Dataset:
+    """A dataset without the samples and failed points that are forgotten; design rows from `given` on move up."""
+    lost = {failure.row for failure in data.failures[forgotten]}
+    rows = np.array(sorted({*range(given), *data.rows[kept].tolist(), *(f.row for f in data.failures)} - lost))
+    place = {int(row): k for k, row in enumerate(rows)}
+    assert data.jacobian is not None
+    return replace(
+        data,
+        directions=None if data.directions is None else data.directions[kept],
+        hessian_actions=None if data.hessian_actions is None else data.hessian_actions[kept],
+        x=data.x[kept],
+        y=data.y[kept],
+        jacobian=data.jacobian[kept],
+        rows=np.array([place[int(row)] for row in data.rows[kept]], dtype=np.int64),
+        seconds=data.seconds[kept],
+        negative_pivots=data.negative_pivots[kept],
+        design=data.design[rows.astype(np.intp)].reshape(-1, len(data.parameters)),
+        failures=tuple(replace(f, row=place[f.row]) for f in data.failures if f.row not in lost),
+        attempts={place[row]: count for row, count in data.attempts.items() if row in place},
+    )
 
 
 def _at(x: Array, records: Sequence[Record], width: Array) -> Record | None:

@@ -100,10 +100,11 @@ def _least_squares(
     weights, size = left(found)
     for _ in range(STEPS if columns.size else 0):
         step = _weighted(columns, slope, distance, weights, found) - found
-        if falls(found, step, 0.0) <= 1e-14 * size:
+        steepest = falls(found, step, 0.0)
+        if steepest <= 1e-14 * size:
             break
         length = 1.0
-        if falls(found, step, 1.0) < 0.0:  # with other weights at its end the full step leads too far
+        if falls(found, step, 1.0) < -0.1 * steepest:  # with other weights at its end the full step leads too far
             length = scipy.optimize.brentq(partial(falls, found, step), 0.0, 1.0)
         found = found + length * step
         before, (weights, size) = size, left(found)

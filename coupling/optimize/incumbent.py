@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sobofem.coupling.contract import Array
 from sobofem.coupling.dataset.records import Sample
@@ -28,33 +29,6 @@ def ranks(scaled: ScaledTask, x: Array, y: Array) -> Array:
     return found + np.where(outside, 1e6 + np.abs(found).max(initial=0.0), 0.0)
 
 
-def incumbent(scaled: ScaledTask, x: Array, y: Array, jacobian: Array, tolerance: float) -> int | None:
-    """Which sample is the best answer to a task: the feasible one of the least objective.
-
-    One that is certified comes before others that are not better by more than the tolerance, violations counted. Where
-    none is feasible it is the one whose limits are violated least in sum, in units of the responses' usual slopes.
-
-    Args:
-        scaled: The task in scaled units.
-        x: Points (N, n).
-        y: Responses there (N, m).
-        jacobian: Their derivatives (N, m, n).
-        tolerance: Violation and residual that an optimum may have.
-
-    Returns:
-        Its number; None where no sample has the task's fixed values.
-    """
-    on_task = [i for i, point in enumerate(x) if scaled.on_task(point)]
-    feasible = [i for i in on_task if scaled.violation(y[i], jacobian[i]) <= tolerance]
-    if not feasible:
-        return min(on_task, key=lambda i: (scaled.excess(y[i]), scaled.objective(y[i])), default=None)
-    order = sorted(feasible, key=lambda i: scaled.objective(y[i]))
-    rank = ranks(scaled, x[order], y[order])
-    near = [i for i, value in zip(order, rank, strict=True) if value <= rank.min() + tolerance]
-    certified = (i for i in near if scaled.judged(x[i], y[i], jacobian[i], tolerance).certified)
-    return next(certified, order[0])
-
-
 class SolvedPoints:
     """All samples that a search knows of, by number, and the points where the model has no answer.
 
@@ -70,6 +44,7 @@ class SolvedPoints:
     ) -> None:
         self._scaled, self.failed, self.tolerance = scaled, failed, tolerance
         self.x, self.y, self.jacobian = (np.array(part) for part in samples)
+        self._judged: dict[int, tuple[Array, Optimum]] = {}  # by number, with the sizes that they were judged by
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -82,6 +57,12 @@ class SolvedPoints:
         self.y = np.vstack([self.y, sample.y])
         self.jacobian = np.concatenate([self.jacobian, sample.jacobian[None]])
         return len(self.x) - 1
+
+    def forget(self, kept: NDArray[np.intp], failures: slice) -> None:
+        """Keep some samples (k,) alone, which are numbered anew, and failed points outside of a range."""
+        self.x, self.y, self.jacobian = self.x[kept], self.y[kept], self.jacobian[kept]
+        self._judged = {k: self._judged[i] for k, i in enumerate(kept.tolist()) if i in self._judged}
+        del self.failed[failures]
 
     def point(self, i: int) -> tuple[Array, Array, Array]:
         """The sample of a number: x (n,), y (m,) and Jacobian (m, n)."""
@@ -97,12 +78,21 @@ class SolvedPoints:
 
     def judged(self, i: int) -> Optimum:
         """A sample, judged by limits and optimality."""
-        return self._scaled.judged(*self.point(i), self.tolerance)
+        slopes, found = self._judged.get(i, (None, None))
+        if found is None or slopes is not self._scaled.slopes:  # else by other sizes of the responses
+            found = self._scaled.judged(*self.point(i), self.tolerance)
+            self._judged[i] = self._scaled.slopes, found
+        return found
+
+    def violation(self, i: int) -> float:
+        """How far, to first order, a sample is from meeting every limit."""
+        if i in self._judged:
+            return self.judged(i).violation
+        return self._scaled.violation(self.y[i], self.jacobian[i])
 
     def residual(self, i: int) -> float:
         """The larger of a sample's optimality residual and violation."""
-        found, violation = self._scaled.balance(*self.point(i))
-        return max(found.residual, violation)
+        return max(self.judged(i).optimality, self.judged(i).violation)
 
     def first_center(self) -> int:
         """The sample that a search begins at."""
@@ -110,13 +100,30 @@ class SolvedPoints:
 
     def best(self) -> int:
         """The sample that is the best answer to the task; one has the task's fixed values."""
-        found = incumbent(self._scaled, self.x, self.y, self.jacobian, self.tolerance)
+        found = self.incumbent()
         assert found is not None
         return found
 
+    def incumbent(self) -> int | None:
+        """Which sample is the best answer to the task: the feasible one of the least objective.
+
+        One that is certified comes before others that are not better by more than the tolerance, violations counted.
+        Where none is feasible it is the one whose limits are violated least in sum, in units of the responses' usual
+        slopes. None where no sample has the task's fixed values.
+        """
+        scaled, tolerance = self._scaled, self.tolerance
+        on_task = [i for i, point in enumerate(self.x) if scaled.on_task(point)]
+        feasible = [i for i in on_task if self.violation(i) <= tolerance]
+        if not feasible:
+            return min(on_task, key=lambda i: (scaled.excess(self.y[i]), scaled.objective(self.y[i])), default=None)
+        order = sorted(feasible, key=lambda i: scaled.objective(self.y[i]))
+        rank = ranks(scaled, self.x[order], self.y[order])
+        near = [i for i, value in zip(order, rank, strict=True) if value <= rank.min() + tolerance]
+        return next((i for i in near if self.judged(i).certified), order[0])
+
     def beats(self, i: int, other: int) -> bool:
         """Whether a sample is a better answer than another, by more than the tolerance."""
-        feasible = [self._scaled.violation(self.y[k], self.jacobian[k]) <= self.tolerance for k in (i, other)]
+        feasible = [self.violation(k) <= self.tolerance for k in (i, other)]
         if feasible[0] != feasible[1]:
             return feasible[0]
         measure = self._scaled.objective if feasible[0] else self._scaled.excess

@@ -17,6 +17,9 @@ from sobofem.coupling.optimize.task import Task
 OBJECTIVE_ACCURACY = 1e-12
 """Accuracy of the objective over its slope: half the digits of the point."""
 
+APART = 1e-3
+"""Distance, as a share of the box, from which on two optima are two."""
+
 
 def search(model: Model, task: Task, *, starts: int = 16, seed: int = 0, tolerance: float = 1e-6) -> Optimum:
     """The best optimum of a cheap model, such as a surrogate, by sequential quadratic programming from many starts.
@@ -35,6 +38,17 @@ def search(model: Model, task: Task, *, starts: int = 16, seed: int = 0, toleran
     Raises:
         ValueError: If the task does not fit the model, or starts is not positive.
     """
+    return search_all(model, task, starts=starts, seed=seed, tolerance=tolerance)[0]
+
+
+def search_all(
+    model: Model, task: Task, *, starts: int = 16, seed: int = 0, tolerance: float = 1e-6
+) -> tuple[Optimum, ...]:
+    """All optima of a cheap model that `search` ends at, the best first: arguments as there.
+
+    Each is a start for `minimize` on the model that is trusted. Those that are no optima by the tolerance are left out,
+    but for the first.
+    """
     if starts < 1:
         raise ValueError(f"starts is {starts}, expected at least 1")
     scaled = _scaled(task, model)
@@ -44,11 +58,17 @@ def search(model: Model, task: Task, *, starts: int = 16, seed: int = 0, toleran
     first = [checked_evaluation(model, scaled.physical(z))[1] for z in points]
     scaled.calibrate(np.array(first))
     inside = Inside(model, scaled)
-    best = Subproblem(inside, scaled.limits.equal, np.full(scaled.size, 0.5), 0.5, OBJECTIVE_ACCURACY).solve(points)[0]
-    x = scaled.physical(best.z)
-    y, jacobian = checked_evaluation(model, x)
-    assert jacobian is not None
-    return scaled.judged(x, y, jacobian, tolerance)
+    ends = Subproblem(inside, scaled.limits.equal, np.full(scaled.size, 0.5), 0.5, OBJECTIVE_ACCURACY).solve(points)
+    found: list[Optimum] = []
+    for end in ends:
+        x = scaled.physical(end.z)
+        if any(np.abs(scaled.unit(x) - scaled.unit(other.x)).max() <= APART for other in found):
+            continue
+        y, jacobian = checked_evaluation(model, x)
+        assert jacobian is not None
+        judged = scaled.judged(x, y, jacobian, tolerance)
+        found += [judged] if judged.certified or not found else []
+    return tuple(found)
 
 
 def certify(model: Model, predicted: Optimum, *, tolerance: float | None = None) -> Optimum:

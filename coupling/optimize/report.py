@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,10 +12,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from sobofem.coupling.contract import shown
+from sobofem.coupling.contract import Description, shown
 from sobofem.coupling.display import report_console
+from sobofem.coupling.optimize.obstacle import Obstacle
+from sobofem.coupling.optimize.page import front_page, page, problem, started, unfinished
 from sobofem.coupling.optimize.pareto import Front
-from sobofem.coupling.optimize.solution import Solution, Step
+from sobofem.coupling.optimize.separable import MANY
+from sobofem.coupling.optimize.solution import COVERS, Optimum, Solution, Step
+from sobofem.coupling.optimize.task import Task
+from sobofem.coupling.report.page import Picture, write_page, write_record
+
+DIFFERENT = 4
+"""Parameters that are named in which another optimum differs from the best one."""
 
 
 def line(step: Step) -> str:
@@ -50,13 +59,44 @@ def show(solution: Solution, units: Mapping[str, str], console: Console | None =
     certificate.add_row("KKT residual", f"{best.optimality:.1e}", f"{best.tolerance:g}")
     certificate.add_row("violation of limits", f"{best.violation:.1e}", f"{best.tolerance:g}")
     certificate.add_row("solves, of which failed", f"{solution.solves}, {sum(bool(s.failure) for s in solution.path)}")
+    certificate.add_row("covers", COVERS, "")
+    if (pivots := solution.negative_pivots) is not None:
+        stable = "a minimum of its energy" if not pivots else f"unstable: its tangent has {pivots} negative pivots"
+        certificate.add_row("the structure there", stable, "")
     console.print(certificate)
+    if solution.others:
+        console.print(_others(solution))
     if solution.obstacle is not None:
         failed = Table("reason", "points", title="without an answer")
         for reason, count in solution.obstacle.reasons.items():
             failed.add_row(reason, str(count))
         console.print(failed)
     console.print(verdict(solution))
+
+
+def show_confirmation(best: Optimum, other: Optimum, name: str, console: Console | None = None) -> None:
+    """Print what another model says at an optimum, beside the one that certified it."""
+    console = console or report_console()
+    table = Table("response", "by the model", name, "difference", "limit", title=f"the same point by {name}")
+    for response, value, there in zip(best.responses, best.y, other.y, strict=True):
+        share = abs(there - value) / max(abs(value), np.finfo(float).tiny)
+        table.add_row(response, f"{value:.8g}", f"{there:.8g}", f"{100 * share:.2g} %", best.task.limits(response))
+    console.print(table)
+    kept = "all limits are met" if other.feasible else f"not all limits are met: {other.broken}"
+    console.print(f"By {name} {kept} there; its KKT residual is {other.optimality:.1e}.")
+
+
+def _others(solution: Solution) -> Table:
+    """Other local optima: how good they are, and in which parameters they lie farthest from the best one."""
+    table = Table("objective", "KKT residual", "where", title="other local optima, certified by the model")
+    best = solution.optimum
+    width = np.ptp(solution.archive.bounds, axis=1)
+    for other in solution.others:
+        apart = np.abs(other.x - best.x) / width
+        far = [k for k in np.argsort(-apart, kind="stable")[:DIFFERENT] if apart[k] > 0.0]
+        where = ", ".join(f"{best.parameters[k]} {other.x[k]:.6g}" for k in far)
+        table.add_row(f"{other.objective:.8g}", f"{other.optimality:.1e}", where)
+    return table
 
 
 def so_far(steps: Sequence[Step], tolerance: float) -> str:
@@ -107,8 +147,83 @@ def show_front(front: Front, units: Mapping[str, str], console: Console | None =
     console.print(f"{certified} of {points} points certified by the model with {solves} solves.")
 
 
+COURSE = (
+    "The objective at each solve of the model, in the colour of what proposed it, hollow where the search did not go "
+    "on from there, in a red ring where limits are not met; and how far the first-order conditions are from being met."
+)
+
 FLOOR = 1e-12
 """Smallest residual that is drawn."""
+
+
+def write(
+    solution: Solution,
+    path: Path,
+    confirmed: Mapping[str, Any] | None = None,
+    *,
+    model: str = "",
+    fields: Figure | None = None,
+    others: Sequence[str] = (),
+) -> None:
+    """Write a solution's record as JSON, and a page for people beside it (`.html`).
+
+    Args:
+        solution: Of a search.
+        path: The JSON file.
+        confirmed: What another model says of the optimum: its name `by`, and its responses or `no_answer`.
+        model: What the model is called; by default as its samples call it.
+        fields: The structure before and after, as `fields_figure` draws it.
+        others: Names of files beside it that the page should mention.
+    """
+    about = solution.archive.description
+    found = {**solution.record(), "problem": problem(about, model), "start": started(about, solution.path)}
+    found |= {} if confirmed is None else {"confirmed_on": dict(confirmed)}
+    drawn = (
+        None if fields is None else Picture(fields, "A field of the model, where the search began and where it ended")
+    )
+    _write(found, path, Picture(convergence_figure(solution), COURSE), drawn, others)
+
+
+def write_unfinished(
+    task: Task, about: Description, steps: Sequence[Step], tolerance: float, why: str, path: Path, *, ended: bool
+) -> None:
+    """Write what is there of a search that has no solution: as `write`, with the best point so far.
+
+    Args:
+        task: What was asked for.
+        about: The model.
+        steps: The solves of it.
+        tolerance: Violation up to which a point counts as feasible.
+        why: Why it ended, in a sentence.
+        path: The JSON file.
+        ended: Whether it has ended by itself.
+    """
+    found = unfinished(task, about, steps, tolerance, why, ended=ended)
+    found |= {"problem": problem(about), "start": started(about, steps)}
+    _write(found, path, Picture(course_figure(task, steps, tolerance), COURSE))
+
+
+def _write(
+    found: dict[str, Any], path: Path, course: Picture, fields: Picture | None = None, others: Sequence[str] = ()
+) -> None:
+    if len(found["problem"]["bounds"]) > MANY:  # the points of all solves are for a dataset
+        found["path"] = [{key: value for key, value in step.items() if key != "x"} for step in found["path"]]
+    write_record(found, path)
+    write_page(page(found, course, fields), path.with_suffix(".html"), record=path.name, others=others)
+
+
+def write_front(front: Front, path: Path, *, model: str, units: Mapping[str, str]) -> None:
+    """Write the certificates of a front as JSON, and a page beside it.
+
+    Args:
+        front: The front.
+        path: The JSON file.
+        model: What the model is called.
+        units: Unit of each parameter and response that has one.
+    """
+    write_record([solution.record() for _, solution in sorted(front.certificates.items())], path)
+    picture = Picture(front_figure(front), f"Points of the front: {' against '.join(front.objectives)}")
+    write_page(front_page(front, model, units, picture), path.with_suffix(".html"), record=path.name)
 
 
 def convergence_picture(solution: Solution, path: str | Path) -> None:
@@ -124,33 +239,51 @@ def front_picture(front: Front, path: str | Path) -> None:
 def convergence_figure(solution: Solution) -> Figure:
     """Draw the objective, and residual and violation, of every solve by the model; failed ones at the foot.
 
-    Where failed points bound the search, the title says so.
+    Points that don't meet the limits have red rings. Where failed points bound the search, the title says so.
 
     Args:
         solution: Of a search; one that needed no solve has empty axes.
     """
-    steps = [step for step in solution.path if not step.failure]
+    best = solution.optimum
+    return course_figure(best.task, solution.path, best.tolerance, solution.obstacle)
+
+
+def course_figure(task: Task, path: Sequence[Step], tolerance: float, obstacle: Obstacle | None = None) -> Figure:
+    """As `convergence_figure`, of a search that may have no solution.
+
+    Args:
+        task: What was asked for.
+        path: Its solves so far.
+        tolerance: Violation and residual of an optimum.
+        obstacle: Failed points.
+    """
+    steps = [step for step in path if not step.failure]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     number = [step.number for step in steps]
     _by_predictor(left, steps, [step.objective for step in steps])
-    left.set(xlabel="solves of the model", ylabel=solution.optimum.task.title, title="objective")
+    left.set(xlabel="solves of the model", ylabel=task.title, title="objective")
     # failed solves have no objective: crosses at the foot keep them in sight
-    _failures(left, [step.number for step in solution.path if step.failure])
-    if solution.path:
+    _failures(left, [step.number for step in path if step.failure])
+    passing = [(step.number, step.objective) for step in steps if step.violation > tolerance]
+    if passing:
+        ring = {"markersize": 10, "fillstyle": "none", "color": "tab:red", "alpha": 0.7}
+        left.plot(*zip(*passing, strict=True), "o", label="limits not met", **ring)  # type: ignore[arg-type]
+    if path:
         left.legend(fontsize="small")
     right.semilogy(number, [max(step.optimality, FLOOR) for step in steps], "o-", label="residual", color="tab:blue")
-    if solution.optimum.task.at_most or solution.optimum.task.at_least:
+    if task.at_most or task.at_least:
         violation = [max(step.violation, FLOOR) for step in steps]
         right.semilogy(number, violation, "s--", label="violation", color="tab:red")
-    right.axhline(solution.optimum.tolerance, color="gray", linewidth=0.8, label="tolerance")
+    right.axhline(tolerance, color="gray", linewidth=0.8, label="tolerance")
     right.set(xlabel="solves of the model", ylabel="by the model", title="first-order conditions")
     right.legend(fontsize="small")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    if solution.obstacle is not None and solution.obstacle.bounds_search:
-        way = " and ".join(solution.obstacle.towards)
-        title = f"Failed points bound the search{f', towards {way}' if way else ''}:\n{solution.obstacle.title}"
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    if obstacle is not None and obstacle.bounds_search:
+        way = " and ".join(obstacle.towards)
+        title = f"Failed points bound the search{f', towards {way}' if way else ''}:\n{obstacle.title}"
         figure.suptitle(title, fontsize="medium", color="tab:red")
     return figure
 

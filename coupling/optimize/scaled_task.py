@@ -81,8 +81,13 @@ class ScaledTask:
         scaled = jacobians[:, self.used][:, :, self.free] * self.span[self.free]
         found = np.median(np.linalg.norm(scaled, axis=2), axis=0)
         self.slopes = np.where(found > 0.0, found, self._limits_size())
-        objective = float(np.median(np.linalg.norm(np.einsum("r,Nrj->Nj", self.weights, scaled), axis=1)))
+        objective = float(np.median(self.objective_slopes(jacobians)))
         self.slope = objective or float(np.abs(self.weights) @ self.slopes)
+
+    def objective_slopes(self, jacobians: Array) -> Array:
+        """How steep the objective is at some samples (N,), per width of the box, by their Jacobians (N, m, n)."""
+        scaled = jacobians[:, self.used][:, :, self.free] * self.span[self.free]
+        return np.asarray(np.linalg.norm(np.einsum("r,Nrj->Nj", self.weights, scaled), axis=1))
 
     def _limits_size(self) -> Array:
         """Magnitude of the limits of each used response, 1 without: what one that nothing moves is measured by."""
@@ -143,17 +148,22 @@ class ScaledTask:
 
     def local_limits(self, y: Array, jacobian: Array) -> tuple[Array, Array]:
         """Slopes (c, free) of the limits' margins, and margins (c,), as distances in the box to first order."""
-        limits, slope, local = self.limits, self.scaled_jacobian(jacobian), self._steepness(jacobian)
-        margins = limits.sign * (y[self.used][limits.index] - limits.value) / local
-        return (limits.sign / local)[:, None] * slope[limits.index], margins
+        return self._local_limits(y, self.scaled_jacobian(jacobian))
 
-    def balance(self, x: Array, y: Array, jacobian: Array) -> tuple[Balance, float]:
-        """Optimality of a point, and how far, to first order, it is from meeting every limit."""
-        equal, (rows, margins) = self.limits.equal, self.local_limits(y, jacobian)
-        gradient = self.weights @ self.scaled_jacobian(jacobian) / self.unit_of_gain(y)
+    def _local_limits(self, y: Array, slopes: Array) -> tuple[Array, Array]:
+        """The same of scaled slopes (r, free)."""
+        limits, local = self.limits, self._steepness(slopes)
+        margins = limits.sign * (y[self.used][limits.index] - limits.value) / local
+        return (limits.sign / local)[:, None] * slopes[limits.index], margins
+
+    def balance(self, x: Array, y: Array, jacobian: Array) -> tuple[Balance, Array]:
+        """Optimality of a point, and how far, to first order, it is from meeting each limit (c,)."""
+        equal, slopes = self.limits.equal, self.scaled_jacobian(jacobian)
+        rows, margins = self._local_limits(y, slopes)
+        gradient = self.weights @ slopes / self.unit_of_gain(y)
         found = balance(self.unit(x)[self.free], gradient, margins, rows, equal)
-        multipliers = found.multipliers * self.unit_of_gain(y) / self._steepness(jacobian)
-        return Balance(found.residual, multipliers), float(_violations(margins, equal).max(initial=0.0))
+        multipliers = found.multipliers * self.unit_of_gain(y) / self._steepness(slopes)
+        return Balance(found.residual, multipliers), _violations(margins, equal)
 
     def violation(self, y: Array, jacobian: Array) -> float:
         """How far, to first order, a point is from meeting every limit: as `balance` says it."""
@@ -171,16 +181,15 @@ class ScaledTask:
         pull = (multipliers * limits.sign) @ slope[limits.index]
         return (self.weights @ slope - pull) / self.unit_of_gain(of[1])
 
-    def _steepness(self, jacobian: Array) -> Array:
-        """Slope of the limits (c,) that margins become distances by."""
-        steep = np.linalg.norm(self.scaled_jacobian(jacobian), axis=1)
+    def _steepness(self, slopes: Array) -> Array:
+        """Slope of the limits (c,) that margins become distances by, of scaled slopes (r, free)."""
+        steep = np.linalg.norm(slopes, axis=1)
         return np.maximum(steep, FLAT_SLOPE_SHARE * self.slopes)[self.limits.index]
 
     def judged(self, x: Array, y: Array, jacobian: Array, tolerance: float) -> Optimum:
         """A point (n,) with its responses (m,) and Jacobian (m, n), judged by limits and optimality."""
-        found, violation = self.balance(x, y, jacobian)
+        found, violations = self.balance(x, y, jacobian)
         names = [self.responses[self.used[i]] for i in self.limits.index]
-        violations = _violations(self.local_limits(y, jacobian)[1], self.limits.equal).tolist()
         return Optimum(
             task=self.task,
             parameters=self.parameters,
@@ -188,8 +197,8 @@ class ScaledTask:
             x=x,
             y=y,
             jacobian=jacobian,
-            violation=violation,
-            violations=_largest(names, violations),
+            violation=float(violations.max(initial=0.0)),
+            violations=_largest(names, violations.tolist()),
             optimality=found.residual,
             multipliers=_largest(names, found.multipliers.tolist()),
             tolerance=tolerance,

@@ -230,6 +230,14 @@ class PredictorSelection:
         for name, predicted in proposal.slopes.items():
             self._errors[name].add(float(np.linalg.norm(predicted - truth)), length)
 
+    def predicted(self, known: Known, y: Array) -> Margins | None:
+        """Objective and margins as the best global predictor sees them in the whole box; None where none can learn."""
+        for predictor in self._ranked():
+            prediction = None if predictor.local else self._learned(predictor, known)
+            if prediction is not None:
+                return self._margins(prediction, known, y)
+        return None
+
     def _learned(self, predictor: Predictor, known: Known) -> Prediction | None:
         """The predictor's predictions, corrected at the center; None where it can't learn."""
         if predictor.name in self._left_out:

@@ -9,9 +9,10 @@ convergent optimization methods based on conservative convex separable approxima
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import scipy.optimize
@@ -21,6 +22,7 @@ from sobofem.coupling.optimize.balance import balance
 from sobofem.coupling.optimize.predictors.base import Known
 from sobofem.coupling.optimize.scaled_task import ALIKE, ScaledTask, excess
 from sobofem.coupling.optimize.selection import Proposal
+from sobofem.coupling.optimize.subproblem import SLACK
 from sobofem.coupling.optimize.wall import Wall
 
 MANY = 200
@@ -49,6 +51,9 @@ objective are about one, so that limits come first wherever they can be met."""
 
 STEPS, EXACT, LONGEST = 60, 1e-12, 1e6
 """Of Newton's method for the multipliers: most, the violations that count as none, and the longest in its own steps."""
+
+NEARLY = 0.1
+"""Share of its first slope to which the dual has risen along a step that is taken whole."""
 
 HELD = 1e-3
 """Weight in it of inputs that the box holds: they may come free."""
@@ -94,14 +99,23 @@ class Approximation:
         return self.p / (self.high - z) ** 2 - self.q / (z - self.low) ** 2
 
 
-def minimized(functions: Approximation, box: Array) -> Array:
+def minimized(functions: Approximation, box: Array, near: Array | None = None) -> tuple[Array, Array]:
     """The point (n,) of a box (n, 2) with the least of the first function plus penalties where others are positive.
 
     The dual of this convex task has one unknown for each of the others, and the inputs in closed form: it is maximized
     by Newton's method with exact steps.
+
+    Args:
+        functions: The one to minimize, and c limits.
+        box: Lower and upper bound of each input.
+        near: Multipliers (c,) to begin with, such as those of a task like this one.
+
+    Returns:
+        The point, and the multipliers (c,).
     """
     dual = _Dual(functions, box)
-    multipliers = np.zeros(len(functions.p) - 1)
+    count = len(functions.p) - 1
+    multipliers = near if near is not None and len(near) == count else np.zeros(count)
     for _ in range(STEPS if len(multipliers) else 0):
         slope = dual.slope(multipliers)
         active = (multipliers > 0.0) | (slope > 0.0)
@@ -111,11 +125,11 @@ def minimized(functions: Approximation, box: Array) -> Array:
         # as far as no multiplier becomes negative
         falling = step < 0.0
         most = max(1.0, float((multipliers[falling] / -step[falling]).min(initial=LONGEST)))
-        length = _longest_rise(partial(dual.rise, multipliers, step), most)
+        length = _longest_rise(partial(dual.rise, multipliers, step), float(slope @ step), most)
         multipliers = np.maximum(multipliers + length * step, 0.0)
         if length == most:
             multipliers[falling & (multipliers <= 1e-15 * multipliers.max())] = 0.0
-    return dual.inputs(multipliers)
+    return dual.inputs(multipliers), multipliers
 
 
 class _Dual:
@@ -169,12 +183,19 @@ def _newton_step(bend: Array, slope: Array, multipliers: Array) -> Array:
     return np.asarray(scipy.optimize.nnls(lower.T, target)[0] / scale - multipliers)
 
 
-def _longest_rise(slope: Callable[[float], float], most: float) -> float:
-    """Where a concave function of a length from 0 to the most is greatest, by its slope; to round-off from 1 on."""
+def _longest_rise(slope: Callable[[float], float], first: float, most: float) -> float:
+    """Where a concave function of a length from 0 to the most is greatest, by its slope, of which the first is known.
+
+    The step itself is taken where that is nearly so: near the end it is, and there is no need to look for a better one.
+    """
     length = min(1.0, most)
-    while length < most and slope(length) > 0.0:
+    there = slope(length)
+    if abs(there) <= NEARLY * first:
+        return length
+    while length < most and there > 0.0:
         length = min(4.0 * length, most)
-    if slope(length) >= 0.0 or slope(0.0) <= 0.0:
+        there = slope(length)
+    if there >= 0.0 or first <= 0.0:
         return length
     return float(scipy.optimize.brentq(slope, 0.0, length, xtol=1e-14))
 
@@ -191,6 +212,7 @@ class SeparableSelection:
         self._centers: list[Array] = []
         self._distance = np.full(scaled.size, FIRST)
         self._tightened = 1.0  # by steps from this center that were rejected
+        self._multipliers: Array | None = None  # of the last subproblem
 
     def known(self, x: Array, y: Array, jacobian: Array, center: int, radius: float) -> Known:
         """The center alone, in scaled units; see `PredictorSelection.known`."""
@@ -208,16 +230,16 @@ class SeparableSelection:
         self._follow(z)
         distance = self._tightened * self._distance
         low, high = z - distance, z + distance
-        functions, side = self._functions(known, y, low, high)
         reach = np.minimum(known.radius, (1.0 - NEAR) * distance)
         box = np.stack([np.maximum(z - reach, 0.0), np.minimum(z + reach, 1.0)], axis=1)
-        there = minimized(functions, box)
-        if wall is not None:
+        functions, side, there = self._subproblem(known, y, (low, high), box, None)
+        if wall is not None and wall.blocks(there):
+            functions, side, there = self._subproblem(known, y, (low, high), box, wall)
             there = wall.drawn_back(there, z)
         if np.abs(there - z).max(initial=0.0) <= ALIKE:
             return []
         change, *violations = functions(there)
-        predicted = excess(-side * np.array(violations), self.scaled.limits.equal)
+        predicted = excess(-side * np.array(violations[: len(side)]), self.scaled.limits.equal)
         self._tightened *= CLOSER  # until the search moves
         return [Proposal(self.scaled.physical(there), there, NAME, -float(change), predicted)]
 
@@ -232,20 +254,64 @@ class SeparableSelection:
     def learn_from(self, proposal: Proposal, jacobian: Array, length: float) -> None:
         """Nothing: only where the search moves matters."""
 
-    def _functions(self, known: Known, y: Array, low: Array, high: Array) -> tuple[Approximation, Array]:
-        """The objective's change and what each limit is violated by, and on which side the limits hold (c,), 1 or -1.
+    def remembered(self) -> dict[str, Any]:
+        """What it has learned, as plain values."""
+        centers = [in_text(z) for z in self._centers]
+        about = {"distance": in_text(self._distance), "tightened": self._tightened}
+        return about | {
+            "centers": centers,
+            "multipliers": None if self._multipliers is None else self._multipliers.tolist(),
+        }
 
-        An equation holds on the side that the objective pulls from: both sides of an approximation leave no way to go.
+    def recall(self, known: Mapping[str, Any]) -> None:
+        """Know again what `remembered` told."""
+        size = (self.scaled.size,)
+        self._centers = [from_text(text, size) for text in known["centers"]]
+        self._distance, self._tightened = from_text(known["distance"], size), known["tightened"]
+        self._multipliers = None if known["multipliers"] is None else np.array(known["multipliers"])
+
+    def _subproblem(
+        self, known: Known, y: Array, asymptotes: tuple[Array, Array], box: Array, wall: Wall | None
+    ) -> tuple[Approximation, Array, Array]:
+        """The objective's change and what each limit is violated by; the sides (c,) of the limits; the optimum (n,).
+
+        A wall is one more limit, the last.
+
+        An equation is a limit on one side, since both sides of an approximation leave no way to go: on the side that
+        the objective pulls from, or the other one where it would be left there.
         """
-        limits, slopes, equal = self.scaled.limits, known.slopes[0], self.scaled.limits.equal
-        margins, rows = self.scaled.margins(y), limits.sign[:, None] * slopes[limits.index]
-        gradient, side = known.weights @ slopes, np.ones(len(margins))
-        if equal.any():
-            side[equal] = np.where(
-                balance(known.here, gradient, margins, rows, equal).multipliers[equal] < 0.0, -1.0, 1.0
-            )
-        values, stacked = np.append(0.0, -side * margins), np.vstack([gradient, -side[:, None] * rows])
-        return Approximation.about(known.here, values, stacked, low, high), side
+        equal, side = self.scaled.limits.equal, self._sides(known, y)
+        functions = self._functions(known, y, side, asymptotes, wall)
+        there, self._multipliers = minimized(functions, box, self._multipliers)
+        left = functions(there)[1 : 1 + len(side)]
+        loose = equal & (left < -SLACK)
+        if not loose.any():
+            return functions, side, there
+        other = np.where(loose, -side, side)
+        turned = self._functions(known, y, other, asymptotes, wall)
+        end, _ = minimized(turned, box)
+        better = excess(-other * turned(end)[1 : 1 + len(side)], equal) < excess(-side * left, equal)
+        return (turned, other, end) if better else (functions, side, there)
+
+    def _sides(self, known: Known, y: Array) -> Array:
+        """On which side the limits hold (c,), 1 or -1; equations on the one that the objective pulls from."""
+        limits, slopes = self.scaled.limits, known.slopes[0]
+        if not limits.equal.any():
+            return np.ones(len(limits.equal))
+        rows = limits.sign[:, None] * slopes[limits.index]
+        pull = balance(known.here, known.weights @ slopes, self.scaled.margins(y), rows, limits.equal).multipliers
+        return np.where(limits.equal & (pull < 0.0), -1.0, 1.0)
+
+    def _functions(
+        self, known: Known, y: Array, side: Array, asymptotes: tuple[Array, Array], wall: Wall | None
+    ) -> Approximation:
+        """The objective's change, what each limit is violated by on its side (c,), and how far behind a wall."""
+        limits, slopes = self.scaled.limits, known.slopes[0]
+        rows = (-side * limits.sign)[:, None] * slopes[limits.index]
+        values, stacked = np.append(0.0, -side * self.scaled.margins(y)), np.vstack([known.weights @ slopes, rows])
+        if wall is not None:
+            values, stacked = np.append(values, -wall.margin(known.here)), np.vstack([stacked, wall.normal])
+        return Approximation.about(known.here, values, stacked, *asymptotes)
 
     def _follow(self, z: Array) -> None:
         """Move the asymptotes of inputs that turned back, or went on, where the search has a new center."""
@@ -258,3 +324,13 @@ class SeparableSelection:
             turned = (z - before) * (before - oldest)
             factor = np.where(turned < 0.0, CLOSER, np.where(turned > 0.0, FARTHER, 1.0))
             self._distance = np.clip(self._distance * factor, LEAST, MOST)
+
+
+def in_text(values: Array) -> str:
+    """An array as hexadecimal digits, exactly."""
+    return np.ascontiguousarray(values, dtype="<f8").tobytes().hex()
+
+
+def from_text(text: str, shape: tuple[int, ...]) -> Array:
+    """The array of `in_text`."""
+    return np.frombuffer(bytes.fromhex(text), dtype="<f8").reshape(shape).astype(np.float64)

@@ -23,7 +23,8 @@ from sobofem.coupling.optimize.predictors.surrogate import CorrectedSurrogate
 from sobofem.coupling.optimize.scaled_task import ScaledTask
 from sobofem.coupling.optimize.selection import PredictorSelection, Selection
 from sobofem.coupling.optimize.separable import MANY, SeparableSelection
-from sobofem.coupling.optimize.solution import Solution, Step
+from sobofem.coupling.optimize.snapshot import VERSION, forget, recall, remembered
+from sobofem.coupling.optimize.solution import Solution, Step, ranked_others
 from sobofem.coupling.optimize.task import Task
 from sobofem.coupling.optimize.trust_region import COLD, TrustRegion
 from sobofem.coupling.parallel.world import Comm, RootOnly, mark_raised_on_all_ranks, on_root, on_root_only
@@ -93,6 +94,7 @@ class Session:
         settings: How.
         progress: Called on rank 0 after each solve.
         left_out: Names of predictors whose code failed: they are not asked again.
+        forgets: Whether a search among many inputs keeps few samples; else it keeps all.
     """
 
     solver: Solver
@@ -101,6 +103,7 @@ class Session:
     settings: Settings
     progress: Callable[[Step], None] | None = None
     left_out: set[str] = field(default_factory=set)
+    forgets: bool = True
 
     @property
     def ranks(self) -> Comm:
@@ -138,6 +141,7 @@ class Session:
             records = self.archive.value.recalled(points)
             if records is not None:
                 region.value.tell(records, replayed=True)
+                self._forget(region.value)
             elif self.archive.value.join():
                 last = region.value
                 region.value = self._begin(last.scaled.task, last.starts, last.left, last.path)
@@ -157,7 +161,12 @@ class Session:
         points = _spread(scaled, count + TRIES, self.settings.seed)
         if start is not None:
             points[0] = scaled.physical(scaled.unit(start)[scaled.free])
-        return self._begin(task, (points[:count], points[count:]), solves)
+        known_before = self.archive.value.remembered
+        if known_before is None or known_before["version"] != VERSION:
+            return self._begin(task, (points[:count], points[count:]), solves)
+        region = self._begin(task, (points[:0], points[:0]), solves)
+        recall(region, known_before)
+        return region
 
     def _begin(self, task: Task, starts: tuple[Array, Array], solves: int, path: Sequence[Step] = ()) -> TrustRegion:
         """A trust region about the best that is known: where to begin (s, n), and where else if that fails (t, n)."""
@@ -201,6 +210,14 @@ class Session:
         """On disk first."""
         self.archive.value.add(records)
         region.value.tell(records)
+        self._forget(region.value)
+
+    def _forget(self, region: TrustRegion) -> None:
+        """Among many inputs keep only what the search goes on with."""
+        if not (self.forgets and region.begun and isinstance(region.selection, SeparableSelection)):
+            return
+        archive = self.archive.value
+        archive.forget(*forget(region, archive.given, archive.failed_before), partial(remembered, region))
 
     def _solution(self, region: TrustRegion) -> Solution | NoAnswer:
         if not region.begun:
@@ -213,16 +230,23 @@ class Session:
         best, data, stuck = region.best, self.archive.value.data, region.message == STUCK
         failed = obstacle(region.scaled, best, region.path, data, stuck=stuck)
         message, advice = explained(region.scaled, best, region.message, failed)
-        return Solution(best, tuple(region.path), data, message, advice, failed)
+        others = ranked_others(best, region.optima.values())
+        return Solution(best, tuple(region.path), data, message, advice, failed, others)
 
 
 def _spread(scaled: ScaledTask, count: int, seed: int) -> Array:
-    """The middle of the box, and points of a Sobol' sequence (count, n); of many inputs points drawn at random."""
+    """The middle of the box, and points of a Sobol' sequence (count, n).
+
+    Of many inputs whatever is drawn for each by itself has a mean in the middle: there the mean is drawn first, and the
+    inputs evenly about it, as widely as the box allows.
+    """
     if not scaled.size:
         return scaled.physical(np.zeros(0))[None][:count]
     size = 1 << max(count - 1, 1).bit_length()
     if scaled.size > MANY:
-        drawn = np.random.default_rng(seed).random((size, scaled.size))
+        means = scipy.stats.qmc.Sobol(1, seed=seed).random(size)
+        about = np.random.default_rng(seed).uniform(-1.0, 1.0, (size, scaled.size))
+        drawn = means + about * np.minimum(means, 1.0 - means)
     else:
         drawn = scipy.stats.qmc.Sobol(scaled.size, seed=seed).random(size)
     return np.array([scaled.physical(z) for z in np.vstack([np.full(scaled.size, 0.5), drawn])[:count]])

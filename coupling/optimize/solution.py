@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,15 @@ import numpy as np
 
 from sobofem.coupling.contract import Array
 from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.dataset.records import Failure, Sample
 from sobofem.coupling.optimize.task import Task
 
 if TYPE_CHECKING:
     from sobofem.coupling.optimize.obstacle import Obstacle
+
+
+COVERS = "first-order conditions by the model as it is: its mesh, load steps and smoothed maxima included"
+"""What a certificate says, and what it does not: neither is it a global one, nor of a finer mesh."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +36,8 @@ class Optimum:
         violations: The same of each response that has a limit, by name.
         optimality: Karush-Kuhn-Tucker residual: slope of the objective that no active limit or bound balances, as a
             share of its usual slope; 0 where the first-order conditions of an optimum hold.
-        multipliers: What the objective loses per unit by which a limit is tightened, by the response's name.
+        multipliers: What the objective loses per unit by which a limit is tightened, by the response's name; of an
+            equation, what it loses per unit by which the value is raised, of either sign.
         tolerance: Violation and residual up to which the point counts as an optimum.
         slope: The objective's usual slope, in its unit per width of the box: where a search began.
         slopes: The same of each response that matters, by name.
@@ -92,7 +98,7 @@ class Step:
 
     Attributes:
         number: Of the solve, from 1.
-        x: Where, (n,).
+        x: Where, (n,); empty (0,) where a search among many inputs did not keep it.
         y: Responses there (m,); NaN where the model has no answer.
         objective: The objective there, NaN where there is none.
         violation: As `Optimum.violation`; NaN.
@@ -116,10 +122,25 @@ class Step:
 
     def record(self) -> dict[str, Any]:
         """As plain values, for JSON: where, and what came of it, or why nothing did."""
-        where = {"number": self.number, "x": self.x.tolist(), "guide": self.predictor}
+        where = {"number": self.number, "guide": self.predictor} | ({"x": self.x.tolist()} if len(self.x) else {})
         if self.failure:
             return where | {"failure": self.failure}
         return where | {"objective": self.objective, "violation": self.violation, "optimality": self.optimality}
+
+
+def noted(number: int, record: Sample | Failure, judged: Optimum | int, how: tuple[float, str, bool]) -> Step:
+    """A step, by the model's answer.
+
+    Args:
+        number: Of the solve.
+        record: The answer.
+        judged: The same, judged; where there is none, how many responses the model has.
+        how: The step's radius, its predictor, and whether it was accepted.
+    """
+    if isinstance(judged, int):
+        reason = record.reason if isinstance(record, Failure) else ""
+        return Step(number, record.x, np.full(judged, np.nan), np.nan, np.nan, np.nan, *how, failure=reason)
+    return Step(number, record.x, judged.y, judged.objective, judged.violation, judged.optimality, *how)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,11 +150,13 @@ class Solution:
     Attributes:
         optimum: The best point found, by the model.
         path: Every solve, in order, those of interrupted runs of the same search included.
-        archive: All samples: those that were given, and the new ones. The next search over the same model starts
-            from them.
+        archive: All samples: those that were given, and the new ones; among many inputs of the new ones the best and
+            the last. The next search over the same model starts from them.
         message: How the search ended, in words.
         advice: What to do where it is not certified, in a sentence; empty where it is.
         obstacle: What is known of points without an answer; None where the model had one everywhere.
+        others: Other local optima that were found on the way, each certified by the model, the best first; of discrete
+            values those of other combinations.
     """
 
     optimum: Optimum
@@ -142,6 +165,7 @@ class Solution:
     message: str
     advice: str = ""
     obstacle: Obstacle | None = None
+    others: tuple[Optimum, ...] = ()
 
     @property
     def certified(self) -> bool:
@@ -163,6 +187,12 @@ class Solution:
         """The objective there, by the model."""
         return self.optimum.objective
 
+    @property
+    def negative_pivots(self) -> int | None:
+        """Of the tangents behind the optimum: 0 where its equilibria are stable; None where the model does not say."""
+        at = np.flatnonzero((self.archive.x == self.optimum.x).all(axis=1))
+        return self.archive.pivots_of(int(at[0])) if len(at) else None
+
     def record(self) -> dict[str, Any]:
         """The certificate as plain values, as for JSON: points and responses by name."""
         best = self.optimum
@@ -181,9 +211,20 @@ class Solution:
             "feasible": best.feasible,
             "not_met": list(best.unmet),
             "certified": best.certified,
+            "covers": COVERS,
+            "negative_pivots": self.negative_pivots,
             "solves": self.solves,
             "message": self.message,
             "advice": self.advice,
             "failures": None if self.obstacle is None else self.obstacle.record(),
+            "other_optima": [
+                {"x": other.x.tolist(), "value": other.objective, "optimality": other.optimality}
+                for other in self.others
+            ],
             "path": [step.record() for step in self.path],
         }
+
+
+def ranked_others(best: Optimum, optima: Iterable[Optimum]) -> tuple[Optimum, ...]:
+    """Optima without the best one, the one of the lowest objective first."""
+    return tuple(sorted((o for o in optima if not np.array_equal(o.x, best.x)), key=lambda other: other.objective))

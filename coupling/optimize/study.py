@@ -8,6 +8,7 @@ from dataclasses import asdict
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
+import warnings
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,8 +17,9 @@ from sobofem.coupling.contract import Array, Description, Model
 from sobofem.coupling.dataset.dataset import Dataset
 from sobofem.coupling.models.matching import require_inside, require_same_names
 from sobofem.coupling.optimize.archive import opened
-from sobofem.coupling.optimize.discrete import enumerated
+from sobofem.coupling.optimize.discrete import over_combinations
 from sobofem.coupling.optimize.predictors.base import Predictor
+from sobofem.coupling.optimize.separable import MANY
 from sobofem.coupling.optimize.session import Kind, Session, Settings
 from sobofem.coupling.optimize.solution import Solution, Step
 from sobofem.coupling.optimize.task import Task
@@ -54,11 +56,11 @@ def minimize(
 
     Args:
         model: The model to trust; with `ranks_per_solve` a factory or a specification, as for `generate`.
-        task: What to minimize, under which limits. A task with discrete parameters is enumerated.
+        task: What to minimize, under which limits. Discrete parameters by branch and bound.
         start: Where to begin, (n,), or some parameters by name, the others in the middle; fixed ones are put in. By
             default the best known sample, or the middle.
         archive: Samples of the model with Jacobians, as of earlier searches: they are learned from at the start.
-        surrogate: A trained surrogate of the model.
+        surrogate: A trained surrogate of the model; among more than 200 free parameters it is not asked.
         tolerance: Violation and residual at which an optimum counts as found; see `Optimum`.
         solves: Most solves that may be spent; those of interrupted runs of the same search count.
         predictors: `automatic`; `quasi-newton` for the plain optimizer; or predictors of your own, which are asked
@@ -84,16 +86,31 @@ def minimize(
         task.check(description.parameters, description.responses, description.bounds)
         if surrogate is not None:
             require_same_names("the surrogate", surrogate, description)
+            surrogate = _guiding(surrogate, task, settings, description)
         if not task.discrete and len(task.fixed) == len(description.parameters):
             raise ValueError("every parameter is fixed; nothing is left to vary")
         begin = None if start is None else _inside(start, description)
         search = _in_words(task, begin, settings.words, starts, seed)
         kept = on_root_only(own.ranks, lambda: held.enter_context(opened(where, description, archive, search)))
-        session = Session(own, kept, surrogate, settings, progress)
-        solution = enumerated(session, task, begin) if task.discrete else session(task, begin)
+        session = Session(own, kept, surrogate, settings, progress, forgets=not task.discrete)
+        solution = over_combinations(session, task, begin) if task.discrete else session(task, begin)
         if solution.certified or solution.solves < solves:
             on_root(own.ranks, lambda: kept.value.finish())
         return solution
+
+
+def _guiding(surrogate: Model, task: Task, settings: Settings, description: Description) -> Model | None:
+    """The surrogate; None, with a warning, among so many inputs that it is not asked."""
+    free = task.count_free(description.parameters)
+    if free <= MANY or settings.predictors != "automatic":
+        return surrogate
+    warnings.warn(
+        f"the surrogate is not asked: among {free} free parameters convex approximations about the best point take its "
+        f"place, from {MANY + 1} on; fix some, or leave the surrogate out",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    return None
 
 
 def _in_words(task: Task, start: Array | None, *how: object) -> str:

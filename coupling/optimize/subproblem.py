@@ -43,6 +43,7 @@ class Subproblem:
         center: Of the trust region (n,).
         radius: Half its width, in the maximum norm.
         accuracy: Of the objective, over its slope.
+        within: Bounds of the inputs (n, 2), by default of the unit box.
     """
 
     predict: Margins
@@ -50,6 +51,7 @@ class Subproblem:
     center: Array
     radius: float
     accuracy: float = 1e-21
+    within: Array | None = None
 
     def solve(self, starts: Array) -> list[Candidate]:
         """Local optima reached from some points (s, n), best first; those that meet the limits before all others.
@@ -68,8 +70,9 @@ class Subproblem:
 
     @property
     def _box(self) -> Array:
-        low = np.maximum(self.center - self.radius, 0.0)
-        return np.stack([low, np.maximum(np.minimum(self.center + self.radius, 1.0), low)], axis=1)
+        least, most = (0.0, 1.0) if self.within is None else self.within.T
+        low = np.maximum(self.center - self.radius, least)
+        return np.stack([low, np.maximum(np.minimum(self.center + self.radius, most), low)], axis=1)
 
     def at(self, z: Array) -> Candidate:
         """What is predicted at a point (n,)."""

@@ -47,12 +47,18 @@ class Task:
         """Whether a response matters to it."""
         return name in self.weights or name in self.at_most or name in self.at_least
 
+    def count_free(self, parameters: Sequence[str]) -> int:
+        """How many of a model's parameters vary continuously."""
+        return sum(name not in self.fixed and name not in self.discrete for name in parameters)
+
     def holding(self, values: Mapping[str, float]) -> Task:
         """The same task with discrete parameters held at these values."""
         return replace(self, fixed={**self.fixed, **values}, discrete={})
 
     def limits(self, name: str) -> str:
         """The limits of a response in words; empty without any."""
+        if name in self.at_least and self.at_least[name] == self.at_most.get(name):
+            return f"= {self.at_least[name]:g}"
         parts = [f"≥ {self.at_least[name]:g}"] if name in self.at_least else []
         parts += [f"≤ {self.at_most[name]:g}"] if name in self.at_most else []
         return " ".join(parts)

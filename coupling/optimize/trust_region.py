@@ -12,9 +12,9 @@ from sobofem.coupling.optimize.acceptance import ACTIVE, Filter, Trial, curvatur
 from sobofem.coupling.optimize.ending import OPTIMAL, SPENT, STUCK
 from sobofem.coupling.optimize.incumbent import PENALTY, SolvedPoints
 from sobofem.coupling.optimize.predictors.base import Known
-from sobofem.coupling.optimize.scaled_task import ALIKE, Mask, ScaledTask
+from sobofem.coupling.optimize.scaled_task import ALIKE, FLAT_SLOPE_SHARE, Mask, ScaledTask
 from sobofem.coupling.optimize.selection import Proposal, Selection
-from sobofem.coupling.optimize.solution import Optimum, Step
+from sobofem.coupling.optimize.solution import Optimum, Step, noted
 from sobofem.coupling.optimize.wall import RESOLUTION, Wall, faced
 
 MIN_RADIUS = 1e-11
@@ -81,6 +81,7 @@ class TrustRegion:
         self.path, self.starts, self.message = list(path), starts, ""
         self._waiting, self._spare = ([self._start(x) for x in part if not self.solved.knows(x)] for part in starts)
         self.failed_starts = [f.reason for part in starts for x in part for f in failures if scaled.same(x, f.x)]
+        self.optima: dict[bytes, Optimum] = {}  # certified, and no maximum or saddle as far as is known, by point
         self._asked: list[Proposal] = []
         self._filter = Filter()
         self._center: int | None = None
@@ -98,8 +99,13 @@ class TrustRegion:
     @property
     def optimum(self) -> Optimum:
         """The point that the search stands at."""
+        return self.solved.judged(self._at)
+
+    @property
+    def _at(self) -> int:
+        """Number of the sample that the search stands at."""
         assert self._center is not None
-        return self.solved.judged(self._center)
+        return self._center
 
     @property
     def best(self) -> Optimum:
@@ -126,7 +132,10 @@ class TrustRegion:
         """Whether there is a point to solve next; where there is none, `message` says why."""
         if self.begun and self.optimum.certified:
             self.message = OPTIMAL
-            return bool(count) and (self._probes_curvature() or self._searches_elsewhere(count))
+            if count and self._probes_curvature():
+                return True
+            self.optima[self.optimum.x.tobytes()] = self.optimum
+            return bool(count) and self._searches_elsewhere(count)
         if not count:
             self.message = SPENT
         elif self._asked:
@@ -144,7 +153,7 @@ class TrustRegion:
             records: The answers.
             replayed: Whether they are from an interrupted run of the same search; then no progress is reported.
         """
-        asked, self._asked = self._asked, []
+        asked, self._asked, alone = self._asked, [], len(self.solved) == 1
         self.left -= len(records)
         answered: list[tuple[Proposal, int]] = []
         for proposal, record in zip(asked, records, strict=True):
@@ -158,10 +167,9 @@ class TrustRegion:
             self._in_a_row = 0
             answered.append((proposal, self.solved.add(record)))
         if self.begun:
-            self._decide(answered)
+            self._decide(answered, rescaled=alone and bool(answered) and self._was_stationary())
         elif not self._waiting and len(self.solved):
-            self._settle()
-            self.radius = max(self.radius, COLD)  # failures before the first answer say nothing of the steps from there
+            self._settle(COLD)  # failures before the first answer say nothing of the steps from there
         rows = {id(proposal): i for proposal, i in answered}
         for proposal, record in zip(asked, records, strict=True):
             self._note(proposal, record, rows.get(id(proposal)))
@@ -171,20 +179,28 @@ class TrustRegion:
     def _start(self, x: Array) -> Proposal:
         return Proposal(x, self.scaled.unit(x)[self.scaled.free], "start")
 
-    def _settle(self) -> None:
-        """Begin at the best sample that is known."""
+    def _settle(self, radius: float = 0.0) -> None:
+        """Begin at the best sample that is known, with no smaller a radius than this."""
         self.scaled.calibrate(self.solved.jacobian)
         self._center = self.solved.first_center()
         self._outside = not self.scaled.on_task(self.solved.x[self._center])
+        self._filter, self.radius = Filter(), max(self.radius, radius)
+
+    def _was_stationary(self) -> bool:
+        """Whether the first sample, whose slopes were usual ones, turns out to be stationary: then all say them."""
+        steepness = self.scaled.objective_slopes(self.solved.jacobian)
+        if steepness[0] > FLAT_SLOPE_SHARE * steepness.max():
+            return False
+        self.scaled.calibrate(self.solved.jacobian)
         self._filter = Filter()
+        return True
 
     def _returns(self) -> bool:
         """Whether a better point was solved than the one that the search ends at: it goes on from there, once each.
 
         What is as bad as that one does not lead it there again, by the filter.
         """
-        i, here = self.solved.best(), self._center
-        assert here is not None
+        i, here = self.solved.best(), self._at
         if i in self._resumed or not self.solved.beats(i, here):
             return False
         self._resumed.add(i)
@@ -195,8 +211,7 @@ class TrustRegion:
     def _untried(self, count: int) -> list[Proposal]:
         """What is proposed, but not where the model is known to have no answer: there the region shrinks at once."""
         while found := self._proposed(count):
-            fresh = [proposal for proposal in found if not self.solved.has_failed(proposal.x)]
-            if fresh:
+            if fresh := [proposal for proposal in found if not self.solved.has_failed(proposal.x)]:
                 return fresh
             for proposal in found:
                 self._retreat(proposal)
@@ -204,14 +219,11 @@ class TrustRegion:
 
     def _proposed(self, count: int) -> list[Proposal]:
         """Points from ever smaller regions until a predictor knows a better one."""
-        assert self._center is not None
-        i = self._center
+        i = self._at
         while self.radius > MIN_RADIUS and self.scaled.size:
-            known = self._known_about(i, self.radius)
             plane = None if self._outside else self._wall(i)
-            found = self.selection.proposals(known, self.solved.y[i], count, plane)
-            better = [p for p in found if self._pays(p, i, plane)]
-            if better:
+            found = self.selection.proposals(self._known_about(i, self.radius), self.solved.y[i], count, plane)
+            if better := [p for p in found if self._pays(p, i, plane)]:
                 return better
             self.radius *= 0.1
         self.message = STUCK
@@ -235,8 +247,7 @@ class TrustRegion:
         Returns:
             Whether one was requested.
         """
-        i = self._center
-        assert i is not None
+        i = self._at
         z = self.scaled.unit(self.solved.x)[:, self.scaled.free]
         others = np.abs(z - z[i]).max(axis=1, initial=0.0) > ALIKE
         if self._possible_negative_curvature is None and (
@@ -261,8 +272,7 @@ class TrustRegion:
 
     def _searches_elsewhere(self, count: int) -> bool:
         """Request points that are predicted to be better than a certified one; returns whether there are any."""
-        i = self._center
-        assert i is not None
+        i = self._at
         if not (self._searches_left and self.scaled.size):
             return False
         found = self.selection.probes(self._known_about(i, 1.0), self.solved.y[i], count)
@@ -276,9 +286,9 @@ class TrustRegion:
         if self._center is not None:
             self.radius = min(self.radius, 0.5 * self._length(proposal))
 
-    def _decide(self, answered: list[tuple[Proposal, int]]) -> None:
-        """Move to the best acceptable sample and update the trust-region radius."""
-        for proposal, i in answered:
+    def _decide(self, answered: list[tuple[Proposal, int]], *, rescaled: bool) -> None:
+        """Move to the best acceptable sample and update the radius; predictions in other units count nothing."""
+        for proposal, i in () if rescaled else answered:
             self.selection.learn_from(proposal, self.solved.jacobian[i], self._length(proposal))
         if self._curvature_probe is not None:
             # its step was no proposal: it says whether the center is a minimum, and nothing of the radius
@@ -286,6 +296,9 @@ class TrustRegion:
             self._possible_negative_curvature = None
             if answered:
                 self._use_curvature(answered[0][1], first)
+            return
+        if rescaled:
+            self._settle(COLD)
             return
         before, tolerance = self.solved.y[self._center], self.solved.tolerance
         trials = [
@@ -313,8 +326,7 @@ class TrustRegion:
 
     def _use_curvature(self, i: int, first: bool) -> None:
         """Go on from a point near the center if that turns out to be no minimum; look again where it might be none."""
-        assert self._center is not None
-        risen = curvature_along(self.scaled, self.solved.point(self._center), self.solved.point(i))
+        risen = curvature_along(self.scaled, self.solved.point(self._at), self.solved.point(i))
         if risen.sum() < -ACTIVE:
             self._center, self._filter, self.radius = i, Filter(), COLD
         elif first and (risen < -ACTIVE).any():
@@ -324,29 +336,15 @@ class TrustRegion:
         if proposal.probe:  # it must beat a certified optimum
             return trial.objective - trial.reached > max(PENALTY * trial.left, trial.tolerance)
         if trial.in_noise:
-            assert self._center is not None
-            return self.solved.residual(i) < self.solved.residual(self._center)
+            return self.solved.residual(i) < self.solved.residual(self._at)
         return trial.accepted_by(self._filter)
 
     def _length(self, proposal: Proposal) -> float:
         """Of the step to a proposal, in the maximum norm."""
-        assert self._center is not None
-        here = self.scaled.unit(self.solved.x[self._center])[self.scaled.free]
+        here = self.scaled.unit(self.solved.x[self._at])[self.scaled.free]
         return float(np.abs(proposal.z - here).max(initial=0.0))
 
     def _note(self, proposal: Proposal, record: Sample | Failure, i: int | None) -> None:
-        nan = float("nan")
-        judged = None if i is None else self.solved.judged(i)
-        step = Step(
-            number=len(self.path) + 1,
-            x=record.x,
-            y=np.full(len(self.scaled.responses), nan) if judged is None else judged.y,
-            objective=nan if judged is None else judged.objective,
-            violation=nan if judged is None else judged.violation,
-            optimality=nan if judged is None else judged.optimality,
-            radius=self.radius,
-            predictor=proposal.predictor,
-            accepted=i is not None and i == self._center,
-            failure=record.reason if isinstance(record, Failure) else "",
-        )
-        self.path.append(step)
+        judged = len(self.scaled.responses) if i is None else self.solved.judged(i)
+        how = (self.radius, proposal.predictor, i is not None and i == self._center)
+        self.path.append(noted(len(self.path) + 1, record, judged, how))

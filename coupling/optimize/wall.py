@@ -42,12 +42,14 @@ class Wall:
         limit: Of its product with scaled points.
         gap: Distance between the solved and the failed points that it separates.
         nearest: Distance of the nearest failed point from the one that the search stands at, in the maximum norm.
+        failed: The failed points (f, n).
     """
 
     normal: Array
     limit: float
     gap: float
     nearest: float
+    failed: Array
 
     def margin(self, z: Array) -> float:
         """Distance of a scaled point (n,) from the plane, positive on this side."""
@@ -56,6 +58,15 @@ class Wall:
     def touches(self, z: Array) -> bool:
         """Whether a scaled point (n,) lies at the plane."""
         return self.margin(z) <= TOUCHING * self.gap
+
+    def blocks(self, z: Array) -> bool:
+        """Whether a scaled point (n,) lies behind the plane, as near to a failed point as solved ones are.
+
+        Among many inputs a plane cuts off half of the box, for what may be wrong in one corner of it. Each further
+        failure nearby doubles the distance.
+        """
+        reach = self.gap * 2.0 ** (len(self.failed) - 1)
+        return self.margin(z) < 0.0 and bool(np.linalg.norm(self.failed - z, axis=1).min() <= reach)
 
     def drawn_back(self, z: Array, here: Array) -> Array:
         """A point (n,), or where the way to it from a point on this side meets the plane."""
@@ -149,4 +160,4 @@ def _between(solved: Array, failed: Array, nearest: float, advance: float) -> Wa
     if gap <= 0.0:
         return None
     ahead = advance * gap if gap > RESOLUTION else 0.0
-    return Wall(normal, float(origin @ normal) + last * size + ahead, gap, nearest)
+    return Wall(normal, float(origin @ normal) + last * size + ahead, gap, nearest, failed)

@@ -84,10 +84,35 @@ def distributions(example: str, metavar: str = "NAME=HOW") -> Named[Marginal]:
     return Named(metavar, example, parse, exact_marginal)
 
 
+LONGEST_RANGE = 100_000
+"""Values that a range may stand for: more are a slip of the pen."""
+
+
+def choices(text: str) -> tuple[float, ...]:
+    """Numbers from text: `1,2,5`, from first to last by one as in `17..28`, or by another step as in `0.5..2:0.25`.
+
+    Raises:
+        ValueError: If a range is empty, or of more than 100,000 values.
+    """
+    found = list[float]()
+    for part in text.split(","):
+        first, dots, rest = part.partition("..")
+        last, _, step = rest.partition(":")
+        if not dots:
+            found.append(number(part))
+            continue
+        a, b, by = number(first), number(last), number(step) if step else 1.0
+        if not (by > 0.0 and a <= b and (b - a) / by < LONGEST_RANGE):
+            raise ValueError(f"{part!r} is a range without values, or of too many; write FIRST..LAST:STEP")
+        count = math.floor((b - a) / by + 1e-9) + 1
+        found += [min(a + k * by, b) for k in range(count)]  # round-off leaves no bound
+    return tuple(found)
+
+
 CHOICES = Named[Sequence[float]](
     "NAME=A,B,C",
-    "layers=1,2,3",
-    lambda text: tuple(number(each) for each in text.split(",")),
+    "layers=1,2,3, or teeth=17..28",
+    choices,
     lambda each: ",".join(map(exact, each)),
 )
 """Texts NAME=A,B,C of numbers to choose from."""

@@ -12,11 +12,14 @@ import numpy as np
 
 from sobofem.coupling.contract import Array, HasDescription, provenance_of, units_of
 from sobofem.coupling.report.accuracy import Batch, Errors, errors
+from sobofem.coupling.report.page import Picture, finite, write_page, write_record
+from sobofem.coupling.report.surrogate_page import page, record
 
 if TYPE_CHECKING:
     from sobofem.surrogate import Surrogate
 
 PANELS = 12
+TABLES = ("errors.json", "errors.md", "errors.csv")
 MARKED = 10
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#8c6d31", "#555555", "#b2182b")
 
@@ -178,22 +181,31 @@ def _limits(surrogate: Surrogate) -> str:
     return "\n".join(["", "## What limits it, by what training had not seen", "", *sentences, ""]) if sentences else ""
 
 
-def write_report(surrogate: Surrogate, data: Any, folder: str | Path) -> list[Path]:
-    """Write pictures and tables of a surrogate's errors on samples it has not seen.
+PICTURES = {
+    "values": "Responses as predicted over those of the samples: on the diagonal where they agree",
+    "derivatives": "Derivatives as predicted over those of the samples, as changes over the range of their parameter",
+    "history": "Loss of the training over its steps",
+}
+"""What the pictures show."""
+
+
+def write_report(surrogate: Surrogate, data: Any, folder: str | Path, *, name: str = "") -> list[Path]:
+    """Write pictures, tables and a page of a surrogate's errors on samples it has not seen.
 
     Args:
         surrogate: What to judge.
         data: Unseen samples, as for `errors`.
         folder: Where to; made if need be.
+        name: What the surrogate is called.
 
     Returns:
-        The files: `errors.md`, `errors.csv`, `values.png`, `history.png` and, with Jacobians in the data,
-        `derivatives.png`.
+        The files: `report.html`, `errors.json`, `errors.md`, `errors.csv`, `values.png`, `history.png` and, with
+        Jacobians in the data, `derivatives.png`.
     """
     folder = Path(folder)
     table = errors(surrogate, data)
     folder.mkdir(parents=True, exist_ok=True)
-    markdown, sheet = folder / "errors.md", folder / "errors.csv"
+    html, numbers, markdown, sheet = (folder / each for each in ("report.html", *TABLES))
     warning = overlap(surrogate, data)
     head = f"# Errors of the surrogate\n\n{warning}\n\n" if warning else "# Errors of the surrogate\n\n"
     markdown.write_text(head + table.markdown() + _limits(surrogate), encoding="utf-8")
@@ -202,7 +214,13 @@ def write_report(surrogate: Surrogate, data: Any, folder: str | Path) -> list[Pa
     figures = {"values": parity_figure(surrogate, data), "history": history_figure(surrogate)}
     if data.jacobian is not None:
         figures["derivatives"] = parity_figure(surrogate, data, derivatives=True)
-    pictures = [folder / f"{name}.png" for name in figures]
+    pictures = [folder / f"{key}.png" for key in figures]
     for path, figure in zip(pictures, figures.values(), strict=True):
         figure.savefig(path, dpi=150)
-    return [markdown, sheet, *pictures]
+    found = finite(record(surrogate, data, table, warning))
+    write_record(found, numbers)
+    if not (surrogate.history.train > 0.0).any():  # solved at once
+        del figures["history"]
+    shown = {key: Picture(figure, PICTURES[key]) for key, figure in figures.items()}
+    write_page(page(found, name, shown), html, record=numbers.name, others=[sheet.name])
+    return [html, numbers, markdown, sheet, *pictures]

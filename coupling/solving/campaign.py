@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import contextlib
 from dataclasses import dataclass, replace
-import importlib.metadata
 from pathlib import Path
-import platform
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +14,7 @@ from sobofem.coupling.dataset import store, unfinished
 from sobofem.coupling.dataset.dataset import Dataset
 from sobofem.coupling.dataset.journal import Header
 from sobofem.coupling.dataset.merging import differences, identity
+from sobofem.coupling.dataset.origin import versions
 from sobofem.coupling.dataset.records import Failure, Sample
 from sobofem.coupling.design import PREFIX_STABLE, Distributed, Recipe
 from sobofem.coupling.solving import jobs
@@ -163,15 +161,6 @@ def _repeated_crashes_failed(data: Dataset) -> Dataset:
     failures = sorted((*data.failures, *new), key=lambda failure: failure.row)
     left = {row: count for row, count in data.attempts.items() if count < ATTEMPTS}
     return replace(data, failures=tuple(failures), attempts=left)
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that make samples, as far as they are installed."""
-    found = {"python": platform.python_version()}
-    for name in ("sobofem", "numpy", "fenics-dolfinx", "dolfinx-solver-real", "petsc4py"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
 
 
 def _continued(old: Dataset, planned: Dataset, path: Path) -> Dataset:

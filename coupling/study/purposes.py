@@ -21,6 +21,13 @@ DRAWS = "Draws on the surrogate"
 """Heading of the options of a chain."""
 
 
+class Predictors(StrEnum):
+    """What proposes the next point of a search."""
+
+    AUTOMATIC = "automatic"
+    QUASI_NEWTON = "quasi-newton"
+
+
 @dataclass(frozen=True)
 class Optimization:
     """The optimum of the model, found with the surrogate and certified; or a front of several objectives.
@@ -40,19 +47,35 @@ class Optimization:
     at_least: Mapping[str, float] = option(
         dict, help="Lower limit of a response; repeatable.", reading=values("stiffness=3.5")
     )
+    equal: Mapping[str, float] = option(
+        dict, help="Value that a response is to have, an equation; repeatable.", reading=values("volume=0.5")
+    )
     fixed: Mapping[str, float] = option(
         dict, flags="--fix", help="Keep a parameter at a value; repeatable.", reading=values("load=10")
     )
     one_of: Mapping[str, Sequence[float]] = option(
-        dict, help="A parameter takes one of these values: all are searched; repeatable.", reading=CHOICES
+        dict,
+        help="A parameter takes one of these values, such as 1,2,5, or 17..28, or 0.5..6:0.5; repeatable.",
+        reading=CHOICES,
     )
     start: Mapping[str, float] = option(
         dict, help="Where a parameter starts, instead of the middle; repeatable.", reading=values("width=1.5")
     )
     tolerance: float = option(1e-6, help="KKT residual and violation of an optimum, relative.")
     solves: int = option(100, help="Model solves that may be spent, each with its Jacobian.", min=1)
+    starts: int = option(
+        1, help="Points to solve first where there are no samples: the start, others spread over the box.", min=1
+    )
+    predictors: Predictors = option(
+        Predictors.AUTOMATIC, help="What is learned of all samples proposes points, or plain quasi-Newton expansions."
+    )
     seed: int = option(0, help="Of everything that is drawn.", min=0)
     pareto: int = option(0, metavar="POINTS", help="Certify so many points of the front of all objectives.", min=0)
+    confirm_on: str | None = option(
+        None,
+        metavar="MODEL",
+        help="Another model, as of a finer mesh, that is solved once at the optimum: what it says is shown beside.",
+    )
     ranks_per_solve: int | None = option(
         None, help="Groups of so many MPI ranks solve candidates in parallel; all solve each together if left out."
     )

@@ -148,6 +148,7 @@ def verified(
     require_same_names("the surrogate", state.model, model)
     path: list[float] = []
     best: DesignPoint | None = None
+    unasked = points[1:]
     while True:
         answer = _asked(model, state, point.u, len(path), solves, progress)
         if isinstance(answer, str):
@@ -170,12 +171,12 @@ def verified(
             found = _record(state, true, off, confirmed, tuple(path), others, path[-1])
             best = found if best is None or (confirmed and abs(found.beta) < abs(best.beta)) else best
             # what the model moved away from the medians may have left another point behind that is nearer now
-            nearer = _nearer(state, best, seed)
+            nearer = _nearer(state, best, seed) or _first_nearer(unasked, best)
             if nearer is None or len(path) == solves:
                 return replace(best, path=tuple(path), confirmed=best.confirmed and nearer is None), state
             point = nearer
             continue
-        point = _again(state, point)
+        point = _again(state, point, seed)
 
 
 def _nearer(state: LimitState, best: DesignPoint, seed: int) -> Nearest | None:
@@ -184,9 +185,20 @@ def _nearer(state: LimitState, best: DesignPoint, seed: int) -> Nearest | None:
         point = local_points(state, seed)[0]
     except NoDesignPoint:
         return None
-    size = float(np.linalg.norm(point.u))
-    apart = float(np.linalg.norm(point.u - best.u)) > APART
-    return point if apart and size < (1.0 - CONFIRMED) * abs(best.beta) else None
+    return _first_nearer([point], best)
+
+
+def _first_nearer(points: list[Nearest], best: DesignPoint) -> Nearest | None:
+    """The first point that is nearer to the medians than the best one and another; it is taken from the list.
+
+    Points of the surrogate as it was count as well: a correction at one point, which is linear, may push another away.
+    """
+    while points:
+        point = points.pop(0)
+        apart = float(np.linalg.norm(point.u - best.u)) > APART
+        if apart and float(np.linalg.norm(point.u)) < (1.0 - CONFIRMED) * abs(best.beta):
+            return point
+    return None
 
 
 def local_points(state: LimitState, seed: int) -> list[Nearest]:
@@ -232,13 +244,18 @@ def _from_the_other_side(state: LimitState, seed: int) -> list[Nearest]:
     raise NoDesignPoint(f"no search from {2 * STARTS} starts arrives at {state.limit}: the least margin is {best:.4g}")
 
 
-def _again(state: LimitState, point: Nearest) -> Nearest:
-    """The nearest point of the corrected limit state: from the last one, or from the medians."""
+def _again(state: LimitState, point: Nearest, seed: int) -> Nearest:
+    """The nearest point of the corrected limit state: from the last one, from the medians, or from several starts."""
     for start in (point.u, np.zeros_like(point.u)):
         end = nearest(state.at, start)
         if end.found:
             return end
-    raise NoDesignPoint(f"corrected by the model, the surrogate never reaches {state.limit}; train it on more samples")
+    try:
+        return local_points(state, seed)[0]
+    except NoDesignPoint as error:
+        raise NoDesignPoint(
+            f"corrected by the model, the surrogate never reaches {state.limit}; train it on more samples"
+        ) from error
 
 
 def _asked(

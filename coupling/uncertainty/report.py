@@ -1,21 +1,77 @@
-"""Pictures of uncertainty: densities, sensitivities and design points, with their error bars."""
+"""What people see of an uncertainty study: a page, numbers, and pictures with their error bars."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 import numpy as np
 
+from sobofem.coupling.report.page import Picture, finite, write_page, write_record
 from sobofem.coupling.uncertainty.estimate import TWO_SIDED
 from sobofem.coupling.uncertainty.form import DesignPoint
+from sobofem.coupling.uncertainty.inputs import Inputs
+from sobofem.coupling.uncertainty.limits import Limit
 from sobofem.coupling.uncertainty.measures import DerivativeMeasures
+from sobofem.coupling.uncertainty.page import page, task
 from sobofem.coupling.uncertainty.propagation import Propagation
 from sobofem.coupling.uncertainty.sobol import SobolIndices
+from sobofem.coupling.uncertainty.study import Study
 
 BLUE, RED, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "0.45"
 PANELS = 12
+
+
+PICTURES = {
+    "densities": "Density of each response with 95 % error bars, its quantiles above it, and limits",
+    "sensitivity": "Share of each response's variance that each input explains, alone and with others; 95 % intervals",
+    "design_points": "Importance of each input at the most probable points of failure",
+}
+"""What the pictures show."""
+
+
+def write(study: Study, given: Inputs, folder: Path, *, units: Mapping[str, str], name: str) -> None:
+    """Write `results.json`, the pictures of `PICTURES`, and a page of all that, `report.html`.
+
+    Args:
+        study: What was found.
+        given: How inputs are distributed.
+        folder: Where to.
+        units: Unit of each parameter and response that has one.
+        name: What was studied.
+    """
+    failure = study.failure
+    limits = failure.limits if failure is not None else ()
+    figures = {
+        "densities": density_figure(study.propagation, [(limit.response, limit.value) for limit in limits]),
+        "sensitivity": sensitivity_figure(study.indices, study.measures),
+    }
+    if failure is not None and failure.points:
+        figures["design_points"] = design_point_figure(failure.points)
+    for key, figure in figures.items():
+        figure.savefig(folder / f"{key}.png", dpi=120)
+    record = finite({**study.record(), **task(given, limits, units), "warnings": list(warnings(study, given))})
+    write_record(record, folder / "results.json")
+    pictures = {key: Picture(figure, PICTURES[key]) for key, figure in figures.items()}
+    write_page(page(record, name, pictures), folder / "report.html", record="results.json")
+
+
+def write_unfinished(
+    given: Inputs, limits: Sequence[Limit], folder: Path, *, units: Mapping[str, str], name: str, why: str
+) -> None:
+    """Write the page of a study that has no results yet.
+
+    Args:
+        given: How inputs are distributed.
+        limits: What counts as failure.
+        folder: Where to.
+        units: Unit of each parameter that has one.
+        name: What is studied.
+        why: Why it has none, in a sentence.
+    """
+    write_page(page({**task(given, limits, units), "message": why}, name, {}), folder / "report.html")
 
 
 def density_figure(found: Propagation, limits: Sequence[tuple[str, float]] = ()) -> Figure:
@@ -99,14 +155,61 @@ def design_point_figure(points: Sequence[DesignPoint]) -> Figure:
         for at, (share, u) in enumerate(zip(point.importance, point.u, strict=True)):
             ax.text(share + 0.02, at, f"{u:+.2f}", va="center", fontsize=7, color=GREY)
         confirmed = ", confirmed" if point.confirmed else ""
-        ax.set(
-            yticks=place, yticklabels=names, xlim=(0.0, 1.15), xlabel="importance; number: standard normal coordinate"
-        )
+        ax.set(yticks=place, yticklabels=names, xlim=(0.0, 1.15))
+        ax.set_xlabel("importance; numbers: standard normal coordinates", fontsize=8)
         ax.set_title(f"{point.limit}: index {point.beta:.2f}{confirmed}", fontsize=9)
         ax.tick_params(labelsize=8)
         ax.invert_yaxis()
     figure.suptitle("Most probable points of failure", fontsize=10)
     return figure
+
+
+def remarks(study: Study, spent: tuple[int, int] = (0, 0)) -> Iterator[str]:
+    """How it was found, in sentences.
+
+    Args:
+        study: What was found.
+        spent: Solves of this run, and how many of them failed.
+    """
+    if study.propagation.solves:
+        failed = f", {spent[1]} of them without an answer" if spent[1] else ""
+        others = study.solves - spent[0]
+        remembered = f"; {others} more are remembered from earlier runs" if others else ""
+        yield f"{_solves(spent[0])} of the model in this run{failed}{remembered}."
+    else:
+        yield "Error bars are the surrogate's own word, at worst; give --model to have solves correct them."
+    for point in study.failure.points if study.failure is not None else ():
+        if point.confirmed:
+            yield f"The design point of {point.limit} is confirmed by the model, after {_solves(point.solves)}."
+
+
+def warnings(study: Study, given: Inputs) -> Iterator[str]:
+    """What speaks against it, in sentences."""
+    found, failure = study.propagation, study.failure
+    for name, failures in (("distributions", found.failures), ("failure", failure and failure.failures)):
+        if failures:
+            yield f"{len(failures)} solves for {name} have no answer ({failures[0]}); the others stand alone."
+    if study.note:
+        yield study.note
+    for name, value in study.indices.constant.items():
+        yield f"{name} does not vary with these inputs ({value:.6g}): it has no variance to share out."
+    if failure is None:
+        return
+    for sentence in failure.certain:
+        yield f"{sentence}."
+    # Bounds cut the tails off, where failure lies: a tenth of its probability is more than its error bar may hide.
+    if given.outside > 0.1 * failure.value:
+        yield (
+            f"{given.outside:.2g} of the inputs' probability lies outside the box and was cut off, "
+            f"against a failure probability of {failure.value:.2g}; widen the bounds and train again"
+        )
+    for point in failure.points:
+        if point.solves and not point.confirmed:
+            yield f"the model did not confirm the design point of {point.limit} within {_solves(point.solves)}"
+
+
+def _solves(count: int) -> str:
+    return "1 solve" if count == 1 else f"{count} solves"
 
 
 def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:

@@ -124,17 +124,23 @@ def _compiled[T](what: Any, comm: MPI.Intracomm, build: Callable[[dict[str, Any]
         raise OSError(trouble)
     if refused := agree(comm, refused):
         raise ValueError(refused)
-    return build(options)
+    try:
+        return build(options)
+    except ImportError as error:
+        raise OSError(f"a compiled form can't be loaded ({error}); remove {folder}, {_REMEDY}") from error
 
 
 def _compile(what: Any, folder: Path, scalar: dict[str, Any], options: dict[str, Any]) -> None:
     """Compile into its folder, unless that was done before."""
-    ready = folder / "ready"
-    if _is_compiled(ready):
+    whole = folder / "whole"
+    if _is_compiled(whole):
         return
     with _locked(folder), _quietly():  # building a form is collective, compiling it is not
+        if whole.exists() and not _is_compiled(whole):  # damaged: to load half a library would crash
+            for file in [*folder.glob("libffcx_*"), whole]:
+                file.unlink()
         _, module, _ = dolfinx.jit.ffcx_jit(MPI.COMM_SELF, what, form_compiler_options=scalar, jit_options=options)
-        ready.write_text(module.__name__)
+        whole.write_text(f"{module.__name__} {Path(str(module.__file__)).stat().st_size}")
 
 
 def _build_settings(scalar: dict[str, Any]) -> str:
@@ -176,12 +182,15 @@ def _advice(error: Exception) -> str:
     return f". Curved cells, quadrilaterals and hexahedra have no such quantity; a size of cells is {size}"
 
 
-def _is_compiled(ready: Path) -> bool:
-    """Whether a form's marker names a module that is there, with its source: FFCx compiles where that is missing."""
+def _is_compiled(whole: Path) -> bool:
+    """Whether a form's marker names a library that is there, of its size, and its source: else FFCx compiles."""
     try:
-        source = ready.with_name(f"{ready.read_text()}.c")
-        return source.exists() and source.with_suffix(".c.cached").exists()
-    except OSError:
+        name, size = whole.read_text().split()
+        source = whole.with_name(f"{name}.c")
+        library = whole.with_name(name + sysconfig.get_config_var("EXT_SUFFIX"))
+        same = library.stat().st_size == int(size)
+        return same and source.exists() and source.with_suffix(".c.cached").exists()
+    except (OSError, ValueError):
         return False
 
 

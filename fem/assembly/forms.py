@@ -12,9 +12,13 @@ from typing import Any
 
 import ufl
 from ufl.algorithms import estimate_total_polynomial_degree, expand_derivatives
+from ufl.algorithms.analysis import extract_type
+from ufl.classes import CoordinateDerivative
 from ufl.constantvalue import FloatValue, Zero
 from ufl.corealg.traversal import unique_post_traversal
 from ufl.variable import Variable
+
+from sobofem.fem.assembly.vanishing import vanishes
 
 MAX_ESTIMATED_DEGREE = 10
 
@@ -98,7 +102,9 @@ def by_constant(form: ufl.Form, constant: Any, component: tuple[int, ...]) -> uf
 
     def differentiated(integrand: Any) -> Any:
         slope = ufl.diff(integrand, variable)
-        return without_variables(expand_derivatives(slope[component] if component else slope))
+        found = expand_derivatives(slope[component] if component else slope)
+        # a distance from a point of expansion keeps its label, by which it is known to be zero
+        return _mapped(found, lambda n, parts: parts[0] if isinstance(n, Variable) and not vanishes(n) else None)
 
     return map_integrands(differentiated, substituted)
 
@@ -108,26 +114,43 @@ def without_variables(expression: Any) -> Any:
 
     Parts that occur many times are visited once; UFL's own `strip_variables` takes minutes for a return mapping.
     """
-    stripped: dict[Any, Any] = {}
-    for node in unique_post_traversal(expression):
-        operands = [stripped[operand] for operand in node.ufl_operands]
-        if isinstance(node, Variable):
-            stripped[node] = operands[0]
-        elif all(new is old for new, old in zip(operands, node.ufl_operands, strict=True)):
-            stripped[node] = node
-        else:
-            stripped[node] = node._ufl_expr_reconstruct_(*operands)
-    return stripped[expression]
+    return _mapped(expression, lambda node, operands: operands[0] if isinstance(node, Variable) else None)
 
 
 def rounded(expression: Any) -> Any:
     """An expression whose numbers have twelve digits: sums over ranks, such as a volume, differ in the last ones."""
+
+    def shortened(node: Any, _: Any) -> Any:
+        if not isinstance(node, FloatValue):
+            return None
+        short = float(f"{float(node):.12g}")
+        return node if short == float(node) else ufl.as_ufl(short)
+
+    return _mapped(expression, shortened)
+
+
+def as_evaluated(form: ufl.Form) -> ufl.Form:
+    """An expanded form without what is zero wherever it is evaluated; as it is, if nothing would be left.
+
+    Integrals whose derivative by coordinates is still to be taken stay whole.
+    """
+
+    def short(integrand: Any) -> Any:
+        if extract_type(integrand, CoordinateDerivative):
+            return integrand
+        return _mapped(integrand, lambda node, _: Zero(node.ufl_shape) if vanishes(node) else None)
+
+    left = map_integrands(short, form)
+    return form if left.empty() else left
+
+
+def _mapped(expression: Any, change: Callable[[Any, list[Any]], Any]) -> Any:
+    """An expression with some parts changed: by what `change` makes of a node and its changed operands, if not None."""
     mapped: dict[Any, Any] = {}
     for node in unique_post_traversal(expression):
         operands = [mapped[operand] for operand in node.ufl_operands]
-        if isinstance(node, FloatValue):
-            short = float(f"{float(node):.12g}")
-            mapped[node] = node if short == float(node) else ufl.as_ufl(short)
+        if (changed := change(node, operands)) is not None:
+            mapped[node] = changed
         elif all(new is old for new, old in zip(operands, node.ufl_operands, strict=True)):
             mapped[node] = node
         else:

@@ -21,6 +21,7 @@ from petsc4py import PETSc
 import ufl
 
 from sobofem.fem.assembly.compilation import compile_form
+from sobofem.fem.assembly.forms import as_evaluated
 
 
 class Kernels:
@@ -35,6 +36,7 @@ class Kernels:
     """
 
     def __init__(self, form: ufl.Form, comm: MPI.Intracomm) -> None:
+        form = as_evaluated(form)
         pieces = by_rule(form)
         if len(pieces) > 1 and not comm.bcast(_mixes_rules_rightly() if comm.rank == 0 else None):
             self.forms = [compile_form(piece, comm) for piece in pieces]

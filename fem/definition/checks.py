@@ -232,8 +232,13 @@ def check_path(path: LoadPath, parameters: Sequence[Parameter], bcs: Sequence[do
         )
 
 
-def check_free_factor(remembers: bool, *, linear: bool, path: LoadPath) -> None:
-    """Refuse an unknown load factor with internal variables or local unknowns, and the limit load of what is linear."""
+def check_free_factor(remembers: bool, external: bool, *, linear: bool, path: LoadPath) -> None:
+    """Refuse an unknown load factor with a memory or external functions, and the limit load of what is linear."""
+    if external:
+        raise ValueError(
+            f"{type(path).__name__} does not work with external functions yet: take a path of given load factors, or "
+            "of a prescribed displacement"
+        )
     if remembers:
         raise ValueError(
             f"{type(path).__name__} finds the load factor of states without a memory: a problem with history or local "

@@ -25,6 +25,7 @@ from sobofem.fem.load_path import Held, LoadPath
 from sobofem.fem.parameters import Binding, Field, OwnValues, Parameter, Scalar, Shape
 from sobofem.fem.parameters.shape import nodal_velocity
 from sobofem.fem.responses import Combination
+from sobofem.fem.solving.external_function import Expansion
 
 
 def digest(
@@ -39,6 +40,7 @@ def digest(
     *,
     guess: bool = False,
     tied: dolfinx.fem.Function | None = None,
+    external: Sequence[Expansion] = (),
 ) -> str:
     """Changes with forms, constants, coefficients, mesh, tags, boundary conditions, parameters, path and `combine`.
 
@@ -55,9 +57,11 @@ def digest(
         stepping: What else decides the steps along it, where they are part of the answer.
         guess: Whether what the unknown holds, from which every solve starts, may change the answers.
         tied: A function that tells the ties of the unknown from others.
+        external: External functions, of which the points' values are no part.
     """
     mesh = unknown.function_space.mesh
     known = _Known(everything, unknown, bcs)
+    known.leave_out([function for expansion in external for function in expansion.functions])
     moments = Moments(mesh)
     parts = [map_integrands(rounded, form).signature() for form in everything] + [combination.signature(), stepping]
     parts += [known.uses(form) for form in everything]
@@ -76,6 +80,7 @@ def digest(
         parts += _parameter(parameter, binding, known, moments)
     parts += [*_mesh(mesh, moments), *_regions(known.tags, mesh, moments)]
     parts += known.values(moments)
+    parts += [f"external {expansion.function.digest}" for expansion in external]
     parts += [moments.of_function(unknown)] if guess else []
     parts += [] if tied is None else [f"ties {moments.of_function(tied)}"]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -125,6 +130,10 @@ class _Known:
     def vary(self, constant: dolfinx.fem.Constant, index: tuple[int, ...] = ()) -> None:
         """Leave an entry of a constant out of the values."""
         self._varied.setdefault(id(constant._cpp_object), set()).add(index)
+
+    def leave_out(self, functions: Sequence[Any]) -> None:
+        """Leave functions out of the values."""
+        self._free |= {id(function) for function in functions}
 
     def modes(self, meanings: Sequence[tuple[Any, str]]) -> list[str]:
         """What functions are that are set to modes of the state, instead of the values that they hold now."""

@@ -35,7 +35,8 @@ def check_history(
                 )
     for form in all_forms:
         for integral in form.integrals():
-            for function in extract_type(integral.integrand(), ufl.Coefficient):
+            # in their order, so that all ranks name the same one
+            for function in sorted(extract_type(integral.integrand(), ufl.Coefficient), key=lambda f: f.count()):
                 element = function.ufl_element()
                 if not _at_points(function):
                     continue

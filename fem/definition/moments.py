@@ -74,11 +74,11 @@ class Moments:
 
     def of_function(self, function: dolfinx.fem.Function) -> str:
         """Of a function: of its parts, if it is mixed; of its values where its coefficients are something else."""
-        return " ".join(self._of_part(part, as_values=True) for part in _parts(function))
+        return " ".join(self._of_part(part, as_values=True) for part in parts_of(function))
 
     def of_marks(self, function: dolfinx.fem.Function) -> str:
         """Of numbers at degrees of freedom, which mean no values: the signs of basis functions don't matter."""
-        return " ".join(self._of_part(part, as_values=False) for part in _parts(function))
+        return " ".join(self._of_part(part, as_values=False) for part in parts_of(function))
 
     def _of_part(self, part: dolfinx.fem.Function, *, as_values: bool) -> str:
         space, element = part.function_space, part.function_space.ufl_element()
@@ -116,9 +116,9 @@ class Moments:
         return np.where(np.abs(values) <= 1e-9 * largest, 0.0, values)
 
 
-def _parts(function: dolfinx.fem.Function) -> list[dolfinx.fem.Function]:
+def parts_of(function: dolfinx.fem.Function) -> list[dolfinx.fem.Function]:
     """A function of a mixed space as functions of its parts."""
-    element = function.function_space.ufl_element()
-    if element.num_sub_elements > 1 and element.block_size == 1:
-        return [piece for k in range(element.num_sub_elements) for piece in _parts(function.sub(k).collapse())]
+    space = function.function_space
+    if space.num_sub_spaces and space.dofmap.index_map_bs == 1:
+        return [piece for k in range(space.num_sub_spaces) for piece in parts_of(function.sub(k).collapse())]
     return [function]

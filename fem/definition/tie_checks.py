@@ -1,37 +1,108 @@
-"""Ties are those of the mesh as loaded: shapes that would change them are refused."""
+"""What shapes, and other parameters, may do to ties."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import dolfinx
+import numpy as np
+import ufl
 
-from sobofem.fem.parameters import Parameter, Shape
+from sobofem.fem.derivatives.sensitivity import by_parameters
+from sobofem.fem.errors import NotConverged
+from sobofem.fem.load_path import LoadPath
+from sobofem.fem.parameters import Binding, Parameter, Shape
 from sobofem.fem.parameters.shape import nodal_velocity
 from sobofem.fem.responses import ModeShapes
-from sobofem.fem.solving.equilibrium import Equilibrium
+from sobofem.fem.solving.ties import Ties
 
 
-def check_ties_stay(
-    tied: Sequence[Equilibrium | ModeShapes], parameters: Sequence[Parameter], mesh: dolfinx.mesh.Mesh
-) -> None:
-    """Refuse a `Shape` that turns the normals of a roller, or moves a rigid face other than as a whole. Collective.
+def moving_ties(
+    ties: Ties | None, modes: Sequence[ModeShapes], parameters: Sequence[Parameter], mesh: dolfinx.mesh.Mesh
+) -> dict[int, np.ndarray]:
+    """Columns of the shapes that change ties, with their velocities (nodes, gdim). Collective.
+
+    Those come first that do so on the mesh as loaded. Once there is one, others may as well: a stretch turns no normal
+    of a flat face, but those of a face that another shape has bent.
 
     Raises:
-        ValueError: With the names, and what to do instead.
+        ValueError: If a shape breaks a tie somewhere within its bounds, or changes one of modes, with what to do
+            instead.
     """
-    as_loaded = mesh.geometry.x.copy()
+    found: dict[int, np.ndarray] = {}
+    others: dict[int, np.ndarray] = {}
+    column = 0
     for parameter in parameters:
-        if not isinstance(parameter, Shape):
-            continue
-        velocity = nodal_velocity(parameter, mesh)
-        for bound in parameter.bounds:
-            mesh.geometry.x[:, : velocity.shape[1]] += (bound - parameter.reference) * velocity
-            found = [number for thing in tied if (number := thing.changed_tie()) is not None]
-            mesh.geometry.x[:] = as_loaded
-            if found:
+        if isinstance(parameter, Shape):
+            velocity = nodal_velocity(parameter, mesh)
+            (found if _changes(parameter, velocity, ties, modes, mesh) else others)[column] = velocity
+        column += len(parameter.names)
+    return found | others if found else {}
+
+
+def _changes(
+    shape: Shape, velocity: np.ndarray, ties: Ties | None, modes: Sequence[ModeShapes], mesh: dolfinx.mesh.Mesh
+) -> bool:
+    """Whether a shape changes ties other than those of modes, which it must not."""
+    as_loaded, changes = mesh.geometry.x.copy(), False
+    for bound in shape.bounds:
+        motion = (bound - shape.reference) * velocity
+        if ties is not None and (trouble := ties.broken(motion)):
+            raise ValueError(f"shape {shape.name!r} {trouble}")
+        mesh.geometry.x[:, : velocity.shape[1]] += motion
+        try:
+            if found := [number for own in modes if (number := own.changed_tie()) is not None]:
                 raise ValueError(
-                    f"shape {parameter.name!r} turns the normals of tie {found[0]}, or changes its face otherwise than "
-                    "by moving it as a whole: ties are those of the mesh as loaded, and derivatives would miss that; "
-                    "let the velocity vanish there, or give a roller on a plane its normal"
+                    f"shape {shape.name!r} turns the normals of tie {found[0]} of modes, or changes its face otherwise "
+                    "than by moving it as a whole: derivatives of modes would miss that; let the velocity vanish "
+                    "there, or give a roller on a plane its normal"
                 )
+            if ties is not None and ties.changed() is not None:
+                changes = True
+                ties.follow_mesh()
+        except NotConverged as failure:
+            raise ValueError(f"shape {shape.name!r}: {failure}; let it leave alone where they meet") from None
+        finally:
+            mesh.geometry.x[:] = as_loaded
+    if changes and ties is not None:
+        ties.follow_mesh()
+    return changes
+
+
+def check_moving_ties(
+    moving: Mapping[int, np.ndarray], names: Sequence[str], ties: Ties | None, *, history: bool, path: LoadPath
+) -> None:
+    """Refuse shapes that change ties where that has no derivatives yet.
+
+    Raises:
+        ValueError: With the name of the first.
+    """
+    reasons = {
+        "internal variables": history,
+        "a load factor that is an unknown": path.finds_factor,
+        "means that vanish": ties is not None and ties.border is not None,
+    }
+    for what in [what for what, there in reasons.items() if moving and there]:
+        raise ValueError(
+            f"shape {names[next(iter(moving))]!r} turns normals of a roller, or changes a rigid face otherwise than by "
+            f"moving it as a whole; with {what} that has no derivatives yet: let the velocity vanish there, or give a "
+            "roller on a plane its normal"
+        )
+
+
+def check_means_stay(
+    integrals: Sequence[ufl.Form], parameters: Sequence[Parameter], bindings: Sequence[Binding]
+) -> None:
+    """Refuse parameters, other than shapes, in what is to vanish.
+
+    Raises:
+        ValueError: With their names.
+    """
+    for parameter, binding in zip(parameters, bindings, strict=True):
+        if isinstance(parameter, Shape):  # means are those over the mesh as loaded
+            continue
+        if any(not member.empty for form in integrals for member in by_parameters(form, [binding])):
+            raise ValueError(
+                f"parameter {parameter.names[0]!r} is in a mean that is to vanish, whose weights don't change; for a "
+                "mean that a parameter gives write the unknown plus its Constant in the form"
+            )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+import ufl
 
 from sobofem.fem.derivatives.sensitivity import Sensitivity
 from sobofem.fem.parameters import Binding
@@ -22,6 +23,7 @@ class Parts(NamedTuple):
         sensitivity: Derivatives of the residual.
         bindings: The parameters.
         coordinates: Of the mesh before any shape changes.
+        check_field: Refuses a field, as an expanded form with its name, of what the problem does not evaluate.
     """
 
     solve: Callable[[ArrayLike], None]
@@ -29,3 +31,4 @@ class Parts(NamedTuple):
     sensitivity: Sensitivity
     bindings: Sequence[Binding]
     coordinates: np.ndarray
+    check_field: Callable[[ufl.Form, str], None]

@@ -149,13 +149,14 @@ def _like(member: Member | Span, form: ufl.Form, velocities: tuple[object, ...])
     return Member(form, member.velocities + velocities)
 
 
-def check_possible(*, through_path: bool, modes: bool, finds_factor: bool) -> None:
+def check_possible(*, through_path: bool, modes: bool, finds_factor: bool, moving_ties: bool) -> None:
     """Refuse second derivatives of what has none yet.
 
     Args:
         through_path: Whether states before the last one, or local unknowns, are involved.
         modes: Whether responses are eigenvalues.
         finds_factor: Whether the load factor is an unknown.
+        moving_ties: Whether shapes change ties.
 
     Raises:
         NotImplementedError: With what to do instead.
@@ -168,6 +169,11 @@ def check_possible(*, through_path: bool, modes: bool, finds_factor: bool) -> No
     if finds_factor:
         raise NotImplementedError(
             "where the load factor is an unknown there are no second derivatives yet: difference jvp or vjp instead"
+        )
+    if moving_ties:
+        raise NotImplementedError(
+            "where shapes change rollers or rigid faces there are no second derivatives yet: difference jvp or vjp "
+            "instead"
         )
     if modes:
         raise NotImplementedError(

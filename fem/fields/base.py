@@ -19,7 +19,7 @@ import ufl
 from sobofem.fem.assembly.compilation import compile_form
 from sobofem.fem.assembly.stacking import owned_size
 from sobofem.fem.errors import NotConverged, agree
-from sobofem.fem.parameters.own_values import places_in_order
+from sobofem.fem.parameters.places import places_in_order
 from sobofem.fem.problem import Problem
 
 

@@ -42,7 +42,7 @@ class CellField(ProblemField):
 
     Raises:
         NotImplementedError: If internal variables make the state depend on the way there.
-        ValueError: If the problem has no field of that name.
+        ValueError: If the problem has no field of that name, or does not evaluate an external function that it holds.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class CellField(ProblemField):
         dx = ufl.dx(mesh, metadata={"quadrature_degree": degree})
         test = ufl.TestFunction(self._space)
         self._form = expand(ufl.inner(expression, test) * dx)
+        problem.parts.check_field(self._form, name)
         # an average is the integral over the volume; both move with the shape, so both are differentiated
         volume = ufl.inner(_ones(expression.ufl_shape), test) * ufl.dx(mesh, metadata={"quadrature_degree": DEGREE})
         self._integrals = LinearForms([Member(self._form), Member(expand(volume))], self._space)

@@ -77,7 +77,7 @@ def loaded_column(comm: MPI.Intracomm = MPI.COMM_WORLD, *, cells: tuple[int, int
             vibration.frequency("frequency_2", 1),
             buckling.load_factor("load_factor", 0),
         ],
-        fields={"vibration_1": vibration.shape(0), "buckling": buckling.shape(0)},
+        fields={"vibration_1": vibration.shape(0), "vibration_2": vibration.shape(1), "buckling": buckling.shape(0)},
     )
 
 

@@ -88,11 +88,16 @@ def pressure_energy(F: Any, p: Any, bulk: Any) -> Any:
     return p * (ufl.det(F) - 1) - 0.5 * p**2 / bulk
 
 
+def invariants(F: Any) -> tuple[Any, Any, Any]:
+    """Invariants [-] of C = FᵀF: I1 = tr C, I2 = (I1² - C:C)/2 and J = det F, which are 3, 3 and 1 without strain."""
+    C = F.T * F
+    first = ufl.tr(C)
+    return first, 0.5 * (first**2 - ufl.inner(C, C)), ufl.det(F)
+
+
 def isochoric_invariants(F: Any) -> tuple[Any, Any]:
     """First and second invariant [-] of C = FᵀF with the change of volume divided out, both 3 without strain."""
-    J, C = ufl.det(F), F.T * F
-    first = ufl.tr(C)
-    second = 0.5 * (first**2 - ufl.inner(C, C))
+    first, second, J = invariants(F)
     return J ** (-2 / 3) * first, J ** (-4 / 3) * second
 
 

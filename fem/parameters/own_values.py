@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from mpi4py import MPI
@@ -20,12 +21,13 @@ from scipy.spatial import cKDTree
 import ufl
 
 from sobofem.fem.assembly.compilation import compile_form
+from sobofem.fem.errors import NotConverged
+from sobofem.fem.parameters.places import Values
 
 type Basis = np.ndarray | csr_matrix | LinearOperator
 """Owned values (owned, k) of a field along each of its k coefficients: a matrix, or what multiplies like one."""
 
-RESOLUTION = 1e-9  # of the extent: places nearer to each other are one
-OFFSET = 0.381966  # of the resolution, so that the places of regular meshes fall between its marks
+PAIRS = 50_000_000  # of values that a density filter averages on one rank, in a few gigabytes
 TOLERANCE = 1e-13  # of the filter's solves, which values and derivatives must agree in
 ITERATIONS = 2000  # of these: some fifty where the radius is a few cells
 
@@ -103,73 +105,6 @@ class HelmholtzFilter(OwnValues):
         return _Helmholtz(values.function.function_space, self.radius)
 
 
-def places_in_order(comm: MPI.Intracomm, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different places among all ranks' points, first axis first, and the number of each own point's. Collective.
-
-    Args:
-        comm: The ranks.
-        points: This rank's own, (k, gdim).
-
-    Returns:
-        Marks of the places (places, gdim), whole numbers, and indices into them (k,).
-    """
-    everyone = np.concatenate(comm.allgather(points))
-    if not len(everyone):
-        return np.zeros((0, points.shape[1]), dtype=np.int64), np.zeros(0, dtype=np.int64)
-    low, high = everyone.min(axis=0), everyone.max(axis=0)
-    extent = max(high - low) or 1.0
-    marks = np.floor((everyone - low) / (RESOLUTION * extent) + OFFSET).astype(np.int64)
-    places, numbers = np.unique(marks, axis=0, return_inverse=True)
-    start = comm.exscan(len(points)) or 0
-    return places, numbers.ravel()[start : start + len(points)]
-
-
-class Values:
-    """The values of a field that this rank owns, and which coefficient each has. Collective.
-
-    Attributes:
-        function: The field.
-        points: Places of its owned nodes, (nodes, 3).
-        block: Values of a node.
-        owned: How many values this rank owns.
-        free: Which of them have a coefficient, (owned,).
-        selection: The coefficients' share in them, (owned, k): a single one, or none.
-    """
-
-    def __init__(
-        self,
-        function: dolfinx.fem.Function,
-        where: Callable[[np.ndarray], np.ndarray] | None,
-        share: Callable[[np.ndarray], np.ndarray] | None,
-    ) -> None:
-        space = function.function_space
-        if not space.element.interpolation_ident:
-            raise ValueError(
-                f"{function} has coefficients that are no values in places; take a Lagrange space or 'DG', 0"
-            )
-        self.function, self.comm = function, space.mesh.comm
-        self.block = space.dofmap.index_map_bs
-        nodes = space.dofmap.index_map.size_local
-        self.owned = nodes * self.block
-        self.points = space.tabulate_dof_coordinates()[:nodes]
-        marked = np.ones(nodes, dtype=bool) if where is None else _marks(where, self.points)
-        own = self.points[marked]
-        places, numbers = places_in_order(self.comm, own if share is None else _shared(share, own))
-        total = self.comm.allreduce(len(own), op=MPI.SUM)
-        if not total:
-            raise ValueError(f"`where` marks no place of {function}; it is called with points (3, k)")
-        if share is None and len(places) < total:
-            raise ValueError(
-                f"{function} has several values in one place, as a space that jumps from cell to cell does; take a "
-                "Lagrange space or 'DG', 0, or say by `share` which values belong together"
-            )
-        rows = (np.flatnonzero(marked)[:, None] * self.block + np.arange(self.block)).ravel()
-        columns = (numbers[:, None] * self.block + np.arange(self.block)).ravel()
-        shape = (self.owned, len(places) * self.block)
-        self.selection = csr_matrix((np.ones(len(rows)), (rows, columns)), shape=shape)
-        self.free = np.repeat(marked, self.block)
-
-
 class Applied:
     """A field of own values.
 
@@ -219,7 +154,14 @@ class _Averages(_Product):
         self._own = slice(start, start + values.owned)
         points = np.concatenate(values.comm.allgather(values.points))
         volumes = np.concatenate(values.comm.allgather(_volumes(values)))
-        near = cKDTree(values.points).sparse_distance_matrix(cKDTree(points), radius, output_type="ndarray")
+        own, every = cKDTree(values.points), cKDTree(points)
+        pairs = int(own.count_neighbors(every, radius)) if len(values.points) else 0
+        if (pairs := values.comm.allreduce(pairs, op=MPI.MAX)) > PAIRS:
+            raise ValueError(
+                f"a density filter of radius {radius:g} averages {pairs:.1e} pairs of places on one rank, for which "
+                "there is no memory; take a smaller radius, more ranks, or fem.HelmholtzFilter"
+            )
+        near = own.sparse_distance_matrix(every, radius, output_type="ndarray")
         weights = (radius - near["v"]) * volumes[near["j"]]
         nodes = csr_matrix((weights, (near["i"], near["j"])), shape=(len(values.points), len(points)))
         sums = np.asarray(nodes.sum(axis=1)).ravel()
@@ -233,7 +175,10 @@ class _Averages(_Product):
 
 
 class _Helmholtz(_Product):
-    """The solution of the filter's equation on a field's own space: (M + r²K)⁻¹ M."""
+    """The solution of the filter's equation on a field's own space: A⁻¹ M with A = M + r²K.
+
+    Constants are split off, which A maps as M does: beside a large r²K they would have no digits.
+    """
 
     def __init__(self, space: dolfinx.fem.FunctionSpace, radius: float) -> None:
         if space.ufl_element() not in ufl.H1:
@@ -246,6 +191,14 @@ class _Helmholtz(_Product):
         self._mass, matrix = (assemble_matrix(compile_form(form, space.mesh.comm)) for form in forms)
         for each in (self._mass, matrix):
             each.assemble()
+        self._comm, self._block, self._radius = space.mesh.comm, space.dofmap.index_map_bs, radius
+        ones, weights = self._mass.createVecs()
+        ones.set(1.0)
+        self._mass.mult(ones, weights)
+        self._weights = weights.array_r.copy()
+        for vector in (ones, weights):
+            vector.destroy()
+        self._sizes = self._sums(self._weights)
         self._solver = PETSc.KSP().create(space.mesh.comm)
         self._solver.setOperators(matrix)
         self._solver.setType("cg")  # a few dozen iterations, as the radius is one of a few cells
@@ -254,14 +207,41 @@ class _Helmholtz(_Product):
         self._solver.setErrorIfNotConverged(True)
 
     def _matmat(self, x: np.ndarray) -> np.ndarray:
-        return self._columns(x, lambda right, left: (self._mass.mult(right, left), self._solver.solve(left, right)))
+        def forth(first: PETSc.Vec, second: PETSc.Vec) -> None:
+            self._mass.mult(first, second)
+            self._invert(second, first)
+
+        return self._columns(x, forth)
 
     def _rmatmat(self, x: np.ndarray) -> np.ndarray:
-        def back(right: PETSc.Vec, left: PETSc.Vec) -> None:
-            self._solver.solve(right, left)
-            self._mass.mult(left, right)
+        def back(first: PETSc.Vec, second: PETSc.Vec) -> None:
+            self._invert(first, second)
+            self._mass.mult(second, first)
 
         return self._columns(x, back)
+
+    def _invert(self, right: PETSc.Vec, solution: PETSc.Vec) -> None:
+        """A⁻¹ times a vector, which is changed."""
+        constant = self._spread(self._sums(right.array_r) / self._sizes)
+        right.array[:] -= constant * self._weights
+        try:
+            self._solver.solve(right, solution)
+        except PETSc.Error as error:
+            raise NotConverged(
+                f"the equation of a Helmholtz filter of radius {self._radius:g} was not solved; take a radius of fewer "
+                "cells, and no more than the body has",
+                reason="filter not solved",
+            ) from error
+        drift = self._spread(self._sums(self._weights * solution.array_r) / self._sizes)
+        solution.array[:] += constant - drift
+
+    def _sums(self, owned: np.ndarray) -> np.ndarray:
+        """Of each component (block,), on all ranks."""
+        return np.asarray(self._comm.allreduce(owned.reshape(-1, self._block).sum(axis=0), op=MPI.SUM))
+
+    def _spread(self, components: np.ndarray) -> np.ndarray:
+        """Constants (block,) as owned values."""
+        return np.tile(components, len(self._weights) // self._block)
 
     def _columns(self, x: np.ndarray, change: Callable[[PETSc.Vec, PETSc.Vec], Any]) -> np.ndarray:
         """Columns (owned, k) one by one through what makes of its first vector another in its place."""
@@ -302,23 +282,6 @@ def _volumes(values: Values) -> np.ndarray:
     return volumes
 
 
-def _marks(where: Callable[[np.ndarray], np.ndarray], points: np.ndarray) -> np.ndarray:
-    marked = np.asarray(where(points.T))
-    if marked.shape != (len(points),) or marked.dtype != np.bool_:
-        raise ValueError(
-            f"`where` returned {marked.dtype} of shape {marked.shape} for points (3, {len(points)}); expected a truth "
-            f"value each, ({len(points)},)"
-        )
-    return marked
-
-
-def _shared(share: Callable[[np.ndarray], np.ndarray], points: np.ndarray) -> np.ndarray:
-    mapped = np.asarray(share(points.T.copy()), dtype=np.float64)
-    if mapped.shape != (3, len(points)) or not np.isfinite(mapped).all():
-        raise ValueError(f"`share` returned shape {mapped.shape}; expected finite points (3, {len(points)})")
-    return mapped.T
-
-
 def _check_radius(radius: float) -> None:
-    if not (np.isfinite(radius) and radius > 0.0):
-        raise ValueError(f"the radius of a filter is {radius}; expected a length, more than 0")
+    if not (isinstance(radius, Real) and np.isfinite(radius) and radius > 0.0):
+        raise ValueError(f"the radius of a filter is {radius!r}; expected a length, more than 0")

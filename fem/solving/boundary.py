@@ -44,15 +44,20 @@ class BoundaryValues:
         self._factor, self._initial_part = factor, initial
         self.origin = self._unknown.x.array.copy()
 
+    def values(self) -> np.ndarray:
+        """Prescribed values that the unknown is heading for, at all of this rank's nodes, zero elsewhere."""
+        values = np.zeros_like(self._initial)
+        for bc in self._bcs:
+            bc.set(values, None, 1.0 if isinstance(bc, Held) else self._factor)
+        return values
+
     def gap(self, share: float) -> np.ndarray | None:
         """By how much values have to change, at all of this rank's nodes; None if nowhere. Collective.
 
         Args:
             share: Part of the way from the origin.
         """
-        values = np.zeros_like(self._initial)
-        for bc in self._bcs:
-            bc.set(values, None, 1.0 if isinstance(bc, Held) else self._factor)
+        values = self.values()
         values[self._following] += self._initial_part * self._initial[self._following]
         target = values[self._known]
         if share < 1.0 and self.origin is not None:

@@ -28,6 +28,9 @@ ALIKE = 0.25
 TINY = np.finfo(np.float64).tiny
 """Instead of a mass of zero."""
 
+AGREED = 0.5
+"""Relative difference of an eigenvalue and the quotient of its mode, if that has digits, from which on it is zero."""
+
 TOLERANCE, RESTARTS = 1e-11, 500
 """Residual of a mode, relative to its eigenvalue, and most restarts until then; some five are usual."""
 
@@ -89,6 +92,24 @@ def check_simple(eigenvalues: np.ndarray, group: Sequence[int]) -> None:
             )
 
 
+def count_positive(solver: SLEPc.EPS, left: PETSc.Mat, right: PETSc.Mat) -> int:
+    """How many eigenvalues of left φ = μ right φ, largest first, are positive and no round-off of zero. Collective."""
+    mode, product = left.createVecs()
+    found, positive = 0, True
+    while positive and found < solver.getConverged():
+        eigenvalue = solver.getEigenpair(found, mode).real
+        left.mult(mode, product)
+        work = product.dot(mode)
+        right.mult(mode, product)
+        # the mode of an eigenvalue that is zero but for round-off is any, such as that of a negative one
+        agreed = abs(work - eigenvalue * product.dot(mode)) <= AGREED * abs(work) or not has_digits(right, mode)
+        positive = eigenvalue > 0.0 and agreed
+        found += positive
+    mode.destroy()
+    product.destroy()
+    return found
+
+
 def has_digits(matrix: PETSc.Mat, mode: PETSc.Vec) -> bool:
     """Whether the energy of a mode is more than what round-off in a matrix's entries may add to it. Collective."""
     product, squares, diagonal = matrix.createVecLeft(), mode.duplicate(), matrix.getDiagonal()
@@ -138,3 +159,21 @@ def set_to_most_alike(solver: SLEPc.EPS, metric: PETSc.Mat, shape: np.ndarray, c
         )
     solver.getEigenvector(best, mode)
     return best
+
+
+def mode_numbers(name: str, which: Any) -> list[int]:
+    """Numbers of modes, each once.
+
+    Raises:
+        TypeError: If they are none.
+        ValueError: If there is none.
+    """
+    numbers = [which] if np.ndim(which) == 0 else list(which)
+    if not all(isinstance(number, int | np.integer) and not isinstance(number, bool) for number in numbers):
+        raise TypeError(
+            f"response {name!r} is of mode {which!r}; expected a number counted from 0, several of them, or a "
+            "function like the mode"
+        )
+    if not numbers:
+        raise ValueError(f"response {name!r} is the mean of no mode; give the number of one at least")
+    return sorted({int(number) for number in numbers})

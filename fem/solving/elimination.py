@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csc_array
 from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import splu
 
 from sobofem.fem.solving.tie import Equation
 
-REDUNDANT = 1e-9
-"""Coefficients, over the largest of their equation, that count as zero once others are put in: round-off of directions
-such as normals, which nobody means to hold a node by."""
+REDUNDANT = 1e-5
+"""Largest coefficient, over that of an equation before others are put in, at which nothing is left of it: meshers round
+places to some 1e-9 of a body, and normals by that over a cell's size, which nobody means to hold a node by."""
+
+DUST = 1e-9
+"""The same for single coefficients of an equation of which more is left: round-off."""
 
 THRESHOLD = 0.1
 """Part of the largest coefficient from which on the first of an equation follows: larger ones later would spread."""
@@ -38,20 +42,21 @@ class Elimination:
         for follower, leader in pairs.items():
             self._follow(follower, {} if leader in held else {leader: 1.0})
 
-    def add(self, equation: Equation) -> None:
-        """Take one more equation."""
+    def add(self, equation: Equation) -> int | None:
+        """Take one more equation; the degree of freedom that follows by it, None if it is redundant."""
         reduced: Equation = {}
+        least = REDUNDANT * max(map(abs, equation.values()))
         for dof, coefficient in equation.items():
-            if dof in self._held and coefficient:
-                self.used.add(dof)
+            if dof in self._held:
+                self.used |= {dof} if abs(coefficient) > least else set()
                 continue
             for leader, weight in self.rows.get(dof, {dof: 1.0}).items():
                 reduced[leader] = reduced.get(leader, 0.0) + coefficient * weight
-        least = REDUNDANT * max(map(abs, equation.values()))
-        reduced = {dof: coefficient for dof, coefficient in reduced.items() if abs(coefficient) > least}
-        if not reduced:
-            return
-        largest = max(map(abs, reduced.values()))
+        largest = max(map(abs, reduced.values()), default=0.0)
+        if largest <= least:
+            return None
+        dust = DUST * max(map(abs, equation.values()))
+        reduced = {dof: coefficient for dof, coefficient in reduced.items() if abs(coefficient) > dust}
         follower = next(dof for dof, coefficient in reduced.items() if abs(coefficient) >= THRESHOLD * largest)
         pivot = reduced.pop(follower)
         row = {dof: -coefficient / pivot for dof, coefficient in reduced.items()}
@@ -61,6 +66,7 @@ class Elimination:
                 self.rows[user][dof] = self.rows[user].get(dof, 0.0) + weight * own
                 self._users.setdefault(dof, set()).add(user)
         self._follow(follower, row)
+        return follower
 
     def _follow(self, follower: int, row: Equation) -> None:
         self.rows[follower] = row
@@ -87,3 +93,42 @@ def followed(edges: set[tuple[int, int]], held: set[int]) -> dict[int, int]:
     order = np.lexsort((numbers, free, follows, labels))
     leaders = numbers[order[np.flatnonzero(np.diff(labels[order], prepend=-1))]][labels]
     return {int(f): int(leader) for f, leader in zip(numbers, leaders, strict=True) if f != leader}
+
+
+def carried(
+    rows: Sequence[Equation],
+    slopes: Sequence[Sequence[Equation]],
+    dofs: np.ndarray,
+    followers: np.ndarray,
+    values: np.ndarray,
+    forces: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What changes A' of independent equations A u = 0 do to followers, and to the forces Aᵀ μ that hold these.
+
+    Args:
+        rows: The equations, as many as followers.
+        slopes: s changes of them.
+        dofs: Sorted degrees of freedom (N,) that these are about.
+        followers: Those that follow by them.
+        values: u (N,).
+        forces: Which Aᵀ μ takes at followers, (N,).
+
+    Returns:
+        Changes (N, s) of followers with which A u = 0 goes on at fixed others; and A'ᵀ μ, (N, s).
+    """
+    at_followers = np.searchsorted(dofs, np.sort(followers))
+    solver = splu(csc_array(_matrix(rows, dofs)[:, at_followers]))
+    reactions = -solver.solve(forces[at_followers], trans="T")
+    moved, pulled = np.zeros((2, len(dofs), len(slopes)))
+    for s, part in enumerate(slopes):
+        slope = _matrix(part, dofs)
+        moved[at_followers, s] = -solver.solve(slope @ values)
+        pulled[:, s] = slope.T @ reactions
+    return moved, pulled
+
+
+def _matrix(rows: Sequence[Equation], dofs: np.ndarray) -> csc_array:
+    """Equations as a matrix (equations, N)."""
+    entries = [(k, dof, value) for k, row in enumerate(rows) for dof, value in row.items()]
+    at, columns, values = zip(*entries, strict=True)
+    return csc_array((values, (at, np.searchsorted(dofs, columns))), shape=(len(rows), len(dofs)))

@@ -48,6 +48,7 @@ class Equilibrium:
             a problem is not linear, whatever its tangent looks like.
         symmetric: Whether the tangent is, as that of an energy.
         ties: Degrees of freedom that follow others.
+        accept: Called at each equilibrium, to raise `NotConverged` where it is none to go on from.
 
     Attributes:
         newton: Tolerance and limits; others may be put in place between two solves.
@@ -55,6 +56,7 @@ class Equilibrium:
         constrained: Owned degrees of freedom with prescribed values.
         residuals: Norms of the residual during the last `solve`, the first one before its first step.
         tangent: K.
+        ties: Of the unknown; None without any.
     """
 
     def __init__(
@@ -67,16 +69,18 @@ class Equilibrium:
         prepare: Callable[[], None] | None = None,
         symmetric: bool = False,
         ties: Sequence[Tie] = (),
+        accept: Callable[[], None] | None = None,
     ) -> None:
         space = unknown.function_space
         self._comm = space.mesh.comm
         self._unknown = unknown
         self.newton = newton
         self._prepare = prepare or _nothing
+        self._accept = accept or _nothing
         self.constrained = prescribed(bcs, owned=True)
         # before anything takes the initial guess, which is made to agree with them
-        self._ties = Ties(ties, unknown, self.constrained) if ties else None
-        self.tangent = Tangent(residual, unknown, bcs, self.constrained, options, symmetric=symmetric, ties=self._ties)
+        self.ties = Ties(ties, unknown, self.constrained) if ties else None
+        self.tangent = Tangent(residual, unknown, bcs, self.constrained, options, symmetric=symmetric, ties=self.ties)
         self.linear = prepare is None and self.tangent.constant
         self._residual_form = Kernels(residual, self._comm)
         self._residual = dolfinx.la.vector(space.dofmap.index_map, space.dofmap.index_map_bs)
@@ -89,7 +93,7 @@ class Equilibrium:
             )
         self._owned = owned_size(space)
         self._boundary = BoundaryValues(bcs, unknown)
-        self._regularity = Regularity(unknown, self.constrained, symmetric=symmetric, ties=self._ties)
+        self._regularity = Regularity(unknown, self.constrained, symmetric=symmetric, ties=self.ties)
         self._suspected = False
         self._cell_size = _cell_size(space.mesh)
         self._initial = unknown.x.array.copy()
@@ -103,22 +107,11 @@ class Equilibrium:
         """Negative pivots of the tangent."""
         return self.tangent.pivots
 
-    def tie_marks(self) -> dolfinx.fem.Function | None:
-        """A function that tells the ties from others; None without any. Collective."""
-        return None if self._ties is None else self._ties.probe()
-
-    def changed_tie(self) -> int | None:
-        """The number of a tie that would be another one on the mesh as it is now. Collective."""
-        return None if self._ties is None else self._ties.changed()
-
-    def check_direction(self, change: np.ndarray | float) -> None:
-        """Refuse a change of prescribed values, by a parameter, that ties can't pass on. Collective."""
-        if self._ties is not None:
-            self._ties.check_direction(change)
-
     def reset(self) -> None:
         """Return to the initial state; a linear problem, whose answer it does not touch, to zero."""
         self._unknown.x.array[:] = 0.0 if self.linear else self._initial
+        if self.ties is not None and not self.linear:
+            self.ties.agree_with(self._unknown)
         self.pivots.restart(at_rest=self._at_rest)
 
     def out_of_balance(self) -> np.ndarray:
@@ -126,6 +119,10 @@ class Equilibrium:
         self._remaining = 0.0
         self._assemble_residual()
         return np.array(self._residual.array[: self._owned])
+
+    def total_force(self) -> np.ndarray:
+        """The residual (owned,) with reactions of supports and ties. Collective."""
+        return self._assembled().copy()
 
     def follows_load(self) -> bool:
         """Whether any prescribed value would change on the way that `aim` was called for. Collective."""
@@ -136,13 +133,15 @@ class Equilibrium:
         self._prepare()
 
     def aim(self, factor: float, *, initial: float = 0.0) -> None:
-        """From the present state, head for equilibrium under loads and held boundary values as of now.
+        """From the present state, head for equilibrium under loads and held boundary values as of now. Collective.
 
         Args:
             factor: Of the other boundary values.
             initial: Part of the initial state that is added to these.
         """
         self._boundary.aim(factor, initial)
+        if self.ties is not None:
+            self.ties.check_prescribed(self._boundary.values())
         self._imbalance = None
 
     def solve(self, share: float = 1.0) -> int:
@@ -181,8 +180,8 @@ class Equilibrium:
             self._imbalance = self._residual.array[: self._owned].copy()
         self._remaining = 1.0 - share
         gap = self._boundary.gap(share)
-        if self._ties is not None and gap is not None:
-            self._ties.check_gap(gap)
+        if self.ties is not None and gap is not None:
+            self.ties.check_gap(gap)
         self.residuals = [self._checked(self._assemble_residual())]
         self._suspected = True  # until the first factor is sound
         for iteration in range(1, self.newton.max_iterations + 1):
@@ -196,9 +195,7 @@ class Equilibrium:
                 self._lift(gap)
                 if iteration == 1:
                     self.residuals = [self._norm(self._residual.array[: self._owned])]
-            self.tangent.solver.solve(self._residual.petsc_vec, self._step)
-            if self._ties is not None:
-                self._step.setArray(self._ties.expand(self._step.array_r[:, None])[:, 0])
+            self.tangent.step(self._residual.petsc_vec, self._step, self._unknown.x.array[: self._owned])
             if self.linear:
                 self._regularity.check(self.tangent.system, self.tangent.solver)
             taken = self._take_step(gap)
@@ -206,6 +203,7 @@ class Equilibrium:
             if gap is None and self._converged(taken):
                 self.tangent.stale = not self.linear
                 self._judge(taken)
+                self._accept()
                 return iteration
         first, size = self.residuals[0], self.residuals[-1]
         raise NotConverged(
@@ -269,18 +267,21 @@ class Equilibrium:
 
     def _assemble_residual(self) -> float:
         """Residual at the free degrees of freedom, less what is to remain of the first imbalance; and its norm."""
-        self._prepare()
-        self._residual.array[:] = 0.0
-        self._residual_form.add_to(self._residual.array)
-        self._residual.scatter_reverse(dolfinx.la.InsertMode.add)
-        owned = self._residual.array[: self._owned]
-        if self._ties is not None:
-            owned[:] = self._ties.restrict(owned[:, None])[:, 0]
+        owned = self._assembled()
+        if self.ties is not None:
+            owned[:] = self.ties.restrict(owned[:, None])[:, 0]
         owned[self.constrained] = 0.0
         if self._remaining and self._imbalance is not None:
             owned -= self._remaining * self._imbalance
         self._residual.petsc_vec.stateIncrease()  # written through NumPy: PETSc must not reuse a cached norm
         return self._norm(owned)
+
+    def _assembled(self) -> np.ndarray:
+        self._prepare()
+        self._residual.array[:] = 0.0
+        self._residual_form.add_to(self._residual.array)
+        self._residual.scatter_reverse(dolfinx.la.InsertMode.add)
+        return np.asarray(self._residual.array[: self._owned])
 
     @staticmethod
     def _checked(size: float) -> float:
@@ -298,7 +299,7 @@ class Equilibrium:
         self.tangent.lift(self._lifting.array, self._boundary.less(gap))
         self._lifting.scatter_reverse(dolfinx.la.InsertMode.add)
         owned, lifted = self._residual.array[: self._owned], self._lifting.array[: self._owned]
-        owned += lifted if self._ties is None else self._ties.restrict(lifted[:, None])[:, 0]
+        owned += lifted if self.ties is None else self.ties.restrict(lifted[:, None])[:, 0]
         owned[self.constrained] = 0.0
         self._residual.petsc_vec.stateIncrease()
 
@@ -328,8 +329,8 @@ class Equilibrium:
         large = 0.0 if origin is None else np.abs(origin[: self._owned])
         entries = diagonal.array * (self._cell_size + large)
         entries[self.constrained] = 0.0
-        if self._ties is not None:  # their equations are 1 · û = 0, whatever the size of the others
-            entries[self._ties.followers] = 0.0
+        if self.ties is not None:  # their equations are 1 · û = 0, whatever the size of the others
+            entries[self.ties.followers] = 0.0
         size = self._norm(entries)
         diagonal.destroy()
         return 16 * np.finfo(float).eps * size
@@ -340,7 +341,7 @@ class Equilibrium:
 
 
 def _nothing() -> None:
-    """What has to be done before a residual without local equations is assembled."""
+    """What has to be done, where nothing lives at points, before an assembly and at an equilibrium."""
 
 
 def _cell_size(mesh: dolfinx.mesh.Mesh) -> float:

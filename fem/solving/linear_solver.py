@@ -13,6 +13,7 @@ from petsc4py import PETSc
 from sobofem.fem.errors import NotConverged, agree
 
 Options = Mapping[str, str | int | float]
+Operator = Callable[[np.ndarray], np.ndarray]
 
 DIRECT: Options = {
     "ksp_type": "preonly",
@@ -227,29 +228,27 @@ class LinearSolver:
             trouble = self._judge(solution.array_r)
         self._raise_if(agree(self._comm, trouble), UNSOLVED[1])
 
-    def refine_many(
-        self, right: np.ndarray, product: Callable[[np.ndarray], np.ndarray], *, transposed: bool = False
-    ) -> np.ndarray | None:
-        """Like `solve_many` for a matrix that has changed since it was factorized, by iterative refinement. Collective.
+    def refine_many(self, right: np.ndarray, product: Operator, solve: Operator) -> np.ndarray | None:
+        """Solve with a matrix that has changed since it was factorized, by iterative refinement. Collective.
 
         Every step shrinks the residual as much as the first solution did, so that the last one need not be checked.
 
         Args:
             right: Owned rows of the right-hand sides, (owned, k).
             product: Of the matrix as it is now, or its transpose, with columns (owned, k).
-            transposed: Solve with the transposed matrix.
+            solve: Solves with the matrix as it was, or its transpose.
 
         Returns:
             Owned rows of the solutions, or None where the two matrices differ too much for that.
         """
-        answer = self.solve_many(right, transposed=transposed)
+        answer = solve(right)
         before = 1.0
         for _ in range(REFINEMENTS):
             defect = right - product(answer)
             size = self._relative(defect, right)
             if size <= REFINED or (size <= ACCEPTABLE and size > 0.5 * before):
                 return answer
-            answer += self.solve_many(defect, transposed=transposed)
+            answer += solve(defect)
             if size * size / before <= 0.1 * REFINED:
                 return answer
             before = size

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from mpi4py import MPI
 import numpy as np
 from scipy.spatial import KDTree
 
 from sobofem.fem.errors import together
-from sobofem.fem.solving.rigid_motions import Component, Leaf
-from sobofem.fem.solving.tie import Nodes, Tie
+from sobofem.fem.solving.rigid_motions import Component, Leaf, points_of
+from sobofem.fem.solving.tie import Nodes, Tie, marks
 
 NEAR = 1e-6
 """Distance, over the size of the mesh, within which a node is the image of another; meshers round to some 1e-9."""
+
+ALIKE = 1e-10
+"""Difference of distances, over the size of the mesh, up to which two nodes are as near to an image."""
 
 
 @dataclass(frozen=True)
@@ -41,32 +45,72 @@ class Periodic(Tie):
                 found.update(self._matched(nodes, number, component, shared))
         return found
 
+    def check_moved(self, nodes: Nodes, number: int, velocity: np.ndarray) -> str | None:
+        """Points and their images have to move alike, but for a translation: a cell may become longer."""
+        for leaf in nodes.leaves:
+            component, shared = leaf.components[0], _shared(leaf)
+            look = partial(_places, nodes, leaf, np.array(self._matched(nodes, number, component, shared)))
+            places = look(), nodes.moved(velocity, look)
+            gaps = [self.image(place[0].T).T - place[1] for place in places]
+            drift = gaps[1] - gaps[0]
+            if np.abs(drift - drift.mean(axis=0)).max() > NEAR * nodes.size:
+                return (
+                    f"moves points on the face of tie {number} otherwise than their images, so that cells would not "
+                    "fit together; let the velocity be periodic but for a stretch of the cell"
+                )
+        return None
+
     def _matched(self, nodes: Nodes, number: int, component: Component, shared: np.ndarray) -> list[tuple[int, int]]:
         """Followers among shared nodes, and what is at their images, in global numbers, the same on every rank."""
         owned = (component.dofs < nodes.owned) & shared
         dofs, points = component.dofs[owned] + nodes.start, component.points[owned]
 
         def imaged() -> tuple[np.ndarray, np.ndarray]:
-            marked = np.asarray(self.where(points.T), dtype=bool)
+            marked = marks(self.where, points, number)
             image = np.asarray(self.image(points[marked].T), dtype=float).T
-            if image.shape != (int(marked.sum()), points.shape[1]):
-                raise ValueError(f"image of tie {number} has another shape than the points that it was given")
+            if image.shape != (int(marked.sum()), points.shape[1]) or not np.isfinite(image).all():
+                raise ValueError(
+                    f"image of tie {number} gives no point, or an infinite one, for some that it was given"
+                )
             return dofs[marked], image
 
         parts = nodes.comm.allgather(together(nodes.comm, imaged))
         followers, images = (np.concatenate(part) for part in zip(*parts, strict=True))
-        leaders = np.full(len(followers), -1, dtype=np.int64)
+        distances = np.full((len(followers), 2), np.inf)
+        nearest = np.full((len(followers), 2), -1, dtype=np.int64)
         if len(points) and len(followers):
-            distance, nearest = KDTree(points).query(images, distance_upper_bound=NEAR * nodes.size)
-            found = np.isfinite(distance)
-            leaders[found] = dofs[nearest[found]]
+            distances, indices = KDTree(points).query(images, k=2, distance_upper_bound=NEAR * nodes.size)
+            nearest = np.append(dofs, -1)[indices]
+        least = distances[:, 0].copy()
+        nodes.comm.Allreduce(MPI.IN_PLACE, least, op=MPI.MIN)
+        there = np.isfinite(distances) & (distances <= least[:, None] + ALIKE * nodes.size)
+        leaders = np.where(there, nearest, -1).max(axis=1, initial=-1)
         nodes.comm.Allreduce(MPI.IN_PLACE, leaders, op=MPI.MAX)
+        if (torn := np.flatnonzero(nodes.comm.allreduce(there.sum(axis=1), op=MPI.SUM) > 1)).size:
+            raise ValueError(
+                f"tie {number} takes nodes of {component.name} to where there are several, as on the sides of a crack: "
+                f"the first to {np.round(images[torn[0]], 9).tolist()}. Let no crack end on a periodic face"
+            )
         if (lost := np.flatnonzero(leaders < 0)).size:
             raise ValueError(
                 f"tie {number} takes {lost.size} nodes of {component.name} to where there is none, the first to "
                 f"{np.round(images[lost[0]], 9).tolist()}; the meshes of the two faces have to match"
             )
         return list(zip(followers.tolist(), leaders.tolist(), strict=True))
+
+
+def _places(nodes: Nodes, leaf: Leaf, pairs: np.ndarray) -> np.ndarray:
+    """Places (2, N, gdim) of followers and what they follow, given in global numbers (N, 2), on the mesh as it is."""
+    owned = nodes.is_owned(leaf)
+    numbers, points = leaf.components[0].dofs[owned] + nodes.start, points_of(leaf.space)[owned]
+    order = np.argsort(numbers)
+    found = np.searchsorted(numbers, pairs.T, sorter=order).clip(max=max(len(numbers) - 1, 0))
+    places = np.zeros((2, len(pairs), points.shape[1]))
+    if len(numbers):
+        own = numbers[order[found]] == pairs.T
+        places[own] = points[order[found]][own]
+    nodes.comm.Allreduce(MPI.IN_PLACE, places, op=MPI.SUM)
+    return places
 
 
 def _shared(leaf: Leaf) -> np.ndarray:

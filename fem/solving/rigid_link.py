@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mpi4py import MPI
@@ -14,9 +14,10 @@ import ufl
 from ufl.algorithms.analysis import extract_coefficients
 
 from sobofem.fem.assembly.compilation import compile_form
+from sobofem.fem.assembly.forms import with_quadrature_degrees
 from sobofem.fem.geometry import coordinates_as_loaded, rigid_displacements
 from sobofem.fem.solving.rigid_motions import Leaf, points_of
-from sobofem.fem.solving.tie import Equation, Link, Nodes, Tie
+from sobofem.fem.solving.tie import SAME, Equation, Link, Nodes, Tie
 
 INDEPENDENT = 1e-9
 """Part of the largest pivot from which on a rigid motion of a face's nodes is one of its own."""
@@ -32,10 +33,24 @@ class Rigid(Tie):
     Attributes:
         where: Marks the points (gdim, N) of the face, as (N,) of bool.
         centre: The reference point (gdim,) whose motion `motion` gives; by default the middle of the face.
+        as_loaded: Holds something once `motion` was asked for: shapes may then move the face as a whole only.
     """
 
     where: Callable[[np.ndarray], np.ndarray]
     centre: Sequence[float] | None = None
+    as_loaded: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def check_moved(self, nodes: Nodes, number: int, velocity: np.ndarray) -> str | None:
+        """See `Tie`."""
+        if not self.as_loaded:
+            return None
+        link = self.link(nodes, number)
+        if np.abs(nodes.moved(velocity, link.geometry) - link.geometry()).max() <= SAME:
+            return None
+        return (
+            f"changes the rigid face of tie {number} otherwise than by moving it as a whole, whose `motion` is that of "
+            "the face as loaded; let the velocity be the same on all of it, or load and look at the face by points"
+        )
 
     def link(self, nodes: Nodes, number: int) -> Link:
         """The equations of its nodes; see `Tie`."""
@@ -60,9 +75,12 @@ class Rigid(Tie):
         Raises:
             ValueError: If the face is too small or straight to turn, or the centre has another dimension.
         """
+        self.as_loaded.append("motion")
         mesh = extract_coefficients(displacement)[0].function_space.mesh
         gdim, place = mesh.geometry.dim, coordinates_as_loaded(mesh)
-        measure = measure(domain=mesh, degree=4) if measure.metadata().get("quadrature_degree") is None else measure
+        # by the rule that integrals of motions will have, so that a rigid one is exact on curved faces, too
+        sample, *_ = with_quadrature_degrees(place[0] * displacement[0] * measure(domain=mesh)).integrals()
+        measure = measure(domain=mesh, metadata=sample.metadata())
         area, first, second = _moments(place, measure, mesh)
         if not area > 0.0:
             raise ValueError("the measure of a rigid face's motion is that of no facet")
@@ -108,7 +126,7 @@ class _Stiff(Link):
     def __init__(self, nodes: Nodes, leaf: Leaf, chosen: np.ndarray, number: int) -> None:
         self._nodes, self._leaf, self._chosen = nodes, leaf, chosen
         self._dofs, self._points = self._places()
-        motions = self._motions()
+        motions = self._motions(self.geometry())
         _, triangle, order = qr(motions.T, mode="economic", pivoting=True)
         pivots = np.abs(np.diag(triangle))
         count = int((pivots > INDEPENDENT * pivots[0]).sum())
@@ -124,24 +142,36 @@ class _Stiff(Link):
         points = self._places()[1]
         return np.asarray((points - points.mean(axis=0)) / self._nodes.size)
 
-    def _motions(self) -> np.ndarray:
-        """Displacements (nodes · gdim, modes) of a rigid body's motions."""
-        arms = (self._points - self._points.mean(axis=0)) / self._nodes.size
+    def _motions(self, arms: np.ndarray) -> np.ndarray:
+        """Displacements (nodes · gdim, modes) of a rigid body's motions, for nodes as `geometry` has them."""
         return rigid_displacements(arms).reshape(arms.size, -1)
 
     def equations(self) -> list[Equation]:
         """One for each degree of freedom that is led."""
-        motions, dofs = self._motions(), self._dofs.ravel()
+        motions = self._motions(self.geometry())
         weights = motions[self._others] @ np.linalg.pinv(motions[self._leaders])
+        return self._led(weights, 1.0)
+
+    def slopes(self, velocity: np.ndarray) -> list[Equation]:
+        """Weights W with W M = N change as W' M = N' - W M', with motions M of leaders and N of the others."""
+        arms = self.geometry()
+        motions, change = self._motions(arms), self._nodes.moved(velocity, self.geometry) - arms
+        slope = self._motions(change) - self._motions(np.zeros_like(change))  # rotations alone, which are linear in it
+        inverse = np.linalg.pinv(motions[self._leaders])
+        weights = motions[self._others] @ inverse
+        return self._led((slope[self._others] - weights @ slope[self._leaders]) @ inverse, 0.0)
+
+    def _led(self, weights: np.ndarray, own: float) -> list[Equation]:
+        """Equations with coefficients `own` of those that are led, and weights (led, leaders) taken off."""
+        dofs = self._dofs.ravel()
         leaders = dofs[self._leaders].tolist()
         return [
-            {int(dofs[follower]): 1.0} | {leader: -float(w) for leader, w in zip(leaders, row, strict=True) if w}
+            {int(dofs[follower]): own} | {leader: -float(w) for leader, w in zip(leaders, row, strict=True) if w}
             for follower, row in zip(self._others, weights, strict=True)
         ]
 
     def marks(self) -> Equation:
-        """A number that depends on all nodes, so that one face differs from two."""
-        middle = (self._points.mean(axis=0) - self._nodes.low) / self._nodes.size
-        return dict.fromkeys(
-            self._dofs.ravel().tolist(), 5.0 + float(np.sin(1.0 + middle @ [1.3, 2.1, 0.7][: len(middle)]))
-        )
+        """A number that depends on all nodes, so that one face differs from two, even about the same middle."""
+        places = (self._points - self._nodes.low) / self._nodes.size
+        mean = float(np.sin(1.0 + places @ [1.3, 2.1, 0.7][: places.shape[1]]).mean())
+        return dict.fromkeys(self._dofs.ravel().tolist(), 5.0 + mean)

@@ -12,11 +12,14 @@ import ufl
 
 from sobofem.fem.assembly.compilation import compile_form
 from sobofem.fem.errors import agree, together
-from sobofem.fem.solving.rigid_motions import Leaf
-from sobofem.fem.solving.tie import Equation, Link, Nodes, Tie
+from sobofem.fem.solving.rigid_motions import Leaf, points_of
+from sobofem.fem.solving.tie import SAME, Equation, Link, Nodes, Tie
 
 SMOOTH = 0.9
 """Size of the mean of unit normals around a vertex below which two faces meet there: at some 50° for two facets."""
+
+STEP = 1e-2
+"""Motion of nodes, over the size of the smallest cell, by which areas are differentiated: no cell is turned over."""
 
 MARK = 2.0
 """Added to normals for a digest, so that a component of zero is a mark as well."""
@@ -37,6 +40,31 @@ class Roller(Tie):
     where: Callable[[np.ndarray], np.ndarray]
     normal: Sequence[float] | Callable[[np.ndarray], np.ndarray] | None = None
 
+    def __post_init__(self) -> None:
+        if self.normal is None or callable(self.normal):
+            return
+        try:
+            normal = np.asarray(self.normal, dtype=float)
+        except (TypeError, ValueError):
+            normal = np.zeros(0)
+        if normal.ndim != 1 or not np.isfinite(normal).all() or not normal.any():
+            raise ValueError(
+                f"normal of a roller is {self.normal!r}; expected a vector of finite numbers other than zeros, or a "
+                "function of points"
+            )
+
+    def check_moved(self, nodes: Nodes, number: int, velocity: np.ndarray) -> str | None:
+        """Normals that are a function of points have unknown derivatives; see `Tie`."""
+        if not callable(self.normal):
+            return None
+        link = self.link(nodes, number)
+        if np.abs(nodes.moved(velocity, link.geometry) - link.geometry()).max() <= SAME:
+            return None
+        return (
+            f"turns the normals of tie {number}, which are a function of points, with unknown derivatives; give none, "
+            "so that they are those of the facets, or let the velocity vanish there"
+        )
+
     def link(self, nodes: Nodes, number: int) -> Link:
         """The equations of its nodes; see `Tie`."""
         leaf = nodes.displacement(number)
@@ -48,11 +76,11 @@ class Roller(Tie):
         """Given normals at points (N, gdim)."""
         if callable(self.normal):
             return np.asarray(self.normal(points.T), dtype=float).T
-        return np.broadcast_to(np.asarray(self.normal, dtype=float), points.shape)
+        return np.tile(np.asarray(self.normal, dtype=float), (len(points), 1))
 
 
 class _Sliding(Link):
-    """u · n = 0 at nodes whose normals are given; they stay as the mesh moves."""
+    """u · n = 0 at nodes whose normals are given, as they are at these nodes when it is made."""
 
     def __init__(
         self,
@@ -62,18 +90,25 @@ class _Sliding(Link):
         normals: Callable[[np.ndarray], np.ndarray],
         number: int,
     ) -> None:
+        self._nodes, self._leaf, self._chosen = nodes, leaf, chosen
+        self._given, self._number = normals, number
+        self._dofs, self._normals = self._gathered()
+
+    def _gathered(self) -> tuple[np.ndarray, np.ndarray]:
+        """Degrees of freedom and unit normals of all ranks' nodes, where these are now. Collective."""
+
         def find() -> np.ndarray:
-            points = leaf.components[0].points[chosen]
-            found = normals(points)
+            points = points_of(self._leaf.space)[self._chosen]
+            found = self._given(points)
             sizes = np.linalg.norm(found, axis=-1, keepdims=True) if found.shape == points.shape else np.zeros(1)
             if not (np.isfinite(sizes).all() and (sizes > 0.0).all()):
                 raise ValueError(
-                    f"normal of tie {number} gives {found.shape[::-1]}; expected {points.shape[::-1]} finite numbers, "
-                    "none of them a vector of zeros"
+                    f"normal of tie {self._number} gives {found.shape[::-1]}; expected {points.shape[::-1]} finite "
+                    "numbers, none of them a vector of zeros"
                 )
             return np.asarray(found / sizes)
 
-        self._dofs, self._normals = nodes.gathered(leaf, chosen, together(nodes.comm, find))
+        return self._nodes.gathered(self._leaf, self._chosen, together(self._nodes.comm, find))
 
     def equations(self) -> list[Equation]:
         """One a node, the largest component first, which is to follow."""
@@ -83,9 +118,20 @@ class _Sliding(Link):
             found.append({dofs[k]: float(normal[k]) for k in order})
         return found
 
+    def slopes(self, velocity: np.ndarray) -> list[Equation]:
+        """None: what is given stays."""
+        return self.along(np.zeros_like(self._normals))
+
+    def along(self, vectors: np.ndarray) -> list[Equation]:
+        """Equations with other vectors (nodes, gdim) instead of the normals."""
+        return [
+            dict(zip(dofs, vector.tolist(), strict=True))
+            for dofs, vector in zip(self._dofs.tolist(), vectors, strict=True)
+        ]
+
     def geometry(self) -> np.ndarray:
         """The normals."""
-        return self._normals
+        return self._gathered()[1]
 
     def marks(self) -> Equation:
         """The normals, whichever way they point."""
@@ -122,13 +168,19 @@ class _OnFacets(Link):
         located = dolfinx.fem.locate_dofs_topological(leaf.space, fdim, facets)
         self._chosen = located[nodes.is_owned(leaf)[located]]
 
-    def _now(self) -> _Sliding:
+    def _areas(self) -> np.ndarray:
+        """Integrals (vertices, gdim + 1) of normal and 1, weighted for each vertex, on the mesh as it is."""
         for function, form in zip((self._mean, self._area), self._forms, strict=True):
             function.x.array[:] = 0.0
             dolfinx.fem.assemble_vector(function.x.array, form)
             function.x.scatter_reverse(dolfinx.la.InsertMode.add)
             function.x.scatter_forward()
-        mean, area = self._mean.x.array.reshape(len(self._area.x.array), -1), self._area.x.array
+        area = self._area.x.array
+        return np.concatenate([self._mean.x.array.reshape(len(area), -1), area[:, None]], axis=1)
+
+    def _unit(self, areas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Normals (vertices, gdim), what they were divided by (vertices, 1), and at which vertices there are any."""
+        mean, area = areas[:, :-1].copy(), areas[:, -1]
         sizes, around = np.linalg.norm(mean, axis=1), area > 0.0
         edge = bool((sizes[around] < SMOOTH * area[around]).any())
         if agree(self._nodes.comm, "edge" if edge else None):
@@ -136,11 +188,36 @@ class _OnFacets(Link):
                 f"two faces meet at an edge or corner that tie {self._number} marks; give each its own Roller"
             )
         mean[around] /= sizes[around, None]
+        return mean, sizes[:, None], around
+
+    def _at_nodes(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors (vertices, gdim) at the nodes that follow."""
+        self._mean.x.array[:] = vectors.ravel()
         at_nodes = dolfinx.fem.Function(self._leaf.space)
         at_nodes.interpolate(self._mean)
         at_nodes.x.scatter_forward()
-        values = at_nodes.x.array.reshape(-1, mean.shape[1])[self._chosen]
+        return np.asarray(at_nodes.x.array.reshape(-1, vectors.shape[1])[self._chosen])
+
+    def _now(self) -> _Sliding:
+        values = self._at_nodes(self._unit(self._areas())[0])
         return _Sliding(self._nodes, self._leaf, self._chosen, lambda points: values, self._number)
+
+    def slopes(self, velocity: np.ndarray) -> list[Equation]:
+        """By differences of areas times normals, which are exact: these are quadratic in the places of nodes."""
+        mesh = self._nodes.mesh
+        cells = np.arange(mesh.topology.index_map(mesh.topology.dim).size_local, dtype=np.int32)
+        sizes = float(mesh.h(mesh.topology.dim, cells).min(initial=np.inf)), -float(np.abs(velocity).max(initial=0.0))
+        smallest, fastest = (self._nodes.comm.allreduce(size, op=MPI.MIN) for size in sizes)
+        step = STEP * smallest / max(-fastest, np.finfo(float).tiny)
+        ahead, behind = (self._nodes.moved(sign * step * velocity, self._areas) for sign in (1.0, -1.0))
+        normals, lengths, around = self._unit(self._areas())
+        turning = (ahead - behind)[:, :-1] / (2 * step)
+        turning -= normals * (normals * turning).sum(axis=1, keepdims=True)
+        turning[around] /= lengths[around]
+        own = self._at_nodes(normals), self._at_nodes(np.where(around[:, None], turning, 0.0))
+        sliding = _Sliding(self._nodes, self._leaf, self._chosen, lambda points: own[0], self._number)
+        _, turned = self._nodes.gathered(self._leaf, self._chosen, own[1] / np.linalg.norm(own[0], axis=1)[:, None])
+        return sliding.along(turned)
 
     def equations(self) -> list[Equation]:
         """One a node."""

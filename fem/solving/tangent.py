@@ -58,6 +58,7 @@ class Tangent:
         space = unknown.function_space
         self._comm, self._owned = space.mesh.comm, owned_size(space)
         self._bcs, self._constrained, self._ties = list(bcs), constrained, ties
+        self._border = None if ties is None else ties.border
         form = expand(ufl.derivative(residual, unknown, ufl.TrialFunction(space)))
         self.constant = not depends_on(form, unknown)
         self.symmetric = symmetric
@@ -88,8 +89,20 @@ class Tangent:
         """Assemble and factorize; raises `NotConverged`."""
         self.assemble()
         self.solver.factor(self.system)
-        self.pivots.add(self.solver.negative_pivots)
+        beyond = 0 if self._border is None else self._border.factorized(self.solver.solve_many)
+        negative = self.solver.negative_pivots
+        self.pivots.add(None if negative is None else negative + beyond)
         self.stale = False
+
+    def step(self, residual: PETSc.Vec, step: PETSc.Vec, state: np.ndarray) -> None:
+        """Newton's step, to be taken off a state (owned,), for a residual at what is solved for."""
+        if self._border is None:
+            self.solver.solve(residual, step)
+            found = step.array_r[:, None]
+        else:
+            found = self._with_border(residual.array_r[:, None], False, self._border.violation(state)[:, None])
+        if self._ties is not None:
+            step.setArray(self._ties.expand(found)[:, 0])
 
     def lift(self, array: np.ndarray, at: np.ndarray) -> None:
         """Add to a vector K times prescribed values less `at`."""
@@ -144,12 +157,28 @@ class Tangent:
             self.factor()
         if self.stale:
             refined = self.solver.refine_many(
-                free, lambda columns: self._times(columns, transposed), transposed=transposed
+                free,
+                lambda columns: self._times(columns, transposed),
+                lambda columns: self._with_border(columns, transposed),
             )
             if refined is not None:
                 return refined
             self.factor()
-        return self.solver.solve_many(free, transposed=transposed)
+        return self._with_border(free, transposed)
+
+    def _with_border(self, free: np.ndarray, transposed: bool, values: np.ndarray | None = None) -> np.ndarray:
+        """Solutions (owned, k) by the factor as it is, with means that vanish, or with given ones."""
+
+        def solve(columns: np.ndarray) -> np.ndarray:
+            return self.solver.solve_many(columns, transposed=transposed)
+
+        if self._border is None:
+            return solve(free)
+        return self._border.solve(solve, free, transposed=transposed and not self.symmetric, values=values)
+
+    def times(self, columns: np.ndarray) -> np.ndarray:
+        """K (all rows) times columns (owned, k), at the present state."""
+        return self._action.times(columns, False)
 
     def _times(self, columns: np.ndarray, transposed: bool) -> np.ndarray:
         """K or Kᵀ times columns that vanish at prescribed values, without the matrix."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mpi4py import MPI
 import dolfinx
 import numpy as np
+import ufl
 
 from sobofem.fem.assembly.stacking import owned_size
 from sobofem.fem.errors import together
@@ -15,6 +16,10 @@ from sobofem.fem.solving.rigid_motions import Leaf, leaves
 
 type Equation = dict[int, float]
 """Coefficients of degrees of freedom, in global numbers, whose combination is zero; the first ones may follow."""
+
+
+SAME = 1e-9
+"""Change of a normal, or of a place over the size of the mesh, that is round-off."""
 
 
 class Nodes:
@@ -56,7 +61,7 @@ class Nodes:
         if len(found) != 1 or not found[0].nodal:
             raise ValueError(
                 f"tie {number} is about a displacement: one function of the unknown with {self.mesh.geometry.dim} "
-                f"components and values at nodes, of which there are {sum(leaf.nodal for leaf in found)}"
+                f"component(s) and values at nodes, of which there are {sum(leaf.nodal for leaf in found)}"
             )
         return found[0]
 
@@ -68,16 +73,22 @@ class Nodes:
         """
 
         def find() -> np.ndarray:
-            points = leaf.components[0].points
-            marks = np.asarray(where(points.T), dtype=bool)
-            if marks.shape != (len(points),):
-                raise ValueError(f"where of tie {number} has shape {marks.shape}, expected ({len(points)},)")
-            return np.flatnonzero(marks & self.is_owned(leaf))
+            return np.flatnonzero(marks(where, leaf.components[0].points, number) & self.is_owned(leaf))
 
         found = together(self.comm, find)
         if not self.comm.allreduce(len(found), op=MPI.SUM):
             raise ValueError(f"tie {number} marks no node; check its `where`")
         return found
+
+    def moved(self, velocity: np.ndarray, look: Callable[[], np.ndarray]) -> np.ndarray:
+        """What `look` sees on the mesh when its nodes have moved by (nodes, gdim), which is then taken back."""
+        geometry = self.mesh.geometry.x
+        before = geometry.copy()
+        geometry[:, : velocity.shape[1]] += velocity
+        try:
+            return look()
+        finally:
+            geometry[:] = before
 
     def is_owned(self, leaf: Leaf) -> np.ndarray:
         """Which nodes of a function (nodes,) are this rank's own."""
@@ -91,12 +102,32 @@ class Nodes:
         return first, second
 
 
+def marks(where: Callable[[np.ndarray], np.ndarray], points: np.ndarray, number: int) -> np.ndarray:
+    """What `where` of a tie of this number marks of points (N, gdim), (N,).
+
+    Raises:
+        ValueError: If it gives something else than one truth value a point.
+    """
+    found = np.asarray(where(points.T), dtype=bool)
+    if found.shape != (len(points),):
+        raise ValueError(f"where of tie {number} has shape {found.shape}, expected ({len(points)},)")
+    return found
+
+
 class Link(ABC):
     """Equations between degrees of freedom of one unknown."""
 
     @abstractmethod
     def equations(self) -> list[Equation]:
-        """The equations, in the same order on all ranks. Collective."""
+        """The equations on the mesh as it is now, in the same order on all ranks. Collective."""
+
+    @abstractmethod
+    def slopes(self, velocity: np.ndarray) -> list[Equation]:
+        """How fast the coefficients of the equations change, up to multiples of the equations. Collective.
+
+        Args:
+            velocity: Of the nodes of the mesh's geometry as it is now, (nodes, gdim).
+        """
 
     @abstractmethod
     def geometry(self) -> np.ndarray:
@@ -122,6 +153,14 @@ class Tie:
         """
         return None
 
+    def check_moved(self, nodes: Nodes, number: int, velocity: np.ndarray) -> str | None:
+        """Why a motion of the geometry's nodes (nodes, gdim) breaks the tie; None if it does not; see `edges`."""
+        return None
+
     def link(self, nodes: Nodes, number: int) -> Link | None:
         """Other equations, as `edges`; None without any."""
         return None
+
+    def integrals(self, unknown: dolfinx.fem.Function, number: int) -> Sequence[ufl.Form]:
+        """Forms of rank 0, expanded and linear in the unknown, that vanish; see `edges`."""
+        return []

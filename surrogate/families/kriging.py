@@ -72,13 +72,17 @@ class Kriging(Family):
 
 
 class KrigingTraining(Training):
-    """The processes of all responses in training."""
+    """The processes of all responses in training.
+
+    Attributes:
+        scales: Logarithms of length scales and noise (2 n + 1,) of all samples, by number of the response.
+    """
 
     learns_apart = True
 
     def __init__(self, family: Kriging, targets: Targets, seed: int) -> None:
         self._family, self._targets, self._seed = family, targets, seed
-        self._theta: dict[int, Tensor] = {}
+        self.scales: dict[int, Tensor] = {}
         self.parts_are_free = len(targets) >= APART_BELOW
 
     def parts(self, rows: Sequence[Tensor], responses: Sequence[int], progress: ProgressCallback) -> list[Learned]:
@@ -108,7 +112,7 @@ class KrigingTraining(Training):
             labels = Labels.of(self._targets, r)
             if self._family.learned_from < labels.rows <= MOST_POLISHED:
                 likelihood = MarginalLikelihood(labels)
-                self._theta[r] = minimize(likelihood, self._theta[r], iterations=POLISHED, tolerance=TOLERANCE).point
+                self.scales[r] = minimize(likelihood, self.scales[r], iterations=POLISHED, tolerance=TOLERANCE).point
         return self._given(self._targets)
 
     def left_out(self) -> Tensor:
@@ -122,14 +126,14 @@ class KrigingTraining(Training):
             labels = Labels.of(self._targets, r)
             slopes = torch.zeros_like(labels.x) if labels.slopes is None else labels.slopes
             own = torch.cat((labels.y[:, None], slopes), 1)
-            predicted.append(own - MarginalLikelihood(labels).left_out(self._theta[r]))
+            predicted.append(own - MarginalLikelihood(labels).left_out(self.scales[r]))
         return torch.stack(predicted, 1).cpu()
 
     def _learn_scales(self, responses: Sequence[int], progress: ProgressCallback) -> None:
         """θ of each response that has none yet, the best start's."""
         family, N = self._family, len(self._targets)
         for r in responses:
-            if r in self._theta:
+            if r in self.scales:
                 continue
             labels = Labels.of(self._targets, r)
             few = labels.some(max(4, N * family.learned_from // labels.rows), self._seed)
@@ -140,7 +144,7 @@ class KrigingTraining(Training):
                 (descend(likelihood.start(start), iterations=tried) for start in family.starts), key=lambda f: f.value
             )
             found = best if tried == family.iterations else descend(best.point, iterations=family.iterations - tried)
-            self._theta[r] = found.point
+            self.scales[r] = found.point
             self._report(r, progress)
 
     def _report(self, r: int, progress: ProgressCallback) -> None:
@@ -155,7 +159,7 @@ class KrigingTraining(Training):
             module, one = Posterior(n, m, network), torch.ones(1, dtype=torch.float64)
         noise = one.new_full((m, 1 + n), torch.nan)
         module.x.copy_(targets.x)
-        for r, theta in self._theta.items():
+        for r, theta in self.scales.items():
             process = MarginalLikelihood(Labels.of(targets, r)).condition(theta)
             module.lengths[r] = torch.exp(theta[:n]).cpu()
             module.alpha[r], module.trend[r] = process.alpha.cpu(), process.trend.cpu()

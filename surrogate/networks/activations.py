@@ -23,12 +23,26 @@ class Activation:
             Small gains start from a nearly linear network: with few samples the curvature that training adds
             generalizes better than the curvature that chance put there.
         monotone: Whether the slope is positive everywhere.
+        bends: a(z) and a'(z) to a''(z) and a'''(z), elementwise; by default by automatic differentiation.
     """
 
     value: Callable[[Tensor], Tensor]
     value_and_slope: Callable[[Tensor], tuple[Tensor, Tensor]]
     gain: float
     monotone: bool = False
+    bends: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+
+    def to_third_order(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The function with its first three derivatives, elementwise, detached."""
+        if self.bends is not None:
+            value, slope = self.value_and_slope(z)
+            return value, slope, *self.bends(value, slope)
+        with torch.enable_grad():
+            at = z.detach().requires_grad_()
+            value, slope = self.value_and_slope(at)
+            (second,) = torch.autograd.grad(slope.sum(), at, create_graph=True)
+            (third,) = torch.autograd.grad(second.sum(), at, materialize_grads=True)
+        return value.detach(), slope.detach(), second.detach(), third
 
 
 def _tanh(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,10 +63,23 @@ def _sine(z: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sin(z), torch.cos(z)
 
 
+def _tanh_bends(a: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    return -2.0 * a * slope, (4.0 * a * a - 2.0 * slope) * slope
+
+
+def _softplus_bends(a: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    second = slope * (1.0 - slope)
+    return second, second * (1.0 - 2.0 * slope)
+
+
+def _sine_bends(a: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    return -a, -slope
+
+
 ACTIVATIONS = {
-    "tanh": Activation(torch.tanh, _tanh, 0.25, True),
-    "softplus": Activation(softplus, _softplus, 0.7, True),
-    "sine": Activation(torch.sin, _sine, 0.25),
+    "tanh": Activation(torch.tanh, _tanh, 0.25, True, _tanh_bends),
+    "softplus": Activation(softplus, _softplus, 0.7, True, _softplus_bends),
+    "sine": Activation(torch.sin, _sine, 0.25, bends=_sine_bends),
 }
 
 

@@ -14,6 +14,7 @@ from torch._C._functorch import peek_interpreter_stack
 from torch.func import functional_call, jacrev, jvp, vjp, vmap
 
 from sobofem.surrogate.files.registry import settings_of
+from sobofem.surrogate.networks.higher_derivatives import repeatedly_differentiated
 from sobofem.surrogate.samples.scaling import Scaling
 
 FEW_OUTPUTS = 4
@@ -88,6 +89,18 @@ class NetworkModule(nn.Module):
     def differentiates_itself(self) -> bool:
         """Whether the Jacobian has a form of its own."""
         return type(self).value_and_jacobian is not NetworkModule.value_and_jacobian
+
+    def derivatives(self, x: Tensor, order: int) -> list[Tensor]:
+        """Outputs (N, m) and their derivatives by the inputs up to an order; by default by automatic differentiation.
+
+        Args:
+            x: Inputs (N, n).
+            order: 2 or 3.
+
+        Returns:
+            (N, m), (N, m, n), (N, m, n, n) and, of order 3, (N, m, n, n, n); detached.
+        """
+        return repeatedly_differentiated(self, x, order)
 
     def by_parameters(self, x: Tensor, *, slopes: bool) -> Tensor:
         """Derivatives of outputs and, if wanted, slopes by the parameters that are free, for least squares.

@@ -58,6 +58,59 @@ def _tangents(weights: Tensors, slopes: list[Tensor]) -> Tensor:
     return linear(T, weights[-1]).transpose(1, 2)
 
 
+def derivatives(weights: Tensors, biases: Tensors, act: Activation, x: Tensor, order: int) -> list[Tensor]:
+    """Outputs with their derivatives by the inputs up to the second or third, in closed form, detached.
+
+    With a the argument of a layer's activation, A its Jacobian, B its Hessian, and g the adjoint of what comes out,
+    the sum over all layers of g a''(A⊗A) is the Hessian, and that of g (a'''(A⊗A⊗A) + a'' sym(B⊗A)) the third
+    derivative: one pass up with n tangents, one back with m adjoints.
+
+    Args:
+        weights: Matrices (out, in), two or more.
+        biases: One (out,) for each.
+        act: Between each two layers.
+        x: Inputs (N, n).
+        order: 2 or 3.
+
+    Returns:
+        (N, m), (N, m, n), (N, m, n, n) and, of order 3, (N, m, n, n, n).
+    """
+    N, n, m = len(x), x.shape[1], len(weights[-1])
+    # units come last: sums over them are products of matrices
+    A, B = weights[0].T.unsqueeze(0), x.new_zeros(1, 1, 1, 1)
+    layers = []
+    for k, (V, c) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
+        if k:
+            A = A @ V.T
+            B = B @ V.T if order > 2 else B
+        x, slope, second, third = act.to_third_order(linear(x, V, c))
+        layers.append((slope, second, third, A, B))
+        if order > 2:
+            B = second[:, None, None, :] * A[:, :, None, :] * A[:, None, :, :] + slope[:, None, None, :] * B
+        A = slope[:, None, :] * A
+    found = [linear(x, weights[-1], biases[-1]), (A @ weights[-1].T).transpose(1, 2)]
+    found += [x.new_zeros(N, m, *(k * (n,))) for k in range(2, order + 1)]
+    g = weights[-1].expand(N, -1, -1)
+    for k in reversed(range(len(layers))):
+        slope, second, third, A, B = layers[k]
+        if k == 0:  # its Jacobian is the same for all samples, and so are products of that
+            two = A[0, :, None] * A[0]
+            found[2] += ((g * second[:, None]) @ two.reshape(n * n, -1).T).reshape(N, m, n, n)
+            if order > 2:
+                three = (two[:, :, None] * A[0]).reshape(n**3, -1)
+                found[3] += ((g * third[:, None]) @ three.T).reshape(N, m, n, n, n)
+            continue
+        curved = (g * second[:, None])[:, :, None] * A[:, None]
+        found[2] += curved @ A[:, None].transpose(2, 3)
+        if order > 2:
+            bent = (g * third[:, None])[:, :, None] * A[:, None]
+            mixed = torch.einsum("zmiu,zjku->zmijk", curved, B)
+            found[3] += torch.einsum("zmiu,zju,zku->zmijk", bent, A, A)
+            found[3] += mixed + mixed.transpose(2, 3) + mixed.transpose(2, 4)
+        g = (g * slope[:, None]) @ weights[k]
+    return found
+
+
 def by_parameters(
     weights: Tensors, biases: Tensors, act: Activation, x: Tensor, *, slopes: bool = True
 ) -> tuple[list[Tensor], list[Tensor]]:

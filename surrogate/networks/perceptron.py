@@ -71,6 +71,11 @@ class Perceptron(NetworkModule):
         """
         return layers.value_and_jacobian(list(self.weights), list(self.biases), self.act, x, mode=mode)
 
+    def derivatives(self, x: Tensor, order: int) -> list[Tensor]:
+        """Outputs (N, m) and their derivatives up to an order, in closed form, detached."""
+        with torch.no_grad():
+            return layers.derivatives(list(self.weights), list(self.biases), self.act, x, order)
+
     def by_parameters(self, x: Tensor, *, slopes: bool) -> Tensor:
         """Derivatives of outputs and, if wanted, slopes by the parameters that are free (N, m, T, P)."""
         with torch.no_grad():

@@ -56,6 +56,11 @@ class ReducedBasis:
     unit: str = ""
     product: Product | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        """Arrays lie in memory as a file holds them, so that what is read again predicts the same to the last bit."""
+        for name in ("mean", "modes", "dual", "values", "residual"):
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name)))
+
     @property
     def size(self) -> int:
         """Values of a field, M."""

@@ -13,11 +13,13 @@ from sobofem.surrogate.families.base import Family, Training
 from sobofem.surrogate.history import ProgressCallback
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.samples.scaling import relative_errors
-from sobofem.surrogate.selection.judged import Judged
+from sobofem.surrogate.selection.judged import MAX_ERROR_RATIO, Judged
 from sobofem.surrogate.selection.stacking import stacked_weights
 
 MAX_HELD_OUT = 1000
 """Most samples that are held out where there is one fold: more would say no more."""
+OUTDONE = f"a Gaussian process errs more than {MAX_ERROR_RATIO:g} times as much"
+"""Why families are not tried."""
 LEAST_ERROR = 1e-10
 """Relative errors below this are as good as none."""
 
@@ -211,8 +213,19 @@ def cross_validate(
                 dropped[one.family.name] = f"it failed: {error}"
         return left
 
-    # Two folds show which families can't matter; training these on all folds would take most of the time.
-    active = through(judges, Judged.begin)
+    # Two folds show which families can't matter; training these on all folds would take most of the time. Of whether
+    # logarithms help, those families tell that take no time.
+    quick = [one for one in judges if one.training.parts_are_free]
+    quick = through(through(quick, Judged.begin), Judged.complete)
+    slow = [one for one in judges if not one.training.parts_are_free]
+    if {one.family.uses_scaling for one in quick} == {False, True}:
+        known = _collect(targets, folds, quick, dropped)
+        for one in slow:
+            one.restrict(~_outdone(known, one.family))
+            if not one.responses:
+                dropped[one.family.name] = f"{'with' if one.family.uses_scaling else 'without'} logarithms {OUTDONE}"
+    begun = through([one for one in slow if one.responses], Judged.begin)
+    active = [one for one in judges if one in quick or one in begun]
     deferred: dict[str, Tensor] = {}
     if len(folds) > 2 and len(active) > 1:
         sofar = _collect(targets, folds[:2], active, dropped)
@@ -236,6 +249,13 @@ def cross_validate(
     for one in active:
         one.foresee()
     return _collect(targets, folds, active, dropped)
+
+
+def _outdone(known: HeldOutPredictions, family: Family) -> Tensor:
+    """For which responses (m,) those that take logarithms as a family does, or don't, are far behind the others."""
+    alike = torch.tensor([other.uses_scaling == family.uses_scaling for other in known.families])
+    errors = known.errors
+    return errors[:, alike].min(1).values > MAX_ERROR_RATIO * errors[:, ~alike].min(1).values
 
 
 def _folds(x: Tensor, generator: torch.Generator) -> list[Tensor]:

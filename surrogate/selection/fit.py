@@ -13,6 +13,7 @@ import torch
 
 from sobofem.surrogate.device import CPU, check_device, undisturbed
 from sobofem.surrogate.families import FAMILIES, Family, Kriging, Learned
+from sobofem.surrogate.families.kriging import KrigingTraining
 from sobofem.surrogate.history import History, Progress, ProgressCallback
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.model import Surrogate
@@ -144,7 +145,8 @@ def _without_slopes(
 
     Slopes that no family predicts are given up, too, if values are as good: a process may have taken them for noise.
     """
-    doubtful = doubtful_slopes(targets)
+    processes = [training for training in unseen.trainings if isinstance(training, KrigingTraining)]
+    doubtful = doubtful_slopes(targets, processes[0].scales if processes else None)
     if not doubtful.any():
         return doubts, targets, unseen
     judge = partial(judge, progress=lambda found: report(replace(found, stage=f"{found.stage}, some slopes left out")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 
 import numpy as np
@@ -38,11 +38,15 @@ def mislead(among: float, without: float) -> bool:
     return without < MAX_ERROR_SHARE * among - MIN_MISLEADING_ERROR
 
 
-def doubtful_slopes(targets: Targets) -> NDArray[np.bool_]:
+def doubtful_slopes(targets: Targets, scales: Mapping[int, Tensor] | None = None) -> NDArray[np.bool_]:
     """Responses and inputs (m, n) without whose slopes, in all samples, Gaussian processes predict values better.
 
     Each value is predicted by the other samples, with the slopes of all inputs, with none, and without those by one
     input after the other. The families of `fit` are to tell whether that is so.
+
+    Args:
+        targets: Scaled samples.
+        scales: Logarithms of length scales and noise (2 n + 1,) of responses, by number, where they are known.
     """
     (N, n), m = targets.x.shape, targets.y.shape[1]
     doubtful = np.zeros((m, n), dtype=bool)
@@ -54,11 +58,11 @@ def doubtful_slopes(targets: Targets) -> NDArray[np.bool_]:
     )
     chosen = targets.select(rows[: max(MIN_SAMPLES, MAX_LABELS // (1 + n))])
     for r in range(m):
-        doubtful[r] = _doubtful(chosen, r)
+        doubtful[r] = _doubtful(chosen, r, (scales or {}).get(r))
     return doubtful
 
 
-def _doubtful(targets: Targets, r: int) -> NDArray[np.bool_]:
+def _doubtful(targets: Targets, r: int, scales: Tensor | None) -> NDArray[np.bool_]:
     n = targets.x.shape[1]
     assert targets.jacobian is not None
     there = torch.ones(len(targets), 1 + n, dtype=torch.bool)
@@ -68,15 +72,15 @@ def _doubtful(targets: Targets, r: int) -> NDArray[np.bool_]:
         there[:, 0] = targets.believed[:, r] > 0.0
     response = Response(targets.x, targets.y[:, r], targets.jacobian[:, r], there)
     try:
-        return _least_needed(response, there)
+        return _least_needed(response, there, scales)
     except ArithmeticError:
         return np.zeros(n, dtype=bool)
 
 
-def _least_needed(response: Response, there: Tensor) -> NDArray[np.bool_]:
+def _least_needed(response: Response, there: Tensor, scales: Tensor | None) -> NDArray[np.bool_]:
     """Inputs (n,) whose slopes rather mislead."""
     n = there.shape[1] - 1
-    everything, noise = _error(response, there, ())
+    everything, noise = _error(response, there, (), scales)
     nothing, _ = _error(response, there, range(n))
     if not mislead(everything, nothing) and not (noise > MIN_NOISE_SHARE).any():
         return np.zeros(n, dtype=bool)
@@ -97,14 +101,16 @@ def _least_needed(response: Response, there: Tensor) -> NDArray[np.bool_]:
     return doubted
 
 
-def _error(response: Response, there: Tensor, without: Sequence[int]) -> tuple[float, NDArray[np.float64]]:
+def _error(
+    response: Response, there: Tensor, without: Sequence[int], start: Tensor | None = None
+) -> tuple[float, NDArray[np.float64]]:
     """Error of values predicted without the slopes by some inputs, and the noise that slopes seem to have (n,).
 
     The error is the root mean square without the largest tenth; the noise a share of the slopes, of those that matter.
     """
     believed = there.clone()
     believed[:, [1 + j for j in without]] = False
-    theta = learn_scales(response, believed)
+    theta = learn_scales(response, believed, start)
     found = LeaveOneOut(theta, response.x, response.y, response.slopes, there).predict(believed)
     assert response.slopes is not None
     size = torch.where(believed[:, 1:], response.slopes, 0.0).square().mean(0)

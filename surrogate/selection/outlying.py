@@ -205,8 +205,14 @@ def _better(logarithm: Response, response: Response, believed: Tensor) -> bool:
     return bool(errors[0] < errors[1])
 
 
-def learn_scales(response: Response, believed: Tensor, *, iterations: int = MAX_ITERATIONS) -> Tensor:
-    """Logarithms of length scales and noise (2 n + 1,) that make the labels believed (N, 1 + n) likeliest."""
+def learn_scales(response: Response, believed: Tensor, start: Tensor | None = None) -> Tensor:
+    """Logarithms of length scales and noise (2 n + 1,) that make the labels believed (N, 1 + n) likeliest.
+
+    Args:
+        response: In the unit of the values believed.
+        believed: Which labels are (N, 1 + n).
+        start: Where to begin, if much the same has been learned before.
+    """
     rows = believed[:, 0]
     slopes = response.slopes
     if slopes is None or not bool(believed[rows, 1:].any()):
@@ -220,7 +226,8 @@ def learn_scales(response: Response, believed: Tensor, *, iterations: int = MAX_
             None if bool(known.all()) else known.to(slopes.dtype),
         )
     likelihood = MarginalLikelihood(labels)
-    return minimize(likelihood, likelihood.start(-7.0), iterations=iterations, tolerance=1e-5).point
+    start = likelihood.start(-7.0) if start is None else start
+    return minimize(likelihood, start, iterations=MAX_ITERATIONS, tolerance=1e-5).point
 
 
 def left_out(response: Response, believed: Tensor) -> LeftOut:

@@ -91,3 +91,21 @@ def bowl(a, b, *, offset=0.0, width=1.0):
         offset + (x[0] - a) ** 2 + width * (x[1] - b) ** 2,
         [2 * (x[0] - a), 2 * width * (x[1] - b)],
     )
+
+
+class Bars:
+    """Bars under forces: what they give way, their weight, and the weight of the first half."""
+
+    responses = ("sag", "weight", "half")
+    digest = "bars"
+
+    def __init__(self, n):
+        self.n, self.forces = n, 1.0 + np.cos(np.arange(n)) ** 2
+        self.parameters = tuple(f"x{k}" for k in range(n))
+        self.bounds = np.tile([0.05, 2.0], (n, 1))
+
+    def evaluate(self, x, *, jacobian=True):
+        x = np.asarray(x)
+        first = (np.arange(self.n) < self.n // 2) / self.n
+        y = np.array([self.forces @ (1.0 / x), x.mean(), first @ x])
+        return y, np.stack([-self.forces / x**2, np.full(self.n, 1.0 / self.n), first]) if jacobian else None

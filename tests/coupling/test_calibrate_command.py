@@ -6,8 +6,10 @@ import signal
 import sys
 import time
 
+from contexts import labels_believed
 from launching import TOYS, sobofem, start
 import numpy as np
+import pages
 import pytest
 from toys import smooth
 
@@ -29,7 +31,9 @@ def folder(tmp_path_factory):
     x = low + rng.uniform(size=(40, 3)) * (high - low)
     y, dy = zip(*map(smooth.evaluate, x), strict=True)
     data = Dataset.from_arrays(x, y, dy, description=describe(smooth))
-    surrogate.fit(data, families=(surrogate.Kriging(starts=(-7.0,), iterations=40),)).save(place / "smooth.safetensors")
+    with labels_believed():
+        found = surrogate.fit(data, families=(surrogate.Kriging(starts=(-7.0,), iterations=40),))
+    found.save(place / "smooth.safetensors")
     truth = smooth.evaluate(TRUTH)[0]
     synthetic(truth, smooth.responses, [0.05, 0.1, 0.05], seed=2).write(place / "measured.csv")
     return place
@@ -56,6 +60,8 @@ def test_without_a_model_the_surrogate_tells_parameters_and_their_uncertainty(he
     with (out / "draws.csv").open() as file:
         header, *rows = csv.reader(file)
     assert header == ["chain", "E", "t", "p"] and len(rows) >= 100
+    page = pages.check(out / "report.html", out / "calibration.json")
+    assert "By the surrogate alone" in page.text and "Calibration of smooth.safetensors" in page.text
 
 
 @pytest.mark.slow
@@ -112,6 +118,7 @@ def test_ctrl_c_while_drawing_ends_it_at_once_with_a_word(folder, tmp_path):
     _, output = process.communicate(timeout=20)
     assert process.returncode == 130
     assert output.splitlines()[-1].startswith("stopped by SIGINT; ")
+    assert "Interrupted; solves at draws are in" in pages.read(tmp_path / "result" / "report.html").text
     assert not (tmp_path / "result" / "calibration.json").exists()
 
 

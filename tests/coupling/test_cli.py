@@ -26,6 +26,27 @@ def test_help_names_every_command(here):
     assert all(command in here("--help")[1] for command in COMMANDS)
 
 
+@pytest.mark.parametrize(("set_before", "used"), [("", "1"), ("3", "3")])
+def test_libraries_compute_on_one_thread_unless_the_environment_says_more(set_before, used):
+    done = python(
+        """
+import os, sys
+os.environ.pop("OMP_NUM_THREADS")
+if sys.argv[1]:
+    os.environ["OMP_NUM_THREADS"] = sys.argv[1]
+from sobofem.coupling.start import main
+assert "numpy" not in sys.modules  # it reads the variable when it is loaded
+before, sys.argv[1:] = sys.argv[1], ["--help"]
+try:
+    main()
+except SystemExit:
+    print("threads", os.environ["OMP_NUM_THREADS"])
+""",
+        set_before,
+    )
+    assert done.stdout.endswith(f"threads {used}\n"), done.stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_shows_an_example(here, command):
     code, text, _ = here(command, "--help")
@@ -244,6 +265,7 @@ def test_train_and_report_make_their_files(here, tmp_path):
     assert "warning" not in (tmp_path / "other" / "errors.md").read_text()
 
 
+@pytest.mark.usefixtures("labels_believed")
 def test_training_tells_what_was_chosen_and_why(here, tmp_path, monkeypatch):
     surrogate = pytest.importorskip("sobofem.surrogate")
     quick = (surrogate.Solved(units=16, members=1, iterations=20), surrogate.Kriging(starts=(-7.0,), iterations=10))

@@ -1,13 +1,17 @@
 """Every solve is kept: in memory for the next search, and on disk where a path is given."""
 
+from dataclasses import replace
+import io
 import shutil
 
 import numpy as np
 from optimize_cases import beam, valley
 import pytest
+from rich.console import Console
 
 from sobofem.coupling import Dataset, Description
 from sobofem.coupling.optimize import Task, minimize
+from sobofem.coupling.optimize.report import show
 from sobofem.coupling.solving import jobs
 
 LIMITED = Task("weight", at_most={"stress": 1.0, "slenderness": 4.0})
@@ -37,12 +41,12 @@ def test_a_search_that_dies_goes_on_from_its_solves(tmp_path):
 def test_a_file_that_is_replaced_under_a_search_is_left_alone_and_its_samples_are_kept_beside(tmp_path):
     path = tmp_path / "beam.h5"
 
-    def replace(step):
+    def replaced(step):
         path.unlink()
         path.write_text("of another")
 
     with pytest.raises(OSError, match=r"beam\.h5 was replaced .* is kept in .*beam\.kept\.h5"):
-        minimize(beam(), LIMITED, path=path, progress=replace)
+        minimize(beam(), LIMITED, path=path, progress=replaced)
     assert path.read_text() == "of another" and len(Dataset.open(tmp_path / "beam.kept.h5")) == 2
 
 
@@ -101,6 +105,28 @@ def test_samples_without_jacobians_are_refused():
         minimize(model, LIMITED, archive=data)
 
 
+@pytest.mark.parametrize("in_file", [False, True])
+def test_samples_with_hessian_actions_are_started_from_and_keep_them(in_file, tmp_path):
+    known = minimize(beam(), LIMITED, solves=3).archive
+    actions = np.ones(known.jacobian.shape)
+    known = replace(known, directions=np.ones(known.x.shape), hessian_actions=actions)
+    path = tmp_path / "beam.h5" if in_file else None
+    if in_file:
+        known.save(path)
+    found = minimize(beam(), LIMITED, path=path, archive=None if in_file else known)
+    kept = Dataset.open(path) if in_file else found.archive
+    assert found.certified and len(kept) == 3 + found.solves
+    assert np.array_equal(kept.hessian_actions[:3], actions) and np.isnan(kept.hessian_actions[3:]).all()
+
+
+def test_samples_that_lack_some_jacobians_are_refused_by_their_number():
+    known = minimize(beam(), LIMITED, solves=3).archive
+    jacobian = known.jacobian.copy()
+    jacobian[1] = np.nan
+    with pytest.raises(ValueError, match=r"1 of 3 samples .* lack responses or Jacobians"):
+        minimize(beam(), LIMITED, archive=replace(known, jacobian=jacobian, missing=True))
+
+
 def test_a_path_in_no_folder_is_refused_before_any_solve(tmp_path):
     model = beam()
     with pytest.raises(FileNotFoundError, match="make it first"):
@@ -126,3 +152,15 @@ def test_a_grown_dataset_trains_a_surrogate(tmp_path):
     data = minimize(beam(), LIMITED, starts=6).archive
     fitted = surrogate.train(data, optimizers=(surrogate.LBFGS(iterations=20),))
     assert fitted.parameters == data.parameters
+
+
+@pytest.mark.parametrize("pivots", [0, 2])
+def test_a_solution_says_whether_its_state_is_stable(pivots):
+    model = beam()
+    model.negative_pivots = pivots
+    found = minimize(model, Task("weight", {"stress": 1.0}), predictors="quasi-newton")
+    assert found.negative_pivots == found.record()["negative_pivots"] == pivots
+    console = Console(record=True, width=120, file=io.StringIO())
+    show(found, {}, console)
+    assert ("2 negative pivots" if pivots else "a minimum of its energy") in console.export_text()
+    assert minimize(beam(), Task("weight", {"stress": 1.0}), predictors="quasi-newton").negative_pivots is None

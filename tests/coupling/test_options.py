@@ -8,7 +8,7 @@ import pytest
 
 from sobofem.coupling import Marginal
 from sobofem.coupling.options import check, option, words
-from sobofem.coupling.options.readings import CHOICES, Levels, Names, Texts, Weights, distributions, values
+from sobofem.coupling.options.readings import CHOICES, Levels, Names, Texts, Weights, choices, distributions, values
 from sobofem.coupling.study.settings import INTERVALS
 
 FLAGS = ("--minimize", "--maximize")
@@ -63,3 +63,13 @@ def test_defaults_and_what_has_no_effect_are_not_said():
         check(Settings(share=2.0), ["model"])
     with pytest.raises(ValueError, match="share of Settings is nan"):
         check(Settings(share=math.nan), ["model"])
+
+
+def test_ranges_of_numbers_hold_both_ends_and_nothing_beyond():
+    assert choices("17..20") == (17.0, 18.0, 19.0, 20.0)
+    assert choices("1,4..5") == (1.0, 4.0, 5.0)
+    assert choices("0..0.3:0.1") == pytest.approx((0.0, 0.1, 0.2, 0.3)) and max(choices("0..0.3:0.1")) <= 0.3
+    assert len(choices("0.0625..6.1875:0.0625")) == 99
+    for text in ("3..1", "0..1:-1", "0..1:0", "0..1e9"):
+        with pytest.raises(ValueError, match=r"FIRST\.\.LAST:STEP"):
+            choices(text)

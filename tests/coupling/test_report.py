@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 from matplotlib import image
 import numpy as np
+import pages
 import pytest
 
 from sobofem.coupling.report import errors, history_figure, parity_figure, write_report
@@ -105,14 +106,25 @@ def test_history_shows_weights_only_where_they_change(trained):
 def test_report_writes_pictures_and_tables(trained, tmp_path):
     written = write_report(trained, samples(40), tmp_path / "report")
     names = {path.name for path in written}
-    assert names == {"errors.md", "errors.csv", "values.png", "derivatives.png", "history.png"}
+    assert names == {
+        "report.html",
+        "errors.json",
+        "errors.md",
+        "errors.csv",
+        "values.png",
+        "derivatives.png",
+        "history.png",
+    }
     assert {path.name for path in (tmp_path / "report").iterdir()} == names
     for path in written:
         if path.suffix == ".png":
             assert image.imread(path)[..., :3].std() > 0.02
+    page = pages.check(tmp_path / "report" / "report.html", tmp_path / "report" / "errors.json")
+    assert "deflection" in page.text and "d/d width" in page.text and "Origin" in page.text
     assert "| deflection |" in (tmp_path / "report" / "errors.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("labels_believed")
 def test_a_surrogate_that_was_solved_at_once_has_no_course():
     solved = fit(samples(8, seed=1), families=(Kriging(starts=(-7.0,), iterations=10),))
     assert "solved at once" in history_figure(solved).axes[0].texts[0].get_text()

@@ -199,7 +199,8 @@ def test_a_folder_of_an_earlier_version_is_known_whose_options_stood_in_another_
         "calibrate out/surrogate.safetensors curve.csv --out out/calibration --prior rate=log --model m:n --solves 32",
         "train out/data.h5 --out out/surrogate.safetensors --seed 0",
     )
-    made = (PURPOSES[0][0], Uncertainty(), Calibration(Path("curve.csv"), {"rate": Marginal("log")}))
+    with_defaults = replace(PURPOSES[0][0], equal={}, starts=1, predictors="automatic", confirm_on=None)
+    made = (with_defaults, Uncertainty(), Calibration(Path("curve.csv"), {"rate": Marginal("log")}))
     stages = [*(purpose.stage(FILES) for purpose in made), list(Study("m:n", Grid(2)).stages(FILES))[1]]
     for stage, line in zip(stages, earlier, strict=True):
         action = Action.of(stage)
@@ -249,7 +250,7 @@ study = Study(
 
 
 @pytest.fixture
-def trained(tmp_path):
+def trained(tmp_path, labels_believed):
     """A folder with the samples and a surrogate of the model of `OPTIMIZED`, in no time."""
     from sobofem import surrogate
 
@@ -348,18 +349,23 @@ PURPOSES = [
             {"mass": 2.0, "stiffness": -0.5},
             at_most={"stress": 200.0},
             at_least={"height": 3.0},
+            equal={"volume": 0.5},
             fixed={"load": 10.0},
             one_of={"layers": (1, 2.5)},
             start={"width": 4.0},
             tolerance=1e-5,
             solves=30,
+            starts=3,
+            predictors="quasi-newton",
             seed=7,
             pareto=5,
+            confirm_on="fine.py:model",
             ranks_per_solve=2,
         ),
         "--minimize mass=2.0 --maximize stiffness=0.5 "
-        "--at-most stress=200.0 --at-least height=3.0 --fix load=10.0 "
-        "--one-of layers=1.0,2.5 --start width=4.0 --tolerance 1e-05 --solves 30 --seed 7 --pareto 5 "
+        "--at-most stress=200.0 --at-least height=3.0 --equal volume=0.5 --fix load=10.0 "
+        "--one-of layers=1.0,2.5 --start width=4.0 --tolerance 1e-05 --solves 30 --starts 3 "
+        "--predictors quasi-newton --seed 7 --pareto 5 --confirm-on fine.py:model "
         "--ranks-per-solve 2",
     ),
     (

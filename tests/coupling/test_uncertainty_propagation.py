@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from scipy.stats import norm
-from uncertainty_cases import Fragile, Function, Imperfect, linear, standard
+from uncertainty_cases import Fragile, Function, Imperfect, cover, linear, standard
 
 from sobofem.coupling.uncertainty import inputs, propagate
 import sobofem.coupling.uncertainty.estimate as estimate
@@ -37,7 +37,7 @@ def cubic():
 
 @pytest.mark.slow
 def test_few_solves_correct_a_poor_surrogate_and_their_error_bars_cover():
-    """Of 95 % intervals by 24 solves, at least 90 % must cover; the surrogate alone is off by many bars."""
+    """Of 95 % intervals by 24 solves; the surrogate alone is off by many bars."""
     model, hits, alone = cubic(), [], []
     truth = np.quantile(model.values(np.random.default_rng(0).standard_normal((2**20, 2))), [0.1, 0.9])
     for seed in range(60):
@@ -50,14 +50,14 @@ def test_few_solves_correct_a_poor_surrogate_and_their_error_bars_cover():
         hits.append([float(e.interval[0].item()) <= t <= float(e.interval[1].item()) for e, t in estimates])
         alone.append(abs(propagate(surrogate, given, samples=2**11, seed=seed).mean.value.item() - 1.0))
         assert found.solves == 24
-    assert (np.mean(hits, axis=0) >= 0.9).all(), np.mean(hits, axis=0)
+    assert cover(hits).all(), np.mean(hits, axis=0)
     assert np.max(alone) > 0.1
 
 
 def test_error_bars_of_means_by_four_solves_cover():
     """Of two bars the narrower counts, which must not make it too narrow."""
     model, hits = cubic(), []
-    for seed in range(200):
+    for seed in range(1000):
         rng = np.random.default_rng(seed + 500)
         surrogate = Imperfect(model, 0.4, rng.normal(size=2), rng.uniform(0.0, 6.0))
         u = drawn(2, 4, repeats=1, seed=seed)[0]
@@ -66,7 +66,7 @@ def test_error_bars_of_means_by_four_solves_cover():
         # of a wave of the amplitude a along d: minus a exp(-d² / 2) times the sine of its phase
         truth = -0.4 * np.exp(-0.5 * surrogate.direction @ surrogate.direction) * np.sin(surrogate.phase)
         hits.append(abs(mean[0] - truth) <= 1.96 * error[0])
-    assert np.mean(hits) >= 0.92, np.mean(hits)
+    assert cover(hits), np.mean(hits)
 
 
 def test_a_surrogate_that_errs_everywhere_alike_is_within_its_own_bars():

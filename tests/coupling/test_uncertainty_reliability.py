@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.stats import norm, poisson
-from uncertainty_cases import Fragile, Function, Imperfect, linear, standard
+from uncertainty_cases import Fragile, Function, Imperfect, cover, linear, standard
 
 from sobofem.coupling.uncertainty import Limit, NoDesignPoint, failure_probability, form, inputs, propagate
 from sobofem.coupling.uncertainty.rare_events import subset_cloud
@@ -142,6 +142,13 @@ def test_solves_lead_to_the_design_point_of_the_model_itself():
     assert found.beta == pytest.approx(3.0, abs=1e-6) and found.u == pytest.approx(3.0 * SLOPES / LENGTH, abs=0.06)
 
 
+def test_a_design_point_that_a_correction_moves_far_away_is_found_again():
+    """By searches from elsewhere: those from the last point and from the medians end in troughs of the waves."""
+    model, surrogate = parabola(), Imperfect(parabola(), 0.15, np.array([0.21, -3.26]), 4.49)
+    found = form(surrogate, inputs(surrogate, standard(surrogate)), "y > 2.5", model=model)
+    assert found.confirmed and found.beta == pytest.approx(2.5, abs=1e-3)
+
+
 def test_too_few_solves_are_not_called_a_confirmation():
     model, given, limit = plane()
     surrogate = Imperfect(model, 2.0, np.array([0.4, 0.3, -0.5]), 0.3)
@@ -162,7 +169,7 @@ def test_too_few_solves_are_not_called_a_confirmation():
     ],
 )
 def test_error_bars_of_a_corrected_probability_cover(claim, method, solves):
-    """Of 95 % intervals, at least 90 % of 40 must cover, whatever the surrogate claims of its own error."""
+    """Of 40 intervals, whatever the surrogate claims of its own error."""
     model, truth, hits, widths, alone = parabola(), parabola_truth(2.5), [], [], []
     for seed in range(40):
         rng = np.random.default_rng(seed)
@@ -175,22 +182,23 @@ def test_error_bars_of_a_corrected_probability_cover(claim, method, solves):
         widths.append(found.error / truth)
         alone.append(failure_probability(surrogate, given, "y > 2.5", samples=2**11, seed=seed).surrogate / truth)
         assert found.solves <= solves
-    assert np.mean(hits) >= 0.9, np.mean(hits)
+    assert cover(hits), np.mean(hits)
     if claim == 1.0:
         assert np.median(widths) < (0.6 if solves == 32 else 1.0) * np.median(alone)
 
 
 def test_error_bars_cover_where_sixteen_solves_find_hardly_a_contradiction():
-    """The surrogate claims a fifth of its error; all but one of twelve intervals hold the truth, half of it wide."""
+    """The surrogate claims a fifth of its error; the intervals hold the truth all the same, and are half of it wide."""
     model, truth, hits, widths = parabola(), parabola_truth(2.5), [], []
-    for seed in range(12):
+    for seed in range(24):
         rng = np.random.default_rng(seed + 7)
         surrogate = Imperfect(model, 0.15, 2.0 * rng.normal(size=2), rng.uniform(0.0, 6.0), claim=0.2)
         given = inputs(surrogate, standard(surrogate))
         found = failure_probability(surrogate, given, "y > 2.5", samples=1024, seed=seed, model=model, solves=16)
         hits.append(covers(found, truth))
         widths.append(np.diff(found.interval)[0] / truth)
-    assert sum(hits) >= 11 and np.median(widths) < 1.0
+    assert cover(hits), np.mean(hits)
+    assert np.median(widths) < 1.0
 
 
 def test_the_interval_of_equal_masses_is_the_exact_one_of_poisson():

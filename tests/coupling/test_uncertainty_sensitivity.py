@@ -95,24 +95,29 @@ def samples(count, drawn_as=None):
     return Dataset.from_arrays(x, y, jacobian, description=made_by)
 
 
+def within_errors(estimate, truth):
+    """Within five standard errors, beyond which no seed leads in a million."""
+    return (np.abs(estimate.value - truth) < 5.0 * estimate.error).all()
+
+
 def test_measures_straight_from_samples_agree_with_the_closed_form():
     variance, _, _, slopes = ishigami_truth()
     found = measures_of_samples(samples(4000), inputs(ishigami()))
-    assert (np.abs(found.measure.value[0] - slopes) < 3.0 * found.measure.error[0]).all()
-    assert found.bound.value[0] == pytest.approx(4.0 * slopes / variance, rel=0.1)
+    for estimate, truth in ((found.measure, slopes), (found.bound, 4.0 * slopes / variance)):
+        assert within_errors(estimate, truth) and (estimate.error[0] < 0.1 * truth).all()
     assert found.samples == pytest.approx(4000)
 
 
 def test_samples_of_another_distribution_are_weighted():
-    narrow = {"x1": "normal:0.5,0.6", "x3": "normal:0,0.7"}
+    narrow = {"x1": "normal:0.5,0.6", "x3": "normal:1.5,0.5"}
     given = inputs(ishigami(), narrow)
     wanted = derivative_measures(ishigami(), given)
     weighted = measures_of_samples(samples(4000), given)
     assert 100 < weighted.samples < 2000
-    assert (np.abs(weighted.measure.value - wanted.measure.value) < 3.5 * weighted.measure.error).all()
+    assert within_errors(weighted.measure, wanted.measure.value)
     as_drawn = measures_of_samples(samples(4000, narrow), given, drawn_as=given)
     assert as_drawn.samples == pytest.approx(4000)
-    assert (np.abs(as_drawn.measure.value - wanted.measure.value) < 3.5 * as_drawn.measure.error).all()
+    assert within_errors(as_drawn.measure, wanted.measure.value)
 
 
 def test_samples_that_can_t_stand_for_the_inputs_are_refused():

@@ -6,8 +6,10 @@ from pathlib import Path
 import subprocess
 import sys
 
+from contexts import labels_believed
 from launching import sobofem
 import numpy as np
+import pages
 import pytest
 from toys import Fragile, Smooth
 from uncertainty_cases import Fragile as Buckling
@@ -36,7 +38,8 @@ def surrogate_file(tmp_path_factory):
         x, np.array(y), np.array(jacobian), model.parameters, model.responses, model.bounds, dict(model.units)
     )
     path = tmp_path_factory.mktemp("uq") / "smooth.safetensors"
-    surrogate.fit(samples, families=(surrogate.Kriging(starts=(-7.0,), iterations=40),)).save(path)
+    with labels_believed():
+        surrogate.fit(samples, families=(surrogate.Kriging(starts=(-7.0,), iterations=40),)).save(path)
     return path
 
 
@@ -174,6 +177,8 @@ def test_the_command_writes_numbers_and_pictures_and_goes_on_where_it_was(here, 
     assert code == 0, errors
     assert "is confirmed by the model" in text and "128 solves of the model in this run" in text
     assert {path.name for path in out.glob("*.png")} == {"densities.png", "sensitivity.png", "design_points.png"}
+    page = pages.check(out / "report.html", out / "results.json")
+    assert "energy > 1.6" in page.text and "confirmed by the model" in page.text
     numbers = json.loads((out / "results.json").read_text())
     x = np.random.default_rng(0).normal([2e5, 1.3, 2.0], [1e4, 0.05, 0.4], (400_000, 3))
     energy = x[:, 2] ** 2 / (x[:, 0] * 1e-5 * x[:, 1] ** 3)
@@ -201,6 +206,8 @@ def test_without_a_model_the_bars_are_said_to_be_the_surrogates_word(here, surro
     )
     assert code == 0, errors
     assert "Error bars are the surrogate's own word" in text and not (tmp_path / "solves").exists()
+    page = pages.check(tmp_path / "report.html", tmp_path / "results.json")
+    assert "By the surrogate alone" in page.text and "normal:200000,10000" in page.text
 
 
 @pytest.mark.slow

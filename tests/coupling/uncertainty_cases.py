@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import binom
 from toys import TooMuch
 
 
@@ -61,6 +62,11 @@ def ishigami_truth(a=7.0, b=0.1):
     first, total = np.array([v1, v2, 0.0]) / variance, np.array([v1 + v13, v2, v13]) / variance
     slopes = np.array([0.5 * (1 + 2 * b * pi**4 / 5 + b**2 * pi**8 / 9), a**2 / 2, 8 * b**2 * pi**6 / 7])
     return variance, first, total, slopes
+
+
+def cover(hits):
+    """Whether so many of the intervals may hold the truth that 95 % should: fewer do once in ten thousand times."""
+    return binom.cdf(np.sum(hits, axis=0), len(hits), 0.95) > 1e-4
 
 
 @dataclass

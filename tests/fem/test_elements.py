@@ -11,6 +11,7 @@ import ufl
 from sobofem import fem
 from sobofem.coupling.models.taylor import taylor_test
 from sobofem.fem.materials.elasticity import strain
+from sobofem.fem.output import write_vtk
 
 DX = {"quadrature_degree": 4}
 
@@ -143,3 +144,44 @@ def test_a_load_of_nearly_nothing_is_in_equilibrium():
         (energy, *_), jacobian = problem.evaluate([1.0, 100.0, pull, 0.1])
         assert abs(energy) < pull + 1e-15
         assert np.isfinite(jacobian).all()
+
+
+P2 = basix.ufl.element("Lagrange", "triangle", 2)
+UNUSUAL = {
+    "a mixed element of one scalar": basix.ufl.mixed_element([P2]),
+    "a mixed element of one vector": basix.ufl.mixed_element(
+        [basix.ufl.element("Lagrange", "triangle", 2, shape=(2,))]
+    ),
+    "a mixed element inside another": basix.ufl.mixed_element([basix.ufl.mixed_element([P2]), P2]),
+    "vectors of one entry": basix.ufl.element("Lagrange", "triangle", 2, shape=(1,)),
+    "symmetric tensors": basix.ufl.element("Lagrange", "triangle", 2, shape=(2, 2), symmetry=True),
+}
+
+
+@pytest.mark.parametrize("element", UNUSUAL.values(), ids=UNUSUAL)
+def test_elements_of_unusual_structure_are_solved_differentiated_and_written_for_paraview(element, tmp_path):
+    mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 2, 2)
+    space = dolfinx.fem.functionspace(mesh, element)
+    u, load = dolfinx.fem.Function(space), dolfinx.fem.Constant(mesh, 1.0)
+    facets = dolfinx.mesh.locate_entities_boundary(mesh, 1, lambda x: np.isclose(x[0], 0.0))
+    clamped = dolfinx.fem.dirichletbc(
+        dolfinx.fem.Function(space), dolfinx.fem.locate_dofs_topological(space, 1, facets)
+    )
+    dx = ufl.dx(mesh, metadata=DX)
+    total = sum(u[entry] for entry in np.ndindex(u.ufl_shape))
+    problem = fem.Problem(
+        (0.5 * ufl.inner(ufl.grad(u), ufl.grad(u)) - load * total) * dx,
+        u,
+        bcs=[clamped],
+        parameters=[fem.Scalar("load", load, (0.5, 2.0))],
+        responses=[fem.Response("mean", total * dx)],
+    )
+
+    response, jacobian = problem.evaluate([2.0])
+
+    entries = int(np.prod(u.ufl_shape, dtype=int))
+    one_entry = 2.0 / 3.0  # of -u'' = 2 on (0, 1), held at one end: u is quadratic, so that these elements are exact
+    assert response[0] == pytest.approx(entries * one_entry, rel=1e-9)
+    assert jacobian[0, 0] == pytest.approx(response[0] / 2.0, rel=1e-9)
+    write_vtk(problem, tmp_path / "fields.pvd")
+    assert (tmp_path / "fields.pvd").exists()

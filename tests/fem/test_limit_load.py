@@ -13,13 +13,23 @@ SPAN, RISE = 1.0, 0.2
 X = np.array([2.0, 1.5, 0.0])
 
 
-def truss(comm=MPI.COMM_SELF, *, path=None, side=0.0, residual=False, held=True, newton=fem.Newton(), at_ends=None):  # noqa: B008
+def truss(
+    comm=MPI.COMM_SELF,
+    *,
+    path=None,
+    rise=RISE,
+    side=0.0,
+    residual=False,
+    held=True,
+    newton=fem.Newton(),  # noqa: B008
+    at_ends=None,
+):
     """Two bars of Green's strain that lean on each other; a force moves their apex down, and one a little aside.
 
-    By symmetry z = RISE - w follows from load = stiffness z (RISE² - z²) / L³, with L² = SPAN² + RISE².
+    By symmetry z = rise - w follows from load = stiffness z (rise² - z²) / L³, with L² = SPAN² + rise².
     """
     element = basix.ufl.element("Lagrange", "interval", 1, shape=(2,))
-    points = np.array([[-SPAN, 0.0], [0.0, RISE], [SPAN, 0.0]])
+    points = np.array([[-SPAN, 0.0], [0.0, rise], [SPAN, 0.0]])
     cells = np.array([[0, 1], [1, 2]], dtype=np.int64)
     if comm.rank:
         points, cells = np.zeros((0, 2)), np.zeros((0, 2), dtype=np.int64)
@@ -31,7 +41,7 @@ def truss(comm=MPI.COMM_SELF, *, path=None, side=0.0, residual=False, held=True,
     along = along / ufl.sqrt(ufl.inner(along, along))
     stretched = along + ufl.dot(ufl.grad(u), along)
     green = 0.5 * (ufl.inner(stretched, stretched) - 1.0)
-    apex = dolfinx.mesh.locate_entities(mesh, 0, lambda x: x[1] > 0.5 * RISE)
+    apex = dolfinx.mesh.locate_entities(mesh, 0, lambda x: x[1] > 0.5 * rise)
     tags = dolfinx.mesh.meshtags(mesh, 0, apex, np.full(len(apex), 7, dtype=np.int32))
     dP = ufl.Measure("dP", domain=mesh, subdomain_data=tags)(7)
     dx = ufl.dx(mesh, metadata={"quadrature_degree": 1})
@@ -134,6 +144,12 @@ def test_what_has_no_limit_or_no_load_is_a_failure_with_its_reason():
         (lambda t, c: fem.LimitLoad(), ValueError, "needs factor=Constant"),
         (lambda t, c: fem.LimitLoad([0.5], factor=t), ValueError, "has no points"),
         (lambda t, c: fem.LimitLoad(factor=t, increment=0.0), ValueError, "increment is 0.0"),
+        (lambda t, c: fem.LimitLoad(factor=t, increment="small"), ValueError, "increment is 'small'"),
+        (
+            lambda t, c: fem.LimitLoad(factor=t, max_steps=20.5),
+            ValueError,
+            "max_steps 20.5; expected .* a whole number",
+        ),
         (lambda t, c: fem.LimitLoad(factor=t, times=[1.0], step=t), ValueError, "has no times|same Constant"),
         (lambda t, c: fem.ControlledPath([0.1], factor=t), TypeError, "form of rank 0"),
         (lambda t, c: fem.ControlledPath([0.1], factor=t, control=t * ufl.dx), ValueError, "linear in the unknown"),
@@ -200,3 +216,120 @@ def test_a_second_try_and_repeated_evaluations_find_the_same_limit():
         np.testing.assert_allclose(found[1], jacobian, rtol=1e-7, atol=1e-10)
     values, plain, _ = problem.recompute(X)
     np.testing.assert_allclose(values, plain, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("increment", [1e-5, 0.05, 10.0])
+@pytest.mark.parametrize("side", [0.0, 0.4])
+def test_the_first_limit_point_is_found_however_far_beyond_it_the_first_step_would_lead(increment, side):
+    x = [2.0, 1.5, side]
+    found = truss(path=lambda t, control: fem.LimitLoad(factor=t, increment=increment)).evaluate(x, jacobian=False)[0]
+    np.testing.assert_allclose(found, truss().evaluate(x, jacobian=False)[0], rtol=1e-8, atol=1e-12)
+
+
+def test_a_truss_that_is_only_pulled_is_followed_without_warnings_until_it_is_given_up():
+    pulled = truss(path=lambda t, control: fem.LimitLoad(factor=t, increment=-0.1, max_steps=400))
+    with np.errstate(all="raise"), pytest.raises(fem.NotConverged, match=r"no limit point|lost"):
+        pulled.evaluate(X)
+
+
+def test_a_control_that_the_load_does_not_move_is_named_as_a_reason():
+    def aside(t, control):
+        (integral,) = control.integrals()
+        dP = ufl.Measure("dP", domain=control.ufl_domain(), subdomain_data=integral.subdomain_data())(7)
+        return fem.ControlledPath([0.01], factor=t, control=control.coefficients()[0][0] * dP)
+
+    with pytest.raises(fem.NotConverged, match="control that the load moves"):
+        truss(path=aside).evaluate(X)
+
+
+def test_a_controlled_path_leads_back_to_where_nothing_moves():
+    problem = truss(path=lambda t, control: fem.ControlledPath([0.1, 0.0, 0.05], factor=t, control=control))
+    steps = [(step.factor, -problem.unknown.x.array.min()) for step in problem.walk(X)]
+    expected = [(carried(RISE - down, *X[:2]), down) for down in (0.1, 0.0, 0.05)]
+    np.testing.assert_allclose(steps, expected, rtol=1e-8, atol=1e-12)
+
+
+STEEP = 2.0
+"""Rise of a truss whose apex leaves the middle, at z² = rise² - 2 SPAN², before it snaps at z² = rise² / 3."""
+
+CUBE = np.hypot(SPAN, STEEP) ** 3
+
+
+def steep(at=None, comm=MPI.COMM_SELF, *, bifurcation=0.02, down=False, **others):
+    """A steep truss to its limit load, or to places of its apex beside the middle (or below)."""
+    if at is None:
+        return truss(comm, rise=STEEP, path=lambda t, control: fem.LimitLoad(factor=t, increment=0.02), **others)
+
+    def beside(t, control):
+        (integral,) = control.integrals()
+        aside = ufl.Form([integral.reconstruct(integrand=control.coefficients()[0][0])])
+        return fem.ControlledPath(at, factor=t, control=control if down else aside, bifurcation=bifurcation)
+
+    return truss(comm, rise=STEEP, path=beside, **others)
+
+
+@pytest.mark.parametrize("side", [0.1, -0.5, 1.2])
+def test_a_path_leaves_by_the_branch_at_a_bifurcation_where_it_is_asked_to(side):
+    """There x² + z² = rise² - 2 SPAN², and the load is 2 stiffness SPAN² z / L³: it falls as the apex moves aside."""
+    z = np.sqrt(STEEP**2 - 2 * SPAN**2 - side**2)
+    load = 2 * X[0] * SPAN**2 * z / CUBE / X[1]
+    problem = steep([side])
+    for method in ("adjoint", "tangent"):
+        y, jacobian = problem.evaluate(X, method=method)
+        np.testing.assert_allclose(y[:3], [load, STEEP - z, side], rtol=1e-8)
+        np.testing.assert_allclose(jacobian[0, :2], [load / X[0], -load / X[1]], rtol=1e-7)
+    assert problem.negative_pivots == 1
+    # by a force s aside: a x + 2 SPAN² x = m s and a z = -m, with a = x² + z² - rise², m = load weight L³ / stiffness
+    change = -2 * SPAN**2 * (z**2 - SPAN**2) / side
+    expected = [change * X[0] / CUBE / X[1], change / 2 / (z**2 - SPAN**2), 0.0]
+    np.testing.assert_allclose(jacobian[:3, 2], expected, rtol=1e-7, atol=1e-9)
+    with pytest.raises(fem.NotConverged, match="a limit point comes before any bifurcation"):
+        problem.evaluate([*X[:2], 1e-4])  # an imperfect one has no bifurcation
+
+
+@pytest.mark.parametrize("bifurcation", [1e-4, 0.1, 5.0])
+def test_a_bifurcation_shortly_before_a_limit_point_is_found_by_steps_that_would_pass_both(bifurcation):
+    found = steep([0.3], bifurcation=bifurcation).evaluate(X, jacobian=False)[0]
+    np.testing.assert_allclose(found, steep([0.3]).evaluate(X, jacobian=False)[0], rtol=1e-8)
+
+
+def test_a_first_point_that_names_no_side_of_a_bifurcation_is_refused():
+    with pytest.raises(fem.NotConverged, match="put one before it that says to which side"):
+        steep([0.0, 0.1]).evaluate(X)
+
+
+def test_where_nothing_branches_or_the_control_does_not_see_it_that_is_said():
+    with pytest.raises(fem.NotConverged, match="does not see the mode"):
+        steep([0.5], down=True).evaluate(X)
+    with pytest.raises(fem.NotConverged, match="a limit point comes before"):
+        truss(path=lambda t, c: fem.ControlledPath([0.1], factor=t, control=c, bifurcation=0.001)).evaluate(X)
+    with pytest.raises(ValueError, match="found by negative pivots"):
+        steep([0.5], residual=True).evaluate(X)
+    with pytest.raises(ValueError, match=r"bifurcation is 0\.0"):
+        steep([0.5], bifurcation=0.0)
+
+
+def test_small_imperfections_lower_the_buckling_load_by_their_power_of_two_thirds():
+    """Koiter's law for a structure that is symmetric: the perfect one carries ever less on the branch that leaves."""
+    problem, z = steep(), np.sqrt(STEEP**2 - 2 * SPAN**2)
+    perfect = 2 * X[0] * SPAN**2 * z / CUBE / X[1]
+    sides = np.array([4e-5, 1e-5, 2.5e-6])
+    loads = np.array([problem.evaluate([*X[:2], side])[0][0] for side in sides])
+    powers = np.log((perfect - loads)[:-1] / (perfect - loads)[1:]) / np.log(4.0)
+    np.testing.assert_allclose(powers, 2 / 3, rtol=1e-2)
+    assert (loads < perfect).all() and problem.negative_pivots == 0
+    mirrored = problem.evaluate([*X[:2], -sides[1]])[0][0]
+    np.testing.assert_allclose(mirrored, loads[1], rtol=1e-8)
+
+
+def test_a_perfect_steep_truss_passes_the_bifurcation_and_counts_it():
+    problem = steep()
+    y, _ = problem.evaluate(X)
+    snap = STEEP / np.sqrt(3)
+    np.testing.assert_allclose(y[0], X[0] * snap * (STEEP**2 - snap**2) / CUBE / X[1], rtol=1e-9)
+    assert problem.negative_pivots == 1 and problem.stability.lost
+
+
+def test_a_limit_point_beyond_a_bifurcation_counts_as_unstable_and_is_refused_in_these_words():
+    with pytest.raises(fem.NotConverged, match="the equilibrium is unstable: its tangent has 1 negative"):
+        steep(newton=fem.Newton(unstable="refuse")).evaluate(X)

@@ -402,3 +402,61 @@ def _on_facets(shape):
 def test_a_buckling_load_without_digits_is_a_failure(thickness):
     with pytest.raises(fem.NotConverged, match=r"has no digits"):
         column_with("free", thickness=thickness).evaluate([1.0])
+
+
+def masts(*loads, which=0):
+    """Strings beside each other, each with a load of its own sign: φ'' = −λ n φ, so that λ = (k π)² / n."""
+    mesh = dolfinx.mesh.create_unit_interval(MPI.COMM_SELF, 14)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 2, (len(loads),)))
+    u, v, w = dolfinx.fem.Function(space), ufl.TestFunction(space), ufl.TrialFunction(space)
+    load = dolfinx.fem.Constant(mesh, 1.0)
+    ends = dolfinx.fem.locate_dofs_geometrical(space, lambda x: np.isclose(x[0] * (1 - x[0]), 0.0))
+    pressed = sum(sign * v[k] * w[k] for k, sign in enumerate(loads))
+    modes = fem.Buckling(
+        ufl.inner(ufl.grad(v), ufl.grad(w)) * ufl.dx,
+        -load * pressed * ufl.dx,
+        [dolfinx.fem.dirichletbc(np.zeros(len(loads)), ends, space)],
+        count=4,
+    )
+    return fem.Problem(
+        (ufl.inner(u, u) - load * u[0]) * ufl.dx,
+        u,
+        bcs=[],
+        parameters=[fem.Scalar("load", load, (-2.0, 2.0))],
+        responses=[modes.load_factor("factor", which)],
+    )
+
+
+@pytest.mark.parametrize(("which", "wave"), [(0, 1), (1, 2), (2, 3)])
+def test_what_is_pulled_has_no_load_factors_among_those_of_what_is_pressed(which, wave):
+    y, jacobian = masts(1.0, -1.0, 0.0, which=which).evaluate([0.5])
+    assert y[0] == pytest.approx((wave * np.pi) ** 2 / 0.5, rel=1e-3)
+    assert jacobian[0, 0] == pytest.approx(-y[0] / 0.5, rel=1e-9)
+
+
+@pytest.mark.parametrize("load", [-1.0, 0.0])
+def test_what_is_pulled_or_not_loaded_has_no_load_factor_at_all(load):
+    with pytest.raises(fem.NotConverged, match="no positive load factor"):
+        masts(1.0, 0.0, 0.0).evaluate([load])
+
+
+def test_load_factors_beyond_the_positive_ones_are_not_found_instead_of_negative():
+    def knot(v, w):
+        x = ufl.SpatialCoordinate(v.ufl_function_space().ufl_domain())[0]
+        inside = ufl.conditional(ufl.lt(x, 0.05), 1.0, 0.0)
+        return (0.3 - 100.0 * inside) * v * w * ufl.dx(metadata={"quadrature_degree": 3})
+
+    def factors(which):
+        return string(kind=fem.Buckling, mass=knot, which=which, count=4)[0].evaluate([0.0], jacobian=False)[0]
+
+    found = []
+    with pytest.raises(fem.NotConverged, match=r"mode \d was not found, just \d"):
+        found.extend(factors(number)[0] for number in range(4))
+    assert all(factor > 0.0 for factor in found)
+
+
+def test_the_frequency_of_a_rigid_motion_is_refused_and_its_square_is_not():
+    with pytest.raises(fem.NotConverged, match=r"zero to working precision.*count the rigid motions off"):
+        membrane(held=False, which=0).evaluate([1.0, 1.0, 1.0])
+    problem, _ = string(held=())
+    assert abs(problem.evaluate([0.0], jacobian=False)[0][0]) < 1e-9

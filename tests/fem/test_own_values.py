@@ -8,6 +8,8 @@ import ufl
 
 from sobofem import fem
 from sobofem.coupling import taylor_test
+from sobofem.fem.parameters import own_values
+from sobofem.fem.parameters.places import places_in_order
 
 CELLS = 12
 
@@ -166,6 +168,7 @@ def test_digests_know_filters_and_their_reach():
         (("DG", 1), fem.OwnValues, "several values in one place"),
         (("DG", 0), lambda: fem.HelmholtzFilter(radius=0.1), "needs a continuous field"),
         (("Lagrange", 2), lambda: fem.DensityFilter(radius=-1.0), "radius of a filter is -1"),
+        (("DG", 0), lambda: fem.HelmholtzFilter(radius="wide"), "radius of a filter is 'wide'; expected a length"),
         (("DG", 0), lambda: fem.OwnValues(where=lambda x: x[0] > 7.0), "marks no place"),
         (("DG", 0), lambda: fem.OwnValues(where=lambda x: x[0]), "a truth value each"),
         (("DG", 0), lambda: fem.OwnValues(share=lambda x: x[0]), r"expected finite points \(3, 12\)"),
@@ -187,3 +190,36 @@ def test_own_values_prescribe_no_boundary_values():
             parameters=[fem.Field("edge", edge, fem.OwnValues(), (0.0, 1.0))],
             responses=[fem.Response("mean", u * ufl.dx(space.mesh))],
         )
+
+
+@pytest.mark.parametrize("kind", [fem.DensityFilter, fem.HelmholtzFilter])
+@pytest.mark.parametrize("radius", [1e-9, 1e3, 1e9])
+def test_a_filter_that_reaches_nowhere_or_everywhere_keeps_values_or_takes_their_mean(kind, radius):
+    modulus = field(("Lagrange", 1))
+    basis = kind(radius=radius).apply(modulus).basis
+    x = np.random.default_rng(0).uniform(0.6, 1.9, CELLS + 1)
+    found = basis @ x
+    if radius < 1.0:
+        x = x[np.argsort(np.argsort(modulus.function_space.tabulate_dof_coordinates()[:, 0]))]
+        np.testing.assert_allclose(found, x, rtol=1e-12)
+    else:
+        weights = np.full(CELLS + 1, 1.0)
+        weights[[0, -1]] = 0.5
+        np.testing.assert_allclose(found, weights @ x / CELLS, rtol=1e-3 if radius < 1e4 else 1e-9)
+    y = np.cos(np.arange(CELLS + 1))
+    np.testing.assert_allclose(y @ found, (basis.T @ y) @ x if radius > 1.0 else y @ found, rtol=1e-9)
+
+
+def test_a_density_filter_for_which_there_is_no_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(own_values, "PAIRS", 100)
+    with pytest.raises(ValueError, match=r"averages 1.4e\+02 pairs of places.*smaller radius"):
+        bar(field(), fem.DensityFilter(radius=9.0))
+
+
+def test_places_that_differ_by_round_off_are_one_however_far_away_the_mesh_is():
+    rng = np.random.default_rng(0)
+    points = np.stack([rng.uniform(0.1, 1.0, 20000), np.zeros(20000)], axis=1)
+    for far, size in ((0.0, 1.0), (1e4, 1e-3), (1e7, 1.0)):
+        here = far + size * points
+        _, numbers = places_in_order(MPI.COMM_SELF, np.concatenate([here, np.nextafter(here, np.inf)]))
+        np.testing.assert_array_equal(numbers[:20000], numbers[20000:])

@@ -28,7 +28,11 @@ def test_refinement_solves_with_the_matrix_as_it_is_now(transposed):
     for change in (1e-9, 1e-6, 1e-3, 1e-2):
         now = entries + change * rng.normal(size=(12, 12))
         now = now.T if transposed else now
-        found = solver.refine_many(right, lambda columns, now=now: now @ columns, transposed=transposed)
+        found = solver.refine_many(
+            right,
+            lambda columns, now=now: now @ columns,
+            lambda columns: solver.solve_many(columns, transposed=transposed),
+        )
         assert found == pytest.approx(np.linalg.solve(now, right), rel=1e-8, abs=1e-11)
 
 
@@ -36,7 +40,7 @@ def test_refinement_gives_up_where_the_matrix_has_changed_too_much():
     entries = np.diag(np.arange(1.0, 13.0))
     solver = LinearSolver(MPI.COMM_SELF)
     solver.factor(matrix(entries))
-    assert solver.refine_many(np.ones((12, 2)), lambda columns: 5.0 * entries @ columns) is None
+    assert solver.refine_many(np.ones((12, 2)), lambda columns: 5.0 * entries @ columns, solver.solve_many) is None
 
 
 @pytest.mark.parametrize("method", ["adjoint", "tangent"])

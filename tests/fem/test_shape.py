@@ -1,6 +1,7 @@
 """Velocities of shapes, in every form that one may have."""
 
 from mpi4py import MPI
+import basix.ufl
 import dolfinx
 import numpy as np
 import pytest
@@ -172,3 +173,21 @@ def test_what_inverts_nothing_has_no_end_and_a_stretch_the_closed_one():
 def test_motions_that_make_no_sense_are_refused(motion, message):
     with pytest.raises(ValueError, match=message):
         extension(grooved(), motion)
+
+
+def test_a_part_of_the_mesh_that_no_motion_holds_is_named_by_its_extension():
+    points = np.array([[0, 0], [1, 0], [0, 1], [3, 0], [4, 0], [3, 1]], dtype=float)
+    element = basix.ufl.element("Lagrange", "triangle", 1, shape=(2,))
+    mesh = dolfinx.mesh.create_mesh(MPI.COMM_SELF, np.array([[0, 1, 2], [3, 4, 5]]), element, points)
+    with pytest.raises(ValueError, match="a part of the mesh free"):
+        extension(mesh, lambda x: np.where(x[0] < 2.0, 0.0, np.nan) * x)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_reach_ends_where_a_shear_with_a_little_compression_flattens_cells(seed):
+    """Its velocity gradient has one eigenvalue twice, of which round-off makes a complex pair."""
+    side, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((2, 2)))
+    gradient = side @ np.array([[-1e-3, 1.0], [0.0, -1e-3]]) @ side.T
+    mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 1, 1)
+    low, high = reach(mesh, [fem.Shape("sheared", lambda x: gradient @ x, (0.0, 1.0), 0.0)])["sheared"]
+    assert low == -np.inf and high == pytest.approx(1000.0, rel=1e-3)

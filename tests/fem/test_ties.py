@@ -9,6 +9,8 @@ import ufl
 
 from sobofem import fem
 from sobofem.fem.library.composite_cell import composite_cell
+from sobofem.fem.solving.elimination import Elimination
+from sobofem.fem.solving.ties import Ties
 
 POINT = np.array([0.02, 0.01, 0.03, 1.0, 10.0])
 POISSON = 0.3
@@ -19,7 +21,18 @@ def tie(axis, by=1.0):
     return fem.Periodic(lambda x: np.isclose(x[axis], 1.0), lambda x: x - by * EDGES[axis])
 
 
-def laminate(comm=MPI.COMM_SELF, *, ties=None, pin=True, pinned=(0.5, 0.5), cells=4, degree=1):
+def laminate(
+    comm=MPI.COMM_SELF,
+    *,
+    ties=None,
+    pin=True,
+    pinned=(0.5, 0.5),
+    cells=4,
+    degree=1,
+    also=lambda u: [],
+    solver=None,
+    shapes=(),
+):
     """Layers of two moduli across x, under a mean strain; plane strain. Their mean stress is known."""
     mesh = dolfinx.mesh.create_unit_square(comm, cells, cells)
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", degree, (2,)))
@@ -38,16 +51,18 @@ def laminate(comm=MPI.COMM_SELF, *, ties=None, pin=True, pinned=(0.5, 0.5), cell
         energy,
         u,
         bcs=[dolfinx.fem.dirichletbc(np.zeros(2), at, space)] if pin else [],
-        ties=[tie(0), tie(1)] if ties is None else ties,
+        ties=[*([tie(0), tie(1)] if ties is None else ties), *also(u)],
         parameters=[
             *(fem.Scalar(name, c, (-0.1, 0.1)) for name, c in zip(("xx", "yy", "xy"), (xx, yy, xy), strict=True)),
             fem.Scalar("first", first, (0.5, 2.0)),
             fem.Scalar("second", second, (5.0, 20.0)),
+            *shapes,
         ],
         responses=[
             *(fem.Response(f"s{i}{j}", stress[i, j] * ufl.dx) for i, j in ((0, 0), (1, 1), (0, 1))),
             fem.Response("energy", energy),
         ],
+        solver=solver,
     )
 
 
@@ -262,3 +277,104 @@ def test_the_digest_knows_what_is_tied_to_what():
     digests = [laminate(ties=ties).digest for ties in ([tie(0), tie(1)], [tie(0)], [tie(1)], [])]
     assert len(set(digests)) == 4
     assert laminate().digest == digests[0]
+
+
+def heated(below=0.0, above=1.0, *, ties=None, right=None):
+    """Conduction from one side to the other of a strip, with boundary values of its own at tied corners."""
+    mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 2, 2)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+    u, source = dolfinx.fem.Function(space), dolfinx.fem.Constant(mesh, 0.0)
+    ends = [(1, 0.0, below), (1, 1.0, above)] if right is None else [(0, 0.0, below), (0, 1.0, right)]
+    values = [dolfinx.fem.Constant(mesh, float(value)) for _, _, value in ends]
+    bcs = [
+        dolfinx.fem.dirichletbc(value, dolfinx.fem.locate_dofs_geometrical(space, _at(axis, place)), space)
+        for value, (axis, place, _) in zip(values, ends, strict=True)
+    ]
+    energy = (0.5 * ufl.inner(ufl.grad(u), ufl.grad(u)) - source * u) * ufl.dx
+    return fem.Problem(
+        energy,
+        u,
+        bcs=bcs,
+        ties=[tie(0)] if ties is None else ties,
+        parameters=[
+            fem.Scalar("source", source, (-1.0, 1.0)),
+            *([fem.Scalar("above", values[1], (0.0, 2.0))] if right is None else []),
+        ],
+        responses=[fem.Response("mean", u * ufl.dx)],
+    )
+
+
+def _at(axis, place):
+    return lambda x: np.isclose(x[axis], place)
+
+
+def test_equal_values_prescribed_at_a_node_and_at_its_image_are_no_contradiction():
+    y, jacobian = heated(0.5, 1.5).evaluate([0.0, 1.2])
+    assert y[0] == pytest.approx(0.85, rel=1e-12)
+    np.testing.assert_allclose(jacobian, [[1 / 16, 0.5]], rtol=1e-11)  # a source: 1/12, less of two linear elements
+
+
+def test_values_prescribed_against_a_tie_are_refused():
+    with pytest.raises(ValueError, match="prescribe 3 values other than those that they follow"):
+        heated(0.0, right=0.1).evaluate([0.0])
+    assert heated(0.1, right=0.1).evaluate([0.0])[0][0] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("ties", "error", "message"),
+    [
+        (tie(0), TypeError, "ties is a Periodic, expected a list"),
+        ([fem.Periodic(lambda x: True, lambda x: x)], ValueError, r"where of tie 0 has shape \(\)"),
+        (
+            [fem.Periodic(_at(0, 1.0), lambda x: np.nan * x)],
+            ValueError,
+            "image of tie 0 gives no point, or an infinite",
+        ),
+        ([fem.Roller(_at(0, 1.0))], ValueError, "2 component.* of which there are 0"),
+    ],
+)
+def test_marks_and_images_that_are_none_are_named(ties, error, message):
+    with pytest.raises(error, match=message):
+        heated(ties=ties)
+
+
+def test_an_image_with_a_node_on_each_side_of_a_crack_is_refused():
+    points = np.array([[0, 0], [1, 0], [0, 1], [1, 1], [0, 1], [1, 1], [0, 2], [1, 2]], dtype=float)
+    cells = np.array([[0, 1, 2], [1, 3, 2], [4, 5, 6], [5, 7, 6]])
+    element = basix.ufl.element("Lagrange", "triangle", 1, shape=(2,))
+    mesh = dolfinx.mesh.create_mesh(MPI.COMM_SELF, cells, element, points)
+    u, scale = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1))), dolfinx.fem.Constant(mesh, 1.0)
+    with pytest.raises(ValueError, match=r"several, as on the sides of a crack: the first to \[0.0, 1.0\]"):
+        fem.Problem(
+            (u**2 - scale * u) * ufl.dx,
+            u,
+            bcs=[],
+            ties=[tie(0)],
+            parameters=[fem.Scalar("scale", scale, (0.0, 1.0))],
+            responses=[fem.Response("mean", u * ufl.dx)],
+        )
+
+
+def test_round_off_in_a_normal_ties_nothing_to_a_prescribed_value():
+    eliminated = Elimination({}, held={1})
+    eliminated.add({0: 1.0, 1: 1e-16})
+    assert eliminated.rows == {0: {}} and not eliminated.used
+    eliminated.add({2: 1.0, 1: 1e-3})
+    assert eliminated.used == {1}
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-9, 1e-7])
+@pytest.mark.parametrize(
+    ("other", "count"),
+    [
+        (fem.Periodic(lambda x: np.abs(x[0] - 1.0) < 1e-4, lambda x: x - EDGES[0]), 8 + 3),
+        (fem.Rigid(lambda x: np.abs(x[1]) < 1e-4), 8 - 1),
+    ],
+)
+def test_a_face_that_a_mesher_left_flat_to_some_digits_holds_no_node_along_itself(noise, other, count):
+    """Two normals that differ by the digits that places lack, at nodes that move together, are one."""
+    mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 3, 3)
+    mesh.geometry.x[:, :2] += noise * np.random.default_rng(0).uniform(-1.0, 1.0, (16, 2))
+    u = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1, (2,))))
+    roller = fem.Roller(lambda x: np.abs(x[1]) < 1e-4)
+    assert len(Ties([other, roller], u, np.zeros(0, dtype=np.int32)).followers) == count

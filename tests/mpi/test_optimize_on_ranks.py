@@ -123,6 +123,32 @@ def test_discrete_values_are_searched_on_all_ranks_alike():
     assert len(set(WORLD.allgather(solution.message))) == 1
 
 
+class Rods:
+    """Many rods of least give under a weight: their sizes go as the roots of the forces."""
+
+    parameters, responses = tuple(f"x{k}" for k in range(250)), ("sag", "weight")
+    bounds = np.tile([0.05, 2.0], (250, 1))
+    digest = "rods"
+    forces = 1.0 + np.cos(np.arange(250)) ** 2
+
+    def evaluate(self, x, *, jacobian=True):
+        y = np.array([self.forces @ (1.0 / x), x.mean()])
+        return y, np.stack([-self.forces / x**2, np.full(250, 1 / 250)]) if jacobian else None
+
+
+def test_groups_search_among_many_inputs_and_go_on_exactly(folder):
+    task, roots = Task("sag", {"weight": 0.5}, {"weight": 0.5}), np.sqrt(Rods.forces)
+    whole = minimize(Rods(), task, ranks_per_solve=1)
+    assert whole.certified
+    assert whole.x == pytest.approx(0.5 * roots / roots.mean(), rel=1e-4)
+    minimize(Rods(), task, ranks_per_solve=1, path=folder / "rods.h5", solves=4)
+    again = minimize(Rods(), task, ranks_per_solve=1, path=folder / "rods.h5")
+    assert again.solves == whole.solves
+    assert len({x.tobytes() for x in WORLD.allgather(again.x)} | {whole.x.tobytes()}) == 1
+    assert len(Dataset.open(folder / "rods.h5")) <= 5
+    WORLD.barrier()
+
+
 @pytest.mark.two_ranks
 def test_a_mistake_is_raised_on_every_rank():
     with pytest.raises((ValueError, RuntimeError), match="unknown response"):

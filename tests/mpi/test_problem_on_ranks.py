@@ -14,6 +14,7 @@ from sobofem import fem
 from sobofem.fem.assembly.compilation import compile_form
 from sobofem.fem.library.cantilever import cantilever
 from sobofem.fem.library.large_beam import large_beam
+from sobofem.fem.library.mbb_beam import mbb_beam
 from sobofem.fem.library.plate_with_hole import plate_with_hole
 from sobofem.fem.library.random_block import random_block
 from sobofem.fem.materials.elasticity import strain, stress
@@ -139,12 +140,37 @@ def test_picture_and_vtk_hold_the_whole_plate(tmp_path):
 
 
 @pytest.mark.two_ranks
-def test_unknown_field_and_wrong_cells_are_refused():
-    plate = plate_with_hole(WORLD)
+def test_the_picture_of_a_body_is_its_whole_surface():
+    problem = small_cantilever(WORLD)
+    high, wide = 40.0, 20.0
+    problem.evaluate([210e3, 0.3, 1000.0, 0.0, high, high, wide], jacobian=False)
+    shown = picture(problem)
+    if WORLD.rank == 0:
+        corner, edge, other = (shown.points[shown.triangles[:, i]] for i in range(3))
+        area = 0.5 * np.linalg.norm(np.cross(edge - corner, other - corner), axis=1).sum()
+        assert area == pytest.approx(2 * (200.0 * high + 200.0 * wide + high * wide))
+        assert shown.name == "von_mises" and len(shown.values) == len(shown.points)
+
+
+@pytest.mark.two_ranks
+def test_the_picture_of_quadrilaterals_covers_each_of_them_once():
+    beam = mbb_beam(WORLD, cells=(6, 3))
+    density = np.linspace(0.1, 1.0, 18)
+    volume = beam.evaluate(density, jacobian=False)[0][beam.responses.index("volume")]
+    shown = picture(beam)
+    if WORLD.rank == 0:
+        corner, edge, other = (shown.points[shown.triangles[:, i]].T for i in range(3))
+        a, b = edge - corner, other - corner
+        signed = a[0] * b[1] - a[1] * b[0]
+        assert 0.5 * np.abs(signed).sum() == pytest.approx(18.0) and (np.abs(signed) > 0.1).all()
+        mean = (np.abs(signed) / 2 * shown.values[shown.triangles].mean(axis=1)).sum() / 18.0
+        assert mean == pytest.approx(volume)
+
+
+@pytest.mark.two_ranks
+def test_unknown_fields_are_refused_in_pictures():
     with pytest.raises(ValueError, match="von_mises"):
-        picture(plate, "stress")
-    with pytest.raises(ValueError, match="hexahedron"):
-        picture(small_cantilever(WORLD), "von_mises")
+        picture(plate_with_hole(WORLD), "stress")
 
 
 @pytest.mark.parametrize("bad", [np.nan, 99.0])

@@ -19,7 +19,10 @@ sys.path.append(str(Path(__file__).parents[1] / "fem"))
 import test_constraints
 import test_digest
 import test_limit_load
+import test_moving_ties
 import test_shape
+import test_ties
+import test_zero_mean
 
 WORLD = MPI.COMM_WORLD
 
@@ -130,6 +133,29 @@ def test_a_rigid_face_on_ranks_is_that_of_one(hinged):
     same_on_ranks(problems, [0.3, 0.2, -0.4, 80.0])
 
 
+@pytest.mark.parametrize(("gdim", "solver"), [(2, None), (3, None), (2, test_zero_mean.GMRES)])
+def test_a_body_that_floats_on_ranks_is_that_of_one(gdim, solver):
+    problems = [
+        test_zero_mean.piece(gdim, comm, balanced=False, solver=solver, linear=solver is not None)
+        for comm in (WORLD, MPI.COMM_SELF)
+    ]
+    same_on_ranks(problems, [10.0, 1.0])
+
+
+@pytest.mark.parametrize(("gdim", "rigid"), [(2, True), (3, "above")])
+def test_ties_that_move_on_ranks_are_those_of_one(gdim, rigid):
+    problems = [test_moving_ties.block(gdim, comm, rigid=rigid) for comm in (WORLD, MPI.COMM_SELF)]
+    same_on_ranks(problems, [8.0, 1.2, 0.3])
+
+
+def test_a_periodic_cell_without_a_pin_on_ranks_is_that_of_one():
+    def means(u):
+        return [fem.ZeroMean(u[0] * ufl.dx, u[1] * ufl.dx)]
+
+    problems = [test_ties.laminate(comm, pin=False, also=means) for comm in (WORLD, MPI.COMM_SELF)]
+    same_on_ranks(problems, test_ties.POINT)
+
+
 @pytest.mark.parametrize("at", [None, [0.1, 0.25]])
 def test_limit_loads_and_controlled_paths_on_ranks_are_those_of_one(at):
     def path(t, control):
@@ -137,6 +163,10 @@ def test_limit_loads_and_controlled_paths_on_ranks_are_those_of_one(at):
 
     problems = [test_limit_load.truss(comm, path=path if at else None) for comm in (WORLD, MPI.COMM_SELF)]
     same_on_ranks(problems, [2.0, 1.5, 0.02], rtol=1e-7)
+
+
+def test_a_branch_on_ranks_is_that_of_one():
+    same_on_ranks([test_limit_load.steep([0.5], comm) for comm in (WORLD, MPI.COMM_SELF)], [2.0, 1.5, 0.0], rtol=1e-7)
 
 
 def test_a_shallow_arch_on_ranks_is_that_of_one():
@@ -151,3 +181,50 @@ def test_mesh_motions_and_how_far_they_reach_on_ranks_are_those_of_one():
         moving = extension(mesh, test_shape.bump)
         ends.append(list(reach(mesh, [fem.Shape("s", moving, (0.0, 1.0), 0.0)])["s"]))
     np.testing.assert_allclose(ends[0], ends[1], rtol=1e-9)
+
+
+def test_ties_that_fail_on_one_rank_are_refused_on_every_rank():
+    last = WORLD.rank == WORLD.size - 1
+    for ties in (
+        [fem.Periodic(test_constraints.at_end, lambda x: np.nan * x if last else x)],
+        [fem.Periodic(lambda x: True if last else test_constraints.at_end(x), lambda x: x)],
+        [fem.Roller(test_constraints.at_end, lambda x: 1 / 0 if last else np.ones_like(x))],
+        [fem.Rigid(lambda x: None if last else test_constraints.at_end(x))],
+    ):
+        with pytest.raises((ValueError, RuntimeError, ZeroDivisionError)):
+            test_constraints.beam(WORLD, cells=(4, 1), rigid=False, also=ties)
+
+
+@pytest.mark.two_ranks
+def test_own_values_whose_marks_fail_on_one_rank_are_refused_on_every_rank():
+    mesh = dolfinx.mesh.create_unit_square(WORLD, 2, 2)
+    density = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("DG", 0)))
+    with pytest.raises(ValueError, match="a truth value each"):
+        fem.Field("density", density, fem.OwnValues(where=lambda x: x[0] if WORLD.rank else x[0] > 0.5), (0.0, 1.0))
+
+
+def test_values_prescribed_on_both_sides_of_a_tie_are_compared_across_ranks():
+    for above, fits in ((0.7, True), (0.2, False)):
+        mesh = dolfinx.mesh.create_unit_square(WORLD, 4, 1)
+        space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+        u, source = dolfinx.fem.Function(space), dolfinx.fem.Constant(mesh, 1.0)
+        values = [dolfinx.fem.Constant(mesh, value) for value in (0.7, above)]
+        bcs = [
+            dolfinx.fem.dirichletbc(
+                value, dolfinx.fem.locate_dofs_geometrical(space, lambda x, k=k: np.isclose(x[0], k)), space
+            )
+            for k, value in enumerate(values)
+        ]
+        problem = fem.Problem(
+            (ufl.inner(ufl.grad(u), ufl.grad(u)) - source * u) * ufl.dx,
+            u,
+            bcs=bcs,
+            ties=[fem.Periodic(lambda x: np.isclose(x[0], 1.0), lambda x: x - np.array([[1.0], [0.0]]))],
+            parameters=[fem.Scalar("source", source, (-1.0, 1.0))],
+            responses=[fem.Response("mean", u * ufl.dx)],
+        )
+        if fits:
+            assert problem.evaluate([0.0])[0][0] == pytest.approx(0.7)
+        else:
+            with pytest.raises(ValueError, match="prescribe 2 values other than those"):
+                problem.evaluate([0.0])

@@ -16,6 +16,8 @@ from sobofem.surrogate.samples.scaling import Scaling
 from sobofem.surrogate.training.optimizers import LBFGS
 from sobofem.surrogate.training.train import scaled_targets
 
+pytestmark = pytest.mark.usefixtures("labels_believed")
+
 SMALL = Descent(network=MLP(16, 2), members=2, iterations=150)
 
 

@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("programs")
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=[KINDS[0], pytest.param(KINDS[1], marks=pytest.mark.slow)])
 def double(request, trained, folder):
     """A program in double precision that multiplies Hessians with directions."""
     export_model(trained, folder / f"double{request.param}", hessian=True)
@@ -236,7 +236,8 @@ class Kriging(NetworkModule):
         return of_y * self.spread, of_jacobian * self.spread.unsqueeze(1)
 
 
-@pytest.mark.parametrize("kind", [KINDS[0], pytest.param(KINDS[1], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_gaussian_process_brings_its_standard_deviations(trained, data, tmp_path, kind):
     surrogate = with_module(trained, Kriging(3, 2))
     path = tmp_path / f"gp{kind}"

@@ -220,10 +220,10 @@ def test_uncertainty_follows_the_chain_rule(known):
 
 
 def test_a_trained_and_saved_projected_surrogate_knows_the_ridge_function(tmp_path):
-    data, unseen = ridge_samples(32, seed=0), ridge_samples(200, seed=1)
+    data, unseen = ridge_samples(128, seed=0), ridge_samples(200, seed=1)
     subspace = active_subspace(data)
     reduced = subspace.reduce(data)
-    model = ProjectedSurrogate(subspace, train(reduced, network=MLP(24, 1), optimizers=(LBFGS(120),)))
+    model = ProjectedSurrogate(subspace, train(reduced, network=MLP(24, 1), optimizers=(LBFGS(240),)))
     y, dy = model.predict(unseen.x)
     assert (np.sqrt(((y - unseen.y) ** 2).mean(axis=0)) < 0.05 * unseen.y.std(axis=0)).all()
     assert np.linalg.norm((dy - unseen.jacobian) * SCALE) < 0.15 * np.linalg.norm(unseen.jacobian * SCALE)

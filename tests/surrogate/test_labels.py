@@ -169,6 +169,7 @@ def test_actions_cut_the_errors_at_few_samples():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("labels_believed")
 def test_fit_learns_from_actions_by_descent():
     """From the same samples, with the same settings: the actions alone make the difference."""
     few, unseen = samples(10, seed=2), samples(300, seed=99)
@@ -180,6 +181,7 @@ def test_fit_learns_from_actions_by_descent():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("labels_believed")
 def test_fit_says_so_if_no_family_learns_from_actions(data):
     families = (Solved(units=8, members=1, iterations=60),)
     curved = with_actions(data, seed=3)
@@ -191,6 +193,7 @@ def test_fit_says_so_if_no_family_learns_from_actions(data):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("labels_believed")
 def test_fit_learns_around_missing_actions(data):
     curved = with_actions(data, seed=3)
     actions, directions = curved.hessian_actions.copy(), curved.directions.copy()

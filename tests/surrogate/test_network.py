@@ -5,8 +5,8 @@ from torch import nn
 from torch.func import jacrev, vmap
 
 from sobofem.surrogate import MLP
-from sobofem.surrogate.networks.activations import activation
-from sobofem.surrogate.networks.base import value_and_jacobian
+from sobofem.surrogate.networks.activations import Activation, activation
+from sobofem.surrogate.networks.base import NetworkModule, as_network_module, value_and_jacobian
 
 
 def built(n, m, *, activation="tanh", depth=3, width=11):
@@ -105,3 +105,45 @@ def test_activations_that_say_so_are_monotone(name):
     act = activation(name)
     _, slope = act.value_and_slope(torch.linspace(-10.0, 10.0, 2001, dtype=torch.float64))
     assert act.monotone == bool((slope > 0.0).all())
+
+
+def by_functional_transforms(module, x):
+    """Values and derivatives up to the third, each by another pass of reverse mode."""
+    single = lambda point: module(point[None])[0]  # noqa: E731
+    functions = [single]
+    for _ in range(3):
+        functions.append(jacrev(functions[-1]))
+    return [vmap(function)(x) for function in functions]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize("activation", ["tanh", "softplus", "sine"])
+def test_derivatives_up_to_the_third_equal_automatic_differentiation(activation, depth):
+    module, x = built(3, 2, activation=activation, depth=depth), points(5, 3)
+    expected = by_functional_transforms(module, x)
+    for found in (module.derivatives(x, 3), NetworkModule.derivatives(module, x, 3), module.derivatives(x, 2)):
+        for one, other in zip(found, expected[: len(found)], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+
+
+def test_a_single_point_has_the_derivatives_that_it_has_among_others():
+    module, x = built(3, 2, depth=3), points(4, 3)
+    for one, all_ in zip(module.derivatives(x[2:3], 3), module.derivatives(x, 3), strict=True):
+        torch.testing.assert_close(one[0], all_[2], rtol=1e-12, atol=1e-13)
+
+
+def test_derivatives_of_an_activation_of_ones_own_are_found_by_automatic_differentiation():
+    plain = activation("tanh")
+    z = points(6, 2)
+    own = Activation(plain.value, plain.value_and_slope, 0.25)
+    for one, other in zip(own.to_third_order(z), plain.to_third_order(z), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)
+
+
+def test_a_module_without_curvature_has_second_derivatives_of_zero():
+    line, x = nn.Linear(3, 2, dtype=torch.float64), points(4, 3)
+    y, jacobian, hessian, third = as_network_module(line).derivatives(x, 3)
+    torch.testing.assert_close(y, line(x))
+    torch.testing.assert_close(jacobian, line.weight.detach().expand(4, 2, 3))
+    assert not hessian.any() and hessian.shape == (4, 2, 3, 3)
+    assert not third.any() and third.shape == (4, 2, 3, 3, 3)

@@ -202,7 +202,13 @@ SMOOTH = {
 }
 
 
-@pytest.mark.parametrize("network", SMOOTH.values(), ids=SMOOTH.keys())
+QUICK = ("residual", "fourier", "monotone")
+
+
+@pytest.mark.parametrize(
+    "network",
+    [pytest.param(made, id=name, marks=() if name in QUICK else pytest.mark.slow) for name, made in SMOOTH.items()],
+)
 def test_a_smooth_function_is_recovered_with_its_derivatives(network):
     bounds = [[-1.0, 1.0]] * 3
     data, unseen = sample(smooth, bounds, 30, seed=0), sample(smooth, bounds, 200, seed=1)

@@ -94,6 +94,7 @@ def test_every_likelihood_has_the_residuals_of_what_was_trained(noisy, weighting
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("labels_believed")
 def test_other_weightings_and_families_claim_no_noise(noisy):
     plain = train(noisy, network=MLP(4, 1), weighting=PerChannel(), optimizers=(Adam(5),), validation=0.25)
     assert "noise" not in plain.provenance
@@ -101,6 +102,7 @@ def test_other_weightings_and_families_claim_no_noise(noisy):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("labels_believed")
 def test_noise_is_read_back_in_physical_units(noisy, tmp_path):
     surrogate = fit(noisy, families=(Kriging(starts=(-7.0,), iterations=10),))
     surrogate.save(tmp_path / "a.safetensors")
@@ -110,6 +112,7 @@ def test_noise_is_read_back_in_physical_units(noisy, tmp_path):
     assert record == {"values": {"q": 6.0}, "slopes": {"q": {"a": pytest.approx(0.3), "b": None}}}
 
 
+@pytest.mark.usefixtures("labels_believed")
 def test_slopes_without_labels_have_no_noise(noisy):
     jacobian = noisy.jacobian.copy()
     jacobian[:, :, 1] = np.nan

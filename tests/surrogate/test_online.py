@@ -247,16 +247,21 @@ def same(ours, theirs):
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "stop"),
     [
-        {},
-        pytest.param({"weighting": InverseDirichlet(interval=3), "members": 2}, marks=pytest.mark.slow),
-        {"weighting": ValuesOnly(), "start": 1000, "expected": 64},
-        {"batch": 12, "capacity": 20, "members": 2},
+        pytest.param({}, 4, id="L-BFGS, before it begins"),
+        pytest.param({}, 8, id="L-BFGS, as it begins"),
+        pytest.param({}, 28, id="L-BFGS"),
+        pytest.param(
+            {"weighting": InverseDirichlet(interval=3), "members": 2},
+            28,
+            id="adaptive ensemble",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"weighting": ValuesOnly(), "start": 1000, "expected": 64}, 28, id="Adam on values"),
+        pytest.param({"batch": 12, "capacity": 20, "members": 2}, 28, id="batches"),
     ],
-    ids=["L-BFGS", "adaptive ensemble", "Adam on values", "batches"],
 )
-@pytest.mark.parametrize("stop", [4, 8, 28])
 def test_a_job_killed_and_taken_up_ends_bit_for_bit_as_if_it_had_not_been(data, tmp_path, settings, stop):
     straight, broken = training_for(data, **settings), training_for(data, **settings)
     stream(straight, data, steps=5)

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from analytic import five_samples, value_error
+from analytic import five_samples, sample, value_error
 import numpy as np
 import pytest
 
@@ -16,19 +16,20 @@ def data():
     return five_samples(24, seed=0)
 
 
-def test_the_pair_that_can_learn_is_found_among_those_that_can_not(data):
-    """Steps of nothing and of everything, and a decay that leaves no weights."""
+def test_the_pair_that_can_learn_is_found_among_those_that_can_not():
+    """Steps of nothing and of everything, and a decay that leaves no weights; a plane is learned in few steps."""
+    data = sample(lambda x: x[:1] + 2.0 * x[1:], [[-1.0, 1.0]] * 2, 24, seed=0)
     surrogate = tuned(
         data,
         learning_rates=(1e-9, 2e-2, 50.0),
         decays=(1e5, 1e-4),
         splits=1,
         network=SMALL,
-        optimizers=(Adam(80),),
+        optimizers=(Adam(120),),
     )
     tuning = surrogate.provenance["tuning"]
     assert (tuning["learning_rate"], tuning["decay"]) == (2e-2, 1e-4)
-    expected = train(data, network=SMALL, optimizers=(Adam(80, 2e-2),), decay=1e-4)
+    expected = train(data, network=SMALL, optimizers=(Adam(120, 2e-2),), decay=1e-4)
     assert np.array_equal(surrogate.predict(data.x)[1], expected.predict(data.x)[1])
 
 
@@ -47,7 +48,9 @@ def test_the_error_is_that_of_responses_on_samples_held_out(data):
     """By the same split, made here: the share of the responses' deviation from the known mean that is left."""
     share = tuned(data, learning_rates=(1e-2,), decays=(1e-4, 1.0), splits=1, network=SMALL, optimizers=(Adam(20),))
     trials = {trial["decay"]: trial for trial in share.provenance["tuning"]["trials"]}
-    order = np.random.default_rng(0).permutation(24)
+    order = np.random.Generator(np.random.PCG64(0)).permutation(
+        24
+    )  # as `tuned` draws, however tests' seeds are shifted
     held, kept = order[:6], order[6:]
     known = replace(data, x=data.x[kept], y=data.y[kept], jacobian=data.jacobian[kept])
     y = train(known, network=SMALL, optimizers=(Adam(10, 1e-2),), decay=1.0).predict(data.x[held])[0]

@@ -1,0 +1,95 @@
+"""What a search among many inputs keeps of its samples, and what it remembers besides, as plain values.
+
+Hundreds of points and Jacobians of a hundred thousand inputs fill a memory, and a file that is written anew after each
+solve. Such a search needs few of them; what it has learned of the others is kept as numbers, so that it goes on from
+there exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sobofem.coupling.optimize.acceptance import Filter
+from sobofem.coupling.optimize.separable import SeparableSelection
+from sobofem.coupling.optimize.solution import Step
+
+if TYPE_CHECKING:
+    from sobofem.coupling.optimize.trust_region import TrustRegion
+
+LAST = 3
+"""Samples that are kept besides the best one and the one that the search stands at: the last ones."""
+
+LAST_FAILURES = 16
+"""Failed points that are kept: the last ones."""
+
+VERSION = 1
+"""Of what is remembered: a search that finds another one goes on from the samples alone."""
+
+PLAIN = ("radius", "message", "_center", "_searches_left", "_curvature_checked_at", "_in_a_row", "_outside")
+"""Attributes of a trust region that are numbers or texts."""
+
+
+def forget(region: TrustRegion, given: int, failed_before: int) -> tuple[NDArray[np.intp], slice]:
+    """Have a search go on with few samples: those given, the best, its center and the last ones.
+
+    Args:
+        region: The search, which has begun.
+        given: How many samples it was given.
+        failed_before: How many failed points.
+
+    Returns:
+        The numbers of the samples that are left, increasing; and which failed points are forgotten.
+    """
+    solved, center = region.solved, region._center
+    assert center is not None
+    count, failed = len(solved), len(solved.failed)
+    kept = np.array(sorted({*range(given), *range(max(count - LAST, 0), count), solved.best(), center}), dtype=np.intp)
+    failures = slice(failed_before, max(failed_before, failed - LAST_FAILURES))
+    solved.forget(kept, failures)
+    place = {int(i): k for k, i in enumerate(kept)}
+    checked = region._curvature_checked_at
+    region._center, region._resumed = place[center], {place[i] for i in region._resumed if i in place}
+    region._curvature_checked_at = None if checked is None else place.get(checked)
+    region.path = [replace(step, x=np.zeros(0)) for step in region.path]
+    return kept, failures
+
+
+def remembered(region: TrustRegion) -> dict[str, Any]:
+    """All that a search among many inputs knows besides its samples, while no answer is pending."""
+    scaled, doubtful, selection = region.scaled, region._possible_negative_curvature, region.selection
+    assert isinstance(selection, SeparableSelection)
+    return {
+        "version": VERSION,
+        **{name: getattr(region, name) for name in PLAIN},
+        "slopes": scaled.slopes.tolist(),
+        "slope": scaled.slope,
+        "filter": region._filter.pairs,
+        "resumed": sorted(region._resumed),
+        "doubtful": None if doubtful is None else np.flatnonzero(doubtful).tolist(),
+        "drawn": region._rng.bit_generator.state,
+        "failed_starts": region.failed_starts,
+        "selection": selection.remembered(),
+        "path": [asdict(replace(step, x=step.x.tolist(), y=step.y.tolist())) for step in region.path],
+    }
+
+
+def recall(region: TrustRegion, known: Mapping[str, Any]) -> None:
+    """Put a search where `remembered` was told of it; its samples are those that were kept then."""
+    for name in PLAIN:
+        setattr(region, name, known[name])
+    scaled, doubtful, selection = region.scaled, known["doubtful"], region.selection
+    assert isinstance(selection, SeparableSelection)
+    scaled.slopes, scaled.slope = np.array(known["slopes"]), known["slope"]
+    region._filter = Filter([(float(h), float(f)) for h, f in known["filter"]])
+    region._resumed = set(known["resumed"])
+    region._possible_negative_curvature = None if doubtful is None else np.isin(np.arange(scaled.size), doubtful)
+    region._rng.bit_generator.state = known["drawn"]
+    region.failed_starts = list(known["failed_starts"])
+    selection.recall(known["selection"])
+    region.path = [Step(**{**step, "x": np.array(step["x"]), "y": np.array(step["y"])}) for step in known["path"]]
+    region.left = max(region.left - len(region.path), 0)
