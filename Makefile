@@ -72,7 +72,7 @@ test-cluster: $(READY) ## job scripts on a Slurm of one node, set up for the pur
 test-faults: $(READY) ## a hundred kills at random moments, in ten minutes
 	SOBOFEM_KILLS=100 $(BIN)/python -m pytest tests/coupling/test_faults.py -k kills
 
-check: $(READY) ## the quick tests, some two minutes on two free cores
+check: $(READY) ## the quick tests, some five minutes on two free cores
 	$(BIN)/python -m pytest $(SERIAL) -m "not slow"
 
 lint: $(READY) ## format, style, types, and who imports whom

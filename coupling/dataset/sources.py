@@ -155,7 +155,7 @@ def _of_parquet(path: Path) -> Columns:
     from pyarrow import ArrowException, float64
     import pyarrow.parquet
 
-    with path.open("rb"):  # a right that is missing is told as of any file
+    with path.open("rb"):  # a right that is missing is named as for any file
         pass
     try:
         table = pyarrow.parquet.read_table(path)

@@ -40,8 +40,7 @@ def over_combinations(session: Session, task: Task, start: Array | None) -> Solu
     The model is solved at allowed values only. All searches share their samples. Before each, a predictor that is
     continuous in all parameters says by branch and bound which combination has most to offer. Once that is worse than
     the best so far, by three times what the predictor was wrong about any of the last three optima, the others are left
-    out: no proof, unless the predictor is right. Before any point meets the
-    limits the same goes for violations.
+    out: no proof, unless the predictor is right. Before any point meets the limits the same goes for violations.
 
     Args:
         session: Who solves, and what is known.

@@ -59,7 +59,7 @@ class SolvedPoints:
         return len(self.x) - 1
 
     def forget(self, kept: NDArray[np.intp], failures: slice) -> None:
-        """Keep some samples (k,) alone, which are numbered anew, and failed points outside of a range."""
+        """Keep some samples (k,) alone, which are renumbered, and failed points outside of a range."""
         self.x, self.y, self.jacobian = self.x[kept], self.y[kept], self.jacobian[kept]
         self._judged = {k: self._judged[i] for k, i in enumerate(kept.tolist()) if i in self._judged}
         del self.failed[failures]

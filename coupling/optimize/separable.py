@@ -264,7 +264,7 @@ class SeparableSelection:
         }
 
     def recall(self, known: Mapping[str, Any]) -> None:
-        """Know again what `remembered` told."""
+        """Know again what `remembered` gave."""
         size = (self.scaled.size,)
         self._centers = [from_text(text, size) for text in known["centers"]]
         self._distance, self._tightened = from_text(known["distance"], size), known["tightened"]

@@ -79,7 +79,7 @@ def remembered(region: TrustRegion) -> dict[str, Any]:
 
 
 def recall(region: TrustRegion, known: Mapping[str, Any]) -> None:
-    """Put a search where `remembered` was told of it; its samples are those that were kept then."""
+    """Put a search where `remembered` was taken of it; its samples are those that were kept then."""
     for name in PLAIN:
         setattr(region, name, known[name])
     scaled, doubtful, selection = region.scaled, known["doubtful"], region.selection

@@ -114,7 +114,7 @@ def likeliest(
     Args:
         attempt: Trains the attempt of a number.
         count: How many there may be.
-        progress: Told of all.
+        progress: Called as they proceed.
     """
     best = attempt(0, progress if count == 1 else _numbered(progress, 1, count))
     scores = [best.score]

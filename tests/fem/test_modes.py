@@ -344,7 +344,7 @@ def test_a_closed_string_vibrates_in_whole_waves():
 
 
 def column_with(hold, *, thickness=0.2, shapes=()):
-    """Buckling of a column that is clamped at its foot and whose tip can't leave its axis, held there as told."""
+    """Buckling of a column that is clamped at its foot and whose tip can't leave its axis, held there."""
     corners = [(0.0, -thickness / 2), (LENGTH, thickness / 2)]
     mesh = dolfinx.mesh.create_rectangle(MPI.COMM_SELF, corners, [12, 1], dolfinx.mesh.CellType.quadrilateral)
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 2, (2,)))
