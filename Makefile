@@ -9,6 +9,8 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 # One thread a process: parallelism is MPI's, and two cores are soon oversubscribed.
 export OMP_NUM_THREADS ?= 1
+# Tests are compiled once, not by each process that runs some of them, whatever the surroundings say.
+export PYTHONDONTWRITEBYTECODE :=
 # Whose round-off `make test-processors` takes, with how many threads, and which tests.
 PROCESSORS ?= SkylakeX Haswell Zen Prescott
 THREADS ?= 1 2
@@ -72,7 +74,7 @@ test-cluster: $(READY) ## job scripts on a Slurm of one node, set up for the pur
 test-faults: $(READY) ## a hundred kills at random moments, in ten minutes
 	SOBOFEM_KILLS=100 $(BIN)/python -m pytest tests/coupling/test_faults.py -k kills
 
-check: $(READY) ## the quick tests, some five minutes on two free cores
+check: $(READY) ## the quick tests, without those for several ranks and of other libraries
 	$(BIN)/python -m pytest $(SERIAL) -m "not slow"
 
 lint: $(READY) ## format, style, types, and who imports whom

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sobofem.coupling.design.marginals import Marginal
     from sobofem.coupling.design.points import PointsFile
     from sobofem.coupling.materials.learned_energy import LearnedEnergy
+    from sobofem.coupling.materials.weights import LawWeights
     from sobofem.coupling.models.loading import load_model
     from sobofem.coupling.models.taylor import TaylorReport, taylor_test
     from sobofem.coupling.parallel.interruption import Interrupted
@@ -31,6 +32,7 @@ __all__ = [
     "Failure",
     "Grid",
     "Interrupted",
+    "LawWeights",
     "LearnedEnergy",
     "Marginal",
     "Model",
@@ -56,6 +58,7 @@ _HOMES = {
     "Failure": "sobofem.coupling.dataset.records",
     "Grid": "sobofem.coupling.design",
     "Interrupted": "sobofem.coupling.parallel.interruption",
+    "LawWeights": "sobofem.coupling.materials.weights",
     "LearnedEnergy": "sobofem.coupling.materials.learned_energy",
     "Marginal": "sobofem.coupling.design.marginals",
     "Model": "sobofem.coupling.contract",

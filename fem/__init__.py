@@ -15,6 +15,7 @@ from sobofem.fem.parameters import DensityFilter, Field, HelmholtzFilter, OwnVal
 from sobofem.fem.problem import Problem
 from sobofem.fem.reading import read_mesh
 from sobofem.fem.responses import Response, average, p_norm
+from sobofem.fem.solving.bonded import Bonded
 from sobofem.fem.solving.external_function import ExternalFunction
 from sobofem.fem.solving.history import LocalUnknown, internal_variable
 from sobofem.fem.solving.linear_solver import DIRECT, MULTIGRID, SYMMETRIC
@@ -29,6 +30,7 @@ __all__ = [
     "DIRECT",
     "MULTIGRID",
     "SYMMETRIC",
+    "Bonded",
     "Buckling",
     "ControlledPath",
     "DensityFilter",

@@ -25,6 +25,7 @@ from sobofem.fem.assembly.stacking import owned_size
 from sobofem.fem.errors import NotConverged
 from sobofem.fem.responses import ModeShapes, Response, When
 from sobofem.fem.solving import eigenvalues as eigen
+from sobofem.fem.solving.boundary import prescribed
 from sobofem.fem.solving.linear_solver import is_unsymmetric
 from sobofem.fem.solving.tie import Tie
 from sobofem.fem.solving.ties import Ties
@@ -80,7 +81,7 @@ class Modes(ModeShapes, ABC):
         self._checked: list[list[dolfinx.fem.Function]] = []
         self._kernels: list[Kernels] = []
         tied = dolfinx.fem.Function(self._space)
-        self._ties = Ties(ties, tied, np.unique(self._held(owned=True))) if ties else None
+        self._ties = Ties(ties, tied, prescribed(self._bcs, owned=True)) if ties else None
         if self._ties is not None and self._ties.integrals:
             raise ValueError(
                 "modes obey no ZeroMean; without it the first modes of a body that floats are its rigid motions, to be "
@@ -102,7 +103,7 @@ class Modes(ModeShapes, ABC):
     ) -> list[tuple[dolfinx.fem.Function, str]]:
         """Each function that is set to a mode, with what decides which, beside the forms. Collective."""
         held = dolfinx.fem.Function(self._space)
-        held.x.array[self._held(owned=False)] = 1.0
+        held.x.array[prescribed(self._bcs, owned=False)] = 1.0
         of = f"{type(self).__name__} {marks(held)}" + (f" {marks(self._ties.probe())}" if self._ties else "")
         numbered = [(mode, f"{of} number {number}") for number, mode in self._shapes.items()]
         return numbered + [(mode, f"{of} of {self._count} like {values(like)}") for like, mode in self._followed]
@@ -221,13 +222,8 @@ class Modes(ModeShapes, ABC):
 
     def _fixed(self) -> np.ndarray:
         """Owned degrees of freedom that the eigenvalue problem has nothing to say about: prescribed, or following."""
-        held = self._held(owned=True)
+        held = prescribed(self._bcs, owned=True)
         return held if self._ties is None else np.concatenate([held, self._ties.followers])
-
-    def _held(self, *, owned: bool) -> np.ndarray:
-        """Degrees of freedom with prescribed values that this rank owns, or knows of."""
-        indices = [dofs[:count] if owned else dofs for dofs, count in (bc.dof_indices() for bc in self._bcs)]
-        return np.concatenate([*indices, np.zeros(0, dtype=np.int32)])
 
     @abstractmethod
     def _find(self, solver: SLEPc.EPS, left: PETSc.Mat, right: PETSc.Mat) -> tuple[PETSc.Mat, int]:

@@ -70,9 +70,9 @@ def picture(problem: Problem, field: str = "") -> Picture:
             f"pictures are of triangles, quadrilaterals and bodies of tetrahedra or hexahedra, not of {cell}s"
         )
     degree = 1 if body or mesh.topology.index_map(mesh.topology.dim).size_global > FINE else 2
-    values = _Sampler(problem, expression, degree).values()[:, :, 0]
+    values = Sampler(problem, expression, degree).values()[:, :, 0]
     space = dolfinx.fem.functionspace(mesh, basix.ufl.element("Lagrange", cell, degree, discontinuous=True))
-    nodes = space.dofmap.list[: _owned_cells(mesh)]
+    nodes = space.dofmap.list[: owned_cells(mesh)]
     points = space.tabulate_dof_coordinates()[nodes][:, :, : mesh.geometry.dim]
     if body:
         cells, corners = _surface(mesh)
@@ -112,7 +112,7 @@ def _surface(mesh: dolfinx.mesh.Mesh) -> tuple[np.ndarray, np.ndarray]:
     faces = mesh.topology.connectivity(3, 2).array.reshape(
         -1, dolfinx.cpp.mesh.cell_num_entities(mesh.topology.cell_type, 2)
     )
-    outside = np.isin(faces[: _owned_cells(mesh)], dolfinx.mesh.exterior_facet_indices(mesh.topology))
+    outside = np.isin(faces[: owned_cells(mesh)], dolfinx.mesh.exterior_facet_indices(mesh.topology))
     cells, local = np.nonzero(outside)
     corners = np.array(basix.topology(mesh.basix_cell())[2])
     return cells, corners[local]
@@ -195,7 +195,7 @@ class _Frame:
     def __init__(self, problem: Problem, expressions: Mapping[str, Any]) -> None:
         self._problem = problem
         self._degree = problem.mesh.ufl_domain().ufl_coordinate_element().degree
-        self._samplers = {name: _Sampler(problem, what, self._degree) for name, what in expressions.items()}
+        self._samplers = {name: Sampler(problem, what, self._degree) for name, what in expressions.items()}
         self._space = dolfinx.fem.functionspace(problem.mesh, ("Lagrange", self._degree))
 
     def functions(self) -> list[dolfinx.fem.Function]:
@@ -241,7 +241,7 @@ def _field(problem: Problem, name: str) -> Any:
     return problem.fields[name]
 
 
-class _Sampler:
+class Sampler:
     """A UFL expression at the nodes of every cell by itself, so that jumps between cells stay.
 
     One that holds internal variables is known at quadrature points only; from there it is continued linearly in each
@@ -264,7 +264,7 @@ class _Sampler:
 
     def values(self) -> np.ndarray:
         """Values (cells, nodes, entries) on the cells that this rank owns. Collective."""
-        cells = np.arange(_owned_cells(self._mesh), dtype=np.int32)
+        cells = np.arange(owned_cells(self._mesh), dtype=np.int32)
         size = int(np.prod(self.shape, dtype=int))
         sampled = self._expression.eval(self._mesh, cells).reshape(len(cells), self._continued.shape[1], size)
         low, high = sampled.min(axis=(0, 1), initial=np.inf), sampled.max(axis=(0, 1), initial=-np.inf)
@@ -305,5 +305,6 @@ def _averaged(space: dolfinx.fem.FunctionSpace, name: str, values: np.ndarray) -
     return function
 
 
-def _owned_cells(mesh: dolfinx.mesh.Mesh) -> int:
+def owned_cells(mesh: dolfinx.mesh.Mesh) -> int:
+    """Number of cells that this rank owns."""
     return int(mesh.topology.index_map(mesh.topology.dim).size_local)

@@ -56,6 +56,7 @@ class Response:
         at: When the integrals are taken: at the "end" of the load path, at one of its points (counted from 0), or
             the "sum" over all its load steps, which makes an integral of increments one over the path.
         modes: Where functions in the integrals are modes of the state, what sets them.
+        largest: Of a mean that stands for a maximum: the quantity, and the measure of its region.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Response:
     unit: str = ""
     at: When = "end"
     modes: ModeShapes | None = None
+    largest: tuple[Any, ufl.Measure] | None = None
 
     def __post_init__(self) -> None:
         forms = _as_tuple(self.integrals)
@@ -100,12 +102,13 @@ def average(name: str, quantity: Any, measure: ufl.Measure, *, unit: str = "", a
 def p_norm(name: str, quantity: Any, measure: ufl.Measure, *, p: float, unit: str = "", at: When = "end") -> Response:
     """Smooth stand-in for the maximum of a positive UFL quantity over a region: (mean of quantity^p)^(1/p).
 
-    It grows with p towards the maximum, and is differentiable where the maximum jumps from point to point.
+    It grows with p towards the maximum, and is differentiable where the maximum jumps from point to point. What the
+    maximum is at a state, `sobofem.fem.maxima` tells.
     """
     if not p > 0:
         raise ValueError(f"p of response {name!r} is {p:g}, expected a positive number, some 4 to 20")
     sizes = (quantity**p * measure, _size(quantity, measure))
-    return Response(name, sizes, lambda a, b: (a / b) ** (1.0 / p), unit, at)
+    return Response(name, sizes, lambda a, b: (a / b) ** (1.0 / p), unit, at, largest=(quantity, measure))
 
 
 def _size(quantity: Any, measure: ufl.Measure) -> ufl.Form:
@@ -123,6 +126,7 @@ class Combination:
         points: Number of points of the load path.
 
     Attributes:
+        names: Of the responses.
         integrals: Different integrals that occur, K of them.
         slots: What the responses are made of, S pairs of an integral's number and when it is taken: at which point of
             the load path, or None for the sum over all steps.
@@ -137,7 +141,7 @@ class Combination:
         self._values: list[Any] = []
         self._slopes: list[list[Any]] = []
         self._curvatures: list[list[list[Any]]] = []
-        self._names = tuple(response.name for response in responses)
+        self.names = tuple(response.name for response in responses)
         self._domain = domain
         self._modes: dict[int | None, list[ModeShapes]] = {}
         numbers: dict[ufl.Form, int] = {}
@@ -200,7 +204,7 @@ class Combination:
             compute_expression_signature(rounded(without_variables(ufl.as_ufl(value))), numbers)
             for value in self._values
         ]
-        return " | ".join([*self._names, *(str(slot) for slot in self.slots), *formulas])
+        return " | ".join([*self.names, *(str(slot) for slot in self.slots), *formulas])
 
     def slope(self, integrals: np.ndarray) -> np.ndarray:
         """Derivative (m, S) of the responses by the slots."""

@@ -10,7 +10,7 @@ Parts of your own derive from `Network`, `Weighting`, `Optimizer` or `Family`. N
 from sobofem.surrogate.consistency import DerivativeReport, Finding, check_derivatives
 from sobofem.surrogate.ensembles import Ensemble, train_ensemble
 from sobofem.surrogate.export import ExportedModel, export_model, open_exported
-from sobofem.surrogate.families import Descent, Family, Kriging, Logarithmic, Solved
+from sobofem.surrogate.families import Descent, Family, Kriging, Logarithmic, Projected, Solved
 from sobofem.surrogate.files.registry import register
 from sobofem.surrogate.history import History, Progress
 from sobofem.surrogate.loading import load
@@ -18,6 +18,7 @@ from sobofem.surrogate.model import Surrogate
 from sobofem.surrogate.networks import (
     MLP,
     Bounded,
+    Convex,
     Factorized,
     Fourier,
     KolmogorovArnold,
@@ -28,10 +29,10 @@ from sobofem.surrogate.networks import (
     Siren,
     Symmetric,
 )
-from sobofem.surrogate.networks.activations import Activation, register_activation
 from sobofem.surrogate.networks.base import Network, NetworkModule
+from sobofem.surrogate.networks.layers import Activation, register_activation
+from sobofem.surrogate.online.checkpoint import OnlineSettings
 from sobofem.surrogate.online.reservoir import Reservoir, Stream
-from sobofem.surrogate.online.settings import OnlineSettings
 from sobofem.surrogate.online.training import OnlineTraining
 from sobofem.surrogate.reduction import (
     FieldSamples,
@@ -58,6 +59,7 @@ __all__ = [
     "Activation",
     "Adam",
     "Bounded",
+    "Convex",
     "DecayPath",
     "DerivativeReport",
     "Descent",
@@ -86,6 +88,7 @@ __all__ = [
     "PerChannel",
     "Positive",
     "Progress",
+    "Projected",
     "ProjectedSurrogate",
     "Reservoir",
     "Residual",

@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sobofem.surrogate.networks.base import value_and_jacobian, value_jacobian_and_action
+from sobofem.surrogate.samples.arrays import Array
+
+ROWS_AT_ONCE = 4096
+"""Samples that are looked at together where all are too many for the memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +75,8 @@ class Targets:
         """The samples of these row numbers."""
         return type(self)(*(None if part is None else part[rows] for part in self._parts))  # type: ignore[arg-type]
 
-    def to(self, device: torch.device | str) -> Self:
-        """The same samples on a device."""
+    def to(self, device: torch.device | str | Tensor) -> Self:
+        """The same samples on a device, or where a tensor is and in its precision."""
         return type(self)(*(None if part is None else part.to(device) for part in self._parts))  # type: ignore[arg-type]
 
     @property
@@ -82,6 +87,50 @@ class Targets:
         """Mean square of each target (m, T): the losses of a network that predicts zero."""
         zeros = (None if labels is None else torch.zeros_like(labels) for labels in (self.jacobian, self.actions))
         return squared_errors(self, torch.zeros_like(self.y), *zeros)
+
+
+class StoredTargets(Targets):
+    """Targets whose Jacobians stay where they are, such as in a file, and are scaled as their rows are taken.
+
+    Training in batches then needs no more memory than a batch does, however many samples there are.
+
+    Args:
+        x: Inputs (N, n), scaled.
+        y: Responses (N, m), scaled.
+        labels: Jacobians (N', m, n) in physical units, none of them missing.
+        rows: Which of them belong to the N samples (N,); all where None.
+        factor: What scales a Jacobian (m, n).
+    """
+
+    _labels: Array
+    _rows: Tensor | None
+    _factor: Array
+
+    def __init__(self, x: Tensor, y: Tensor, labels: Array, rows: Tensor | None, factor: Array) -> None:
+        rest = dict.fromkeys(("directions", "actions", "presence", "believed"))
+        vars(self).update(rest, x=x, y=y, _labels=labels, _rows=rows, _factor=factor)
+
+    @property
+    def jacobian(self) -> Tensor:  # type: ignore[override]
+        """All Jacobians (N, m, n), scaled anew each time."""
+        return self._taken(torch.arange(len(self)))
+
+    def select(self, rows: Tensor) -> Targets:  # type: ignore[override]
+        """The samples of these row numbers, with Jacobians."""
+        return Targets(self.x[rows], self.y[rows], self._taken(rows.cpu()))
+
+    def to(self, device: torch.device | str | Tensor) -> StoredTargets:  # type: ignore[override]
+        """The same samples; Jacobians go there as they are taken."""
+        return StoredTargets(self.x.to(device), self.y.to(device), self._labels, self._rows, self._factor)
+
+    def mean_squares(self) -> Tensor:
+        """As for all targets, a part of the samples after the other."""
+        parts = (self.select(rows) for rows in torch.arange(len(self)).split(ROWS_AT_ONCE))
+        return torch.stack([len(part) * part.mean_squares() for part in parts]).sum(0) / len(self)
+
+    def _taken(self, rows: Tensor) -> Tensor:
+        found = self._labels[(rows if self._rows is None else self._rows[rows]).numpy()]
+        return torch.from_numpy(np.multiply(found, self._factor, out=found)).to(self.x)
 
 
 def squared_errors(targets: Targets, y: Tensor, jacobian: Tensor | None, actions: Tensor | None = None) -> Tensor:

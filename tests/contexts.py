@@ -9,7 +9,7 @@ import pytest
 
 REGISTRIES = {
     "surrogate.files.registry": lambda module: module._CLASSES.values(),
-    "surrogate.networks.activations": lambda module: [module.ACTIVATIONS],
+    "surrogate.networks.layers": lambda module: [module.ACTIVATIONS],
     "coupling.design": lambda module: [module.KINDS],
     "coupling.commands": lambda module: [module.COMMANDS],
 }

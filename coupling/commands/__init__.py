@@ -6,7 +6,7 @@ fields are; the others say what they are by typer's annotations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 from dataclasses import dataclass, is_dataclass
 import functools
@@ -200,3 +200,17 @@ def all_commands() -> dict[str, Command]:
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
     return {name: COMMANDS[name] for name in (*ORDER, *sorted(set(COMMANDS) - set(ORDER)))}
+
+
+@contextlib.contextmanager
+def in_one_line() -> Iterator[None]:
+    """Have what is numerically impossible end in one line, as a mistake: other data or settings remedy it."""
+    try:
+        yield
+    except ArithmeticError as error:
+        if type(error) is not ArithmeticError:
+            raise
+        mistake = ValueError(str(error))
+        for note in getattr(error, "__notes__", ()):  # whether every rank knows
+            mistake.add_note(note)
+        raise mistake from error

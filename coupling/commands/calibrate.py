@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 import importlib
 from pathlib import Path
 import time
@@ -17,7 +16,7 @@ from sobofem.coupling.calibration import Calibration as Found
 from sobofem.coupling.calibration import Fixed, Measurements, Settings, Task
 from sobofem.coupling.calibration import calibrate as whole
 from sobofem.coupling.calibration.task import Objective
-from sobofem.coupling.commands import MODEL_HELP, command
+from sobofem.coupling.commands import MODEL_HELP, command, in_one_line
 from sobofem.coupling.commands.files import SurrogateFile, load_model_of_responses, make_folder
 from sobofem.coupling.contract import Array, Model, units_of
 from sobofem.coupling.display import display, duration, report_console
@@ -87,11 +86,7 @@ def calibrate(
             write_unfinished(Objective(cheap, task), out, **about, why=f"Interrupted; {words}.")
         return words
 
-    with (
-        keeping(kept),
-        _one_line(),
-        display() as update,
-    ):
+    with keeping(kept), in_one_line(), display() as update:
         found = whole(
             cheap,
             task,
@@ -114,20 +109,6 @@ def calibrate(
 def _require_sampler() -> None:
     """Raise if the sampler is missing, before the work and not after it."""
     importlib.import_module("nutpie")
-
-
-@contextmanager
-def _one_line() -> Iterator[None]:
-    """Have what is numerically impossible end in one line, as a mistake: other data or settings remedy it."""
-    try:
-        yield
-    except ArithmeticError as error:
-        if type(error) is not ArithmeticError:
-            raise
-        mistake = ValueError(str(error))
-        for note in getattr(error, "__notes__", ()):  # whether every rank knows
-            mistake.add_note(note)
-        raise mistake from error
 
 
 def _models(path: Path, spec: str | None, known: dict[str, float], task: Task, together: Any) -> tuple[Any, Any]:

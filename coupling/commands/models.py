@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from sobofem.coupling.commands import command
-from sobofem.coupling.models.library import library
+from sobofem.coupling.models.loading import library
 
 
 @command(needs_mpi=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from sobofem.coupling.commands import MODEL_HELP, command
+from sobofem.coupling.commands import ModelName, command
 from sobofem.coupling.commands.files import absolute, check_writable, load_model_of_responses
-from sobofem.coupling.contract import Model, SampleFailure, describe, units_of
+from sobofem.coupling.contract import HasComm, Model, SampleFailure, describe, units_of
 from sobofem.coupling.dataset.dataset import Dataset
 from sobofem.coupling.models.loading import load_model
 from sobofem.coupling.models.matching import require_same_names
@@ -24,6 +24,7 @@ from sobofem.coupling.optimize.report import (
     show,
     show_confirmation,
     show_front,
+    show_largest,
     so_far,
     write,
     write_front,
@@ -38,14 +39,7 @@ from sobofem.coupling.study.purposes import Optimization
 
 @command()
 def optimize(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help=f"The model to optimize. {MODEL_HELP}",
-            show_default=False,
-        ),
-    ],
+    model: ModelName,
     settings: Optimization,
     surrogate: Annotated[
         Path | None,
@@ -92,10 +86,8 @@ def optimize(
     task = _task(settings)
     steps, out, picture, data = list[Step](), absolute(out), absolute(picture), absolute(data)
     guide = None if surrogate is None else load_model_of_responses(surrogate)
-    if settings.ranks_per_solve is None:
-        found: Model | str = _together(model)
-    else:
-        found = model
+    found: Model | str = _together(model) if settings.ranks_per_solve is None else model
+    per_solve = settings.ranks_per_solve or _of_one_rank(model, found, pareto=bool(settings.pareto))
     guided = {
         "surrogate": guide,
         "tolerance": settings.tolerance,
@@ -114,7 +106,7 @@ def optimize(
                 "seed": settings.seed,
                 "starts": settings.starts,
                 "predictors": settings.predictors.value,
-                "ranks_per_solve": settings.ranks_per_solve,
+                "ranks_per_solve": per_solve,
             }
             solution, confirmed = _optimum(search, dict(settings.start) or None, how, settings.confirm_on, picture)
             certified = solution.certified
@@ -123,6 +115,23 @@ def optimize(
             search.draw(solution, confirmed)
     if not certified:
         raise typer.Exit(1)
+
+
+def _of_one_rank(name: str, model: Model | str, *, pareto: bool) -> int | None:
+    """One rank a solve where several were started and the model knows of none, which is said; else None.
+
+    Raises:
+        ValueError: If it is a front that is looked for: each rank would by itself.
+    """
+    if not _is_of_one_rank(model):
+        return None
+    if pareto:
+        raise ValueError(f"{name} is solved by one rank: each of {ranks()[1]} would seek the front; start one")
+    if ranks()[0] == 0:
+        typer.echo(
+            f"{name} is solved by one rank: rank 0 searches, and {ranks()[1]} ranks solve a point each", err=True
+        )
+    return 1
 
 
 def _task(settings: Optimization) -> Task:
@@ -150,6 +159,7 @@ class Search:
         steps: Its solves so far, on rank 0.
         data: Where these are kept, or None.
         out: The JSON file for its record, or None; not of a front, which is of several searches.
+        largest: Largest values at the optimum of what means stand for, by response.
     """
 
     name: str
@@ -159,6 +169,7 @@ class Search:
     steps: list[Step]
     data: Path | None
     out: Path | None
+    largest: dict[str, float] = field(default_factory=dict)
 
     def kept(self) -> str:
         """What is there of an interrupted search, after that was written to the page."""
@@ -189,7 +200,8 @@ class Search:
         paraview = write_vtk(model, self.out.with_suffix(".pvd"))
         if ranks()[0] == 0:
             fields = fields_figure(shown) if shown else None
-            write(solution, self.out, confirmed, model=self.name, fields=fields, others=[paraview.name])
+            beside = [paraview.name]
+            write(solution, self.out, confirmed, self.largest, model=self.name, fields=fields, others=beside)
 
 
 def _beside(out: Path, suffix: str) -> Path:
@@ -219,19 +231,49 @@ def _optimum(
         show(solution, solution.archive.units)
         if search.out is not None:  # before any more solves
             write(solution, search.out, model=search.name)
+    search.largest.update(_largest(search.model, solution.optimum))
     confirmed = None if other is None or confirm_on is None else _confirmed(other, confirm_on, solution.optimum)
     if ranks()[0] == 0:
-        if search.out is not None and confirmed is not None:
-            write(solution, search.out, confirmed, model=search.name)
+        if search.out is not None and (confirmed is not None or search.largest):
+            write(solution, search.out, confirmed, search.largest, model=search.name)
         if picture is not None:
             convergence_picture(solution, picture)
     return solution, confirmed
+
+
+def _largest(model: Model | str, best: Optimum) -> dict[str, float]:
+    """Largest values of what means in the task stand for, by one more solve of finite elements; shown on rank 0."""
+    if not is_drawable(model):
+        return {}
+    from sobofem.fem.maxima import maxima
+
+    problem: Any = model
+    asked = {*best.task.weights, *best.task.at_most, *best.task.at_least}
+    if not asked & problem.largest.keys():
+        return {}
+    try:
+        problem.evaluate(best.x, jacobian=False)
+    except Exception as error:
+        if not isinstance(error, SampleFailure):
+            raise
+        return {}
+    found = {name: value for name, value in maxima(problem).items() if name in asked}
+    if ranks()[0] == 0:
+        show_largest(best, found)
+    return found
 
 
 def _together(name: str) -> Model:
     """A model on all ranks."""
     every = world()
     return load_model(name, None if isinstance(every, Serial) else every)
+
+
+def _is_of_one_rank(model: Model | str) -> bool:
+    """Whether each of several ranks has a model of its own: left alone, each would search, and write all files."""
+    if isinstance(model, str) or ranks()[1] == 1:
+        return False
+    return not isinstance(model, HasComm) or model.comm.size == 1
 
 
 def _confirmed(model: Model, name: str, best: Optimum) -> dict[str, Any]:
@@ -249,7 +291,7 @@ def _confirmed(model: Model, name: str, best: Optimum) -> dict[str, Any]:
         show_confirmation(best, there, name)
     values = dict(zip(there.responses, there.y.tolist(), strict=True))
     judged = {"violation": there.violation, "optimality": there.optimality, "feasible": there.feasible}
-    return {"by": name, "model": values} | judged
+    return {"by": name, "model": values, "not_met": list(there.unmet)} | judged
 
 
 def _front(search: Search, points: int, seed: int, how: dict[str, Any], out: Path | None, picture: Path | None) -> bool:
@@ -260,10 +302,8 @@ def _front(search: Search, points: int, seed: int, how: dict[str, Any], out: Pat
     if task.discrete:
         raise ValueError("a front over discrete parameters is not offered; fix them, one value after the other")
     cheap = how["surrogate"] or _fitted(how["path"])
-    minimized, maximized = (
-        [n for n, w in task.weights.items() if w > 0.0],
-        [n for n, w in task.weights.items() if w < 0.0],
-    )
+    minimized = [name for name, weight in task.weights.items() if weight > 0.0]
+    maximized = [name for name, weight in task.weights.items() if weight < 0.0]
     together = world()
     front = on_root(
         together,

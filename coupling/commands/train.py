@@ -14,6 +14,7 @@ import typer
 from sobofem.coupling.commands import command
 from sobofem.coupling.commands.files import SamplesFile, check_writable, open_samples
 from sobofem.coupling.commands.info import held_out_errors, limited
+from sobofem.coupling.contract import ProgressCallback
 from sobofem.coupling.display import display, duration
 from sobofem.coupling.parallel.interruption import Stopped, heard, keeping
 from sobofem.coupling.study.settings import Table, Training
@@ -69,17 +70,7 @@ def train(
     start = time.monotonic()
     with keeping(lambda: _NOTHING), warnings.catch_warnings(record=True) as remarks, display() as update:
         warnings.simplefilter("always", UserWarning)
-
-        stage = _Stage()
-
-        def show(progress: surrogate.Progress) -> None:
-            if settings.budget is None:
-                update(progress.step, progress.of, _words(progress) + stage.left(progress))
-            else:
-                spent = round(time.monotonic() - start, 1)
-                left = duration(max(settings.budget - spent, 0.0))
-                update(round(10 * spent), round(10 * settings.budget), f"{_words(progress)}; at most {left} left")
-
+        show = _Shown(update, settings.budget, start)
         if settings.descent:
             trained = surrogate.train(
                 dataset,
@@ -114,20 +105,34 @@ def train(
 
 
 @dataclass
-class _Stage:
-    """The stage that a training is in, and since when.
+class _Shown:
+    """Progress on a display, with the time left: of the budget, or of the stage that the training is in.
 
     Attributes:
-        name: What it is called.
-        began: When it began, by `time.monotonic`.
+        update: The display.
+        budget: Seconds in all, where there is a limit.
+        start: When the training began, by `time.monotonic`.
+        name: What the stage is called.
+        began: When it began.
         first: Its first step that was seen.
     """
 
+    update: ProgressCallback
+    budget: float | None
+    start: float
     name: str = ""
     began: float = 0.0
     first: int = 0
 
-    def left(self, progress: surrogate.Progress) -> str:
+    def __call__(self, progress: surrogate.Progress) -> None:
+        if self.budget is None:
+            self.update(progress.step, progress.of, _words(progress) + self._left(progress))
+        else:
+            spent = round(time.monotonic() - self.start, 1)
+            left = duration(max(self.budget - spent, 0.0))
+            self.update(round(10 * spent), round(10 * self.budget), f"{_words(progress)}; at most {left} left")
+
+    def _left(self, progress: surrogate.Progress) -> str:
         """How long the stage will take at most, in words; nothing as long as that isn't known."""
         if progress.stage != self.name:
             self.name, self.began, self.first = progress.stage, time.monotonic(), progress.step

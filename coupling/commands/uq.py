@@ -8,11 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Console
 from rich.table import Table
 import typer
 
-from sobofem.coupling.commands import MODEL_HELP, command
+from sobofem.coupling.commands import MODEL_HELP, command, in_one_line
 from sobofem.coupling.commands.files import SurrogateFile, load_model_of_responses, make_folder
 from sobofem.coupling.contract import Model, ProgressCallback, units_of
 from sobofem.coupling.display import display_on_root, report_console
@@ -99,7 +98,13 @@ def _question(surrogate: Path, settings: Uncertainty, out: Path, name: str) -> Q
     from sobofem.coupling.uncertainty import inputs as distributed
 
     network = load_model_of_responses(surrogate)
-    given = distributed(network, settings.inputs, fixed=settings.fixed, allow_outside=settings.allow_outside)
+    given = distributed(
+        network,
+        settings.inputs,
+        fixed=settings.fixed,
+        correlated=settings.correlated,
+        allow_outside=settings.allow_outside,
+    )
     limits = [Limit.parse(text) for text in settings.fail]
     make_folder(out)
     return Question(network, given, limits, name, out)
@@ -112,12 +117,8 @@ def _answer(
     from sobofem.coupling.uncertainty.report import write
     from sobofem.coupling.uncertainty.study import quantify
 
-    try:
+    with in_one_line():
         study = quantify(question.surrogate, question.inputs, question.limits, model=check, progress=progress, **how)
-    except ArithmeticError as error:
-        if type(error) is not ArithmeticError:
-            raise
-        raise ValueError(str(error)) from error
     write(study, question.inputs, out, units=units_of(question.surrogate), name=question.name)
     show(study, question.inputs, (0, 0) if check is None else (check.solves, check.failed))
 
@@ -131,21 +132,22 @@ def _trusted(model: str | None, out: Path, ranks_per_solve: int) -> AbstractCont
     return cached_on_disk(model, out / "solves", ranks_per_solve=ranks_per_solve)
 
 
-def show(study: Study, given: Inputs, spent: tuple[int, int] = (0, 0), console: Console | None = None) -> None:
+def show(study: Study, given: Inputs, spent: tuple[int, int]) -> None:
     """Print the tables, and what to think of them.
 
     Args:
         study: What was found.
         given: How inputs are distributed.
         spent: Solves of this run, and how many of them failed.
-        console: Where to print.
     """
     from sobofem.coupling.uncertainty.report import remarks, warnings
 
-    console = console or report_console()
+    console = report_console()
     console.print(_table(study.propagation.rows(), "distributions, with 95 % error bars"))
-    console.print(_table(study.indices.rows(), "shares of the variance: Sobol' indices"))
-    console.print(_table(study.measures.rows(), "bounds on total indices, from derivatives"))
+    if study.indices is not None:
+        console.print(_table(study.indices.rows(), "shares of the variance: Sobol' indices"))
+    if study.measures is not None:
+        console.print(_table(study.measures.rows(), "bounds on total indices, from derivatives"))
     if study.failure is not None:
         for point in study.failure.points:
             console.print(_table(point.rows(), f"design point of {point.limit}"))

@@ -124,6 +124,8 @@ def _files(path: Path) -> Iterator[Path]:
     for file in found:
         if file.suffix.lower() not in SUFFIXES:
             raise ValueError(f"{file} is none of {', '.join(SUFFIXES)}; save the table as one of these")
+        if not file.is_file():  # a pipe would be waited for
+            raise ValueError(f"{file} is no file but a folder, a pipe or a device; save the table in a file")
         yield file
 
 
@@ -330,19 +332,13 @@ def _joined(parts: Sequence[Columns], name: str) -> Columns:
             if ours != theirs:
                 raise ValueError(f"{part.name} has other {what} than {first.name}; convert one of them")
     if len(parts) == 1:
-        return Columns(first.read, first.places, name, first.units, first.roles, first.bounds)
+        return replace(first, name=name)
 
     def column(label: str) -> Array:
         return np.concatenate([part.read[label]() for part in parts])
 
-    return Columns(
-        {label: partial(column, label) for label in first.names},
-        [place for part in parts for place in part.places],
-        name,
-        first.units,
-        first.roles,
-        first.bounds,
-    )
+    places = [place for part in parts for place in part.places]
+    return replace(first, read={label: partial(column, label) for label in first.names}, places=places, name=name)
 
 
 _READERS: dict[str, Callable[[Path], Columns]] = {

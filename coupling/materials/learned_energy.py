@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Literal
 
 from mpi4py import MPI
@@ -13,11 +12,12 @@ import dolfinx
 import numpy as np
 import ufl
 
-from sobofem.coupling.materials.reference_state import Measures, linear_part, reference_state
+from sobofem.coupling.materials.parts import Energy, Learned, Part, SlopeAtRest, ZeroAtRest
+from sobofem.coupling.materials.reference_state import Measures, linear_parts, reference_state
 from sobofem.fem import ExternalFunction
-from sobofem.fem.solving.external_function import Evaluate
+from sobofem.fem.solving.external_function import ORDERS, Evaluate
 from sobofem.surrogate import Surrogate
-from sobofem.surrogate.model.derivatives import derivatives, digest
+from sobofem.surrogate.model.derivatives import digest
 
 type Outside = Literal["allow", "refuse"]
 
@@ -49,6 +49,12 @@ class LearnedEnergy:
         TypeError: If the model is no `Surrogate`, or the measures are no tuple of scalars.
         ValueError: If the response is not there, measures and parameters don't fit together, or a measure depends on
             more than F or has no derivative at F = I.
+
+    Attributes:
+        energy: The energy of measures and parameters as it was learned.
+        parts: What the law is made of, by the functions that stand in forms.
+        trained: The network's weights as they were given.
+        varied: Whether they are parameters of a problem: see `LawWeights`.
     """
 
     def __init__(
@@ -74,14 +80,18 @@ class LearnedEnergy:
         self._mesh = mesh
         self._measures = measures
         self._degree = quadrature_degree
-        self._response = _column(model, response)
         self._stress_free = stress_free
         self._refuses = outside == "refuse"
-        self._values_at_rest: dict[tuple[int | None, tuple[Any, ...]], Any] = {}
+        self._at_rest: dict[tuple[Any, ...], Any] = {}
         self._measures_at_rest, self._slopes_at_rest = reference_state(measures)
-        self._count = len(self._measures_at_rest)
-        if self._count > len(model.parameters):
-            raise ValueError(f"there are {self._count} measures, but the surrogate has parameters {model.parameters}")
+        count = len(self._measures_at_rest)
+        if count > len(model.parameters):
+            raise ValueError(f"there are {count} measures, but the surrogate has parameters {model.parameters}")
+        self.energy = Energy(self._model, _column(model, response))
+        self.trained = [weight.detach().clone() for weight in self.energy.weights]
+        self.varied = False
+        self.parts: dict[ExternalFunction, Part] = {}
+        self._digest = f"{self.energy.response} {digest(self._model)}"
 
     def __call__(self, F: Any, *parameters: Any) -> Any:
         """Energy per reference volume, a UFL scalar in the unit of the surrogate's response.
@@ -90,21 +100,44 @@ class LearnedEnergy:
             F: Deformation gradient [-], (3, 3).
             *parameters: What the surrogate depends on besides, UFL scalars in its units and order.
         """
-        if (shape := ufl.as_ufl(F).ufl_shape) != (3, 3):
-            raise ValueError(
-                f"F has shape {shape}, expected (3, 3): take materials.hyperelasticity.deformation_gradient(u)"
-            )
-        names = self._model.parameters[self._count :]
-        if len(parameters) != len(names):
-            raise ValueError(f"the law has parameters {names} behind its measures, but {len(parameters)} are given")
-        value = self._energy(*self._measures(F), *parameters)
-        if not self._stress_free:
-            return value
-        value = value - self._at_rest(None, parameters)
-        for i, slope in enumerate(self._slopes_at_rest):
-            if (part := linear_part(slope, F)) is not None:
-                value = value - self._at_rest(i, parameters) * part
+        value = self._function(*self._arguments(F, parameters))
+        if self._stress_free:
+            for k, (factors, part) in enumerate(linear_parts(self._slopes_at_rest, F)):
+                # a law is called again for its stress: what depends on parameters alone is the same there
+                key = k, *parameters
+                if key not in self._at_rest:
+                    slope = SlopeAtRest(self.energy, self._measures_at_rest, factors)
+                    orders = ORDERS - 1 if parameters else ORDERS
+                    name = f"slope {factors.tolist()} at rest"
+                    self._at_rest[key] = self._external(name, slope, orders=orders)(*parameters)
+                value = value - self._at_rest[key] * part
         return value
+
+    def distance(self, F: Any, *parameters: Any) -> Any:
+        """How far outside of the training bounds measures and parameters are [-], in widths of the bounds; 0 inside.
+
+        A UFL scalar for the fields of a problem: `fields={"distance": law.distance(F)}`.
+
+        Args:
+            F: Deformation gradient [-], (3, 3).
+            *parameters: As of the energy.
+        """
+        return self._looked_at("distance from what is known", self._distance)(*self._arguments(F, parameters))
+
+    def standard_deviation(self, F: Any, *parameters: Any) -> Any:
+        """Standard deviation of the energy as it was learned, by the surrogate's own account, in the energy's unit.
+
+        A UFL scalar for the fields of a problem, computed before each assembly like the energy.
+
+        Args:
+            F: Deformation gradient [-], (3, 3).
+            *parameters: As of the energy.
+
+        Raises:
+            TypeError: If the surrogate offers none.
+        """
+        self._deviation(self._model.bounds.mean(axis=1)[None], 0)
+        return self._looked_at("standard deviation", self._deviation)(*self._arguments(F, parameters))
 
     def share_outside(self) -> float:
         """Share of all points at which, at the last state, a measure or parameter was out of bounds. Collective.
@@ -112,64 +145,52 @@ class LearnedEnergy:
         Raises:
             ValueError: If there was no state yet.
         """
-        outside = self._is_outside(self._energy.arguments())
+        outside = self._is_outside(self._function.arguments())
         found, total = self._mesh.comm.allreduce(np.array([outside.sum(), len(outside)], dtype=float), op=MPI.SUM)
         return float(found / total) if total else 0.0
 
     @cached_property
-    def _energy(self) -> ExternalFunction:
+    def _function(self) -> ExternalFunction:
         """The energy of measures and parameters."""
-        return self._external("energy", self._derivatives, refuse=self._refusal if self._refuses else None)
+        kind = ZeroAtRest if self._stress_free else Learned
+        refuse = self._refusal if self._refuses else None
+        return self._external("energy", kind(self.energy, self._measures_at_rest), refuse=refuse)
 
-    def _external(self, what: str, evaluate: Evaluate, **options: Any) -> ExternalFunction:
-        name = f"{what} of {self._model.responses[self._response]!r}"
-        text = f"{what} {self._response} {digest(self._model)}"
-        return ExternalFunction(self._mesh, evaluate, quadrature_degree=self._degree, digest=text, name=name, **options)
-
-    def _at_rest(self, measure: int | None, parameters: Sequence[Any]) -> Any:
-        """The energy at F = I, or its derivative by a measure: a number, or a function of the parameters."""
-        if not parameters:
-            value, gradient, _ = self._derivatives(self._measures_at_rest[None], 2)
-            return float(value[0] if measure is None else gradient[0, measure])
-        # a law is called again for its stress: what depends on parameters alone is the same there
-        key = measure, tuple(parameters)
-        if key not in self._values_at_rest:
-            function = (
-                self._external("energy at rest", self._energy_at_rest)
-                if measure is None
-                else self._external(f"slope {measure} at rest", partial(self._slope_at_rest, measure), orders=2)
+    def _arguments(self, F: Any, parameters: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Measures and parameters, checked."""
+        if (shape := ufl.as_ufl(F).ufl_shape) != (3, 3):
+            raise ValueError(
+                f"F has shape {shape}, expected (3, 3): take materials.hyperelasticity.deformation_gradient(u)"
             )
-            self._values_at_rest[key] = function(*parameters)
-        return self._values_at_rest[key]
+        names = self._model.parameters[len(self._measures_at_rest) :]
+        if len(parameters) != len(names):
+            raise ValueError(f"the law has parameters {names} behind its measures, but {len(parameters)} are given")
+        return *self._measures(F), *parameters
 
-    def _derivatives(self, z: np.ndarray, order: int) -> list[np.ndarray]:
-        """Derivatives of the energy by all its arguments (k, n), up to an order."""
-        good = np.isfinite(z).all(axis=1)
-        found = derivatives(self._model, np.where(good[:, None], z, self._model.bounds.mean(axis=1)), order)
-        own = [array[:, self._response] for array in found]
-        for array in own:
-            array[~good] = np.nan
-        return own
+    def _distance(self, z: np.ndarray, _: int) -> list[np.ndarray]:
+        """How far points (k, n) are outside of the bounds, in widths of these."""
+        low, high = self._model.bounds.T
+        excess = np.maximum(np.maximum(low - z, z - high), 0.0)
+        return [np.linalg.norm(excess / (high - low), axis=1)]
 
-    def _energy_at_rest(self, m: np.ndarray, order: int) -> list[np.ndarray]:
-        """Derivatives of the energy at F = I by the parameters (k, p), up to an order."""
-        value, *rest = self._derivatives_at_rest(m, order)
-        c = self._count
-        return [value, *(array[:, *k * (slice(c, None),)] for k, array in enumerate(rest, start=1))]
+    def _deviation(self, z: np.ndarray, _: int) -> list[np.ndarray]:
+        """Standard deviation of the energy at points (k, n)."""
+        return [self._model.standard_deviation(z, extrapolate=True)[0][:, self.energy.response]]
 
-    def _slope_at_rest(self, measure: int, m: np.ndarray, _: int) -> list[np.ndarray]:
-        """Derivatives of the energy's slope by a measure at F = I by the parameters (k, p), up to the second."""
-        c = self._count
-        rest = self._derivatives_at_rest(m, 3)[1:]
-        where: Any = slice(None), measure
-        return [array[*where, *k * (slice(c, None),)] for k, array in enumerate(rest)]
+    def _looked_at(self, what: str, evaluate: Evaluate) -> ExternalFunction:
+        """A function for fields alone."""
+        return ExternalFunction(
+            self._mesh, evaluate, quadrature_degree=self._degree, digest=what + self._digest, name=what, orders=0
+        )
 
-    def _derivatives_at_rest(self, m: np.ndarray, order: int) -> list[np.ndarray]:
-        """Derivatives of the energy at F = I by all arguments, once where parameters (k, p) are the same everywhere."""
-        same = len(m) > 1 and bool((m == m[0]).all())
-        few = m[:1] if same else m
-        found = self._derivatives(np.hstack([np.tile(self._measures_at_rest, (len(few), 1)), few]), order)
-        return [np.broadcast_to(array, (len(m), *array.shape[1:])) for array in found] if same else found
+    def _external(self, what: str, part: Part, **options: Any) -> ExternalFunction:
+        name = f"{what} of {self._model.responses[self.energy.response]!r}"
+        text = f"{what} {type(part).__name__} {self._digest}"
+        function = ExternalFunction(
+            self._mesh, part.derivatives, quadrature_degree=self._degree, digest=text, name=name, **options
+        )
+        self.parts[function] = part
+        return function
 
     def _is_outside(self, z: np.ndarray) -> np.ndarray:
         """Which points (k,) have an argument out of bounds."""
@@ -182,12 +203,13 @@ class LearnedEnergy:
         outside = self._is_outside(z)
         if not outside.any():
             return None
+        cells = outside.reshape(self._mesh.topology.index_map(self._mesh.topology.dim).size_local, -1).any(axis=1)
         low, high = self._model.bounds.T
         excess = np.maximum(low - z, z - high).max(axis=0)
         worst = int(np.argmax(excess / (high - low)))
         values = z[:, worst]
         return (
-            f"{np.count_nonzero(outside)} of {len(z)} points of a rank are outside of what the law was trained on, "
+            f"{np.count_nonzero(cells)} of {len(cells)} cells of a rank are outside of what the law was trained on, "
             f"most in {self._model.parameters[worst]!r}: {values.min():.4g} to {values.max():.4g} there, and "
             f"{low[worst]:.4g} to {high[worst]:.4g} in training; apply smaller loads, train on more, or take "
             "outside='allow'"

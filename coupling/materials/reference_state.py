@@ -67,15 +67,22 @@ def _slope(number: int, z: Any, F: Any) -> np.ndarray:
     return slope
 
 
-def linear_part(slope: np.ndarray, F: Any) -> Any:
-    """A function of F that is zero at F = I, where it has this derivative (3, 3): ℓ, or None for a zero one."""
-    if not slope.any():
-        return None
-    spherical = np.trace(slope) / 3
-    if np.allclose(slope, spherical * np.eye(3), rtol=0.0, atol=1e-12 * np.abs(slope).max()):
-        return spherical * (ufl.det(F) - 1)
-    green = 0.5 * (F.T * F - ufl.Identity(3))
-    return ufl.inner(ufl.as_matrix(slope.tolist()), green)
+def linear_parts(slopes: np.ndarray, F: Any) -> list[tuple[np.ndarray, Any]]:
+    """Functions ℓ of F for measures with these derivatives (n, 3, 3) at F = I, each with its factors (n,).
+
+    The stress at F = I is that of Σ (factors · N⁰) ℓ, where N⁰ are the energy's derivatives by the measures there.
+    """
+    unit = np.eye(3)
+    spherical = np.trace(slopes, axis1=1, axis2=2) / 3
+    found = []
+    for k, slope in enumerate(slopes):
+        if not np.allclose(slope, spherical[k] * unit, rtol=0.0, atol=1e-12 * np.abs(slope).max()):
+            spherical[k] = 0.0
+            green = 0.5 * (F.T * F - ufl.Identity(3))
+            found.append((np.eye(len(slopes))[k], ufl.inner(ufl.as_matrix(slope.tolist()), green)))
+    if spherical.any():
+        found.append((spherical, ufl.det(F) - 1))
+    return found
 
 
 def _number(expression: Any) -> np.ndarray:

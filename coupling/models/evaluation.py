@@ -56,22 +56,26 @@ def checked_evaluation(
 
 
 def checked_hessian_actions(model: Model, x: Array, v: Array) -> Array:
-    """The Hessian of each response at x (n,) times v (n,), (m, n).
+    """The Hessian of each response at x (n,) times v (n,), (m, n); errors as of `checked_hessian_product`."""
+    return np.array([checked_hessian_product(model, x, weights, v) for weights in np.eye(len(model.responses))])
+
+
+def checked_hessian_product(model: Model, x: Array, weights: Array, v: Array) -> Array:
+    """The Hessian of the responses' sum with weights (m,) at x (n,), times v (n,): (n,).
 
     Raises:
         ValueError: If the model's product has another shape, or holds NaN or infinity.
     """
     assert isinstance(model, Curved)
-    found = []
-    for name, weights in zip(model.responses, np.eye(len(model.responses)), strict=True):
-        with UserCode(type(model).__name__):
-            product = real_numbers(model.hvp(x.copy(), weights, v[None].copy()), "a product with a Hessian")
-        if product.shape != (1, len(v)):
-            raise ValueError(f"hvp returned an array of shape {product.shape}, expected {(1, len(v))}")
-        if not np.isfinite(product).all():
-            raise ValueError(f"hvp returned NaN or infinity for {name} at {x.tolist()}")
-        found.append(product[0])
-    return np.array(found)
+    with UserCode(type(model).__name__):
+        product = real_numbers(model.hvp(x.copy(), weights.copy(), v[None].copy()), "a product with a Hessian")
+    if product.shape != (1, len(v)):
+        raise ValueError(f"hvp returned an array of shape {product.shape}, expected {(1, len(v))}")
+    if not np.isfinite(product).all():
+        names = [name for name, weight in zip(model.responses, weights, strict=True) if weight]
+        raise ValueError(f"hvp returned NaN or infinity for {', '.join(names)} at {x.tolist()}")
+    found: Array = product[0]
+    return found
 
 
 def real_numbers(values: Any, what: str) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterator
 import contextlib
 import difflib
@@ -15,11 +16,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from sobofem.coupling.contract import Model
-from sobofem.coupling.models.library import full_name, library
 from sobofem.coupling.parallel.usercode import EndsProgram, UserCode
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+FOLDER = Path(__file__).parents[2] / "fem" / "library"
+"""The library's problems, whose names are found without importing FEniCSx."""
 
 
 def load_model(spec: str, comm: MPI.Comm | None = None) -> Model:
@@ -222,3 +225,18 @@ def _offer(name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1)
     offered = ", ".join(sorted(names)) or "nothing to offer"
     return f"did you mean {close[0]!r}? It has {offered}" if close else f"it has {offered}"
+
+
+def library() -> dict[str, str]:
+    """Return the name of each problem of the library, and in a sentence what it is."""
+    return {path.stem: _sentence(path) for path in sorted(FOLDER.glob("[!_]*.py"))}
+
+
+def full_name(spec: str) -> str:
+    """Return the `module:name` that a specification stands for: a short name is that of a problem of the library."""
+    return f"sobofem.fem.library.{spec}:{spec}" if (FOLDER / f"{spec}.py").is_file() and spec.isidentifier() else spec
+
+
+def _sentence(path: Path) -> str:
+    """The first sentence of a module's docstring."""
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0].replace("\n", " ")

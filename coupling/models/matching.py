@@ -21,18 +21,16 @@ class Named(Protocol):
         """Names of the m responses."""
 
 
-def require_same_names(what: str, one: Named, model: Named) -> None:
-    """Check that something has the same parameters and responses as a model.
+def require_same_names(what: str, one: Named, other: Named, *, whose: str = "the model") -> None:
+    """Check that something has the same parameters and responses as a model, or as what else has names.
 
     Raises:
-        ValueError: If it hasn't; the message calls it `what`.
+        ValueError: If it hasn't; the message calls it `what`, and the other by `whose` it is.
     """
-    for kind, ours, theirs in (
-        ("parameters", tuple(one.parameters), tuple(model.parameters)),
-        ("responses", tuple(one.responses), tuple(model.responses)),
-    ):
+    for kind in ("parameters", "responses"):
+        ours, theirs = tuple(getattr(one, kind)), tuple(getattr(other, kind))
         if ours != theirs:
-            raise ValueError(f"{what} has {kind} {ours}, but the model has {theirs}")
+            raise ValueError(f"{what} has {kind} {ours}, but {whose} has {theirs}")
 
 
 def require_inside(what: str, parameters: Sequence[str], x: ArrayLike, bounds: ArrayLike) -> None:

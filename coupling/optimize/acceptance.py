@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from sobofem.coupling.contract import Array
-from sobofem.coupling.optimize.scaled_task import ALIKE, Mask, ScaledTask
+from sobofem.coupling.optimize.scaled_task import ScaledTask
 
 MARGIN = 1e-5
 """Share of its violation by which a point must beat those in the filter."""
@@ -108,58 +106,3 @@ class Trial:
     @property
     def _noise(self) -> float:
         return NOISE * max(abs(self.objective), abs(self.reached), 1e-6)
-
-
-NEIGHBOR_DISTANCE = 0.05
-"""Distance of the point that is asked, as a share of the box, in the maximum norm."""
-
-ACTIVE = 1e-6
-"""Distance, as a share of the box, at which a limit is active, and slope at which a bound holds an input."""
-
-Point = tuple[Array, Array, Array]
-"""Inputs (n,), responses (m,) and Jacobian (m, n) in physical units."""
-
-
-def curvature_probe(
-    scaled: ScaledTask, point: Point, rng: np.random.Generator, among: Mask | None = None
-) -> Array | None:
-    """A point near by, in a random direction that no bound and, to first order, no limit forbids.
-
-    Args:
-        scaled: The task.
-        point: Where the first-order conditions hold.
-        rng: Draws the direction.
-        among: Which free inputs may change (n,); all by default.
-
-    Returns:
-        Its free inputs in the unit box; None where constraints leave no direction.
-    """
-    z, slope = scaled.unit(point[0])[scaled.free], scaled.lagrangian_slope(point, point)
-    low, high = z <= ALIKE, z >= 1.0 - ALIKE
-    moves = (~(low | high) | (np.abs(slope) <= ACTIVE)) & (True if among is None else among)
-    direction = rng.normal(size=len(z)) * moves
-    rows = _active_rows(scaled, point) * moves
-    direction -= np.linalg.pinv(rows) @ (rows @ direction)
-    direction = np.where(low, np.abs(direction), np.where(high, -np.abs(direction), direction))
-    length = np.abs(direction).max(initial=0.0)
-    if length <= ACTIVE:
-        return None
-    there: Array = np.clip(z + NEIGHBOR_DISTANCE * direction / length, 0.0, 1.0)
-    return there
-
-
-def curvature_along(scaled: ScaledTask, point: Point, near: Point) -> Array:
-    """By how much the slope of the Lagrangian rises from a first-order point to one near by, by inputs (n,).
-
-    Where the sum is negative the point is no minimum. Where single ones are, it might be none.
-    """
-    step = (scaled.unit(near[0]) - scaled.unit(point[0]))[scaled.free]
-    change = scaled.lagrangian_slope(near, point) - scaled.lagrangian_slope(point, point)
-    risen: Array = change * step / np.linalg.norm(step)
-    return risen
-
-
-def _active_rows(scaled: ScaledTask, point: Point) -> Array:
-    """Directions (c, n) of the slopes of the limits that hold."""
-    rows, margins = scaled.local_limits(point[1], point[2])
-    return rows[scaled.limits.equal | (margins <= ACTIVE)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 import contextlib
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -47,65 +47,115 @@ def over_combinations(session: Session, task: Task, start: Array | None) -> Solu
         task: With discrete parameters.
         start: Where to begin (n,); its nearest combination is searched first where nothing else is known.
     """
-    combinations = Combinations({name: tuple(sorted(set(map(float, v)))) for name, v in task.discrete.items()})
-    best: Solution | None = None
-    optima = list[Optimum]()
-    path, searched, failed = list[Step](), set[Combination](), list[str]()
-    errors, missed = list[float](), float("inf")  # of the last predictions of objectives, and of a violation
-    solves = session.settings.solves
-
-    def excess_of(point: Optimum) -> float:
-        return on_root(session.ranks, lambda: _scaled(session, task).excess(point.y))
-
-    report = session.progress
-    if report is not None:  # steps are counted through, not by combination
-        session = replace(session, progress=lambda step: report(replace(step, number=step.number + len(path))))
-    while solves > 0:
-        lacking = None if best is None or best.optimum.feasible else best.optimum
-        ask = partial(_most_promising, session, task, combinations, searched, start, by_limits=lacking is not None)
+    search = _Search(session, task, solves=session.settings.solves)
+    while search.solves > 0:
+        ask = partial(_most_promising, session, task, search.searched, start, by_limits=search.lacking is not None)
         next_one = on_root(session.ranks, ask)
-        if next_one is None:
+        if next_one is None or not search.promises(next_one):
             break
-        # stop once none that is left can beat the best, by more than predictions have been wrong
-        if (
-            best is not None
-            and best.optimum.feasible
-            and next_one.bound - SAFETY * max(errors, default=np.inf) > best.objective
-        ):
-            break
-        if lacking is not None and next_one.excess - SAFETY * missed > excess_of(lacking):
-            break
-        searched.add(next_one.combination)
+        search.take(next_one, start)
+    for other in on_root(session.ranks, lambda: _known(session, task, search.searched)):
+        search.consider(other)  # earlier searches may have been there
+    return search.solution()
+
+
+@dataclass(eq=False)
+class _Search:
+    """A search over combinations under way. Collective, as is every method.
+
+    Attributes:
+        session: Who solves, and what is known.
+        task: With discrete parameters.
+        solves: Those that are left.
+        best: The best answer so far.
+        optima: All certified ones.
+        path: All solves.
+        searched: Combinations that were.
+        failed: What those without an answer said.
+        errors: Of the last predictions of optimal objectives.
+        missed: Error of the last prediction of a violation.
+    """
+
+    session: Session
+    task: Task
+    solves: int
+    best: Solution | None = None
+    optima: list[Optimum] = field(default_factory=list)
+    path: list[Step] = field(default_factory=list)
+    searched: set[Combination] = field(default_factory=set)
+    failed: list[str] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
+    missed: float = float("inf")
+
+    @property
+    def lacking(self) -> Optimum | None:
+        """The best point, where it violates limits."""
+        return None if self.best is None or self.best.optimum.feasible else self.best.optimum
+
+    def promises(self, outlook: Outlook) -> bool:
+        """Whether a combination may beat the best, for all that predictions have been wrong by."""
+        if self.best is None:
+            return True
+        if self.lacking is not None:
+            return not outlook.excess - SAFETY * self.missed > self._excess(self.lacking)
+        return not outlook.bound - SAFETY * max(self.errors, default=np.inf) > self.best.objective
+
+    def take(self, outlook: Outlook, start: Array | None) -> None:
+        """Search a combination; one without an answer ends nothing: its solves count, the others go on."""
+        self.searched.add(outlook.combination)
+        session, report, before = self.session, self.session.progress, len(self.path)
+        if report is not None:  # steps are counted through, not by combination
+            session = replace(session, progress=lambda step: report(replace(step, number=step.number + before)))
+        held = _combinations(self.task).at(outlook.combination)
         try:
-            found = session(task.holding(combinations.at(next_one.combination)), start, solves=solves)
+            found = session(self.task.holding(held), start, solves=self.solves)
         except NoAnswer as error:
-            # one combination without an answer ends nothing: its solves count, the others go on
-            failed, solves = [*failed, str(error)], solves - len(error.path)
-            path += error.path
-            continue
-        solves -= found.solves
-        path += found.path
-        optima += [*([found.optimum] if found.certified else []), *found.others]
+            self.failed.append(str(error))
+            self.solves -= len(error.path)
+            self.path += error.path
+            return
+        self.solves -= found.solves
+        self.path += found.path
+        self.optima += [*([found.optimum] if found.certified else []), *found.others]
         # the errors of the last predictions are the measure for the next ones: a single one may be small by chance
-        if found.optimum.feasible and np.isfinite(next_one.bound):
-            errors = [*errors[1 - LAST :], abs(found.objective - next_one.bound)]
-        if np.isfinite(next_one.excess):
-            missed = abs(excess_of(found.optimum) - next_one.excess)
-        best = found if best is None or _better(found, best) else best
-    known = on_root(session.ranks, lambda: _known(session, task, combinations, searched))
-    for other in known:  # earlier searches may have been there
-        best = other if best is None or _better(other, best) else best
-    if best is None:
-        raise NoAnswer(failed[-1], tuple(path))
-    left = len(combinations) - len(searched)
-    skipped = f"; {left} left out, which are predicted to be worse" if left else ""
-    if left and solves <= 0:
-        skipped = f"; {left} not searched, since all solves are spent"
-    skipped += f"; {len(failed)} without an answer: {failed[-1]}" if failed else ""
-    steps = tuple(replace(step, number=k) for k, step in enumerate(path, start=1))
-    message = f"{best.message} (best of {len(searched) - len(failed)} combinations{skipped})"
-    data, others = on_root(session.ranks, lambda: _data(session)), ranked_others(best.optimum, optima)
-    return replace(best, path=steps, archive=data, message=message, others=others)
+        if found.optimum.feasible and np.isfinite(outlook.bound):
+            self.errors = [*self.errors[1 - LAST :], abs(found.objective - outlook.bound)]
+        if np.isfinite(outlook.excess):
+            self.missed = abs(self._excess(found.optimum) - outlook.excess)
+        self.consider(found)
+
+    def consider(self, found: Solution) -> None:
+        """Let an answer be the best if it is."""
+        if self.best is None or _better(found, self.best):
+            self.best = found
+
+    def solution(self) -> Solution:
+        """The best answer, with all solves.
+
+        Raises:
+            NoAnswer: If there is none.
+        """
+        best, path, failed = self.best, self.path, self.failed
+        if best is None:
+            raise NoAnswer(failed[-1], tuple(path))
+        left = len(_combinations(self.task)) - len(self.searched)
+        skipped = f"; {left} left out, which are predicted to be worse" if left else ""
+        if left and self.solves <= 0:
+            skipped = f"; {left} not searched, since all solves are spent"
+        skipped += f"; {len(failed)} without an answer: {failed[-1]}" if failed else ""
+        message = f"{best.message} (best of {len(self.searched) - len(failed)} combinations{skipped})"
+        steps = tuple(replace(step, number=k) for k, step in enumerate(path, start=1))
+        data = on_root(self.session.ranks, lambda: _data(self.session))
+        others = ranked_others(best.optimum, self.optima)
+        return replace(best, path=steps, archive=data, message=message, others=others)
+
+    def _excess(self, point: Optimum) -> float:
+        return on_root(self.session.ranks, lambda: _scaled(self.session, self.task).excess(point.y))
+
+
+def _combinations(task: Task) -> Combinations:
+    """All of a task's discrete values."""
+    return Combinations({name: tuple(sorted(set(map(float, v)))) for name, v in task.discrete.items()})
 
 
 def _better(one: Solution, other: Solution) -> bool:
@@ -119,11 +169,10 @@ def _better(one: Solution, other: Solution) -> bool:
     return a.objective < b.objective
 
 
-def _known(
-    session: Session, task: Task, combinations: Combinations, searched: Collection[Combination]
-) -> list[Solution]:
+def _known(session: Session, task: Task, searched: Collection[Combination]) -> list[Solution]:
     """The best samples of combinations that were not searched, where there are any."""
     data, about, found = _data(session), session.solver.description, list[Solution]()
+    combinations = _combinations(task)
     assert data.jacobian is not None
     columns = [about.parameters.index(name) for name in combinations.values]
     seen = {combinations.of(point) for point in data.x[:, columns]}
@@ -141,7 +190,6 @@ def _known(
 def _most_promising(
     session: Session,
     task: Task,
-    combinations: Combinations,
     searched: set[Combination],
     start: Array | None,
     *,
@@ -152,7 +200,7 @@ def _most_promising(
     Among many free inputs nothing is: predictions of all of them take longer than searches. As long as no point meets
     the limits (`by_limits`), and none is predicted to, the least violation comes first.
     """
-    about, scaled = session.solver.description, _scaled(session, task)
+    about, scaled, combinations = session.solver.description, _scaled(session, task), _combinations(task)
     inputs = [about.parameters.index(name) for name in combinations.values]
     places = [
         (np.array(values) - scaled.low[i]) / scaled.span[i]

@@ -12,6 +12,8 @@ from sobofem.coupling.optimize.scaled_task import ScaledTask
 from sobofem.coupling.optimize.solution import Optimum
 
 OPTIMAL = "the model itself finds this point feasible and, to first order, optimal"
+NO_MINIMUM = "the first-order conditions hold at this point, but it is no minimum"
+
 SPENT = "all solves are spent"
 
 LISTED = 8
@@ -98,7 +100,7 @@ def explained(scaled: ScaledTask, best: Optimum, cause: str, obstacle: Obstacle 
         obstacle: Failed points.
     """
     if best.certified:
-        return OPTIMAL, ""
+        return OPTIMAL if best.curvature is None else f"{OPTIMAL}; {best.curvature}", ""
     failed = f"; {obstacle}" if obstacle is not None else ""
     more = "Allow more solves; with --data or path= they go on from these."
     around = (
@@ -106,6 +108,9 @@ def explained(scaled: ScaledTask, best: Optimum, cause: str, obstacle: Obstacle 
         "narrower bounds: more solves alone are not likely to help."
     )
     bounded = obstacle is not None and obstacle.bounds_search
+    if best.stationary and best.curvature is not None:
+        advice = more if cause == SPENT else "Start elsewhere (--start), on either side of that direction."
+        return f"the first-order conditions hold at this point, but it is {best.curvature}{failed}", advice
     if best.feasible:
         left = f"{best.optimality:.1e} of the usual slope is left unbalanced"
         stuck = (

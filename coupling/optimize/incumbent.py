@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sobofem.coupling.contract import Array
 from sobofem.coupling.dataset.records import Sample
 from sobofem.coupling.optimize.scaled_task import ScaledTask
-from sobofem.coupling.optimize.solution import Optimum
+from sobofem.coupling.optimize.solution import Curvature, Optimum
 
 PENALTY = 10.0
 """What a violation weighs against the objective where points are ranked; both are scaled."""
@@ -45,6 +47,7 @@ class SolvedPoints:
         self._scaled, self.failed, self.tolerance = scaled, failed, tolerance
         self.x, self.y, self.jacobian = (np.array(part) for part in samples)
         self._judged: dict[int, tuple[Array, Optimum]] = {}  # by number, with the sizes that they were judged by
+        self._curvatures: dict[bytes, Curvature] = {}  # by point
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -81,8 +84,18 @@ class SolvedPoints:
         slopes, found = self._judged.get(i, (None, None))
         if found is None or slopes is not self._scaled.slopes:  # else by other sizes of the responses
             found = self._scaled.judged(*self.point(i), self.tolerance)
+            found = replace(found, curvature=self.curvature(i))
             self._judged[i] = self._scaled.slopes, found
         return found
+
+    def curvature(self, i: int) -> Curvature | None:
+        """What is known of the curvature at a sample."""
+        return self._curvatures.get(self.x[i].tobytes())
+
+    def set_curvature(self, x: Array, curvature: Curvature) -> None:
+        """Take in the curvature at a point (n,)."""
+        self._curvatures[x.tobytes()] = curvature
+        self._judged.clear()
 
     def violation(self, i: int) -> float:
         """How far, to first order, a sample is from meeting every limit."""
@@ -117,7 +130,8 @@ class SolvedPoints:
         if not feasible:
             return min(on_task, key=lambda i: (scaled.excess(self.y[i]), scaled.objective(self.y[i])), default=None)
         order = sorted(feasible, key=lambda i: scaled.objective(self.y[i]))
-        rank = ranks(scaled, self.x[order], self.y[order])
+        # by the distance to a limit: in units of usual slopes a limit that is steeper here weighs too much
+        rank = np.array([scaled.objective(self.y[i]) + PENALTY * self.violation(i) for i in order])
         near = [i for i, value in zip(order, rank, strict=True) if value <= rank.min() + tolerance]
         return next((i for i in near if self.judged(i).certified), order[0])
 

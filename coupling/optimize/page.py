@@ -7,14 +7,16 @@ from typing import Any
 
 from sobofem.coupling.contract import LISTED, Description
 from sobofem.coupling.optimize.pareto import Front
-from sobofem.coupling.optimize.solution import Step
+from sobofem.coupling.optimize.solution import NOT_YET, Step
 from sobofem.coupling.optimize.task import Task
 from sobofem.coupling.report.page import Cell, Page, Part, Picture, Points, Section, Table, short
 
 MEANING = (
     "A certificate says: feasible and, to first order, a local optimum. Within the tolerance no limit is passed, and "
-    "no slope of the objective is left that limits and bounds do not balance. It speaks of the model as it is, with "
-    "its mesh and its smooth measures of stress: what a finer mesh or another basin has, it does not say."
+    "no slope of the objective is left that limits and bounds do not balance; where the model offers products with its "
+    "Hessian, none of those asked for shows a direction in which the objective falls all the same. It speaks of the "
+    "model as it is, with its mesh and its smooth measures of stress: what a finer mesh or another basin has, it does "
+    "not say."
 )
 """What a certificate says, and what it does not."""
 
@@ -223,10 +225,21 @@ def _certificate(record: Record) -> Table:
         [
             ["residual of the first-order (KKT) conditions", record["optimality"], record["tolerance"]],
             ["violation of limits, as a share of the box", record["violation"], record["tolerance"]],
+            *_largest(record),
+            ["second order", record.get("second_order", NOT_YET), ""],
             ["solves", record["solves"], ""],
             ["solves without an answer", failed, ""],
         ],
     )
+
+
+def _largest(record: Record) -> list[list[Cell]]:
+    """What responses are that stand for maxima, beside the largest values."""
+    task = Task("", record["at_most"], record["at_least"])
+    return [
+        [f"largest value of what {name} = {record['model'][name]:.6g} stands for", value, task.limits(name)]
+        for name, value in record.get("largest", {}).items()
+    ]
 
 
 def _elsewhere(record: Record) -> Iterator[Section]:
@@ -235,14 +248,24 @@ def _elsewhere(record: Record) -> Iterator[Section]:
     if confirmed and "no_answer" in confirmed:
         yield Section("By another model", [f"{confirmed['by']} has no answer there: {confirmed['no_answer']}."])
     elif confirmed:
-        rows: list[list[Cell]] = [[name, record["model"][name], value] for name, value in confirmed["model"].items()]
-        rows.append(["violation of limits", record["violation"], confirmed["violation"]])
-        rows.append(["residual of the KKT conditions", record["optimality"], confirmed["optimality"]])
-        yield Section("By another model", [Table(["", "by the model", f"by {confirmed['by']}"], rows)])
+        limits, rows = Task("", record["at_most"], record["at_least"]), list[list[Cell]]()
+        for name, value in confirmed["model"].items():
+            met = "not met" if name in confirmed["not_met"] else "met"
+            wanted = limits.limits(name) and f"{limits.limits(name)}, {met}"
+            rows.append([name, record["model"][name], value, change(record["model"][name], value), wanted])
+        rows.append(["violation of limits", record["violation"], confirmed["violation"], "", ""])
+        rows.append(["residual of the KKT conditions", record["optimality"], confirmed["optimality"], "", ""])
+        heading = ["", "by the model", f"by {confirmed['by']}", "change", "limit"]
+        yield Section("By another model", [Table(heading, rows)])
     if others := record.get("other_optima"):
         worse = [[str(k), other["value"], other["optimality"]] for k, other in enumerate(others, start=1)]
         heading = ["other local optimum", "objective", "residual of the KKT conditions"]
         yield Section("Other local optima", [Table(heading, worse, "Each certified by the model")])
+
+
+def change(value: float, there: float) -> str:
+    """From one value to another, as a share of the first; in its own unit where that is zero."""
+    return f"{100.0 * (there - value) / abs(value):+.2g} %" if value else f"{there - value:+.2g}"
 
 
 def _course(record: Record, convergence: Picture | None) -> Iterator[Section]:

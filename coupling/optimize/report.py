@@ -15,7 +15,7 @@ from rich.table import Table
 from sobofem.coupling.contract import Description, shown
 from sobofem.coupling.display import report_console
 from sobofem.coupling.optimize.obstacle import Obstacle
-from sobofem.coupling.optimize.page import front_page, page, problem, started, unfinished
+from sobofem.coupling.optimize.page import change, front_page, page, problem, started, unfinished
 from sobofem.coupling.optimize.pareto import Front
 from sobofem.coupling.optimize.separable import MANY
 from sobofem.coupling.optimize.solution import COVERS, Optimum, Solution, Step
@@ -58,6 +58,7 @@ def show(solution: Solution, units: Mapping[str, str], console: Console | None =
     certificate = Table("by the model", "", "tolerance", title="certificate")
     certificate.add_row("KKT residual", f"{best.optimality:.1e}", f"{best.tolerance:g}")
     certificate.add_row("violation of limits", f"{best.violation:.1e}", f"{best.tolerance:g}")
+    certificate.add_row("second order", best.second_order, "")
     certificate.add_row("solves, of which failed", f"{solution.solves}, {sum(bool(s.failure) for s in solution.path)}")
     certificate.add_row("covers", COVERS, "")
     if (pivots := solution.negative_pivots) is not None:
@@ -74,13 +75,14 @@ def show(solution: Solution, units: Mapping[str, str], console: Console | None =
     console.print(verdict(solution))
 
 
-def show_confirmation(best: Optimum, other: Optimum, name: str, console: Console | None = None) -> None:
+def show_confirmation(best: Optimum, other: Optimum, name: str) -> None:
     """Print what another model says at an optimum, beside the one that certified it."""
-    console = console or report_console()
-    table = Table("response", "by the model", name, "difference", "limit", title=f"the same point by {name}")
+    console = report_console()
+    table = Table("response", "by the model", name, "change", "limit", "", title=f"the same point by {name}")
     for response, value, there in zip(best.responses, best.y, other.y, strict=True):
-        share = abs(there - value) / max(abs(value), np.finfo(float).tiny)
-        table.add_row(response, f"{value:.8g}", f"{there:.8g}", f"{100 * share:.2g} %", best.task.limits(response))
+        limit = best.task.limits(response)
+        met = ("not met" if response in other.unmet else "met") if limit else ""
+        table.add_row(response, f"{value:.8g}", f"{there:.8g}", change(value, there), limit, met)
     console.print(table)
     kept = "all limits are met" if other.feasible else f"not all limits are met: {other.broken}"
     console.print(f"By {name} {kept} there; its KKT residual is {other.optimality:.1e}.")
@@ -112,6 +114,18 @@ def so_far(steps: Sequence[Step], tolerance: float) -> str:
     return f"the best of this run that meets the limits is solve {best.number}, {best.objective:.8g}, not certified"
 
 
+def show_largest(best: Optimum, largest: Mapping[str, float]) -> None:
+    """Print what responses are that stand for maxima, and the largest values themselves."""
+    console = report_console()
+    for name, value in largest.items():
+        mean = float(best.y[best.responses.index(name)])
+        limit = best.task.limits(name)
+        kept = f"; {limit}: {'met' if best.task.allows(name, value) else 'not met'} by that" if limit else ""
+        console.print(
+            f"{name} is {mean:.6g}, a mean that stands for a maximum; the largest value is {value:.6g}{kept}."
+        )
+
+
 def verdict(solution: Solution) -> str:
     """What to think of the optimum, in a few sentences."""
     if solution.certified:
@@ -123,9 +137,9 @@ def verdict(solution: Solution) -> str:
     return f"Not certified after {solution.solves} solves: {solution.message}. {solution.advice}"
 
 
-def show_front(front: Front, units: Mapping[str, str], console: Console | None = None) -> None:
+def show_front(front: Front, units: Mapping[str, str]) -> None:
     """Print the certified points of a front."""
-    console = console or report_console()
+    console = report_console()
     titles = [f"{name} [{units[name]}]" if units.get(name) else name for name in front.objectives]
     table = Table(
         "point", *titles, "KKT residual", "violation", "solves", "certified", title="Pareto front, by the model"
@@ -160,6 +174,7 @@ def write(
     solution: Solution,
     path: Path,
     confirmed: Mapping[str, Any] | None = None,
+    largest: Mapping[str, float] | None = None,
     *,
     model: str = "",
     fields: Figure | None = None,
@@ -171,6 +186,7 @@ def write(
         solution: Of a search.
         path: The JSON file.
         confirmed: What another model says of the optimum: its name `by`, and its responses or `no_answer`.
+        largest: Largest values of what means among the responses stand for, by response.
         model: What the model is called; by default as its samples call it.
         fields: The structure before and after, as `fields_figure` draws it.
         others: Names of files beside it that the page should mention.
@@ -178,6 +194,7 @@ def write(
     about = solution.archive.description
     found = {**solution.record(), "problem": problem(about, model), "start": started(about, solution.path)}
     found |= {} if confirmed is None else {"confirmed_on": dict(confirmed)}
+    found |= {"largest": dict(largest)} if largest else {}
     drawn = (
         None if fields is None else Picture(fields, "A field of the model, where the search began and where it ended")
     )

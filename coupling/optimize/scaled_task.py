@@ -17,6 +17,12 @@ Mask = NDArray[np.bool_]
 FLAT_SLOPE_SHARE = 1e-3
 """Share of a response's usual slope below which its slope at a point says nothing of the distance to a limit."""
 
+FLATTER = 1e-2
+"""Share of a limit's usual slope below which its slope and distance make another one the usual one."""
+
+NEARBY = 0.1
+"""Distance, as a share of the box, at which a limit far steeper than usual is measured by its slope there, once."""
+
 ALIKE = 1e-10
 """Distance, as a share of the box, at which two points are one."""
 
@@ -66,6 +72,7 @@ class ScaledTask:
         self.limits = _limits(task, names)
         self.slopes = np.ones(len(self.used))
         self.slope = 1.0
+        self.steepened: set[int] = set()  # responses whose limits were found steeper: each once, so that it ends
 
     @property
     def size(self) -> int:
@@ -83,11 +90,40 @@ class ScaledTask:
         self.slopes = np.where(found > 0.0, found, self._limits_size())
         objective = float(np.median(self.objective_slopes(jacobians)))
         self.slope = objective or float(np.abs(self.weights) @ self.slopes)
+        self.steepened = set()
 
     def objective_slopes(self, jacobians: Array) -> Array:
         """How steep the objective is at some samples (N,), per width of the box, by their Jacobians (N, m, n)."""
         scaled = jacobians[:, self.used][:, :, self.free] * self.span[self.free]
         return np.asarray(np.linalg.norm(np.einsum("r,Nrj->Nj", self.weights, scaled), axis=1))
+
+    def rescale(self, y: Array, jacobian: Array) -> bool:
+        """Measure limits by their slopes here, where they are near and far flatter or steeper than usual.
+
+        A product of powers may change its slope by many orders of magnitude between the start and its limit. In units
+        of its usual slope a flatter one would look met where it is not, and a steeper one outweigh all else.
+
+        Args:
+            y: Responses (m,).
+            jacobian: (m, n).
+
+        Returns:
+            Whether there are any; then all that was in the old units counts no more.
+        """
+        limits, steep = self.limits, np.linalg.norm(self.scaled_jacobian(jacobian), axis=1)
+        usual, off = self.slopes[limits.index], np.abs(y[self.used][limits.index] - limits.value)
+        local = np.maximum(steep[limits.index], off)
+        flat = (steep[limits.index] > 0.0) & (local < FLATTER * usual)
+        steeper = (FLATTER * steep[limits.index] > usual) & (off <= NEARBY * steep[limits.index])
+        steeper &= ~np.isin(limits.index, list(self.steepened))
+        if not (flat | steeper).any():
+            return False
+        slopes = self.slopes.copy()
+        np.minimum.at(slopes, limits.index[flat], np.maximum(local, FLAT_SLOPE_SHARE * usual)[flat])
+        slopes[limits.index[steeper]] = steep[limits.index[steeper]]
+        self.steepened |= set(limits.index[steeper].tolist())
+        self.slopes = slopes
+        return True
 
     def _limits_size(self) -> Array:
         """Magnitude of the limits of each used response, 1 without: what one that nothing moves is measured by."""
@@ -176,10 +212,20 @@ class ScaledTask:
             at: x (n,), y (m,) and Jacobian (m, n) where the slope is wanted.
             of: The same where the multipliers hold.
         """
-        slope, limits = self.scaled_jacobian(at[2]), self.limits
-        multipliers = self.balance(*of)[0].multipliers
-        pull = (multipliers * limits.sign) @ slope[limits.index]
-        return (self.weights @ slope - pull) / self.unit_of_gain(of[1])
+        found: Array = self.lagrangian_weights(of)[self.used] @ self.scaled_jacobian(at[2])
+        return found
+
+    def lagrangian_weights(self, of: tuple[Array, Array, Array]) -> Array:
+        """Weights (m,) of all responses in the objective less the limits, over what gains are compared with.
+
+        Args:
+            of: x (n,), y (m,) and Jacobian (m, n) where the multipliers hold.
+        """
+        limits, weights = self.limits, self.weights.copy()
+        np.subtract.at(weights, limits.index, self.balance(*of)[0].multipliers * limits.sign)
+        found = np.zeros(len(self.responses))
+        found[self.used] = weights / self.unit_of_gain(of[1])
+        return found
 
     def _steepness(self, slopes: Array) -> Array:
         """Slope of the limits (c,) that margins become distances by, of scaled slopes (r, free)."""

@@ -123,14 +123,40 @@ class Session:
         """
         ranks = self.solver.ranks
         region = on_root_only(ranks, lambda: self._region(task, start, solves or self.settings.solves))
-        while len(points := on_root(ranks, lambda: self._asked(region))):
-            records = self.solver.solve(points)
-            on_root(ranks, partial(self._keep, region, records))
+        while True:
+            while len(points := on_root(ranks, lambda: self._asked(region))):
+                records = self.solver.solve(points)
+                on_root(ranks, partial(self._keep, region, records))
+            if not self._looks_at_curvature(region):
+                break
         found = on_root(ranks, lambda: self._solution(region.value))
         if isinstance(found, NoAnswer):  # raised on every rank: the caller may go on elsewhere
             mark_raised_on_all_ranks(found)
             raise found
         return found
+
+    def _looks_at_curvature(self, region: RootOnly[TrustRegion]) -> bool:
+        """Ask the model for products with its Hessian where the search wants any; whether it did. Collective."""
+        ranks = self.solver.ranks
+        search = on_root_only(ranks, lambda: region.value.question())
+
+        def ask() -> tuple[Array, Array, Array] | None:
+            wanted = search.value
+            direction = None if wanted is None else wanted.ask()
+            return None if wanted is None or direction is None else (wanted.x, wanted.weights, direction)
+
+        def tell(product: Array | None) -> None:
+            if product is None or search.value is None:
+                search.value = None
+            else:
+                search.value.tell(product)
+
+        if not on_root(ranks, lambda: search.value is not None):
+            return False
+        while (wanted := on_root(ranks, ask)) is not None:
+            on_root(ranks, partial(tell, self.solver.hessian_product(*wanted)))
+        on_root(ranks, lambda: region.value.take_curvature(None if search.value is None else search.value.found))
+        return True
 
     def _asked(self, region: RootOnly[TrustRegion]) -> Array:
         """Points to solve next. What an interrupted run of this search has solved is replayed first.
@@ -147,7 +173,8 @@ class Session:
                 region.value = self._begin(last.scaled.task, last.starts, last.left, last.path)
             else:
                 break
-        if not len(points) and region.value.left <= 0 and self.archive.value.join():  # more was solved than may be, now
+        ended = not len(points) and region.value.question() is None and region.value.left <= 0
+        if ended and self.archive.value.join():  # more was solved than may be, now
             nowhere = np.zeros((0, len(self.solver.description.parameters)))
             region.value = self._begin(region.value.scaled.task, (nowhere, nowhere), 0, region.value.path)
             points = region.value.ask(self.solver.concurrency)

@@ -27,15 +27,18 @@ LAST = 3
 LAST_FAILURES = 16
 """Failed points that are kept: the last ones."""
 
-VERSION = 1
+VERSION = 2
 """Of what is remembered: a search that finds another one goes on from the samples alone."""
 
-PLAIN = ("radius", "message", "_center", "_searches_left", "_curvature_checked_at", "_in_a_row", "_outside")
+PLAIN = ("radius", "message", "_center", "_searches_left", "_in_a_row", "_outside")
 """Attributes of a trust region that are numbers or texts."""
+
+SECOND_ORDER = ("checked_at", "length", "escapes", "flat_tries", "by_products")
+"""Those of what it does at first-order points. Curvatures are not kept: the same products give them again."""
 
 
 def forget(region: TrustRegion, given: int, failed_before: int) -> tuple[NDArray[np.intp], slice]:
-    """Have a search go on with few samples: those given, the best, its center and the last ones.
+    """Have a search go on with few samples: those given, the best, its center, certified optima and the last ones.
 
     Args:
         region: The search, which has begun.
@@ -48,30 +51,39 @@ def forget(region: TrustRegion, given: int, failed_before: int) -> tuple[NDArray
     solved, center = region.solved, region._center
     assert center is not None
     count, failed = len(solved), len(solved.failed)
-    kept = np.array(sorted({*range(given), *range(max(count - LAST, 0), count), solved.best(), center}), dtype=np.intp)
+    last = range(max(count - LAST, 0), count)
+    kept = np.array(sorted({*range(given), *last, solved.best(), center, *_optima(region)}), dtype=np.intp)
     failures = slice(failed_before, max(failed_before, failed - LAST_FAILURES))
     solved.forget(kept, failures)
     place = {int(i): k for k, i in enumerate(kept)}
-    checked = region._curvature_checked_at
+    checked = region.second_order.checked_at
     region._center, region._resumed = place[center], {place[i] for i in region._resumed if i in place}
-    region._curvature_checked_at = None if checked is None else place.get(checked)
+    region.second_order.checked_at = None if checked is None else place.get(checked)
     region.path = [replace(step, x=np.zeros(0)) for step in region.path]
     return kept, failures
 
 
+def _optima(region: TrustRegion) -> list[int]:
+    """The numbers of the samples that are certified optima."""
+    return [i for i, x in enumerate(region.solved.x) if x.tobytes() in region.optima]
+
+
 def remembered(region: TrustRegion) -> dict[str, Any]:
     """All that a search among many inputs knows besides its samples, while no answer is pending."""
-    scaled, doubtful, selection = region.scaled, region._possible_negative_curvature, region.selection
+    scaled, doubtful, selection = region.scaled, region.second_order.suspects, region.selection
     assert isinstance(selection, SeparableSelection)
     return {
         "version": VERSION,
         **{name: getattr(region, name) for name in PLAIN},
         "slopes": scaled.slopes.tolist(),
         "slope": scaled.slope,
+        "steepened": sorted(scaled.steepened),
         "filter": region._filter.pairs,
         "resumed": sorted(region._resumed),
+        "optima": _optima(region),
         "doubtful": None if doubtful is None else np.flatnonzero(doubtful).tolist(),
-        "drawn": region._rng.bit_generator.state,
+        "drawn": region.second_order.rng.bit_generator.state,
+        "second_order": {name: getattr(region.second_order, name) for name in SECOND_ORDER},
         "failed_starts": region.failed_starts,
         "selection": selection.remembered(),
         "path": [asdict(replace(step, x=step.x.tolist(), y=step.y.tolist())) for step in region.path],
@@ -85,10 +97,14 @@ def recall(region: TrustRegion, known: Mapping[str, Any]) -> None:
     scaled, doubtful, selection = region.scaled, known["doubtful"], region.selection
     assert isinstance(selection, SeparableSelection)
     scaled.slopes, scaled.slope = np.array(known["slopes"]), known["slope"]
+    scaled.steepened = set(known["steepened"])
     region._filter = Filter([(float(h), float(f)) for h, f in known["filter"]])
     region._resumed = set(known["resumed"])
-    region._possible_negative_curvature = None if doubtful is None else np.isin(np.arange(scaled.size), doubtful)
-    region._rng.bit_generator.state = known["drawn"]
+    region.optima = {region.solved.x[i].tobytes(): region.solved.judged(i) for i in known["optima"]}
+    for name, value in known["second_order"].items():
+        setattr(region.second_order, name, value)
+    region.second_order.suspects = None if doubtful is None else np.isin(np.arange(scaled.size), doubtful)
+    region.second_order.rng.bit_generator.state = known["drawn"]
     region.failed_starts = list(known["failed_starts"])
     selection.recall(known["selection"])
     region.path = [Step(**{**step, "x": np.array(step["x"]), "y": np.array(step["y"])}) for step in known["path"]]

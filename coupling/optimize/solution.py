@@ -17,8 +17,66 @@ if TYPE_CHECKING:
     from sobofem.coupling.optimize.obstacle import Obstacle
 
 
-COVERS = "first-order conditions by the model as it is: its mesh, load steps and smoothed maxima included"
+COVERS = "a local optimum by the model as it is: its mesh, load steps and smoothed maxima included"
 """What a certificate says, and what it does not: neither is it a global one, nor of a finer mesh."""
+
+NOT_LOOKED_AT = "not looked at: the model offers no products with its Hessian"
+"""What is said of the curvature at a first-order point where nothing is known of it."""
+
+NOT_YET = "not looked at: the first-order conditions do not hold here"
+"""What is said of the curvature elsewhere."""
+
+NAMED = 4
+"""Parameters that are named in a direction."""
+
+
+@dataclass(frozen=True, eq=False)
+class Curvature:
+    """The least curvature of the Lagrangian that was found at a first-order point, by products with the Hessian.
+
+    Attributes:
+        lowest: Along `direction`, per width of the box squared, as a share of what gains are compared with; infinite
+            where no direction is free.
+        falls: Whether that is negative by more than round-off: then the point is no minimum.
+        products: How many products it was found by.
+        dimensions: Of the space of directions that bounds and active limits leave free.
+        parameters: Names of the free parameters.
+        direction: Of length 1 in the unit box (free,).
+    """
+
+    lowest: float
+    falls: bool
+    products: int
+    dimensions: int
+    parameters: tuple[str, ...]
+    direction: Array
+
+    def __str__(self) -> str:
+        """As a clause."""
+        by = f"{self.products} product{'s' if self.products > 1 else ''} with the Hessian"
+        if not self.dimensions:
+            held = "bounds and active limits leave no direction free"
+            return (
+                f"a minimum as far as {by} tell: what falls leaves the box" if self.products else f"a minimum: {held}"
+            )
+        if not self.falls:
+            return (
+                f"a minimum as far as {by} tell: least curvature {self.lowest:.2g}, {self.dimensions} free directions"
+            )
+        return f"no minimum: curvature {self.lowest:.2g} along {self.way}, by {by}"
+
+    @property
+    def way(self) -> str:
+        """The direction in words: the parameters with the largest shares."""
+        largest = np.argsort(-np.abs(self.direction), kind="stable")[:NAMED]
+        share = {self.parameters[k]: float(self.direction[k]) for k in largest}
+        return ", ".join(f"{name} {value:+.2g}" for name, value in share.items() if abs(value) > 0.05)
+
+    def record(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        found = {"minimum": not self.falls, "products": self.products, "free_directions": self.dimensions}
+        along = dict(zip(self.parameters, self.direction.tolist(), strict=True)) if self.falls else None
+        return found | {"words": str(self), "lowest": self.lowest if self.dimensions else None, "along": along}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +99,7 @@ class Optimum:
         tolerance: Violation and residual up to which the point counts as an optimum.
         slope: The objective's usual slope, in its unit per width of the box: where a search began.
         slopes: The same of each response that matters, by name.
+        curvature: Least curvature found there; None where it was not looked for, or the model has no `hvp`.
     """
 
     task: Task
@@ -56,6 +115,7 @@ class Optimum:
     tolerance: float
     slope: float
     slopes: Mapping[str, float]
+    curvature: Curvature | None = None
 
     @property
     def feasible(self) -> bool:
@@ -63,9 +123,21 @@ class Optimum:
         return self.violation <= self.tolerance
 
     @property
-    def certified(self) -> bool:
+    def stationary(self) -> bool:
         """Whether the model itself finds the point feasible, and the first-order conditions of an optimum met."""
         return self.feasible and self.optimality <= self.tolerance
+
+    @property
+    def certified(self) -> bool:
+        """Whether these conditions are met, and no direction was found along which the objective falls all the same."""
+        return self.stationary and not (self.curvature is not None and self.curvature.falls)
+
+    @property
+    def second_order(self) -> str:
+        """What is known of the curvature, in words."""
+        if self.curvature is not None:
+            return str(self.curvature)
+        return NOT_LOOKED_AT if self.stationary else NOT_YET
 
     @property
     def objective(self) -> float:
@@ -212,6 +284,8 @@ class Solution:
             "not_met": list(best.unmet),
             "certified": best.certified,
             "covers": COVERS,
+            "curvature": None if best.curvature is None else best.curvature.record(),
+            "second_order": best.second_order,
             "negative_pivots": self.negative_pivots,
             "solves": self.solves,
             "message": self.message,

@@ -63,6 +63,10 @@ class Task:
         parts += [f"≤ {self.at_most[name]:g}"] if name in self.at_most else []
         return " ".join(parts)
 
+    def allows(self, name: str, value: float) -> bool:
+        """Whether a response may have a value."""
+        return self.at_least.get(name, -np.inf) <= value <= self.at_most.get(name, np.inf)
+
     def check(self, parameters: tuple[str, ...], responses: tuple[str, ...], bounds: Array) -> None:
         """Refuse a task that makes no sense for a model.
 

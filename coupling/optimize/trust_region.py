@@ -8,13 +8,14 @@ import numpy as np
 
 from sobofem.coupling.contract import Array
 from sobofem.coupling.dataset.records import Failure, Sample
-from sobofem.coupling.optimize.acceptance import ACTIVE, Filter, Trial, curvature_along, curvature_probe
-from sobofem.coupling.optimize.ending import OPTIMAL, SPENT, STUCK
+from sobofem.coupling.optimize.acceptance import Filter, Trial
+from sobofem.coupling.optimize.curvature import LeastCurvature, SecondOrder
+from sobofem.coupling.optimize.ending import NO_MINIMUM, OPTIMAL, SPENT, STUCK
 from sobofem.coupling.optimize.incumbent import PENALTY, SolvedPoints
 from sobofem.coupling.optimize.predictors.base import Known
-from sobofem.coupling.optimize.scaled_task import ALIKE, FLAT_SLOPE_SHARE, Mask, ScaledTask
+from sobofem.coupling.optimize.scaled_task import FLAT_SLOPE_SHARE, ScaledTask
 from sobofem.coupling.optimize.selection import Proposal, Selection
-from sobofem.coupling.optimize.solution import Optimum, Step, noted
+from sobofem.coupling.optimize.solution import Curvature, Optimum, Step, noted
 from sobofem.coupling.optimize.wall import RESOLUTION, Wall, faced
 
 MIN_RADIUS = 1e-11
@@ -28,9 +29,6 @@ COLD = 0.2
 
 ELSEWHERE = 3
 """Failures, of a task whose fixed values no sample has, after which spare starts are tried instead of nearer points."""
-
-MIN_SUPPORTING_SAMPLES = 2
-"""Other samples that an optimum is believed with; with fewer, slopes near by are looked at first."""
 
 WORTH = 1e-4
 """Least gain, as a share of the objective or its usual slope, for which a point at a wall of failures is tried."""
@@ -88,9 +86,7 @@ class TrustRegion:
         self._resumed: set[int] = set()  # points that the search went back to
         self._searches_left = PROBES
         self._curvature_probe: Proposal | None = None  # asked near a certified center
-        self._curvature_checked_at: int | None = None  # the center near which one was asked
-        self._possible_negative_curvature: Mask | None = None  # inputs along which it may be none
-        self._rng = np.random.default_rng(seed)
+        self.second_order = SecondOrder(scaled, seed)
         self._in_a_row = 0  # failures since the last answer
         self._outside = False  # the center has other values of fixed parameters
         if not self._waiting and len(self.solved):
@@ -130,10 +126,14 @@ class TrustRegion:
 
     def _finds(self, count: int) -> bool:
         """Whether there is a point to solve next; where there is none, `message` says why."""
-        if self.begun and self.optimum.certified:
-            self.message = OPTIMAL
+        if self.begun and self.optimum.stationary:
+            self.message = OPTIMAL if self.optimum.certified else NO_MINIMUM if count else SPENT
+            if self.question() is not None:
+                return False
             if count and self._probes_curvature():
                 return True
+            if not self.optimum.certified:
+                return False
             self.optima[self.optimum.x.tobytes()] = self.optimum
             return bool(count) and self._searches_elsewhere(count)
         if not count:
@@ -144,6 +144,8 @@ class TrustRegion:
             self._asked, self._waiting = self._waiting[:count], self._waiting[count:]
         elif self._center is not None and not (self._outside and self._in_a_row >= ELSEWHERE):
             self._asked = self._untried(count)
+            if not self._asked and self.begun:
+                self._probes_curvature()
         return bool(self._asked)
 
     def tell(self, records: Sequence[Sample | Failure], *, replayed: bool = False) -> None:
@@ -241,26 +243,24 @@ class TrustRegion:
         size = self.scaled.unit_of_gain(self.solved.y[i]) / self.scaled.slope
         return not plane.touches(proposal.z) or here > self.solved.tolerance or proposal.gain > WORTH * size
 
-    def _probes_curvature(self) -> bool:
-        """Request one nearby sample if fewer than MIN_SUPPORTING_SAMPLES others support a certified optimum.
+    def question(self) -> LeastCurvature | None:
+        """The products with the Hessian that are wanted before anything else is solved; None where none are."""
+        return self.second_order.question(self.solved, self._at) if self.begun else None
 
-        Returns:
-            Whether one was requested.
-        """
-        i = self._at
-        z = self.scaled.unit(self.solved.x)[:, self.scaled.free]
-        others = np.abs(z - z[i]).max(axis=1, initial=0.0) > ALIKE
-        if self._possible_negative_curvature is None and (
-            others.sum() >= MIN_SUPPORTING_SAMPLES or self._curvature_checked_at == i
-        ):
-            return False
-        there = curvature_probe(self.scaled, self.solved.point(i), self._rng, self._possible_negative_curvature)
-        if there is None or self.solved.has_failed(self.scaled.physical(there)):
-            self._possible_negative_curvature = None
-            return False
-        self._curvature_probe = self.selection.at(there, "curvature", self._known_about(i, 1.0))
-        self._asked, self._curvature_checked_at = [self._curvature_probe], i
-        return True
+    def take_curvature(self, found: Curvature | None) -> None:
+        """Take what these products gave, None where the model has none; `question` asks no more."""
+        if found is None:
+            self.second_order.by_products = False
+        else:
+            self.solved.set_curvature(self.solved.x[self._at], found)
+
+    def _probes_curvature(self) -> bool:
+        """Request a sample near a point that slopes do not lead away from; returns whether one was requested."""
+        there = self.second_order.near(self.solved, self._at)
+        if there is not None:
+            self._curvature_probe = self.selection.at(there, "curvature", self._known_about(self._at, 1.0))
+            self._asked = [self._curvature_probe]
+        return there is not None
 
     def _known_about(self, i: int, radius: float) -> Known:
         """All samples as the predictors see them, about one of them."""
@@ -292,10 +292,9 @@ class TrustRegion:
             self.selection.learn_from(proposal, self.solved.jacobian[i], self._length(proposal))
         if self._curvature_probe is not None:
             # its step was no proposal: it says whether the center is a minimum, and nothing of the radius
-            self._curvature_probe, first = None, self._possible_negative_curvature is None
-            self._possible_negative_curvature = None
-            if answered:
-                self._use_curvature(answered[0][1], first)
+            self._curvature_probe, near = None, answered[0][1] if answered else None
+            if self.second_order.leaves(self.solved, self._at, near):
+                self._center, self._filter, self.radius = near, Filter(), COLD
             return
         if rescaled:
             self._settle(COLD)
@@ -323,14 +322,8 @@ class TrustRegion:
         if not (trial.for_objective or proposal.probe):
             self._filter.add(trial.excess, trial.objective)
         self._center = i
-
-    def _use_curvature(self, i: int, first: bool) -> None:
-        """Go on from a point near the center if that turns out to be no minimum; look again where it might be none."""
-        risen = curvature_along(self.scaled, self.solved.point(self._at), self.solved.point(i))
-        if risen.sum() < -ACTIVE:
-            self._center, self._filter, self.radius = i, Filter(), COLD
-        elif first and (risen < -ACTIVE).any():
-            self._possible_negative_curvature = risen < -ACTIVE
+        if self.scaled.rescale(self.solved.y[i], self.solved.jacobian[i]):
+            self._filter = Filter()  # its pairs are in other units
 
     def _accepts(self, proposal: Proposal, i: int, trial: Trial) -> bool:
         if proposal.probe:  # it must beat a certified optimum

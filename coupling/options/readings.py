@@ -74,9 +74,9 @@ def exact_marginal(marginal: Marginal) -> str:
     return f"{marginal.kind}:{marginal.centre!r},{marginal.spread!r}" if marginal.normal else marginal.kind
 
 
-def values(example: str) -> Named[float]:
+def values(example: str, metavar: str = "NAME=VALUE") -> Named[float]:
     """Texts NAME=VALUE of numbers."""
-    return Named("NAME=VALUE", example, number, exact)
+    return Named(metavar, example, number, exact)
 
 
 def distributions(example: str, metavar: str = "NAME=HOW") -> Named[Marginal]:

@@ -44,7 +44,7 @@ def parity_figure(model: Batch, data: Any, *, derivatives: bool = False) -> Figu
     y, jacobian = model.predict(data.x, jacobian=derivatives)
     units = units_of(data)
     shown = data.responses[:PANELS]
-    figure, axes = _panels(len(shown))
+    figure, axes = panels(len(shown), 3.6, 3.6, most=3 if len(shown) in (5, 6, 9) else 4)
     for i, (name, ax) in enumerate(zip(shown, axes, strict=True)):
         unit = f" [{units[name]}]" if units.get(name) else ""
         ax.set_title(f"{name}\n{_error(table, i, derivatives)}", fontsize=10)
@@ -103,11 +103,11 @@ def _parity(ax: Axes, series: list[Series]) -> None:
     ax.ticklabel_format(style="sci", scilimits=(-3, 4), useMathText=True)
 
 
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` square panels, at most four a row."""
-    columns = min(count, 3 if count in (3, 5, 6, 9) else 4)
+def panels(count: int, width: float, height: float, *, most: int = 3) -> tuple[Figure, list[Axes]]:
+    """A figure of some panels of this size [inch], at most so many a row."""
+    columns = min(count, most)
     rows = -(-count // columns)
-    figure = Figure(figsize=(3.6 * columns, 3.6 * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(width * columns, height * rows + 0.4), layout="constrained")
     return figure, [figure.add_subplot(rows, columns, k + 1) for k in range(count)]
 
 

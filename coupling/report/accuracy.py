@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sobofem.coupling.contract import Array
+from sobofem.coupling.models.matching import require_same_names
 
 FLAT_SPREAD_SHARE = 0.1
 """Share of a response's root mean square slope below which the spread of one of its derivatives is too small to judge
@@ -108,7 +109,7 @@ def errors(model: Batch, data: Any) -> Errors:
     Raises:
         ValueError: If the names differ, or there are fewer than two samples.
     """
-    check_names(model, data)
+    require_same_names("the surrogate", model, data, whose="the data")
     if len(data.x) < 2:
         raise ValueError(f"there are {len(data.x)} samples to judge by; expected at least 2")
     _check_labels(data)
@@ -139,18 +140,6 @@ def _check_labels(data: Any) -> None:
     if (known < 2).any():
         k = int(np.argmin(known))
         raise ValueError(f"{data.responses[k]!r} has {known[k]} values to judge by; expected at least 2")
-
-
-def check_names(model: Batch, data: Any) -> None:
-    """Check that a model and samples speak of the same parameters and responses, in the same order.
-
-    Raises:
-        ValueError: If they don't.
-    """
-    for kind in ("parameters", "responses"):
-        ours, theirs = tuple(getattr(model, kind)), tuple(getattr(data, kind))
-        if ours != theirs:
-            raise ValueError(f"the surrogate has {kind} {ours}, but the data has {theirs}")
 
 
 def _derivative_errors(predicted: Array, true: Array, ranges: Array) -> tuple[Array, NDArray[np.bool_]]:

@@ -1,10 +1,13 @@
-"""How well a network in training predicts samples that have just come: an honest error, for it has not seen them."""
+"""How well a network in training predicts samples that have just come, unseen by it, and a log of such numbers."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import csv
+from dataclasses import astuple, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,3 +53,24 @@ class Arrivals:
             return float("nan")
         misses, truths = np.sum(self._slopes, axis=0)
         return float(np.sqrt(misses / truths)) if truths else float("nan")
+
+
+class CurveLog:
+    """Appends records to a CSV file; their names make its header.
+
+    Args:
+        path: The file; it is made with the first record, and goes on where it exists.
+        kind: The records' dataclass.
+    """
+
+    def __init__(self, path: Path, kind: type) -> None:
+        self._path, self._names = path, [field.name for field in fields(kind)]
+
+    def note(self, record: Any) -> None:
+        """Append a record. `OSError` if the disk refuses."""
+        new = not self._path.exists()
+        with self._path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(self._names)
+            writer.writerow(astuple(record))

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from sobofem.coupling.contract import Array, Model, describe
 from sobofem.coupling.dataset.journal import Header, JournalWriter, read_journal
-from sobofem.coupling.dataset.lock import locked
+from sobofem.coupling.dataset.open_files import locked
 from sobofem.coupling.dataset.records import Failure
 from sobofem.coupling.parallel.world import Serial, on_root, world
 from sobofem.coupling.solving.solver import Leader, Record, SequentialSolver, Solver, solver

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sobofem.coupling.dataset import unfinished
-from sobofem.coupling.dataset.lock import locked
+from sobofem.coupling.dataset.open_files import locked
 from sobofem.coupling.dataset.presence import Presence, lives, sighted
 
 _TRIES = 100  # to enter a folder that other jobs make and remove

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sobofem.coupling.contract import Array, Description, HasComm, Model, describe, name_of
+from sobofem.coupling.contract import Array, Curved, Description, HasComm, Model, SampleFailure, describe, name_of
 from sobofem.coupling.dataset.records import Failure, Sample
+from sobofem.coupling.models.evaluation import checked_hessian_product
 from sobofem.coupling.models.loading import build, find, source_of
 from sobofem.coupling.parallel.abort import ending_all
 from sobofem.coupling.parallel.groups import Groups, grouped, idle_barrier, wait_until
@@ -51,6 +52,13 @@ class Solver(Protocol):
             on_record: Called on rank 0 with each answer, in the order of arrival.
         """
 
+    def hessian_product(self, x: Array, weights: Array, direction: Array) -> Array | None:
+        """The Hessian of a sum of responses, with weights (m,), at x (n,) times a direction (n,). Collective.
+
+        Returns:
+            The product (n,), on every rank; None where the model offers none, or has no answer.
+        """
+
 
 class SequentialSolver:
     """One point after the other, each by all ranks of the model's communicator."""
@@ -64,6 +72,10 @@ class SequentialSolver:
         """See `Solver`."""
         callbacks = (keep, on_record) if self.ranks.rank == 0 else ()
         return [_solved(self._model, point, *callbacks) for point in points]
+
+    def hessian_product(self, x: Array, weights: Array, direction: Array) -> Array | None:
+        """See `Solver`."""
+        return _hessian_product(self._model, x, weights, direction)
 
 
 class ParallelSolver:
@@ -89,6 +101,16 @@ class ParallelSolver:
         idle_barrier(ranks)
         records: list[Record] = ranks.bcast(answers.inorder())
         return records
+
+    def hessian_product(self, x: Array, weights: Array, direction: Array) -> Array | None:
+        """See `Solver`; the first group computes it."""
+        first = self._model is not None and self._groups.number <= 0
+        product = _hessian_product(self._model, x, weights, direction) if first and self._model is not None else None
+        if isinstance(self.ranks, Serial):
+            return product
+        idle_barrier(self.ranks)
+        found: Array | None = self.ranks.bcast(product, root=self._groups.leaders[0])
+        return found
 
 
 class _Answers:
@@ -132,6 +154,18 @@ def _solved(model: Model, point: Array, *callbacks: OnRecord | None) -> Record:
         if callback is not None:
             callback(record)
     return record
+
+
+def _hessian_product(model: Model, x: Array, weights: Array, direction: Array) -> Array | None:
+    """None where the model offers no such products, or has no answer here."""
+    if not isinstance(model, Curved):
+        return None
+    try:
+        return checked_hessian_product(model, x, weights, direction)
+    except Exception as error:
+        if not isinstance(error, SampleFailure | NotImplementedError):
+            raise
+        return None
 
 
 @contextlib.contextmanager

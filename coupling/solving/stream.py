@@ -26,8 +26,7 @@ from sobofem.coupling.parallel.groups import PAUSE, Groups
 from sobofem.coupling.parallel.interruption import StopRequest
 from sobofem.coupling.parallel.world import Serial, world
 from sobofem.coupling.solving import generate as ensemble
-from sobofem.coupling.solving.arrival import Arrivals
-from sobofem.coupling.solving.curvelog import CurveLog
+from sobofem.coupling.solving.arrival import Arrivals, CurveLog
 from sobofem.coupling.solving.generate import Settings
 from sobofem.coupling.solving.handout import Manager, Outcome
 from sobofem.coupling.solving.ledger import Ledger

@@ -114,6 +114,12 @@ class Uncertainty:
     fixed: Mapping[str, float] = option(
         dict, flags="--fix", help="An input that is known; repeatable.", reading=values("poisson=0.3")
     )
+    correlated: Mapping[str, float] = option(
+        dict,
+        flags="--correlate",
+        help="Correlation coefficient of two inputs; other pairs have none. Repeatable.",
+        reading=values("young,density=0.6", "NAME,NAME=VALUE"),
+    )
     fail: tuple[str, ...] = option(
         tuple,
         help="When the system has failed, as `stress > 235` or `reserve < 0`; of several, when any holds.",

@@ -122,7 +122,7 @@ class Reliable:
     def _slopes(self, here: Inputs, index: int, sign: float, u: Array) -> tuple[Array, Array]:
         """Sign times a response (k,) at u (k, d), and the unit vectors (k, d) along which it grows fastest."""
         y, dy = predictions(self.model, here.at(u))
-        gradients = sign * dy[:, index][:, here.columns] * here.slopes(u)
+        gradients = sign * here.by_normal(u, dy[:, index])
         sizes = np.maximum(np.linalg.norm(gradients, axis=1, keepdims=True), np.finfo(float).tiny)
         return sign * y[:, index], gradients / sizes
 

@@ -46,11 +46,12 @@ class DesignPoint:
         limit: What counts as failure.
         parameters: Names of the d uncertain inputs.
         values: Their values at the point (d,), in physical units.
-        u: The point in standard normal space, (d,).
+        u: The point in the space of independent standard normal variables, (d,).
         beta: Reliability index: its distance from the origin, negative where the medians have failed already.
         error: Standard error of the index: what the surrogate's standard deviation there makes of it, or how far the
             trusted model says that the limit still is.
-        importance: Share (d,) of each input in the squared index's direction; they add up to one.
+        importance: Share (d,) of each input in the squared index's direction; they add up to one. Of correlated inputs
+            each counts by its own normal variable (Der Kiureghian & Ditlevsen 2009).
         confirmed: Whether the trusted model finds the point on its own limit and nearest; False where none was asked.
         path: Index at each solve of the trusted model, by that solve's own value and gradient.
         others: Further points of the limit that are locally nearest, (k, d), in standard normal space.
@@ -283,6 +284,7 @@ def _record(
     beta: float | None = None,
 ) -> DesignPoint:
     inputs, normal = state.inputs, point.normal
+    own = np.linalg.solve(inputs.root.T, normal)  # by each input's own normal variable
     return DesignPoint(
         limit=state.limit,
         parameters=inputs.uncertain,
@@ -290,7 +292,7 @@ def _record(
         u=point.u,
         beta=float(point.u @ normal) if beta is None else beta,
         error=error,
-        importance=normal**2,
+        importance=own**2 / (own @ own),
         confirmed=confirmed,
         path=path,
         others=others,

@@ -1,9 +1,10 @@
-"""What is uncertain about a model's inputs: independent distributions within its box, and inputs that are known."""
+"""What is uncertain about a model's inputs: distributions within its box, correlated or not, and what is known."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,21 +30,30 @@ ALLOWED_OUTSIDE = 0.01
 """Share of an input's distribution that may lie outside the model's bounds, unless allowed otherwise."""
 
 
+NODES = 64
+"""Of the quadrature, in each variable, that tells the correlation of inputs from that of their normal variables."""
+
+
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """The joint distribution of a model's n inputs, d of them uncertain and independent; made by `inputs`.
+    """The joint distribution of a model's n inputs, d of them uncertain; made by `inputs`.
+
+    Correlated inputs have a Gaussian copula (Nataf 1962; Liu & Der Kiureghian 1986): each is a function of its own
+    standard normal variable z, and these are correlated, z = L u with u independent.
 
     Attributes:
         parameters: Names of the n parameters.
         bounds: The model's box, (n, 2), at which distributions are cut off.
         marginals: Distributions of the d uncertain inputs, by name, in the order of `parameters`.
         fixed: Values of the other inputs, by name.
+        correlated: Correlation coefficients of pairs of uncertain inputs.
     """
 
     parameters: tuple[str, ...]
     bounds: Array
     marginals: Mapping[str, Truncated]
     fixed: Mapping[str, float]
+    correlated: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     @property
     def uncertain(self) -> tuple[str, ...]:
@@ -70,23 +80,62 @@ class Inputs:
         """Probability that at least one input had outside its bounds before the distributions were cut off."""
         return float(1.0 - np.prod([1.0 - marginal.outside for marginal in self.marginals.values()]))
 
+    @cached_property
+    def root(self) -> Array:
+        """L (d, d): what makes of independent normal variables those of the inputs.
+
+        Raises:
+            ValueError: If no variables are correlated like this.
+        """
+        R, names = np.eye(len(self.uncertain)), self.uncertain
+        for pair, rho in self.correlated.items():
+            i, j = map(names.index, pair)
+            R[i, j] = R[j, i] = _of_normal(pair, self.marginals[pair[0]], self.marginals[pair[1]], rho)
+        if not self.correlated:
+            return R
+        try:
+            return np.linalg.cholesky(R)
+        except np.linalg.LinAlgError as error:
+            raise ValueError(
+                "no inputs are correlated like this: what two have in common with a third binds them, too; give all "
+                "coefficients of a measured correlation matrix, or weaker ones"
+            ) from error
+
     def at(self, u: ArrayLike) -> Array:
         """Points (N, n) in physical units of independent standard normal variables (N, d)."""
-        u = np.atleast_2d(np.asarray(u, dtype=np.float64))
-        x = np.empty((len(u), len(self.parameters)))
+        z = self._own(u)
+        x = np.empty((len(z), len(self.parameters)))
         for name, value in self.fixed.items():
             x[:, self.parameters.index(name)] = value
         for k, (column, marginal) in enumerate(zip(self.columns, self.marginals.values(), strict=True)):
-            x[:, column] = marginal.at(u[:, k])
+            x[:, column] = marginal.at(z[:, k])
         return x
 
-    def slopes(self, u: ArrayLike) -> Array:
-        """Derivatives (N, d) of the uncertain inputs by their standard normal variables (N, d)."""
+    def by_normal(self, u: ArrayLike, jacobian: Array) -> Array:
+        """Derivatives (N, ..., d) by independent normal variables (N, d) of what has some (N, ..., n) by all inputs."""
+        z = self._own(u)
+        slopes = np.column_stack([marginal.slope(z[:, k]) for k, marginal in enumerate(self.marginals.values())])
+        own = jacobian[..., self.columns] * slopes.reshape(len(z), *[1] * (jacobian.ndim - 2), -1)
+        return own @ self.root if self.correlated else own
+
+    def _own(self, u: ArrayLike) -> Array:
+        """Each input's own normal variable (N, d)."""
         u = np.atleast_2d(np.asarray(u, dtype=np.float64))
-        return np.column_stack([marginal.slope(u[:, k]) for k, marginal in enumerate(self.marginals.values())])
+        return u @ self.root.T if self.correlated else u
+
+    def require_independent(self, what: str) -> None:
+        """Check that inputs are independent.
+
+        Raises:
+            ValueError: If some are correlated.
+        """
+        if self.correlated:
+            pairs = ", ".join(" and ".join(pair) for pair in self.correlated)
+            raise ValueError(f"{what} are of independent inputs, but these are correlated: {pairs}")
 
     def log_density(self, x: Array) -> Array:
-        """Logarithm of the joint density (N,) of the uncertain inputs at points (N, n)."""
+        """Logarithm of the joint density (N,) of the uncertain inputs, which are independent, at points (N, n)."""
+        self.require_independent("densities")
         terms = [m.log_density(x[:, column]) for column, m in zip(self.columns, self.marginals.values(), strict=True)]
         return np.sum(terms, axis=0)
 
@@ -95,7 +144,7 @@ class Inputs:
         held = np.asarray(values, dtype=np.float64)
         if held.shape != (len(self.known),):
             raise ValueError(f"x has shape {held.shape}, expected {(len(self.known),)}: {self.known}")
-        return Inputs(self.parameters, self.bounds, self.marginals, dict(zip(self.known, held.tolist(), strict=True)))
+        return replace(self, fixed=dict(zip(self.known, held.tolist(), strict=True)))
 
     def require_design(self) -> None:
         """Check that something is left to be designed.
@@ -112,6 +161,7 @@ def inputs(
     marginals: Mapping[str, Marginal | str] | None = None,
     *,
     fixed: Mapping[str, float] | None = None,
+    correlated: Mapping[tuple[str, str], float] | Mapping[str, float] | None = None,
     allow_outside: float = ALLOWED_OUTSIDE,
 ) -> Inputs:
     """Say how a model's inputs are distributed; those of which nothing is said are uniform within the bounds.
@@ -120,12 +170,14 @@ def inputs(
         model: The surrogate or model, whose bounds cut the distributions off.
         marginals: `Marginal`s, or their texts such as `normal:70e3,2e3`, by name.
         fixed: Inputs that are known, by name.
+        correlated: Correlation coefficients by pairs of uncertain inputs, or texts such as `load,width`; all other
+            pairs are uncorrelated.
         allow_outside: Share of a distribution that may lie outside the bounds. What a surrogate says there was never
             learned, and is not asked: the distribution is cut off.
 
     Raises:
-        ValueError: If a name is unknown or given twice, a fixed value is outside its bounds, nothing is uncertain, or
-            too much of a distribution lies outside.
+        ValueError: If a name is unknown or given twice, a fixed value is outside its bounds, nothing is uncertain, too
+            much of a distribution lies outside, or inputs can't be correlated as is said.
     """
     names, known = tuple(model.parameters), dict(fixed or {})
     box = checked_bounds(model.bounds, names)
@@ -143,7 +195,64 @@ def inputs(
     }
     if not cut:
         raise ValueError("every input is fixed; nothing is uncertain")
-    return Inputs(names, box, cut, {name: float(value) for name, value in known.items()})
+    held = {name: float(value) for name, value in known.items()}
+    found = Inputs(names, box, cut, held, _pairs(correlated or {}, tuple(cut)))
+    found.root  # noqa: B018  (refused now, not in the middle of a study)
+    return found
+
+
+def _pairs(
+    given: Mapping[tuple[str, str], float] | Mapping[str, float], uncertain: tuple[str, ...]
+) -> dict[tuple[str, str], float]:
+    """Correlation coefficients by pairs of names in the order of the inputs."""
+    found: dict[tuple[str, str], float] = {}
+    for pair, rho in given.items():
+        names = tuple(part.strip() for part in pair.split(",")) if isinstance(pair, str) else tuple(pair)
+        if len(names) != 2 or names[0] == names[1] or not set(names) <= set(uncertain):
+            raise ValueError(
+                f"{','.join(names)} are no two inputs that are uncertain; these are {', '.join(uncertain)}: write two "
+                "of them, as load,width"
+            )
+        if not -1.0 < rho < 1.0:
+            raise ValueError(
+                f"the correlation of {' and '.join(names)} is {rho:g}; expected more than -1 and less than 1"
+            )
+        first, second = sorted(names, key=uncertain.index)
+        if (first, second) in found:
+            raise ValueError(f"the correlation of {first} and {second} is given twice; give it once")
+        found[first, second] = float(rho)
+    return found
+
+
+def _of_normal(pair: tuple[str, str], a: Truncated, b: Truncated, rho: float) -> float:
+    """The correlation of two standard normal variables of which two inputs are functions, from that of the inputs.
+
+    Raises:
+        ValueError: If functions of such variables can't be correlated so strongly.
+    """
+    from scipy.optimize import brentq
+
+    t, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    weights = weights / weights.sum()
+
+    def standardized(cut: Truncated, z: Array) -> Array:
+        values = cut.at(t)
+        mean = weights @ values
+        return np.asarray((cut.at(z) - mean) / np.sqrt(weights @ (values - mean) ** 2))
+
+    first = weights * standardized(a, t)
+
+    def excess(r: float) -> float:
+        second = standardized(b, r * t[:, None] + np.sqrt(1.0 - r**2) * t)
+        return float(first @ second @ weights) - rho
+
+    low, high = excess(-1.0), excess(1.0)
+    if low >= 0.0 or high <= 0.0:
+        raise ValueError(
+            f"the correlation of {' and '.join(pair)} is {rho:g}, but their distributions allow for more than "
+            f"{rho + low:.3g} and less than {rho + high:.3g} alone"
+        )
+    return float(brentq(excess, -1.0, 1.0, xtol=1e-12))
 
 
 def _cut(name: str, marginal: Marginal, bounds: Array, allowed: float) -> Truncated:

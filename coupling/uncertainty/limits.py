@@ -101,7 +101,7 @@ class LimitState:
     def of(self, u: Array, y: Array, dy: Array) -> tuple[Array, Array]:
         """Margins (N,) and gradients (N, d) of responses (N, m) and Jacobians (N, m, n) at u, not corrected."""
         sign = -1.0 if self.limit.above else 1.0
-        gradients = sign * dy[:, self.index, :][:, self.inputs.columns] * self.inputs.slopes(u)
+        gradients = sign * self.inputs.by_normal(u, dy[:, self.index])
         return self.limit.margin(y[:, self.index]), gradients
 
     def corrected(self, u: Array, y: Array, dy: Array) -> LimitState:

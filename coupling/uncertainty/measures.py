@@ -98,6 +98,7 @@ def derivative_measures(
         ValueError: If there are too few samples, or names differ.
         TypeError: If the surrogate knows no standard deviations, and no model is given.
     """
+    inputs.require_independent("derivative-based measures")
     if samples < 16 * REPEATS:
         raise ValueError(f"samples is {samples}, expected at least {16 * REPEATS}")
     u = drawn(len(inputs.uncertain), samples // REPEATS, repeats=REPEATS, seed=seed)

@@ -24,6 +24,7 @@ def task(given: Inputs, limits: Sequence[Limit], units: Mapping[str, str]) -> di
             for name, cut in given.marginals.items()
         },
         "fixed": dict(given.fixed),
+        "correlated": [{"inputs": pair, "coefficient": rho} for pair, rho in given.correlated.items()],
         "limits": [str(limit) for limit in limits],
         "units": dict(units),
     }
@@ -52,11 +53,10 @@ def page(record: Record, name: str, pictures: Mapping[str, Picture]) -> Page:
             asked,
             Section(
                 "Distributions of the responses",
-                [_distributions(found, record["indices"]["constant"]), pictures["densities"]],
+                [_distributions(found, (record["indices"] or {"constant": {}})["constant"]), pictures["densities"]],
             ),
             *_failure(record, pictures),
-            Section("Which inputs matter", [*_shares(record), pictures["sensitivity"]]),
-            Section("Bounds on total indices, by derivatives", [_measures(record["measures"])], folded=True),
+            *_sensitivity(record, pictures),
         ],
         warnings,
         {"model, or surrogate": name},
@@ -65,16 +65,17 @@ def page(record: Record, name: str, pictures: Mapping[str, Picture]) -> Page:
 
 def _verdict(record: Record) -> str:
     found, failure = record["propagation"], record["failure"]
+    what = "Distributions" if record["indices"] is None else "Distributions and sensitivities"
     words = f"{len(found['responses'])} responses at {found['samples']} points of the surrogate"
     if found["solves"]:
         words += f", {record['solves']} solves of the model in all, {record['unanswered']} of them without an answer."
     else:
         words += ", which itself says how far it may be off: without solves of the model nothing confirms that."
     if failure is None:
-        return f"Distributions and sensitivities of {words}"
+        return f"{what} of {words}"
     low, high = failure["interval"]
     odds = f"The probability of failure is {failure['value']:.3g} (95 %: {low:.2g} to {high:.2g})"
-    return f"{odds}. Distributions and sensitivities of {words}"
+    return f"{odds}. {what} of {words}"
 
 
 def _task(record: Record) -> Iterator[Part]:
@@ -82,7 +83,12 @@ def _task(record: Record) -> Iterator[Part]:
     for name, about in record["inputs"].items():
         rows.append([name, units.get(name, ""), about["distribution"], *about["bounds"], about["outside"]])
     heading = ["uncertain input", "unit", "distribution", "cut off below", "and above", "probability cut off"]
-    yield Table(heading, rows, "Independent inputs")
+    yield Table(
+        heading, rows, "Uncertain inputs, correlated as below" if record["correlated"] else "Independent inputs"
+    )
+    if record["correlated"]:
+        pairs = [[" and ".join(about["inputs"]), about["coefficient"]] for about in record["correlated"]]
+        yield Table(["inputs", "correlation coefficient"], pairs, "By a Gaussian copula")
     if record["fixed"]:
         held = [[name, units.get(name, ""), value] for name, value in record["fixed"].items()]
         yield Table(["known input", "unit", "value"], held)
@@ -143,6 +149,17 @@ def _failure(record: Record, pictures: Mapping[str, Picture]) -> Iterator[Sectio
     if "design_points" in pictures:
         parts.append(pictures["design_points"])
     yield Section("Failure", parts)
+
+
+def _sensitivity(record: Record, pictures: Mapping[str, Picture]) -> Iterator[Section]:
+    if record["indices"] is None:
+        yield Section(
+            "Which inputs matter",
+            ["Inputs are correlated: shares of the variance would be of several at once, and are left out."],
+        )
+        return
+    yield Section("Which inputs matter", [*_shares(record), pictures["sensitivity"]])
+    yield Section("Bounds on total indices, by derivatives", [_measures(record["measures"])], folded=True)
 
 
 def _shares(record: Record) -> Iterator[Part]:

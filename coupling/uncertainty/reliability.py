@@ -299,7 +299,8 @@ def require(states: list[LimitState], method: str, samples: int, solves: int | N
 def _left(solves: int, spent: int) -> int:
     if solves - spent < FEWEST_SOLVES:
         raise ValueError(
-            f"solves is {solves}, of which {spent} may go to design points; expected at least {FEWEST_SOLVES} more"
+            f"solves is {solves}, expected at least {spent + FEWEST_SOLVES}: "
+            f"{f'{spent} may go to design points, and ' if spent else ''}{FEWEST_SOLVES} tell how far they are off"
         )
     return solves - spent
 

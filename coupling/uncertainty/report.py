@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 import numpy as np
 
+from sobofem.coupling.report import panels
 from sobofem.coupling.report.page import Picture, finite, write_page, write_record
 from sobofem.coupling.uncertainty.estimate import TWO_SIDED
 from sobofem.coupling.uncertainty.form import DesignPoint
@@ -46,8 +47,9 @@ def write(study: Study, given: Inputs, folder: Path, *, units: Mapping[str, str]
     limits = failure.limits if failure is not None else ()
     figures = {
         "densities": density_figure(study.propagation, [(limit.response, limit.value) for limit in limits]),
-        "sensitivity": sensitivity_figure(study.indices, study.measures),
     }
+    if study.indices is not None:
+        figures["sensitivity"] = sensitivity_figure(study.indices, study.measures)
     if failure is not None and failure.points:
         figures["design_points"] = design_point_figure(failure.points)
     for key, figure in figures.items():
@@ -81,7 +83,7 @@ def density_figure(found: Propagation, limits: Sequence[tuple[str, float]] = ())
         found: The distributions.
         limits: Values of responses to mark, by the response's name.
     """
-    figure, axes = _panels(min(len(found.responses), PANELS), 4.0, 3.2)
+    figure, axes = panels(min(len(found.responses), PANELS), 4.0, 3.2)
     for i, ax in enumerate(axes):
         name = found.responses[i]
         unit = f" [{found.units[name]}]" if found.units.get(name) else ""
@@ -120,7 +122,7 @@ def sensitivity_figure(indices: SobolIndices, measures: DerivativeMeasures | Non
     """First-order and total indices of each response (the first twelve) with 95 % bars, and bounds by derivatives."""
     shown = [i for i in range(len(indices.responses)) if np.isfinite(indices.total.value[i]).all()][:PANELS]
     height = 1.2 + 0.42 * len(indices.parameters)
-    figure, axes = _panels(max(len(shown), 1), 4.0, height)
+    figure, axes = panels(max(len(shown), 1), 4.0, height)
     place = np.arange(len(indices.parameters))
     for i, ax in zip(shown, axes, strict=False):
         for index, name, colour, shift in (
@@ -148,7 +150,7 @@ def sensitivity_figure(indices: SobolIndices, measures: DerivativeMeasures | Non
 def design_point_figure(points: Sequence[DesignPoint]) -> Figure:
     """Importance of the inputs at each design point, and where it lies in standard deviations."""
     names = points[0].parameters
-    figure, axes = _panels(len(points), 4.0, 1.2 + 0.42 * len(names))
+    figure, axes = panels(len(points), 4.0, 1.2 + 0.42 * len(names))
     place = np.arange(len(names))
     for point, ax in zip(points, axes, strict=True):
         ax.barh(place, point.importance, 0.6, color=BLUE, alpha=0.7)
@@ -178,6 +180,8 @@ def remarks(study: Study, spent: tuple[int, int] = (0, 0)) -> Iterator[str]:
         yield f"{_solves(spent[0])} of the model in this run{failed}{remembered}."
     else:
         yield "Error bars are the surrogate's own word, at worst; give --model to have solves correct them."
+    if study.indices is None:
+        yield "Inputs are correlated: shares of the variance would be of several at once, and are left out."
     for point in study.failure.points if study.failure is not None else ():
         if point.confirmed:
             yield f"The design point of {point.limit} is confirmed by the model, after {_solves(point.solves)}."
@@ -191,7 +195,8 @@ def warnings(study: Study, given: Inputs) -> Iterator[str]:
             yield f"{len(failures)} solves for {name} have no answer ({failures[0]}); the others stand alone."
     if study.note:
         yield study.note
-    for name, value in study.indices.constant.items():
+    constant = {} if study.indices is None else study.indices.constant
+    for name, value in constant.items():
         yield f"{name} does not vary with these inputs ({value:.6g}): it has no variance to share out."
     if failure is None:
         return
@@ -210,10 +215,3 @@ def warnings(study: Study, given: Inputs) -> Iterator[str]:
 
 def _solves(count: int) -> str:
     return "1 solve" if count == 1 else f"{count} solves"
-
-
-def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    columns = min(count, 3)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(width * columns, height * rows + 0.4), layout="constrained")
-    return figure, [figure.add_subplot(rows, columns, k + 1) for k in range(count)]

@@ -35,8 +35,7 @@ class Residuals:
         model: The trusted model's responses (K, m).
         surrogate_jacobian: The surrogate's Jacobians (K, m, n).
         model_jacobian: The trusted model's Jacobians (K, m, n).
-        slopes: Derivatives (K, d) of the uncertain inputs by u.
-        columns: Where these inputs stand among all.
+        inputs: How the inputs are distributed.
         failures: Why other points had no answer.
     """
 
@@ -46,8 +45,7 @@ class Residuals:
     model: Array
     surrogate_jacobian: Array
     model_jacobian: Array
-    slopes: Array
-    columns: list[int]
+    inputs: Inputs
     failures: tuple[str, ...]
 
     @property
@@ -119,9 +117,7 @@ class Residuals:
 
     def _gradients(self) -> tuple[Array, Array]:
         """Derivatives (K, m, d) by standard normal variables: the surrogate's and the model's."""
-        own, true = (
-            j[:, :, self.columns] * self.slopes[:, None] for j in (self.surrogate_jacobian, self.model_jacobian)
-        )
+        own, true = (self.inputs.by_normal(self.u, j) for j in (self.surrogate_jacobian, self.model_jacobian))
         return own, true
 
 
@@ -144,8 +140,7 @@ def residuals_of(
             f"{len(found.x)} of {solves} solves have an answer, too few to judge by ({found.failures[0]})"
         )
     s, ds = predictions(surrogate, found.x)
-    u = u[found.rows]
-    return Residuals(u, found.x, s, found.y, ds, found.jacobian, inputs.slopes(u), inputs.columns, found.failures)
+    return Residuals(u[found.rows], found.x, s, found.y, ds, found.jacobian, inputs, found.failures)
 
 
 def controlled(values: Array, gradients: Array, u: Array) -> tuple[Array, Array]:

@@ -16,6 +16,9 @@ from sobofem.coupling.contract import Array
 FARTHEST = 8.0
 """Distance beyond which no design point is looked for: a probability of 6e-16."""
 
+TOLERANCE, MOST_STEPS = 1e-5, 100
+"""Distance from the limit, and from the right angle, at which a search ends, and its steps at most."""
+
 type Margin = Callable[[Array], tuple[Array, Array]]
 """Margins (N,) and gradients (N, d) at points (N, d)."""
 
@@ -42,20 +45,18 @@ class Nearest:
         return -self.gradient / max(float(np.linalg.norm(self.gradient)), np.finfo(float).tiny)
 
 
-def nearest(margin: Margin, start: Array, *, tolerance: float = 1e-5, steps: int = 100) -> Nearest:
+def nearest(margin: Margin, start: Array) -> Nearest:
     """Walk from a point (d,) to the nearest point of the limit state.
 
     Args:
         margin: The limit state.
         start: Where from.
-        tolerance: Distance from the limit, and from the right angle, at which it ends.
-        steps: Most steps.
     """
     u = np.array(start, dtype=np.float64)
     value, gradient = _one(margin, u)
     penalty = 0.0
-    for _ in range(steps):
-        if _arrived(u, value, gradient, tolerance):
+    for _ in range(MOST_STEPS):
+        if _arrived(u, value, gradient, TOLERANCE):
             return Nearest(u, value, gradient, True)
         slope = float(np.linalg.norm(gradient))
         if slope <= np.finfo(float).tiny:
@@ -68,7 +69,7 @@ def nearest(margin: Margin, start: Array, *, tolerance: float = 1e-5, steps: int
         if step is None:
             break
         u, value, gradient = step
-    return Nearest(u, value, gradient, _arrived(u, value, gradient, 100.0 * tolerance))
+    return Nearest(u, value, gradient, _arrived(u, value, gradient, 100.0 * TOLERANCE))
 
 
 def _step(

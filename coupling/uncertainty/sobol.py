@@ -134,6 +134,7 @@ def sobol_indices(
         raise ModuleNotFoundError(
             "Sobol' indices need SALib, which is not installed: pip install 'sobofem[studies]'"
         ) from error
+    inputs.require_independent("Sobol' indices")
     if samples < 16 * REPEATS:
         raise ValueError(f"samples is {samples}, expected at least {16 * REPEATS}")
     d, m = len(inputs.uncertain), len(surrogate.responses)

@@ -26,8 +26,8 @@ class Study:
 
     Attributes:
         propagation: Their distributions.
-        indices: Sobol' indices.
-        measures: Derivative-based measures.
+        indices: Sobol' indices; None where inputs are correlated, whose shares of the variance are no inputs' own.
+        measures: Derivative-based measures, likewise.
         failure: Probability of failure; None without limits.
         note: Why failure was sampled otherwise than asked for; empty if it was not.
         solves: Points at which the model was solved, in this run or an earlier one.
@@ -35,8 +35,8 @@ class Study:
     """
 
     propagation: Propagation
-    indices: SobolIndices
-    measures: DerivativeMeasures
+    indices: SobolIndices | None
+    measures: DerivativeMeasures | None
     failure: FailureProbability | None
     note: str
     solves: int = 0
@@ -46,8 +46,8 @@ class Study:
         """As plain values, for JSON."""
         return {
             "propagation": self.propagation.record(),
-            "indices": self.indices.record(),
-            "measures": self.measures.record(),
+            "indices": None if self.indices is None else self.indices.record(),
+            "measures": None if self.measures is None else self.measures.record(),
             "failure": self.failure.record() if self.failure is not None else None,
             "note": self.note,
             "solves": self.solves,
@@ -81,8 +81,10 @@ def quantify(
     same: dict[str, Any] = {"seed": seed, "model": model, "solves": solves}
     propagation = propagate(surrogate, inputs, samples=samples, progress=report(0, "distributions"), **same)
     report(1, "sensitivities")
-    indices = sobol_indices(surrogate, inputs, samples=samples // SOBOL_SHARE, **same)
-    measures = derivative_measures(surrogate, inputs, samples=samples // MEASURES_SHARE, **same)
+    indices = measures = None
+    if not inputs.correlated:
+        indices = sobol_indices(surrogate, inputs, samples=samples // SOBOL_SHARE, **same)
+        measures = derivative_measures(surrogate, inputs, samples=samples // MEASURES_SHARE, **same)
     failure, note = None, ""
     if limits:
         ask = partial(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import fcntl
 import functools
+import importlib.metadata
 import logging
 import os
 from pathlib import Path
@@ -135,7 +136,7 @@ def _compile(what: Any, folder: Path, scalar: dict[str, Any], options: dict[str,
     whole = folder / "whole"
     if _is_compiled(whole):
         return
-    with _locked(folder), _quietly():  # building a form is collective, compiling it is not
+    with _locked(folder), _quietly(), _packages_read_once():  # building a form is collective, compiling it is not
         if whole.exists() and not _is_compiled(whole):  # damaged: to load half a library would crash
             for file in [*folder.glob("libffcx_*"), whole]:
                 file.unlink()
@@ -168,6 +169,20 @@ def _quietly() -> Iterator[None]:
             yield
     finally:
         root.handlers = handlers
+
+
+_entry_points = functools.cache(importlib.metadata.entry_points)
+
+
+@contextlib.contextmanager
+def _packages_read_once() -> Iterator[None]:
+    """For setuptools, by which cffi compiles: it reads all installed packages six times a form, half of its time."""
+    read = importlib.metadata.entry_points
+    importlib.metadata.entry_points = lambda **which: _entry_points().select(**which)
+    try:
+        yield
+    finally:
+        importlib.metadata.entry_points = read
 
 
 CELL_SIZE = "abs(ufl.JacobianDeterminant(mesh)) ** (1 / {dimension})"

@@ -105,31 +105,45 @@ class Columns:
 
 
 class _SpanMatrix:
-    """Derivative of a linear form by a function, as a sparse matrix, and a basis of directions."""
+    """Derivatives of a linear form by functions, as sparse matrices, and a basis of directions."""
 
     def __init__(self, span: Span) -> None:
-        field = span.function.function_space
-        trial = ufl.TrialFunction(field)
-        form = by_function(span.form, span.function, trial)
         self._basis = span.basis
-        self._empty = form.empty()
-        if not self._empty:
-            self._form = Kernels(form, field.mesh.comm)
-            self._matrix = self._form.create_matrix()
+        self._kernels: list[Kernels | None] = []
+        for function in span.functions:
+            space = function.function_space
+            form = by_function(span.form, function, ufl.TrialFunction(space))
+            self._kernels.append(None if form.empty() else Kernels(form, space.mesh.comm))
+        self._matrices = [None if kernels is None else kernels.create_matrix() for kernels in self._kernels]
+        self._empty = all(matrix is None for matrix in self._matrices)
+        self._ends = np.cumsum([owned_size(function.function_space) for function in span.functions])
 
     def assemble(self) -> None:
-        if not self._empty:
-            self._form.fill(self._matrix)
+        for kernels, matrix in zip(self._kernels, self._matrices, strict=True):
+            if kernels is not None:
+                kernels.fill(matrix)
 
     def times(self, directions: np.ndarray) -> np.ndarray | float:
-        return 0.0 if self._empty else matrix_times(self._matrix, self._basis @ directions)
+        if self._empty:
+            return 0.0
+        parts = np.split(self._basis @ directions, self._ends[:-1])
+        pairs = zip(self._matrices, parts, strict=True)
+        return sum(matrix_times(matrix, part) for matrix, part in pairs if matrix is not None)
 
     def transposed_times(self, rows: np.ndarray) -> np.ndarray | float:
-        return 0.0 if self._empty else (self._basis.T @ matrix_times(self._matrix, rows, transposed=True)).T
+        if self._empty:
+            return 0.0
+        sizes = np.diff(self._ends, prepend=0)
+        parts = [
+            np.zeros((size, rows.shape[1])) if matrix is None else matrix_times(matrix, rows, transposed=True)
+            for matrix, size in zip(self._matrices, sizes, strict=True)
+        ]
+        return np.asarray(self._basis.T @ np.concatenate(parts)).T
 
     def close(self) -> None:
-        if not self._empty:
-            self._matrix.destroy()
+        for matrix in self._matrices:
+            if matrix is not None:
+                matrix.destroy()
 
 
 def matrix_times(matrix: PETSc.Mat, columns: np.ndarray, *, transposed: bool = False) -> np.ndarray:
@@ -164,7 +178,8 @@ class Functionals:
             pieces = [single[i].stacked(partial(weighted, weight=test[k])) for k, i in enumerate(group)]
             self._forms.append(Kernels(total(pieces), mesh.comm))
         self._vectors = [dolfinx.fem.create_vector(f.space) for f in self._forms]
-        self._spans = _span_vectors([span for span in members if isinstance(span, Span)])
+        self._spans = [span for span in members if isinstance(span, Span)]
+        self._slopes, self._columns = _span_vectors(self._spans)
 
     def assemble(self) -> np.ndarray:
         """The k values (k,), the same on every rank. Collective."""
@@ -173,10 +188,10 @@ class Functionals:
             vector.array[:] = 0.0
             form.add_to(vector.array)
             values[self._singles[group]] = vector.array.reshape(-1, len(group)).sum(axis=0)
-        for forms, indices in self._spans:
-            slopes = forms.assemble().times()
-            for slope, (basis, k) in zip(slopes.T, indices, strict=True):
-                values[self._ranges[k]] = basis.T @ slope
+        slopes = [forms.assemble().times() for forms in self._slopes]
+        for span, columns, where in zip(self._spans, self._columns, self._ranges, strict=True):
+            if columns:
+                values[where] = span.basis.T @ np.concatenate([slopes[family][:, k] for family, k in columns])
         return self._mesh.comm.allreduce(values, op=MPI.SUM) if self._mesh.comm.size > 1 else values
 
 
@@ -193,18 +208,18 @@ def _at_vertices(member: Member) -> bool:
     return any(integral.integral_type() == "vertex" for integral in member.form.integrals())
 
 
-def _span_vectors(spans: Sequence[Span]) -> list[tuple[LinearForms, list[tuple[np.ndarray, int]]]]:
-    """Derivatives by each function as linear forms over its space; with each the bases, and numbers of the spans."""
-    by_field: dict[int, list[int]] = {}
-    for k, span in enumerate(spans):
-        by_field.setdefault(id(span.function), []).append(k)
-    families = []
-    for numbers in by_field.values():
-        function = spans[numbers[0]].function
-        test = ufl.TestFunction(function.function_space)
-        members = [Member(by_function(spans[k].form, function, test), spans[k].velocities) for k in numbers]
-        families.append((LinearForms(members, function.function_space), [(spans[k].basis, k) for k in numbers]))
-    return families
+def _span_vectors(spans: Sequence[Span]) -> tuple[list[LinearForms], list[list[tuple[int, int]]]]:
+    """Derivatives by each function as linear forms over its space; and where those of each span are: family, column."""
+    families: dict[int, tuple[Any, list[Member]]] = {}
+    columns: list[list[tuple[int, int]]] = []
+    for span in spans:
+        columns.append([])
+        for function in span.functions:
+            _, members = families.setdefault(id(function), (function, []))
+            columns[-1].append((list(families).index(id(function)), len(members)))
+            test = ufl.TestFunction(function.function_space)
+            members.append(Member(by_function(span.form, function, test), span.velocities))
+    return [LinearForms(members, function.function_space) for function, members in families.values()], columns
 
 
 class DirectedForms:

@@ -196,17 +196,18 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class Span:
-    """Derivatives of a form by one function, along every function of a basis.
+    """Derivatives of a form by one or more functions, along every direction of a basis.
 
     Attributes:
         form: The form to differentiate.
-        function: By what.
-        basis: Owned degrees of freedom of the basis functions, (owned, k): a matrix, or what multiplies like one.
+        functions: By what.
+        basis: How owned degrees of freedom of the functions, one after the other, change along each direction,
+            (owned, k): a matrix, or what multiplies like one.
         velocities: As of a `Member`.
     """
 
     form: ufl.Form
-    function: Any
+    functions: tuple[Any, ...]
     basis: Any
     velocities: tuple[Any, ...] = ()
 
@@ -218,7 +219,7 @@ class Span:
     @property
     def empty(self) -> bool:
         """Whether nothing is there to assemble."""
-        return not depends_on(self.form, self.function)
+        return not any(depends_on(self.form, function) for function in self.functions)
 
 
 def depends_on(form: ufl.Form, function: Any) -> bool:

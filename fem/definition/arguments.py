@@ -8,7 +8,9 @@ from mpi4py import MPI
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sobofem.fem.definition.checks import checked_box
 from sobofem.fem.errors import agree
+from sobofem.fem.parameters import Parameter
 
 BOUNDS_TOLERANCE = 1e-9
 """Part of an interval by which a value may miss it: round-off of scaling there and back."""
@@ -19,12 +21,17 @@ class Arguments:
 
     Args:
         comm: Those who are called together; every method is collective on it.
-        parameters: Names of the n inputs.
+        parameters: The n inputs.
+
+    Attributes:
+        names: Of the inputs.
         bounds: The box that they live in (n, 2).
     """
 
-    def __init__(self, comm: MPI.Intracomm, parameters: Sequence[str], bounds: np.ndarray) -> None:
-        self._comm, self._parameters, self._bounds = comm, tuple(parameters), bounds
+    def __init__(self, comm: MPI.Intracomm, parameters: Sequence[Parameter]) -> None:
+        self._comm = comm
+        self.names = tuple(name for parameter in parameters for name in parameter.names)
+        self.bounds = checked_box(parameters)
 
     def point(self, x: ArrayLike) -> np.ndarray:
         """A point in the box (n,).
@@ -52,10 +59,10 @@ class Arguments:
         return self._agreed(checked, name)
 
     def _inside(self, x: ArrayLike) -> np.ndarray:
-        values, names = np.array(x, dtype=np.float64), self._parameters
+        values, names = np.array(x, dtype=np.float64), self.names
         if values.shape != (len(names),):
             raise ValueError(f"x has shape {values.shape}, expected {(len(names),)}: {names}")
-        lows, highs = self._bounds.T
+        lows, highs = self.bounds.T
         slack = BOUNDS_TOLERANCE * (highs - lows)
         inside = (lows - slack <= values) & (values <= highs + slack)
         if not inside.all():

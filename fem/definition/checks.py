@@ -23,6 +23,9 @@ from sobofem.fem.load_path import Held, LoadPath
 from sobofem.fem.parameters import Field, Parameter, Scalar, Shape
 from sobofem.fem.responses import SMOOTHER, Combination, Response
 
+SHOWN = 5
+"""Names that a message lists."""
+
 UNMOVED = (
     ufl.Circumradius,
     ufl.CellDiameter,
@@ -209,8 +212,9 @@ def check_effect(names: Sequence[str], families: Sequence[Sequence[Member | Span
             start += member.count
     idle = [name for name in names if name not in active]
     if idle:
+        more = f" and {len(idle) - SHOWN} more" if len(idle) > SHOWN else ""
         raise ValueError(
-            f"parameters {idle} enter neither the form nor a boundary value nor a response; "
+            f"parameters {idle[:SHOWN]}{more} enter neither the form nor a boundary value nor a response; "
             "use the Constant itself in UFL, not its value"
         )
 

@@ -19,50 +19,43 @@ import numpy as np
 import ufl
 
 from sobofem.fem.assembly.forms import map_integrands, rounded
+from sobofem.fem.definition.formulation import Formulation
 from sobofem.fem.definition.moments import Moments
 from sobofem.fem.errors import together
 from sobofem.fem.load_path import Held, LoadPath
 from sobofem.fem.parameters import Binding, Field, OwnValues, Parameter, Scalar, Shape
 from sobofem.fem.parameters.shape import nodal_velocity
-from sobofem.fem.responses import Combination
-from sobofem.fem.solving.external_function import Expansion
+from sobofem.fem.solving.equilibrium import Equilibrium
 
 
 def digest(
-    everything: Sequence[ufl.Form],
-    combination: Combination,
-    unknown: dolfinx.fem.Function,
+    formulation: Formulation,
     bcs: Sequence[dolfinx.fem.DirichletBC],
     parameters: Sequence[Parameter],
-    bindings: Sequence[Binding],
     path: LoadPath,
-    stepping: str = "",
-    *,
-    guess: bool = False,
-    tied: dolfinx.fem.Function | None = None,
-    external: Sequence[Expansion] = (),
+    equilibrium: Equilibrium,
 ) -> str:
     """Changes with forms, constants, coefficients, mesh, tags, boundary conditions, parameters, path and `combine`.
 
     Collective.
 
     Args:
-        everything: All forms: of the residual, of integrals, and of what internal variables become.
-        combination: What responses make of the integrals.
-        unknown: What is solved for.
+        formulation: All forms: of the residual, of integrals, and of what internal variables become.
         bcs: Boundary conditions.
         parameters: The inputs.
-        bindings: The same, attached to the problem.
         path: The load path.
-        stepping: What else decides the steps along it, where they are part of the answer.
-        guess: Whether what the unknown holds, from which every solve starts, may change the answers.
-        tied: A function that tells the ties of the unknown from others.
-        external: External functions, of which the points' values are no part.
+        equilibrium: Has ties and external functions; and says whether its first step and what the unknown holds, from
+            which every solve starts, may change the answers.
     """
-    mesh = unknown.function_space.mesh
+    system, combination, memory, _ = formulation
+    ties, external = equilibrium.ties, equilibrium.points.expansions
+    unknown, mesh = system.unknown, system.space.mesh
+    everything = [*formulation.everything, *path.forms, *(ties.integrals if ties is not None else [])]
     known = _Known(everything, unknown, bcs)
     known.leave_out([function for expansion in external for function in expansion.functions])
     moments = Moments(mesh)
+    # steps are a part of the answer of what has a memory
+    stepping = f"first step {equilibrium.newton.first_step:g}" if memory else ""
     parts = [map_integrands(rounded, form).signature() for form in everything] + [combination.signature(), stepping]
     parts += [known.uses(form) for form in everything]
     for modes in combination.modes:
@@ -76,13 +69,16 @@ def digest(
                 known.vary(value)
                 value = known.number(value)
             parts.append(f"{field.name} {value}")
-    for parameter, binding in zip(parameters, bindings, strict=True):
+    for parameter, binding in zip(parameters, system.bindings, strict=True):
         parts += _parameter(parameter, binding, known, moments)
     parts += [*_mesh(mesh, moments), *_regions(known.tags, mesh, moments)]
     parts += known.values(moments)
     parts += [f"external {expansion.function.digest}" for expansion in external]
-    parts += [moments.of_function(unknown)] if guess else []
-    parts += [] if tied is None else [f"ties {moments.of_function(tied)}"]
+    # an initial guess decides the answer of what is nonlinear or has a memory
+    if (memory or not equilibrium.linear) and mesh.comm.allreduce(bool(unknown.x.array.any()), op=MPI.LOR):
+        parts.append(moments.of_function(unknown))
+    if ties is not None:
+        parts.append(f"ties {moments.of_function(ties.probe())}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -250,6 +246,10 @@ def _parameter(parameter: Parameter, binding: Binding, known: _Known, moments: M
         owned = mesh.geometry.index_map().size_local
         velocity = nodal_velocity(parameter, mesh)[:owned]
         return [*parts, f"{parameter.reference:.9g}", moments.of_nodes(velocity)]
+    if (
+        own := getattr(binding, "digest", None)
+    ) is not None:  # a kind that sets nothing which forms hold says what it is
+        return [*parts, str(own)]
     return [*parts, *known.effect(parameter, binding, moments)]
 
 

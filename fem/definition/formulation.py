@@ -11,6 +11,7 @@ import ufl
 from sobofem.fem.assembly import forms
 from sobofem.fem.definition import checks, history_checks
 from sobofem.fem.definition.varying import Varying
+from sobofem.fem.derivatives.sensitivity import System, by_parameters
 from sobofem.fem.errors import together
 from sobofem.fem.load_path import LoadPath
 from sobofem.fem.parameters import Parameter
@@ -22,15 +23,13 @@ class Formulation(NamedTuple):
     """What a problem is made of.
 
     Attributes:
-        residual: Form of rank 1 in the unknown, expanded.
-        integrals: The K integrals that responses take, expanded.
+        system: The residual, the K integrals that responses take, the unknown and the parameters.
         combination: What responses make of them.
         memory: Internal variables; None without any.
         updates: Forms of what these become in a step.
     """
 
-    residual: ufl.Form
-    integrals: list[ufl.Form]
+    system: System
     combination: Combination
     memory: History | None
     updates: list[ufl.Form]
@@ -38,7 +37,7 @@ class Formulation(NamedTuple):
     @property
     def everything(self) -> list[ufl.Form]:
         """All forms."""
-        return [self.residual, *self.integrals, *self.updates]
+        return [self.system.residual, *self.system.integrals, *self.updates]
 
 
 def formulate(
@@ -48,11 +47,12 @@ def formulate(
     bcs: Sequence[dolfinx.fem.DirichletBC],
     parameters: Sequence[Parameter],
     responses: Sequence[Response],
+    fields: Mapping[str, Any],
     path: LoadPath,
     history: Mapping[dolfinx.fem.Function, Any],
     local: Sequence[LocalUnknown],
 ) -> Formulation:
-    """Expand the forms of a problem and check them; for the arguments see `Problem`. Collective.
+    """Expand and check the forms of a problem, and attach its parameters; for the arguments see `Problem`. Collective.
 
     Raises:
         ValueError: If a derivative would be wrong, or a parameter has no or a double effect.
@@ -73,4 +73,10 @@ def formulate(
     varying = Varying(unknown, parameters, path, local)
     checks.check_smoothness(responses, combination, integrals, varying)
     checks.check_differentiability([form, residual], responses, combination, integrals, updates, varying)
-    return Formulation(residual, integrals, combination, memory, updates)
+    bindings = together(mesh.comm, lambda: [parameter.bind(unknown, bcs) for parameter in parameters])
+    found = Formulation(System(residual, integrals, unknown, bindings), combination, memory, updates)
+    # a parameter that reaches none of the forms has been forgotten in them: a derivative of 0 would hide that
+    names = [name for parameter in parameters for name in parameter.names]
+    checks.check_effect(names, [by_parameters(form, bindings) for form in found.everything])
+    checks.check_path_matters(path, bcs, found.everything, fields)
+    return found

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import dolfinx
 import numpy as np
-import ufl
 
 from sobofem.fem.derivatives.sensitivity import by_parameters
 from sobofem.fem.errors import NotConverged
@@ -18,7 +17,13 @@ from sobofem.fem.solving.ties import Ties
 
 
 def moving_ties(
-    ties: Ties | None, modes: Sequence[ModeShapes], parameters: Sequence[Parameter], mesh: dolfinx.mesh.Mesh
+    ties: Ties | None,
+    modes: Sequence[ModeShapes],
+    parameters: Sequence[Parameter],
+    mesh: dolfinx.mesh.Mesh,
+    *,
+    history: bool,
+    path: LoadPath,
 ) -> dict[int, np.ndarray]:
     """Columns of the shapes that change ties, with their velocities (nodes, gdim). Collective.
 
@@ -26,8 +31,8 @@ def moving_ties(
     of a flat face, but those of a face that another shape has bent.
 
     Raises:
-        ValueError: If a shape breaks a tie somewhere within its bounds, or changes one of modes, with what to do
-            instead.
+        ValueError: If a shape breaks a tie somewhere within its bounds, changes one of modes, or one where that has
+            no derivatives yet, with what to do instead.
     """
     found: dict[int, np.ndarray] = {}
     others: dict[int, np.ndarray] = {}
@@ -37,7 +42,11 @@ def moving_ties(
             velocity = nodal_velocity(parameter, mesh)
             (found if _changes(parameter, velocity, ties, modes, mesh) else others)[column] = velocity
         column += len(parameter.names)
-    return found | others if found else {}
+    if not found:
+        return {}
+    names = [name for parameter in parameters for name in parameter.names]
+    _check_possible(names[next(iter(found))], ties, history=history, path=path)
+    return found | others
 
 
 def _changes(
@@ -69,31 +78,23 @@ def _changes(
     return changes
 
 
-def check_moving_ties(
-    moving: Mapping[int, np.ndarray], names: Sequence[str], ties: Ties | None, *, history: bool, path: LoadPath
-) -> None:
-    """Refuse shapes that change ties where that has no derivatives yet.
-
-    Raises:
-        ValueError: With the name of the first.
-    """
+def _check_possible(shape: str, ties: Ties | None, *, history: bool, path: LoadPath) -> None:
+    """Refuse a shape that changes ties where that has no derivatives yet."""
     reasons = {
         "internal variables": history,
         "a load factor that is an unknown": path.finds_factor,
         "means that vanish": ties is not None and ties.border is not None,
     }
-    for what in [what for what, there in reasons.items() if moving and there]:
+    for what in [what for what, there in reasons.items() if there]:
         raise ValueError(
-            f"shape {names[next(iter(moving))]!r} turns normals of a roller, or changes a rigid face otherwise than by "
+            f"shape {shape!r} turns normals of a roller, or changes a rigid face otherwise than by "
             f"moving it as a whole; with {what} that has no derivatives yet: let the velocity vanish there, or give a "
             "roller on a plane its normal"
         )
 
 
-def check_means_stay(
-    integrals: Sequence[ufl.Form], parameters: Sequence[Parameter], bindings: Sequence[Binding]
-) -> None:
-    """Refuse parameters, other than shapes, in what is to vanish.
+def check_ties_stay(ties: Ties, parameters: Sequence[Parameter], bindings: Sequence[Binding]) -> None:
+    """Refuse parameters, other than shapes, in what is to vanish, and in values that others follow. Collective.
 
     Raises:
         ValueError: With their names.
@@ -101,8 +102,10 @@ def check_means_stay(
     for parameter, binding in zip(parameters, bindings, strict=True):
         if isinstance(parameter, Shape):  # means are those over the mesh as loaded
             continue
-        if any(not member.empty for form in integrals for member in by_parameters(form, [binding])):
+        if any(not member.empty for form in ties.integrals for member in by_parameters(form, [binding])):
             raise ValueError(
                 f"parameter {parameter.names[0]!r} is in a mean that is to vanish, whose weights don't change; for a "
                 "mean that a parameter gives write the unknown plus its Constant in the form"
             )
+    for binding in bindings:
+        ties.check_direction(binding.boundary_direction(np.linspace(1.0, 2.0, binding.count)))

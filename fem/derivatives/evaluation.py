@@ -2,60 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from sobofem.fem.assembly.families import Functionals
+from sobofem.fem.assembly.forms import Member
 from sobofem.fem.assembly.plain import PlainIntegrals
-from sobofem.fem.derivatives.sensitivity import Method, Sensitivity
+from sobofem.fem.derivatives.free_factor import FreeFactorSensitivity
+from sobofem.fem.derivatives.moving_ties import MovingTiesSensitivity
+from sobofem.fem.derivatives.sensitivity import Method, Sensitivity, System
 from sobofem.fem.derivatives.through_history import Recursion
 from sobofem.fem.errors import NotConverged
 from sobofem.fem.load_path import LoadPath, Step
 from sobofem.fem.responses import Combination
+from sobofem.fem.solving.continuation import Continuation
 from sobofem.fem.solving.equilibrium import Equilibrium
+from sobofem.fem.solving.history import History
 from sobofem.fem.solving.simulation import Simulation, Trajectory
 
 FACTORIZATION = 40
 """Back-substitutions that cost as much as the factorization which an adjoint sweep repeats at each load step."""
 
 
+@dataclass(eq=False)
 class Evaluation:
     """The last walk of a problem along its load path, to be differentiated.
 
-    Args:
-        simulation: Walks.
-        equilibrium: Holds the tangent of each step.
+    Attributes:
+        simulation: Walks; its equilibrium holds the tangent of each step.
         functionals: The K integrals.
         combination: What responses take of them, in S slots.
         sensitivity: Derivatives at one state.
         recursion: Derivatives from step to step, where there is a history.
-        path: The load path.
-
-    Attributes:
         slots: Values (S,) of the last walk.
         walks: How many there were, to tell one from the next.
     """
 
-    def __init__(
-        self,
-        simulation: Simulation,
-        equilibrium: Equilibrium,
-        functionals: Functionals,
-        combination: Combination,
-        sensitivity: Sensitivity,
-        recursion: Recursion | None,
-        path: LoadPath,
-    ) -> None:
-        self._simulation = simulation
-        self._equilibrium = equilibrium
-        self._functionals = functionals
-        self._combination = combination
-        self._sensitivity = sensitivity
-        self._recursion = recursion
-        self._stored = path.stored_steps
-        self._last = len(path.points) - 1
-        self._taken = {p: combination.taken(p) for p in {None, *(when for _, when in combination.slots), self._last}}
+    simulation: Simulation
+    functionals: Functionals
+    combination: Combination
+    sensitivity: Sensitivity
+    recursion: Recursion | None
+
+    def __post_init__(self) -> None:
+        """Look up what is taken where."""
+        self.equilibrium = self.simulation.equilibrium
+        self._last = len(self.simulation.path.points) - 1
+        points = {None, *(when for _, when in self.combination.slots), self._last}
+        self._taken = {point: self.combination.taken(point) for point in points}
         self._trajectory: Trajectory | None = None
         self.slots = np.zeros(0)
         self.walks = 0
@@ -63,19 +60,19 @@ class Evaluation:
     @property
     def at_end(self) -> bool:
         """Whether everything is taken at the end of the path, and nothing before matters: the state there is enough."""
-        return self._recursion is None and all(when == self._last for _, when in self._combination.slots)
+        return self.recursion is None and all(when == self._last for _, when in self.combination.slots)
 
     def response(self) -> np.ndarray:
         """Responses (m,) of the last walk."""
-        return _defined(self._combination.value, self.slots)
+        return self._finite(_defined(self.combination.value, self.slots))
 
     def chain(self) -> np.ndarray:
         """Derivative (m, S) of the responses by the slots, at the last walk."""
-        return _defined(self._combination.slope, self.slots)
+        return _defined(self.combination.slope, self.slots)
 
     def curvature(self, weights: np.ndarray) -> np.ndarray:
         """Second derivative (S, S) of the responses' sum with weights (m,) by the slots, at the last walk."""
-        return _defined(lambda slots: self._combination.curvature(slots, weights), self.slots)
+        return _defined(lambda slots: self.combination.curvature(slots, weights), self.slots)
 
     def taken(self, step: Step) -> np.ndarray:
         """Which slots take which integral at a step, (S, K)."""
@@ -94,24 +91,30 @@ class Evaluation:
             Derivative (S, d) of the slots, if `derive` is given.
         """
         self.walks += 1
-        slots, slopes = np.zeros(len(self._combination.slots)), None
-        self._trajectory = Trajectory(self._stored) if store else None
-        for step in self._simulation.walk():
+        slots, slopes = np.zeros(len(self.combination.slots)), None
+        self._trajectory = Trajectory(self.simulation.path.stored_steps) if store else None
+        for step in self.simulation.walk():
             taken = self.taken(step)
             any_taken = bool(taken.any())
             if any_taken:
-                self._combination.refresh(step.point)
-                slots += taken @ self._functionals.assemble()
+                self.combination.refresh(step.point)
+                slots += taken @ self.functionals.assemble()
             if self._trajectory is not None:
-                self._trajectory.add(step, self._simulation)
+                self._trajectory.add(step, self.simulation)
             if derive is not None and (slope := derive(step, any_taken)) is not None:
                 slopes = taken @ slope if slopes is None else slopes + taken @ slope
         self.slots = slots
         return slopes
 
-    def against(self, plain: PlainIntegrals) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    @cached_property
+    def _plain(self) -> PlainIntegrals:
+        """Integrals as they were given, compiled when they are first wanted."""
+        return PlainIntegrals(self.combination.integrals, self.equilibrium.comm)
+
+    def against_plain(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Walk, and take responses (m,) twice: as ever, and of plain integrals; with the size of what they sum."""
-        slots = np.zeros((2, len(self._combination.slots)))
+        plain = self._plain
+        slots = np.zeros((2, len(self.combination.slots)))
 
         def take(step: Step, taken: bool) -> None:
             if taken:
@@ -119,56 +122,54 @@ class Evaluation:
 
         self.walk(take)
         values, sizes = slots
-        return self.response(), _defined(self._combination.value, values), np.abs(self.chain()) @ sizes
+        return self.response(), _defined(self.combination.value, values), np.abs(self.chain()) @ sizes
 
     def jacobian(self, *, method: Method) -> np.ndarray:
         """Walk, and differentiate the responses by the parameters, (m, n). Collective."""
         if self.at_end:
             self.walk()
             self.response()
-            return self._sensitivity.jacobian(self._equilibrium, self.end_chain(), method=method)
-        if self._recursion is None:
-            return self._through_points(method=method)
-        parameters = self._sensitivity.shape[1]
+            return self._finite(self.sensitivity.jacobian(self.equilibrium, self.end_chain(), method=method))
+        if self.recursion is None:
+            return self._finite(self._through_points(method=method))
+        parameters = self.sensitivity.shape[1]
         if method == "auto":
-            rows = len(self._combination.slots_of)
+            rows = len(self.combination.slots_of)
             method = "tangent" if parameters <= rows + FACTORIZATION else "adjoint"
         if method == "tangent":
             return self.along(None)
         self.walk(store=True)
-        return self.adjoint(self.chain())
+        return self._finite(self._adjoint(self.chain()))
 
     def along(self, directions: np.ndarray | None) -> np.ndarray:
-        """Walk, and differentiate along directions (n, d), by default the parameters: (m, d). Collective."""
-        if self._recursion is None:
-            return self._through_points(directions, method="tangent")
-        recursion = self._recursion
-        forward = recursion.forward(self._equilibrium, directions)
+        """Differentiate along directions (n, d), by default the parameters: (m, d). Collective.
+
+        If `at_end` after a walk, at its end; otherwise on a walk of its own.
+        """
+        if self.at_end:
+            return self._finite(self.sensitivity.tangent(self.equilibrium, self.end_chain(), directions))
+        if self.recursion is None:
+            return self._finite(self._through_points(directions, method="tangent"))
+        recursion = self.recursion
+        forward = recursion.forward(self.equilibrium, directions)
         slopes = self.walk(lambda step, taken: recursion.advance(forward, taken=taken, last=step.point == self._last))
         assert slopes is not None  # a response takes something somewhere
-        return self.chain() @ slopes
+        return self._finite(self.chain() @ slopes)
 
     def _through_points(self, directions: np.ndarray | None = None, *, method: Method) -> np.ndarray:
         """Without history: derivatives at each point where something is taken."""
-        identity = np.eye(self._sensitivity.shape[0])
+        identity = np.eye(self.sensitivity.shape[0])
 
         def derive(step: Step, taken: bool) -> np.ndarray | None:
             if not taken:
                 return None
             if directions is not None:
-                return self._sensitivity.tangent(self._equilibrium, identity, directions)
-            return self._sensitivity.jacobian(self._equilibrium, identity, method=method)
+                return self.sensitivity.tangent(self.equilibrium, identity, directions)
+            return self.sensitivity.jacobian(self.equilibrium, identity, method=method)
 
         slopes = self.walk(derive)
         assert slopes is not None
         return self.chain() @ slopes
-
-    def at_state(self, weights: np.ndarray, directions: np.ndarray | None = None) -> np.ndarray:
-        """If `at_end`, after a walk: derivatives of combinations (r, m) of the responses, all or along (n, d)."""
-        chain = weights @ self.end_chain()
-        if directions is not None:
-            return self._sensitivity.tangent(self._equilibrium, chain, directions)
-        return self._sensitivity.adjoint(self._equilibrium, chain)
 
     def end_chain(self) -> np.ndarray:
         """If `at_end`, after a walk: derivative (m, K) of the responses by the integrals."""
@@ -180,22 +181,75 @@ class Evaluation:
         return taken.T @ self.curvature(weights) @ taken
 
     def transposed(self, weights: np.ndarray) -> np.ndarray:
-        """Walk, and differentiate combinations (r, m) of the responses by the parameters, (r, n). Collective."""
-        if self._recursion is None:
-            return weights @ self._through_points(method="adjoint")
+        """Differentiate combinations (r, m) of the responses by the parameters, (r, n); as `along`. Collective."""
+        if self.at_end:
+            return finite(self.sensitivity.adjoint(self.equilibrium, weights @ self.end_chain()))
+        if self.recursion is None:
+            return finite(weights @ self._through_points(method="adjoint"))
         self.walk(store=True)
-        return self.adjoint(weights @ self.chain())
+        return finite(self._adjoint(weights @ self.chain()))
 
-    def adjoint(self, weights: np.ndarray) -> np.ndarray:
+    def _adjoint(self, weights: np.ndarray) -> np.ndarray:
         """After a walk with stored states: derivative of combinations (r, S) of the slots, (r, n)."""
-        assert self._recursion is not None and self._trajectory is not None
-        return self._recursion.adjoint(
-            self._equilibrium,
-            self._simulation,
+        assert self.recursion is not None and self._trajectory is not None
+        return self.recursion.adjoint(
+            self.equilibrium,
+            self.simulation,
             self._trajectory,
             lambda step: weights @ self.taken(step),
             len(weights),
         )
+
+    def _finite(self, values: np.ndarray) -> np.ndarray:
+        """A row for each response, or `NotConverged` with those whose rows are no numbers."""
+        if bad := [
+            name for name, row in zip(self.combination.names, values, strict=True) if not np.isfinite(row).all()
+        ]:
+            raise NotConverged(f"responses {bad} or their derivatives are not finite", reason="undefined response")
+        return values
+
+    def close(self) -> None:
+        """Free matrices. Collective."""
+        self.sensitivity.close()
+        if self.recursion is not None:
+            self.recursion.close()
+
+
+def evaluation_of(
+    system: System,
+    combination: Combination,
+    memory: History | None,
+    equilibrium: Equilibrium,
+    path: LoadPath,
+    moving: Mapping[int, np.ndarray],
+) -> Evaluation:
+    """Of a problem: its forms compiled, by the derivatives that fit it. Collective.
+
+    Args:
+        system: Decides the state, and holds the integrals.
+        combination: What responses take of these.
+        memory: Internal variables, if there are any.
+        equilibrium: Solves.
+        path: The load path.
+        moving: Columns of the parameters that change ties, with the motion of the geometry's nodes.
+    """
+    continuation = None
+    if path.finds_factor:
+        continuation = Continuation(equilibrium, system.residual, system.unknown, path)
+        sensitivity: Sensitivity = FreeFactorSensitivity(system, path, continuation)
+    else:
+        sensitivity = MovingTiesSensitivity(system, moving) if moving else Sensitivity(system)
+    recursion = Recursion(sensitivity, system, memory, len(combination.names)) if memory else None
+    functionals = Functionals([Member(integral) for integral in system.integrals], system.space.mesh)
+    simulation = Simulation(equilibrium, system.unknown, path, memory, system.bindings, continuation)
+    return Evaluation(simulation, functionals, combination, sensitivity, recursion)
+
+
+def finite(products: np.ndarray) -> np.ndarray:
+    """Products with derivatives, or `NotConverged` where they are no numbers."""
+    if not np.isfinite(products).all():
+        raise NotConverged("a derivative is not finite", reason="undefined response")
+    return products
 
 
 def _defined(function: Callable[[np.ndarray], np.ndarray], slots: np.ndarray) -> np.ndarray:

@@ -10,16 +10,12 @@ At a limit point, G = ψᵀ K φ at fixed null vectors, the first of these does 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import dolfinx
 import numpy as np
-import ufl
 
 from sobofem.fem.assembly.stacking import summed
-from sobofem.fem.derivatives.sensitivity import Sensitivity
+from sobofem.fem.derivatives.sensitivity import Sensitivity, System
 from sobofem.fem.load_path import LoadPath
-from sobofem.fem.parameters import Binding, Scalar
+from sobofem.fem.parameters import Scalar
 from sobofem.fem.solving.continuation import Continuation
 from sobofem.fem.solving.equilibrium import Equilibrium
 
@@ -28,26 +24,16 @@ class FreeFactorSensitivity(Sensitivity):
     """As `Sensitivity`, for states that `Continuation` finds.
 
     Args:
-        residual: F, expanded.
-        integrals: K integrals, expanded.
-        unknown: u.
-        bindings: The n parameters.
+        system: F, I and m.
         path: Whose load factor is an unknown.
         continuation: Finds the states, and knows G and the spring.
     """
 
-    def __init__(
-        self,
-        residual: ufl.Form,
-        integrals: Sequence[ufl.Form],
-        unknown: dolfinx.fem.Function,
-        bindings: Sequence[Binding],
-        path: LoadPath,
-        continuation: Continuation,
-    ) -> None:
+    def __init__(self, system: System, path: LoadPath, continuation: Continuation) -> None:
+        residual, integrals, unknown, bindings = system
         assert path.factor is not None
         factor = Scalar("load factor", path.factor, (0.0, 1.0)).bind(unknown, [])
-        super().__init__(residual, [*integrals, continuation.condition], unknown, [*bindings, factor])
+        super().__init__(System(residual, [*integrals, continuation.condition], unknown, [*bindings, factor]))
         self._continuation = continuation
         self.shape, self.by_state = (len(integrals), self.shape[1] - 1), self.by_state[:-1]
 
@@ -95,17 +81,3 @@ class FreeFactorSensitivity(Sensitivity):
         rows = len(chain)
         follow = np.linalg.solve(total[rows:, -2:], total[rows:, :-2])
         return np.asarray(total[:rows, :-2] - total[:rows, -2:] @ follow)
-
-
-def sensitivity_of(
-    residual: ufl.Form,
-    integrals: Sequence[ufl.Form],
-    unknown: dolfinx.fem.Function,
-    bindings: Sequence[Binding],
-    path: LoadPath,
-    continuation: Continuation | None,
-) -> Sensitivity:
-    """Derivatives at given load factors, or at those that a continuation finds; see `FreeFactorSensitivity`."""
-    if continuation is None:
-        return Sensitivity(residual, integrals, unknown, bindings)
-    return FreeFactorSensitivity(residual, integrals, unknown, bindings, path, continuation)

@@ -9,15 +9,12 @@ where K⁻¹ is that of the system with ties: w is to them what the derivative o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-import dolfinx
 import numpy as np
-import ufl
 
 from sobofem.fem.assembly.stacking import summed
-from sobofem.fem.derivatives.sensitivity import Sensitivity
-from sobofem.fem.parameters import Binding
+from sobofem.fem.derivatives.sensitivity import Sensitivity, System
 from sobofem.fem.solving.equilibrium import Equilibrium
 
 
@@ -25,25 +22,13 @@ class MovingTiesSensitivity(Sensitivity):
     """As `Sensitivity`, where shapes change ties.
 
     Args:
-        residual: F, expanded.
-        integrals: K integrals, expanded.
-        unknown: u.
-        bindings: The n parameters.
-        velocities: Motions (nodes, gdim) of the geometry's nodes by some of these.
-        columns: Which ones.
+        system: F, I and m.
+        moving: Columns of the parameters that change ties, with the motion (nodes, gdim) of the geometry's nodes.
     """
 
-    def __init__(
-        self,
-        residual: ufl.Form,
-        integrals: Sequence[ufl.Form],
-        unknown: dolfinx.fem.Function,
-        bindings: Sequence[Binding],
-        velocities: Sequence[np.ndarray],
-        columns: Sequence[int],
-    ) -> None:
-        super().__init__(residual, integrals, unknown, bindings)
-        self._unknown, self._velocities, self._columns = unknown, velocities, list(columns)
+    def __init__(self, system: System, moving: Mapping[int, np.ndarray]) -> None:
+        super().__init__(system)
+        self._unknown, self._velocities, self._columns = system.unknown, list(moving.values()), list(moving)
 
     def tangent(self, equilibrium: Equilibrium, chain: np.ndarray, directions: np.ndarray | None = None) -> np.ndarray:
         """Derivative (r, d) of combinations of the integrals along directions; see `Sensitivity`."""

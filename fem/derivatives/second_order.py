@@ -11,8 +11,6 @@ where δ differentiates along d and u' at fixed λ and a.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import dolfinx
 import numpy as np
 import ufl
@@ -20,10 +18,8 @@ import ufl
 from sobofem.fem.assembly.families import Columns, Functionals, LinearForms
 from sobofem.fem.assembly.forms import Member, Span, by_function, by_tags, total
 from sobofem.fem.assembly.stacking import summed
-from sobofem.fem.derivatives.evaluation import Evaluation
-from sobofem.fem.derivatives.sensitivity import Sensitivity, by_parameters
-from sobofem.fem.parameters import Binding
-from sobofem.fem.solving.equilibrium import Equilibrium
+from sobofem.fem.derivatives.evaluation import Evaluation, finite
+from sobofem.fem.derivatives.sensitivity import Sensitivity, System, by_parameters
 
 
 class Curvature:
@@ -31,21 +27,12 @@ class Curvature:
 
     Args:
         sensitivity: First derivatives.
-        residual: F, expanded.
-        integrals: K integrals, expanded.
-        unknown: The state.
-        bindings: The parameters.
+        system: F, I and m.
     """
 
-    def __init__(
-        self,
-        sensitivity: Sensitivity,
-        residual: ufl.Form,
-        integrals: Sequence[ufl.Form],
-        unknown: dolfinx.fem.Function,
-        bindings: Sequence[Binding],
-    ) -> None:
-        space = unknown.function_space
+    def __init__(self, sensitivity: Sensitivity, system: System) -> None:
+        residual, integrals, unknown, bindings = system
+        space = system.space
         self._comm = space.mesh.comm
         self._sensitivity = sensitivity
         self._bindings = bindings
@@ -82,11 +69,10 @@ class Curvature:
         by_shape = [_like(member, member.form, (self._motion,))] if self._motion else []
         return [_like(member, total(plain), ()), *by_shape]
 
-    def products(
-        self, equilibrium: Equilibrium, evaluation: Evaluation, weights: np.ndarray, directions: np.ndarray
-    ) -> np.ndarray:
+    def products(self, evaluation: Evaluation, weights: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """Hessian of the responses' sum with weights (m,), times each direction (k, n): (k, n). Collective."""
-        loads, slopes, partial = self._at_state(equilibrium, evaluation, weights)
+        equilibrium = evaluation.equilibrium
+        loads, slopes, partial = self._at_state(evaluation, weights)
         moved = -equilibrium.solve_tangent(loads.times(directions.T))
         free_slopes = slopes.copy()
         free_slopes[equilibrium.constrained] = 0.0
@@ -99,11 +85,10 @@ class Curvature:
             right[:, k] += self._by_state.assemble().times().sum(axis=1)
             for columns, values in zip(self._columns, self._split(self._by_parameter.assemble()), strict=True):
                 direct[k, columns] += values
-        return self._finish(equilibrium, loads, right, direct)
+        adjoints = equilibrium.solve_tangent(right, transposed=True)
+        return finite(direct - summed(self._comm, loads.transposed_times(adjoints)))
 
-    def _at_state(
-        self, equilibrium: Equilibrium, evaluation: Evaluation, weights: np.ndarray
-    ) -> tuple[Columns, np.ndarray, np.ndarray]:
+    def _at_state(self, evaluation: Evaluation, weights: np.ndarray) -> tuple[Columns, np.ndarray, np.ndarray]:
         """First derivatives, and the adjoint state in its place; found once for many directions in turn."""
         if self._walk != evaluation.walks:
             first = self._sensitivity
@@ -111,15 +96,11 @@ class Curvature:
             self._walk, self._for = evaluation.walks, None
         if self._for is None or not np.array_equal(self._for, weights):
             weighting = weights @ evaluation.end_chain()
-            adjoint = equilibrium.solve_tangent(self._first[1] @ weighting[:, None], transposed=True)
+            adjoint = evaluation.equilibrium.solve_tangent(self._first[1] @ weighting[:, None], transposed=True)
             self._weights.value[:] = weighting
             self._assign(self._adjoint, adjoint[:, 0])
             self._for = weights.copy()
         return self._first
-
-    def _finish(self, equilibrium: Equilibrium, loads: Columns, right: np.ndarray, direct: np.ndarray) -> np.ndarray:
-        adjoints = equilibrium.solve_tangent(right, transposed=True)
-        return direct - summed(self._comm, loads.transposed_times(adjoints))
 
     def _split(self, values: np.ndarray) -> list[np.ndarray]:
         return np.split(values, np.cumsum([len(columns) for columns in self._columns])[:-1])
@@ -145,28 +126,27 @@ class Curvature:
 def _like(member: Member | Span, form: ufl.Form, velocities: tuple[object, ...]) -> Member | Span:
     """A derivative of a member: of its form, and along further velocities."""
     if isinstance(member, Span):
-        return Span(form, member.function, member.basis, member.velocities + velocities)
+        return Span(form, member.functions, member.basis, member.velocities + velocities)
     return Member(form, member.velocities + velocities)
 
 
-def check_possible(*, through_path: bool, modes: bool, finds_factor: bool, moving_ties: bool) -> None:
+def check_possible(evaluation: Evaluation, *, moving_ties: bool) -> None:
     """Refuse second derivatives of what has none yet.
 
     Args:
-        through_path: Whether states before the last one, or local unknowns, are involved.
-        modes: Whether responses are eigenvalues.
-        finds_factor: Whether the load factor is an unknown.
+        evaluation: First derivatives.
         moving_ties: Whether shapes change ties.
 
     Raises:
         NotImplementedError: With what to do instead.
     """
-    if through_path:
+    points = evaluation.equilibrium.points
+    if not evaluation.at_end or points.local:
         raise NotImplementedError(
             "second derivatives are those of the state at the end of the load path; a problem with history or "
             "local unknowns, or with responses at points before, has none yet: difference jvp or vjp instead"
         )
-    if finds_factor:
+    if evaluation.simulation.path.finds_factor:
         raise NotImplementedError(
             "where the load factor is an unknown there are no second derivatives yet: difference jvp or vjp instead"
         )
@@ -175,7 +155,8 @@ def check_possible(*, through_path: bool, modes: bool, finds_factor: bool, movin
             "where shapes change rollers or rigid faces there are no second derivatives yet: difference jvp or vjp "
             "instead"
         )
-    if modes:
+    if evaluation.combination.modes:
         raise NotImplementedError(
             "second derivatives of eigenvalues need the derivatives of their modes: difference jvp or vjp instead"
         )
+    points.check_second_order()

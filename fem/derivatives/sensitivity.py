@@ -11,11 +11,12 @@ first, the adjoint method K⁻ᵀ to the second: the same answer, at the cost of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import dolfinx
 import numpy as np
+from numpy.typing import ArrayLike
 import ufl
 
 from sobofem.fem.assembly.families import Functionals, LinearForms
@@ -33,24 +34,37 @@ def by_parameters(form: ufl.Form, bindings: Sequence[Binding]) -> list[Member | 
     return [member for binding in bindings for member in binding.derivatives(form)]
 
 
+class System(NamedTuple):
+    """What decides a state, and what is asked of it.
+
+    Attributes:
+        residual: F, whose vanishing decides the state; a form of rank 1, expanded.
+        integrals: The K integrals I, expanded.
+        unknown: The state u.
+        bindings: The n parameters m, attached to all of these.
+    """
+
+    residual: ufl.Form
+    integrals: Sequence[ufl.Form]
+    unknown: dolfinx.fem.Function
+    bindings: Sequence[Binding]
+
+    @property
+    def space(self) -> dolfinx.fem.FunctionSpace:
+        """That of the state."""
+        return self.unknown.function_space
+
+
 class Sensitivity:
     """Compiled derivatives of K integrals by n parameters, at one state.
 
     Args:
-        residual: Whose vanishing decides the state, expanded.
-        integrals: K integrals, expanded.
-        unknown: The state.
-        bindings: The parameters.
+        system: Decides the state, and holds the integrals.
     """
 
-    def __init__(
-        self,
-        residual: ufl.Form,
-        integrals: Sequence[ufl.Form],
-        unknown: dolfinx.fem.Function,
-        bindings: Sequence[Binding],
-    ) -> None:
-        space = unknown.function_space
+    def __init__(self, system: System) -> None:
+        residual, integrals, unknown, bindings = system
+        space = system.space
         self._comm = space.mesh.comm
         (test,) = residual.arguments()
         loads = by_parameters(residual, bindings)
@@ -108,3 +122,23 @@ class Sensitivity:
     def _state_rows(self, chain: np.ndarray) -> np.ndarray:
         """Rows of a combination that depend on the state."""
         return np.flatnonzero(np.any(chain[:, self.by_state] != 0.0, axis=1))
+
+
+class Parts(NamedTuple):
+    """What a problem is differentiated with, for what is differentiated beside its responses: `sobofem.fem.fields`.
+
+    Attributes:
+        solve: Brings the problem to equilibrium at x (n,), unless it is there. Collective.
+        equilibrium: Solves with the tangent there.
+        sensitivity: Derivatives of the residual.
+        bindings: The parameters.
+        coordinates: Of the mesh before any shape changes.
+        check_field: Refuses a field, as an expanded form with its name, of what the problem does not evaluate.
+    """
+
+    solve: Callable[[ArrayLike], None]
+    equilibrium: Equilibrium
+    sensitivity: Sensitivity
+    bindings: Sequence[Binding]
+    coordinates: np.ndarray
+    check_field: Callable[[ufl.Form, str], None]

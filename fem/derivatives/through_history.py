@@ -14,19 +14,18 @@ G is differentiated as a linear form with a test function at the quadrature poin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
-import dolfinx
 import numpy as np
 import ufl
 
 from sobofem.fem.assembly.families import DirectedForms, LinearForms
 from sobofem.fem.assembly.forms import Member, by_function
 from sobofem.fem.assembly.stacking import owned_size, summed
-from sobofem.fem.derivatives.sensitivity import Sensitivity, by_parameters
+from sobofem.fem.derivatives.sensitivity import Sensitivity, System, by_parameters
 from sobofem.fem.load_path import Step
-from sobofem.fem.parameters import Binding
 from sobofem.fem.solving.equilibrium import Equilibrium
 from sobofem.fem.solving.history import History
 from sobofem.fem.solving.simulation import Simulation, Trajectory
@@ -37,32 +36,19 @@ class Recursion:
 
     Args:
         state: Derivatives at fixed internal variables.
-        residual: F, expanded.
-        integrals: K integrals, expanded.
-        unknown: u.
+        system: F, I and m.
         history: q and G.
-        bindings: The parameters.
         responses: How many adjoint states are usual.
     """
 
-    def __init__(
-        self,
-        state: Sensitivity,
-        residual: ufl.Form,
-        integrals: Sequence[ufl.Form],
-        unknown: dolfinx.fem.Function,
-        history: History,
-        bindings: Sequence[Binding],
-        responses: int,
-    ) -> None:
+    def __init__(self, state: Sensitivity, system: System, history: History, responses: int) -> None:
         self._state = state
-        self._residual = residual
-        self._unknown = unknown
+        self._residual, integrals, self._unknown, bindings = system
         self._history = history
         self._responses = responses
         self._comm = history.space.mesh.comm
         self._test = ufl.TestFunction(history.space)
-        history.adopt_tags(residual)
+        history.adopt_tags(self._residual)
         self._loads = LinearForms(by_parameters(history.update(self._test), bindings), history.space)
         slopes = [Member(history.by_old(integral, self._test)) for integral in integrals]
         self._slopes = LinearForms(slopes, history.space)
@@ -113,7 +99,7 @@ class Recursion:
         """Start the tangent method along directions (n, d), by default along the parameters. Collective."""
         self._history.weigh()
         count = self._state.shape[1] if directions is None else directions.shape[1]
-        return Forward(self, equilibrium, directions, np.zeros((owned_size(self._history.space), count)))
+        return Forward(equilibrium, directions, np.zeros((owned_size(self._history.space), count)))
 
     def advance(self, forward: Forward, *, taken: bool, last: bool) -> np.ndarray | None:
         """Carry the derivatives over the step at whose end the simulation is. Collective.
@@ -181,13 +167,10 @@ class Recursion:
         return gradient
 
 
+@dataclass(eq=False)
 class Forward:
     """Derivatives on their way: those of the internal variables along each direction, at the points, (owned, d)."""
 
-    def __init__(
-        self, recursion: Recursion, equilibrium: Equilibrium, directions: np.ndarray | None, internal: np.ndarray
-    ) -> None:
-        self.recursion = recursion
-        self.equilibrium = equilibrium
-        self.directions = directions
-        self.internal = internal
+    equilibrium: Equilibrium
+    directions: np.ndarray | None
+    internal: np.ndarray

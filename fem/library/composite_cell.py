@@ -20,7 +20,9 @@ BLUR = 0.04  # width of the interface, over the size of the cell: wider than a c
 COMPRESSIBILITY = 4.0  # of both materials: Lamé's first constant over the second
 
 
-def composite_cell(comm: MPI.Intracomm = MPI.COMM_WORLD, *, cells: int = 24) -> Problem:
+def composite_cell(
+    comm: MPI.Intracomm = MPI.COMM_WORLD, *, cells: int = 24, mesh: dolfinx.mesh.Mesh | None = None
+) -> Problem:
     """The cell as a `Problem`: its Jacobian holds the macroscopic tangent.
 
     The displacement is that of the mean deformation and a periodic part, which is solved for.
@@ -34,9 +36,10 @@ def composite_cell(comm: MPI.Intracomm = MPI.COMM_WORLD, *, cells: int = 24) -> 
     Args:
         comm: Communicator to distribute the mesh over.
         cells: Cells along each side.
+        mesh: Another mesh of the unit square about the origin; opposite sides need not match.
     """
     corners = [(-0.5, -0.5), (0.5, 0.5)]
-    domain = dolfinx.mesh.create_rectangle(comm, corners, (cells, cells), dolfinx.mesh.CellType.quadrilateral)
+    domain = mesh or dolfinx.mesh.create_rectangle(comm, corners, (cells, cells), dolfinx.mesh.CellType.quadrilateral)
     space = dolfinx.fem.functionspace(domain, ("Lagrange", 2, (2,)))
     u = dolfinx.fem.Function(space, name="fluctuation")
     gradient = [dolfinx.fem.Constant(domain, value) for value in (0.1, 0.0, 0.1)]

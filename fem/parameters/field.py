@@ -109,7 +109,7 @@ class _BoundField:
         """Nothing to do: a field prescribes no boundary values."""
 
     def derivatives(self, form: ufl.Form) -> list[Member | Span]:
-        return [Span(form, self.function, self.basis)]
+        return [Span(form, (self.function,), self.basis)]
 
     def direct(self, values: np.ndarray) -> None:
         _set(self.direction, self.basis @ values)

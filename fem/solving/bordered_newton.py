@@ -15,6 +15,7 @@ has the solution φ = σ K_σ⁻¹ e, and G = ψᵀ K φ at fixed null vectors i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from mpi4py import MPI
@@ -28,7 +29,54 @@ from sobofem.fem.assembly.stacking import owned_size
 from sobofem.fem.errors import NotConverged
 from sobofem.fem.load_path import LoadPath, march
 from sobofem.fem.solving.equilibrium import Equilibrium
-from sobofem.fem.solving.path_point import Point
+
+TURN = 0.9
+"""Cosine of the angle by which the path may turn in one step of arc length."""
+
+SMOOTH = 0.1
+"""Part of the change of the load factor in a step of arc length by which the slopes at both ends may disagree with it:
+a longer step may have passed two limit points at once, from one rising branch to the next."""
+
+FINEST = 2.0**-10
+"""Step of arc length, over the first one, at which a change of stability without a limit point is a bifurcation: a
+longer step may have passed a sharp limit point, as that of a small imperfection is, to another branch; or, where the
+load turns, a bifurcation before."""
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A state on the path: unknown with ghosts, load factor, unit tangent (owned part, factor), negative pivots."""
+
+    unknown: np.ndarray
+    factor: float
+    tangent: np.ndarray
+    slope: float
+    negative: int | None = None
+
+    def leads_to(self, other: Point, step: float, cosine: float, *, fine: bool) -> bool:
+        """Whether nothing can hide in a step of arc length to another point: the path hardly turns or bends there.
+
+        Args:
+            other: Where the step ended.
+            step: Its length along the tangent.
+            cosine: Of the angle between both tangents.
+            fine: Whether the step is so short that a change of stability is taken for a bifurcation.
+        """
+        slopes = self.slope, other.slope
+        trapezoid = 0.5 * step * sum(slopes)
+        smooth = abs(other.factor - self.factor - trapezoid) <= SMOOTH * step * max(map(abs, slopes))
+        return cosine >= TURN and bool(smooth) and (fine or not self.is_across(other))
+
+    def is_across(self, other: Point) -> bool:
+        """Whether stability has changed on the way to another point otherwise than by a limit point, if there is one.
+
+        Where the load turns, one pivot changes its sign: others, or none, are those of a bifurcation besides.
+        """
+        if self.negative is None or other.negative is None:
+            return False
+        turned = self.slope * other.slope <= 0.0
+        return abs(other.negative - self.negative) != int(turned)
+
 
 SETTLED = 1e-9
 """Last Newton step, relative to the state: a limit point is as sharp as that, and the next step its square."""

@@ -8,8 +8,7 @@ import numpy as np
 
 from sobofem.fem.errors import NotConverged
 from sobofem.fem.load_path import Step
-from sobofem.fem.solving.bordered_newton import BorderedNewton
-from sobofem.fem.solving.path_point import FINEST, Point
+from sobofem.fem.solving.bordered_newton import FINEST, BorderedNewton, Point
 
 EASY = 4
 """Newton iterations after which a step of arc length stays as long as it is; fewer lengthen the next."""

@@ -68,7 +68,7 @@ def solve(solver: SLEPc.EPS, targets: Sequence[float] = ()) -> None:
     except (PETSc.Error, SystemError) as error:  # the second where SLEPc's binding raises twice
         raise NotConverged(
             "the eigenvalue problem can't be solved: a form is singular, or the mass (of buckling, the stiffness) is "
-            "not positive",
+            "not positive. If a body floats, hold its rigid motions by `bcs` of its buckling modes",
             reason="eigenvalues not found",
         ) from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mpi4py import MPI
 import dolfinx
@@ -13,8 +13,9 @@ from sobofem.fem.assembly.kernels import Kernels
 from sobofem.fem.assembly.stacking import owned_size
 from sobofem.fem.errors import NotConverged
 from sobofem.fem.solving.boundary import BoundaryValues, prescribed
-from sobofem.fem.solving.linear_solver import DIRECT, UNSOLVED, Options
+from sobofem.fem.solving.linear_solver import DIRECT, SYMMETRIC, UNSOLVED, Options
 from sobofem.fem.solving.newton import Newton
+from sobofem.fem.solving.point_values import PointValues
 from sobofem.fem.solving.regularity import Regularity
 from sobofem.fem.solving.singularity import SUSPICIOUS
 from sobofem.fem.solving.stability import LAG, PivotCount
@@ -42,15 +43,16 @@ class Equilibrium:
         residual: UFL form of rank 1 in the unknown, expanded.
         unknown: The function that `solve` writes to; its values on construction are the initial state.
         bcs: Boundary conditions.
-        options: PETSc options of the linear solver.
+        options: PETSc options of the linear solver; by default those of a symmetric tangent, or of any.
         newton: Tolerance and limits.
-        prepare: Called before each assembly of the residual, for equations that are solved point by point; with such
-            a problem is not linear, whatever its tangent looks like.
+        points: What is found at quadrature points before each assembly of the residual; with any, a problem is not
+            linear, whatever its tangent looks like. It may refuse an equilibrium.
         symmetric: Whether the tangent is, as that of an energy.
         ties: Degrees of freedom that follow others.
-        accept: Called at each equilibrium, to raise `NotConverged` where it is none to go on from.
 
     Attributes:
+        comm: Communicator of the mesh.
+        points: What is found at quadrature points.
         newton: Tolerance and limits; others may be put in place between two solves.
         linear: Whether the tangent is the same for every state.
         constrained: Owned degrees of freedom with prescribed values.
@@ -64,25 +66,26 @@ class Equilibrium:
         residual: ufl.Form,
         unknown: dolfinx.fem.Function,
         bcs: Sequence[dolfinx.fem.DirichletBC],
-        options: Options = DIRECT,
-        newton: Newton = Newton(),  # noqa: B008  (frozen)
-        prepare: Callable[[], None] | None = None,
-        symmetric: bool = False,
-        ties: Sequence[Tie] = (),
-        accept: Callable[[], None] | None = None,
+        options: Options | None,
+        newton: Newton,
+        points: PointValues,
+        *,
+        symmetric: bool,
+        ties: Sequence[Tie],
     ) -> None:
         space = unknown.function_space
-        self._comm = space.mesh.comm
+        self.comm = space.mesh.comm
         self._unknown = unknown
         self.newton = newton
-        self._prepare = prepare or _nothing
-        self._accept = accept or _nothing
+        self.points = points
         self.constrained = prescribed(bcs, owned=True)
         # before anything takes the initial guess, which is made to agree with them
         self.ties = Ties(ties, unknown, self.constrained) if ties else None
+        if options is None:
+            options = SYMMETRIC if symmetric else DIRECT
         self.tangent = Tangent(residual, unknown, bcs, self.constrained, options, symmetric=symmetric, ties=self.ties)
-        self.linear = prepare is None and self.tangent.constant
-        self._residual_form = Kernels(residual, self._comm)
+        self.linear = self.tangent.constant and not points
+        self._residual_form = Kernels(residual, self.comm)
         self._residual = dolfinx.la.vector(space.dofmap.index_map, space.dofmap.index_map_bs)
         self._lifting = dolfinx.la.vector(space.dofmap.index_map, space.dofmap.index_map_bs)
         self._step = self._residual.petsc_vec.duplicate()
@@ -97,7 +100,7 @@ class Equilibrium:
         self._suspected = False
         self._cell_size = _cell_size(space.mesh)
         self._initial = unknown.x.array.copy()
-        self._at_rest = self.linear or not self._comm.allreduce(bool(self._initial.any()), op=MPI.LOR)
+        self._at_rest = self.linear or not self.comm.allreduce(bool(self._initial.any()), op=MPI.LOR)
         self._imbalance: np.ndarray | None = None
         self._remaining = 0.0
         self.residuals: list[float] = []
@@ -130,7 +133,7 @@ class Equilibrium:
 
     def refresh(self) -> None:
         """Take notice of a state that was put in place."""
-        self._prepare()
+        self.points.find()
 
     def aim(self, factor: float, *, initial: float = 0.0) -> None:
         """From the present state, head for equilibrium under loads and held boundary values as of now. Collective.
@@ -168,7 +171,7 @@ class Equilibrium:
         """A failure, or what is behind it: where the tangent was singular to begin with, no step can be right."""
         if failure.final or not (self._suspected or failure.reason in UNSOLVED):
             return failure
-        self._prepare()
+        self.points.find()
         self.tangent.assemble()
         return self._regularity.explained(failure, self.tangent.system, self.tangent.solver)
 
@@ -203,7 +206,7 @@ class Equilibrium:
             if gap is None and self._converged(taken):
                 self.tangent.stale = not self.linear
                 self._judge(taken)
-                self._accept()
+                self.points.accept()
                 return iteration
         first, size = self.residuals[0], self.residuals[-1]
         raise NotConverged(
@@ -277,7 +280,7 @@ class Equilibrium:
         return self._norm(owned)
 
     def _assembled(self) -> np.ndarray:
-        self._prepare()
+        self.points.find()
         self._residual.array[:] = 0.0
         self._residual_form.add_to(self._residual.array)
         self._residual.scatter_reverse(dolfinx.la.InsertMode.add)
@@ -337,11 +340,7 @@ class Equilibrium:
 
     def _norm(self, owned: np.ndarray) -> float:
         square = float(np.einsum("i,i", owned, owned))  # no BLAS, whose idle threads would take the cores from assembly
-        return float(np.sqrt(self._comm.allreduce(square, op=MPI.SUM)))
-
-
-def _nothing() -> None:
-    """What has to be done, where nothing lives at points, before an assembly and at an equilibrium."""
+        return float(np.sqrt(self.comm.allreduce(square, op=MPI.SUM)))
 
 
 def _cell_size(mesh: dolfinx.mesh.Mesh) -> float:

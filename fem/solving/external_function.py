@@ -19,6 +19,7 @@ import dolfinx
 import numpy as np
 import ufl
 from ufl.algorithms.analysis import extract_type
+from ufl.domain import extract_unique_domain
 
 from sobofem.fem.assembly.compilation import compile_expression
 from sobofem.fem.assembly.forms import without_variables
@@ -48,8 +49,11 @@ class ExternalFunction:
         digest: A text that changes with the function, for the digest of a problem.
         name: Its name, for messages.
         orders: How many derivatives there are, 2 or 3. Products with Hessians need those of one order more than
-            gradients do.
+            gradients do. 0 for what is only looked at, as a field of a problem.
         refuse: Why arguments (k, n) at an equilibrium are none that the function is to be believed at, if so.
+
+    Attributes:
+        expansions: Its Taylor polynomials, one for each place where it is used.
 
     Raises:
         ValueError: If there are too few derivatives.
@@ -66,8 +70,11 @@ class ExternalFunction:
         orders: int = ORDERS,
         refuse: Callable[[np.ndarray], str | None] | None = None,
     ) -> None:
-        if orders not in (2, ORDERS):
-            raise ValueError(f"orders of {name!r} is {orders!r}, expected 2 or 3: a tangent holds second derivatives")
+        if orders not in (0, 2, ORDERS):
+            raise ValueError(
+                f"orders of {name!r} is {orders!r}, expected 2 or 3, as a tangent holds second derivatives, or 0 for "
+                "what is only looked at"
+            )
         self.mesh = mesh
         self.evaluate = evaluate
         self.quadrature_degree = quadrature_degree
@@ -75,7 +82,7 @@ class ExternalFunction:
         self.name = name
         self.orders = orders
         self.refuse = refuse
-        self._expansions: list[Expansion] = []
+        self.expansions: list[Expansion] = []
 
     @property
     def refuses(self) -> bool:
@@ -88,7 +95,7 @@ class ExternalFunction:
         Raises:
             ValueError: If it was not evaluated yet.
         """
-        found = [expansion.at_points() for expansion in self._expansions if expansion.evaluated]
+        found = [expansion.at_points() for expansion in self.expansions if expansion.evaluated]
         if not found:
             raise ValueError(f"{self.name!r} was not evaluated yet; solve a problem that it is part of first")
         return np.concatenate(found)
@@ -99,7 +106,8 @@ class ExternalFunction:
         Raises:
             ValueError: If that is not as many arrays, or these have other shapes.
         """
-        order, (k, n) = min(order, self.orders), z.shape
+        (k, n) = z.shape
+        order = min(order, self.orders) if n else 0
         found = [np.asarray(array) for array in self.evaluate(z, order)]
         shapes, expected = [array.shape for array in found], [(k, *j * (n,)) for j in range(order + 1)]
         if shapes[: order + 1] != expected:
@@ -107,12 +115,15 @@ class ExternalFunction:
         return found
 
     def __call__(self, *arguments: Any) -> Any:
-        """The function of UFL scalars, a UFL scalar. Collective."""
+        """The function of UFL scalars, a UFL scalar; of none, a number that may be another one later. Collective."""
         for k, argument in enumerate(arguments):
             if ufl.as_ufl(argument).ufl_shape:
                 raise ValueError(f"argument {k} of {self.name!r} has shape {argument.ufl_shape}, expected a scalar")
-        expansion = Expansion(self, ufl.as_vector(arguments))
-        self._expansions.append(expansion)
+        if all(extract_unique_domain(ufl.as_ufl(argument)) is None for argument in arguments):
+            # plain numbers have no mesh, and what is computed at its points wants one
+            arguments = tuple(dolfinx.fem.Constant(self.mesh, float(argument)) for argument in arguments)
+        expansion = Expansion(self, arguments)
+        self.expansions.append(expansion)
         return expansion.value
 
 
@@ -121,19 +132,26 @@ class Expansion:
 
     Args:
         function: The function.
-        z: Its arguments, a UFL vector.
+        arguments: Its arguments z, UFL scalars.
 
     Attributes:
         value: The polynomial, a UFL scalar.
-        point: z₀.
-        coefficients: N₀ to N₃; the last as a vector of all n³ entries.
+        point: z₀; None without arguments.
+        coefficients: N₀ to N₃; the last as a vector of all n³ entries. Without arguments N₀ alone.
+        nodes: Where this rank's own points are among the degrees of freedom of scalars at the points; once prepared.
         evaluated: Whether it was.
     """
 
-    def __init__(self, function: ExternalFunction, z: Any) -> None:
+    def __init__(self, function: ExternalFunction, arguments: Sequence[Any]) -> None:
         self.function = function
-        self._z = z
-        self._size = n = len(z)
+        self.evaluated = False
+        self._size = n = len(arguments)
+        self.point: Coefficient | None = None
+        if not n:
+            self.coefficients = [self._at_points((), 0, "value")]
+            self.value: Any = self.coefficients[0]
+            return
+        self._z = z = ufl.as_vector(arguments)
         shapes: list[tuple[int, ...]] = [(), (n,), (n, n), (n**3,)]
         self.point = self._at_points((n,), 0, "arguments")
         words = ("value", "gradient", "Hessian", "third derivative")
@@ -143,7 +161,6 @@ class Expansion:
         d = vanishing(z - self.point)
         cubic = ufl.dot(ufl.dot(ufl.dot(third, d), d), d)
         self.value = value + ufl.dot(gradient, d) + 0.5 * ufl.dot(ufl.dot(hessian, d), d) + cubic / 6
-        self.evaluated = False
 
     def _at_points(self, shape: tuple[int, ...], order: int, word: str) -> Coefficient:
         mesh = self.function.mesh
@@ -156,7 +173,7 @@ class Expansion:
     @property
     def functions(self) -> list[Coefficient]:
         """All that `refresh` sets."""
-        return [self.point, *self.coefficients]
+        return [*([] if self.point is None else [self.point]), *self.coefficients]
 
     def prepare(self) -> None:
         """Compile the arguments, and check that all ranks have the same function. Collective."""
@@ -167,20 +184,26 @@ class Expansion:
             raise ValueError(
                 f"{self.function.name!r} is another function on rank {rank} than on rank 0; load one file on all ranks"
             )
-        points = self.point.function_space.element.interpolation_points
-        self._expression = compile_expression(without_variables(ufl.as_ufl(self._z)), points, comm)
+        space = self.coefficients[0].function_space
+        if self.point is not None:
+            points = space.element.interpolation_points
+            self._expression = compile_expression(without_variables(ufl.as_ufl(self._z)), points, comm)
         cells = self.function.mesh.topology.index_map(self.function.mesh.topology.dim).size_local
         self._cells = np.arange(cells, dtype=np.int32)
-        self._nodes = self.point.function_space.dofmap.list[:cells].ravel()
+        self.nodes = space.dofmap.list[:cells].ravel()
 
     def arguments(self) -> np.ndarray:
         """Present values of the arguments (k, n) at the k points of this rank's own cells."""
+        if self.point is None:
+            return np.zeros((len(self.nodes), 0))
         values = self._expression.eval(self.function.mesh, self._cells)
-        return np.ascontiguousarray(values.reshape(len(self._nodes), self._size))
+        return np.ascontiguousarray(values.reshape(len(self.nodes), self._size))
 
     def at_points(self) -> np.ndarray:
         """The arguments (k, n) that it was expanded about last, at this rank's own points."""
-        return self.point.x.array.reshape(-1, self._size)[self._nodes]
+        if self.point is None:
+            return np.zeros((len(self.nodes), 0))
+        return np.asarray(self.point.x.array.reshape(-1, self._size)[self.nodes])
 
     def refusal(self) -> str | None:
         """Why the function is not to be believed there, or None."""
@@ -189,9 +212,10 @@ class Expansion:
     def take(self, z: np.ndarray, derivatives: Sequence[np.ndarray]) -> None:
         """Expand about arguments (k, n), by the derivatives there."""
         self.evaluated = True
-        for function, values in zip(self.functions, (z, *derivatives), strict=False):
+        known = (*([] if self.point is None else [z]), *derivatives)
+        for function, values in zip(self.functions, known, strict=False):
             width = int(np.prod(function.ufl_shape, dtype=int))
-            function.x.array.reshape(-1, width)[self._nodes] = values.reshape(-1, width)
+            function.x.array.reshape(-1, width)[self.nodes] = values.reshape(-1, width)
 
 
 class Coefficient(dolfinx.fem.Function):

@@ -112,9 +112,9 @@ class LinearSolver:
         reason = self._ksp.getPC().getFailedReason()
         if trouble is None and reason != 0:
             trouble = f"the factorization failed (reason {reason})"
-        if trouble is None and (null_pivots := self._null_pivots()):
+        if trouble is None and (null_pivots := self._told(28)):
             trouble = f"the matrix is singular ({null_pivots} null pivots)"
-        self._raise_if(agree(self._comm, trouble), UNSOLVED[0])
+        self._raise_if_any(trouble, UNSOLVED[0])
 
     def close(self) -> None:
         """Free the solver and its factorization. Collective."""
@@ -129,8 +129,7 @@ class LinearSolver:
     @property
     def negative_pivots(self) -> int | None:
         """Negative eigenvalues of a symmetric matrix, as its factorization found them; None where none did."""
-        factor = self._mumps() if self.counts else None
-        return None if factor is None else int(factor.getMumpsInfog(12))
+        return self._told(12) if self.counts else None
 
     def pivot_ratio(self) -> float | None:
         """Largest pivot over the smallest, or a bound for it; None where nothing is factorized. Collective."""
@@ -188,13 +187,12 @@ class LinearSolver:
 
     def _error(self) -> int:
         """What MUMPS says of its last factorization, negative if that failed; 0 for every other solver."""
-        factor = self._mumps() if self._options is None else None
-        return 0 if factor is None else int(factor.getMumpsInfog(1))
+        return self._told(1) or 0 if self._options is None else 0
 
-    def _null_pivots(self) -> int:
-        """Null pivots that MUMPS met; 0 for every other solver."""
+    def _told(self, number: int) -> int | None:
+        """An entry of MUMPS's INFOG, counted from 1; None for every other solver."""
         factor = self._mumps()
-        return 0 if factor is None else int(factor.getMumpsInfog(28))
+        return None if factor is None else int(factor.getMumpsInfog(number))
 
     def _mumps(self) -> PETSc.Mat | None:
         """The factorization, if MUMPS made it."""
@@ -226,7 +224,7 @@ class LinearSolver:
             trouble = f"the linear solve failed (PETSc error {error.ierr})"
         else:
             trouble = self._judge(solution.array_r)
-        self._raise_if(agree(self._comm, trouble), UNSOLVED[1])
+        self._raise_if_any(trouble, UNSOLVED[1])
 
     def refine_many(self, right: np.ndarray, product: Operator, solve: Operator) -> np.ndarray | None:
         """Solve with a matrix that has changed since it was factorized, by iterative refinement. Collective.
@@ -298,7 +296,7 @@ class LinearSolver:
         finally:
             b.destroy()
             x.destroy()
-        self._raise_if(agree(self._comm, trouble or self._judge(answer)), UNSOLVED[1])
+        self._raise_if_any(trouble or self._judge(answer), UNSOLVED[1])
         return answer
 
     def _solve_in_turn(self, right: np.ndarray, transposed: bool) -> np.ndarray:
@@ -330,9 +328,8 @@ class LinearSolver:
             return "the linear solve gave NaN or infinity"
         return None
 
-    @staticmethod
-    def _raise_if(trouble: str | None, reason: str) -> None:
-        if trouble:
+    def _raise_if_any(self, trouble: str | None, reason: str) -> None:
+        if trouble := agree(self._comm, trouble):
             raise NotConverged(trouble, reason=reason)
 
 

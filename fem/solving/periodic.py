@@ -1,4 +1,4 @@
-"""Opposite faces of a periodic cell: nodes matched with their images."""
+"""Opposite faces of a periodic cell: nodes matched with their images; faces that don't match, tied in the mean."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from functools import partial
 
 from mpi4py import MPI
+import dolfinx
 import numpy as np
 from scipy.spatial import KDTree
 
 from sobofem.fem.errors import together
+from sobofem.fem.solving.boundary_facets import Facets, exterior, facets_of, found_on, mapped
+from sobofem.fem.solving.mortar import Mortar
 from sobofem.fem.solving.rigid_motions import Component, Leaf, points_of
-from sobofem.fem.solving.tie import Nodes, Tie, marks
+from sobofem.fem.solving.tie import NEAR, Nodes, Tie, marks
 
-NEAR = 1e-6
-"""Distance, over the size of the mesh, within which a node is the image of another; meshers round to some 1e-9."""
+SAME_LENGTH = 1e-3
+"""Change of a length, over it, that an image may make where it maps one face onto another."""
 
 ALIKE = 1e-10
 """Difference of distances, over the size of the mesh, up to which two nodes are as near to an image."""
@@ -30,23 +33,39 @@ class Periodic(Tie):
 
     Attributes:
         where: Marks the points (gdim, N) of the face whose values follow, as (N,) of bool.
-        image: Maps points (gdim, N) of that face to the points whose values they take; nodes have to match.
+        image: Maps points (gdim, N) of that face to the points whose values they take. Where meshes of the two faces
+            don't match, they agree in the mean, and the finer one had better follow.
     """
 
     where: Callable[[np.ndarray], np.ndarray]
     image: Callable[[np.ndarray], np.ndarray]
 
-    def edges(self, nodes: Nodes, number: int) -> set[tuple[int, int]]:
-        """Each follower with what is at its image; see `Tie`."""
+    def edges(self, nodes: Nodes, number: int) -> set[tuple[int, int]] | None:
+        """Each follower with what is at its image; of faces that don't match, those where they meet others."""
         found: set[tuple[int, int]] = set()
-        for leaf in nodes.leaves:
+        only = self._at_edges(nodes, number)
+        for k, leaf in enumerate(nodes.leaves):
             shared = _shared(leaf)
             for component in leaf.components:
-                found.update(self._matched(nodes, number, component, shared))
-        return found
+                pairs = self._matched(nodes, number, component, shared, None if only is None else only[k])
+                found.update(pairs)
+        return found if only is None else found or None
+
+    def link(self, nodes: Nodes, number: int) -> Mortar | None:
+        """Of faces that don't match, what else follows; see `Tie`."""
+        chosen = self._chosen(nodes, number)
+        if chosen is None:
+            return None
+        leaves = tied_leaves(nodes)
+        own = facets_of(nodes, leaves, chosen[0], number).everywhere(nodes.comm)
+        every = list(zip(own.points, own.dofs, strict=True))
+        direct = together(nodes.comm, lambda: [self._crossing(nodes, number, *parts) for parts in every])
+        return Mortar(nodes, leaves, chosen, image=partial(self._imaged, number=number), direct=direct, number=number)
 
     def check_moved(self, nodes: Nodes, number: int, velocity: np.ndarray) -> str | None:
         """Points and their images have to move alike, but for a translation: a cell may become longer."""
+        if (link := self.link(nodes, number)) is not None:
+            return link.check_moved(velocity, apart=True)
         for leaf in nodes.leaves:
             component, shared = leaf.components[0], _shared(leaf)
             look = partial(_places, nodes, leaf, np.array(self._matched(nodes, number, component, shared)))
@@ -60,19 +79,98 @@ class Periodic(Tie):
                 )
         return None
 
-    def _matched(self, nodes: Nodes, number: int, component: Component, shared: np.ndarray) -> list[tuple[int, int]]:
-        """Followers among shared nodes, and what is at their images, in global numbers, the same on every rank."""
+    def _imaged(self, points: np.ndarray, number: int) -> np.ndarray:
+        """Images (N, gdim) of points (N, gdim)."""
+        image = np.asarray(self.image(points.T), dtype=float).T
+        if image.shape != points.shape or not np.isfinite(image).all():
+            raise ValueError(f"image of tie {number} gives no point, or an infinite one, for some that it was given")
+        return image
+
+    def _chosen(self, nodes: Nodes, number: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """This rank's facets of the face, and the other ones of the boundary; None if facets match their images."""
+        mesh, gdim, fdim = nodes.mesh, nodes.mesh.geometry.dim, nodes.mesh.topology.dim - 1
+        if fdim < 1:
+            return None
+        every = exterior(mesh)
+
+        def find() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            on = dolfinx.mesh.locate_entities_boundary(mesh, fdim, lambda x: marks(self.where, x[:gdim].T, number))
+            own = np.intersect1d(on, every)
+            middles = dolfinx.mesh.compute_midpoints(mesh, fdim, every)[:, :gdim]
+            return own, middles, self._imaged(middles[np.searchsorted(every, own)], number)
+
+        every.sort()
+        own, middles, images = together(nodes.comm, find)
+        images = np.concatenate(nodes.comm.allgather(images))
+        if not len(images):
+            return None
+        least = np.full(len(images), np.inf)
+        if len(middles):
+            least, _ = KDTree(middles).query(images, distance_upper_bound=NEAR * nodes.size)
+        nodes.comm.Allreduce(MPI.IN_PLACE, least, op=MPI.MIN)
+        lone = images[~np.isfinite(least)]
+        if not len(lone):
+            return None
+        others = np.setdiff1d(every, own)
+        face, facets = (facets_of(nodes, [], part, number) for part in (own, others))
+        there = bool((found_on(lone, facets, NEAR * nodes.size) >= 0).any())
+        # an image that changes lengths maps nodes, not faces
+        corners = together(nodes.comm, lambda: mapped(partial(self._imaged, number=number), face.corners))
+        sizes = face.radii(), Facets(corners, (), ()).radii()
+        kept = bool((np.abs(sizes[0] - sizes[1]) <= SAME_LENGTH * sizes[0]).all())
+        there, kept = nodes.comm.allreduce(there, op=MPI.LOR), nodes.comm.allreduce(kept, op=MPI.LAND)
+        return (own, others) if there and kept else None
+
+    def _at_edges(self, nodes: Nodes, number: int) -> list[np.ndarray] | None:
+        """Of faces that don't match, nodes of each function on other facets, too, in global numbers; else None."""
+        chosen = self._chosen(nodes, number)
+        if chosen is None:
+            return None
+        first, second = (facets_of(nodes, nodes.leaves, part, number) for part in chosen)
+        every = first.everywhere(nodes.comm).dofs
+        pairs = zip(every, second.dofs, strict=True)
+        own = [np.intersect1d(on, others) for on, others in pairs]
+        return [np.unique(np.concatenate(parts)) for parts in zip(*nodes.comm.allgather(own), strict=True)]
+
+    def _crossing(
+        self, nodes: Nodes, number: int, points: np.ndarray, dofs: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, set[int]]:
+        """Nodes (D, components) that follow by several such ties: through all of these, to points (D, gdim).
+
+        The first of the ties leads them; nodes of others come as a set of degrees of freedom.
+        """
+        _, first = np.unique(dofs[..., 0], return_index=True)
+        points, dofs = points.reshape(-1, points.shape[-1])[first], dofs.reshape(-1, dofs.shape[-1])[first]
+        free = ~np.isin(dofs, list(nodes.settled)).any(axis=1)
+        points, dofs = points[free], dofs[free]
+        others = [(k, tie) for k, tie in enumerate(nodes.ties) if isinstance(tie, Periodic) and k != number]
+        by = np.array([marks(tie.where, points, k) for k, tie in others]).reshape(len(others), len(points))
+        mine, led = np.zeros((2, len(points)), dtype=bool)
+        for (k, _), marked in zip(others, by, strict=True):
+            mine |= marked
+            led |= marked & (k < number)
+        aims = self._imaged(points[mine & ~led], number)
+        for _ in nodes.ties:
+            for k, tie in others:
+                marked = marks(tie.where, aims, k)
+                aims[marked] = tie._imaged(aims[marked], k)
+        return dofs[mine & ~led], aims, set(dofs[led].ravel().tolist())
+
+    def _matched(
+        self, nodes: Nodes, number: int, component: Component, shared: np.ndarray, only: np.ndarray | None = None
+    ) -> list[tuple[int, int]]:
+        """Followers among shared nodes, and what is at their images, in global numbers, the same on every rank.
+
+        With `only`, followers among these are looked at, and those that have nothing at their image left out.
+        """
         owned = (component.dofs < nodes.owned) & shared
         dofs, points = component.dofs[owned] + nodes.start, component.points[owned]
 
         def imaged() -> tuple[np.ndarray, np.ndarray]:
             marked = marks(self.where, points, number)
-            image = np.asarray(self.image(points[marked].T), dtype=float).T
-            if image.shape != (int(marked.sum()), points.shape[1]) or not np.isfinite(image).all():
-                raise ValueError(
-                    f"image of tie {number} gives no point, or an infinite one, for some that it was given"
-                )
-            return dofs[marked], image
+            if only is not None:
+                marked &= np.isin(dofs, only)
+            return dofs[marked], self._imaged(points[marked], number)
 
         parts = nodes.comm.allgather(together(nodes.comm, imaged))
         followers, images = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -89,12 +187,15 @@ class Periodic(Tie):
         if (torn := np.flatnonzero(nodes.comm.allreduce(there.sum(axis=1), op=MPI.SUM) > 1)).size:
             raise ValueError(
                 f"tie {number} takes nodes of {component.name} to where there are several, as on the sides of a crack: "
-                f"the first to {np.round(images[torn[0]], 9).tolist()}. Let no crack end on a periodic face"
+                f"the first to {np.round(images[torn[0]], 9).tolist()}. Let no crack, and no face that is "
+                "bonded, end on a periodic face"
             )
+        if only is not None:
+            followers, leaders = followers[leaders >= 0], leaders[leaders >= 0]
         if (lost := np.flatnonzero(leaders < 0)).size:
             raise ValueError(
                 f"tie {number} takes {lost.size} nodes of {component.name} to where there is none, the first to "
-                f"{np.round(images[lost[0]], 9).tolist()}; the meshes of the two faces have to match"
+                f"{np.round(images[lost[0]], 9).tolist()}; let `image` lead to a face that covers this one"
             )
         return list(zip(followers.tolist(), leaders.tolist(), strict=True))
 
@@ -124,3 +225,8 @@ def _shared(leaf: Leaf) -> np.ndarray:
     if not leaf.nodal and len(leaf.inner) < leaf.cells.shape[1]:
         raise ValueError(f"{leaf.name} is not given by values at nodes, and can't be tied; take Lagrange elements")
     return shared
+
+
+def tied_leaves(nodes: Nodes) -> list[Leaf]:
+    """The functions of an unknown that cells share; others stay as they are."""
+    return [leaf for leaf in nodes.leaves if _shared(leaf).any()]

@@ -26,39 +26,27 @@ HIDDEN_TIME = (
 )
 
 
+@dataclass(eq=False)
 class Simulation:
     """Walks the load path of a problem.
 
-    Args:
+    Attributes:
         equilibrium: Solves; its settings say where to begin, and when to give up.
         unknown: What it solves for.
         path: The load path.
         history: Internal variables, if there are any.
         bindings: Parameters, whose boundary values follow the load factor.
         continuation: Finds the load factor as well, where that is an unknown.
-
-    Attributes:
         stability: Of the last walk, as far as it went.
     """
 
-    def __init__(
-        self,
-        equilibrium: Equilibrium,
-        unknown: dolfinx.fem.Function,
-        path: LoadPath,
-        history: History | None,
-        bindings: Sequence[Binding],
-        continuation: Continuation | None = None,
-    ) -> None:
-        self._continuation = continuation
-        self._equilibrium = equilibrium
-        self._unknown = unknown
-        self._path = path
-        self._history = history
-        self._bindings = bindings
-        self._reached = ""
-        self._divided = self._drifted = False
-        self.stability = Stability()
+    equilibrium: Equilibrium
+    unknown: dolfinx.fem.Function
+    path: LoadPath
+    history: History | None
+    bindings: Sequence[Binding]
+    continuation: Continuation | None = None
+    stability: Stability = Stability()  # noqa: RUF009  (frozen)
 
     def walk(self) -> Iterator[Step]:
         """Take the load path's steps from the initial state. Collective.
@@ -70,20 +58,20 @@ class Simulation:
             NotConverged: With the part of the load path that was passed.
         """
         if not self._warm():
-            self._equilibrium.reset()
-        if self._history:
-            self._history.reset()
+            self.equilibrium.reset()
+        if self.history:
+            self.history.reset()
         self._divided = self._drifted = False
         self.stability = Stability()
-        if self._continuation is not None:
-            yield from self._found(self._continuation)
+        if self.continuation is not None:
+            yield from self._found(self.continuation)
             return
-        count = len(self._path.points)
-        self._reach(self._path.between(0, 0.0, 0.0))
+        count = len(self.path.points)
+        self._reach(self.path.between(0, 0.0, 0.0))
         for point in range(count):
             try:
-                self._equilibrium.pivots.begin_step()
-                for step in self._substeps(point) if self._history else self._whole(point):
+                self.equilibrium.pivots.begin_step()
+                for step in self._substeps(point) if self.history else self._whole(point):
                     self._note(step)
                     yield step
                     if step.point != count - 1:
@@ -95,29 +83,29 @@ class Simulation:
 
     def _found(self, continuation: Continuation) -> Iterator[Step]:
         """Steps whose load factor is found with the state."""
-        for step in self._path.states(continuation):
+        for step in self.path.states(continuation):
             self._note(step)
-            for binding in self._bindings:
+            for binding in self.bindings:
                 binding.scale_boundary_values(step.factor)
             yield step
 
     def _note(self, step: Step) -> None:
         """Keep what the pivots at a point of the load path say, and those on the way there."""
         if step.point is not None:
-            pivots = self._equilibrium.pivots
+            pivots = self.equilibrium.pivots
             self.stability = self.stability.at(step.factor, pivots.now, crossed=pivots.seen > 0, at_rest=pivots.at_rest)
 
     def _substeps(self, point: int) -> Iterator[Step]:
         """Steps from one point of the path to the next, each on what the one before left in the history."""
-        newton, reached = self._equilibrium.newton, 0.0
+        newton, reached = self.equilibrium.newton, 0.0
 
         def attempt(goal: float) -> None:
-            self._load(self._path.between(point, reached, goal))
+            self._load(self.path.between(point, reached, goal))
 
-        divisible, before = self._path.divisible(point), self._unknown.x.array.copy()
+        divisible, before = self.path.divisible(point), self.unknown.x.array.copy()
         shortest = newton.smallest_step if divisible else 1.0
         for end in march(attempt, first=max(newton.first_step, shortest), smallest=shortest):
-            step = self._path.between(point, reached, end)
+            step = self.path.between(point, reached, end)
             self._reach(step)
             reached = end
             self._divided |= step.point is None
@@ -128,27 +116,27 @@ class Simulation:
 
     def _changed_from(self, before: np.ndarray) -> bool:
         """Whether the unknown is another than before, by more than Newton's tolerance leaves open. Collective."""
-        owned = owned_size(self._unknown.function_space)
-        values, comm = self._unknown.x.array[:owned], self._unknown.function_space.mesh.comm
+        owned = owned_size(self.unknown.function_space)
+        values, comm = self.unknown.x.array[:owned], self.unknown.function_space.mesh.comm
         squares = comm.allreduce(np.array([((values - before[:owned]) ** 2).sum(), (values**2).sum()]), op=MPI.SUM)
-        return bool(np.sqrt(squares[0]) > max(1e-6, 100 * self._equilibrium.newton.rtol) * np.sqrt(squares[1]))
+        return bool(np.sqrt(squares[0]) > max(1e-6, 100 * self.equilibrium.newton.rtol) * np.sqrt(squares[1]))
 
     def _whole(self, point: int) -> Iterator[Step]:
         """The one step from a point of the path to the next, without a history, approached in parts."""
-        newton, step = self._equilibrium.newton, self._path.between(point)
+        newton, step = self.equilibrium.newton, self.path.between(point)
         self.load(step)
-        self._equilibrium.aim(step.factor)
+        self.equilibrium.aim(step.factor)
         if point == 0 and self._warm():
             try:
-                self._equilibrium.solve()
+                self.equilibrium.solve()
                 self._reach(step)
                 yield step
                 return
             except NotConverged:
-                self._equilibrium.reset()
-                self._equilibrium.aim(step.factor)
-        for part in march(self._equilibrium.solve, first=newton.first_step, smallest=newton.smallest_step):
-            self._reach(self._path.between(point, 0.0, part))
+                self.equilibrium.reset()
+                self.equilibrium.aim(step.factor)
+        for part in march(self.equilibrium.solve, first=newton.first_step, smallest=newton.smallest_step):
+            self._reach(self.path.between(point, 0.0, part))
         yield step
 
     def _reach(self, step: Step) -> None:
@@ -156,18 +144,18 @@ class Simulation:
         self._reached = f"load factor {step.factor:g}" + ("" if step.time is None else f", time {step.time:g}")
 
     def _warm(self) -> bool:
-        return self._equilibrium.newton.warm_start and not self._history and not self._equilibrium.linear
+        return self.equilibrium.newton.warm_start and not self.history and not self.equilibrium.linear
 
     def _load(self, step: Step) -> None:
         """Take one load step from the present state."""
         self.load(step)
-        self._equilibrium.aim(step.factor, initial=step.initial)
-        self._equilibrium.solve()
+        self.equilibrium.aim(step.factor, initial=step.initial)
+        self.equilibrium.solve()
 
     def load(self, step: Step) -> None:
         """Apply load factor, time and size of a step."""
-        self._path.apply(step)
-        for binding in self._bindings:
+        self.path.apply(step)
+        for binding in self.bindings:
             binding.scale_boundary_values(step.factor)
 
     def again(self, step: Step) -> None:
@@ -177,19 +165,19 @@ class Simulation:
     def place(self, step: Step, snapshot: Snapshot) -> None:
         """Return to the end of a step."""
         self.load(step)
-        self._unknown.x.array[:] = snapshot.unknown
-        if self._history and snapshot.internal is not None:
-            self._history.assign(snapshot.internal)
-        self._equilibrium.refresh()
+        self.unknown.x.array[:] = snapshot.unknown
+        if self.history and snapshot.internal is not None:
+            self.history.assign(snapshot.internal)
+        self.equilibrium.refresh()
 
     def snapshot(self) -> Snapshot:
         """The state at the end of the present step."""
-        return Snapshot(self._unknown.x.array.copy(), self._history.old() if self._history else None)
+        return Snapshot(self.unknown.x.array.copy(), self.history.old() if self.history else None)
 
     def proceed(self) -> None:
         """Let internal variables become what they became."""
-        if self._history:
-            self._history.assign(self._history.evolve())
+        if self.history:
+            self.history.assign(self.history.evolve())
 
 
 @dataclass(frozen=True, eq=False)

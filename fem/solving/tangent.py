@@ -10,14 +10,44 @@ import numpy as np
 from petsc4py import PETSc
 import ufl
 
-from sobofem.fem.assembly.forms import depends_on, expand
+from sobofem.fem.assembly.families import CHUNK, DirectedForms
+from sobofem.fem.assembly.forms import by_function, depends_on, expand
 from sobofem.fem.assembly.kernels import Kernels
 from sobofem.fem.assembly.stacking import owned_size
 from sobofem.fem.solving.linear_solver import LinearSolver, Options
 from sobofem.fem.solving.rigid_motions import rigid_motions
 from sobofem.fem.solving.stability import PivotCount
-from sobofem.fem.solving.tangent_action import TangentAction
 from sobofem.fem.solving.ties import Ties
+
+
+class TangentAction:
+    """K and Kᵀ times vectors, compiled when they are first wanted.
+
+    Args:
+        residual: Of rank 1, expanded.
+        unknown: By which it is differentiated.
+        symmetric: Whether K is.
+    """
+
+    def __init__(self, residual: ufl.Form, unknown: dolfinx.fem.Function, *, symmetric: bool) -> None:
+        self._form, self._unknown, self._symmetric = residual, unknown, symmetric
+        self._actions: dict[tuple[bool, int], DirectedForms] = {}
+
+    def times(self, columns: np.ndarray, transposed: bool) -> np.ndarray:
+        """K or Kᵀ times columns (owned, k). Collective."""
+        width = min(columns.shape[1], CHUNK)
+        transposed = transposed and not self._symmetric
+        if (transposed, width) not in self._actions:
+            space, (test,) = self._unknown.function_space, self._form.arguments()
+
+            def action(direction: dolfinx.fem.Function) -> ufl.Form:
+                if transposed:
+                    return by_function(ufl.replace(self._form, {test: direction}), self._unknown, test)
+                return by_function(self._form, self._unknown, direction)
+
+            self._actions[transposed, width] = DirectedForms(action, [space], space, width)
+        return self._actions[transposed, width].assemble(columns)
+
 
 BRACING = 3.1
 """Stiffness of a spring over that of K where it is put; one of -K would take it away, as would a small multiple."""

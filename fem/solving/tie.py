@@ -21,14 +21,21 @@ type Equation = dict[int, float]
 SAME = 1e-9
 """Change of a normal, or of a place over the size of the mesh, that is round-off."""
 
+NEAR = 1e-6
+"""Distance, over the size of the mesh, within which a place is the image of another; meshers round to some 1e-9."""
+
 
 class Nodes:
     """Nodes of an unknown. Collective, as are its methods.
 
     Args:
         unknown: Whose.
+        ties: All that are about it.
 
     Attributes:
+        ties: These.
+        settled: Degrees of freedom, in global numbers, with prescribed values, or that take those of one other.
+        space: Of the unknown.
         comm: Of its mesh.
         mesh: Its mesh.
         leaves: The functions that it consists of.
@@ -38,8 +45,9 @@ class Nodes:
         size: Diagonal of that box.
     """
 
-    def __init__(self, unknown: dolfinx.fem.Function) -> None:
-        space = unknown.function_space
+    def __init__(self, unknown: dolfinx.fem.Function, ties: Sequence[Tie] = ()) -> None:
+        space = self.space = unknown.function_space
+        self.ties, self.settled = list(ties), set[int]()
         self.mesh = space.mesh
         self.comm: MPI.Intracomm = space.mesh.comm
         self.leaves = leaves(unknown)
@@ -143,6 +151,8 @@ class Tie:
 
     def edges(self, nodes: Nodes, number: int) -> set[tuple[int, int]] | None:
         """Pairs of degrees of freedom, in global numbers, the first of which takes the value of the second; or None.
+
+        An empty set says that there should have been some.
 
         Args:
             nodes: Of the unknown.

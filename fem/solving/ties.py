@@ -23,12 +23,15 @@ from sobofem.fem.solving.bordering import Bordering
 from sobofem.fem.solving.elimination import Elimination, carried, followed
 from sobofem.fem.solving.tie import SAME, Equation, Nodes, Tie
 
+LIFT = "prescribe zero, and write the unknown plus a function with these values, as c * x[0] / length, in the form"
+"""What to do about prescribed values that others follow."""
+
 
 class Ties:
     """All ties of an unknown. Collective, as are the methods.
 
     Args:
-        ties: `Periodic`, `Roller`, `Rigid`, `ZeroMean`.
+        ties: `Periodic`, `Bonded`, `Roller`, `Rigid`, `ZeroMean`.
         unknown: Whose values are tied; it is made to agree with them.
         constrained: Owned degrees of freedom with prescribed values.
 
@@ -44,13 +47,12 @@ class Ties:
     """
 
     def __init__(self, ties: Sequence[Tie], unknown: dolfinx.fem.Function, constrained: np.ndarray) -> None:
-        nodes = self._nodes = Nodes(unknown)
-        self._comm: MPI.Intracomm = nodes.comm
+        self._comm: MPI.Intracomm = unknown.function_space.mesh.comm
         self._unknown = unknown
-        self._owned, self._start = nodes.owned, nodes.start
         if isinstance(ties, Tie):
             raise TypeError(f"ties is a {type(ties).__name__}, expected a list of such")
-        self._given = list(ties)
+        nodes = self._nodes = Nodes(unknown, ties)
+        self._owned, self._start = nodes.owned, nodes.start
         held = set(np.concatenate(self._comm.allgather(constrained + self._start)).tolist())
         pairs = followed(self._edges(ties), held)
         if wrong := [f for f, leader in pairs.items() if f in held and leader not in held]:
@@ -60,6 +62,7 @@ class Ties:
             )
         self._held = held
         self._pairs = {follower: leader for follower, leader in pairs.items() if follower not in held}
+        nodes.settled |= held | set(pairs)
         self._links = [(k, link) for k, tie in enumerate(ties) if (link := tie.link(nodes, k)) is not None]
         self._as_loaded = [link.geometry() for _, link in self._links]
         both = [(follower, leader) for follower, leader in pairs.items() if follower in held]
@@ -124,8 +127,7 @@ class Ties:
         moved = bool(gap[self._leaders_held].any())
         if agree(self._comm, "moved" if moved else None):
             raise ValueError(
-                "a value other than zero is prescribed where others follow it, or in a mean that is to vanish; add it "
-                "to the form instead"
+                f"a value other than zero is prescribed where others follow it, or in a mean that is to vanish; {LIFT}"
             )
 
     def check_prescribed(self, values: np.ndarray) -> None:
@@ -163,8 +165,7 @@ class Ties:
             )
         if agree(self._comm, "moved" if moved else None):
             raise ValueError(
-                "a parameter prescribes a value that others follow, or one in a mean that is to vanish; add it to the "
-                "form instead"
+                f"a parameter prescribes a value that others follow, or one in a mean that is to vanish; {LIFT}"
             )
 
     def probe(self) -> dolfinx.fem.Function:
@@ -186,8 +187,11 @@ class Ties:
         return function
 
     def reduced(self, matrix: PETSc.Mat) -> PETSc.Mat:
-        """Pᵀ A P, a new matrix, with zeros in the rows and columns of followers."""
-        return matrix.ptap(self._P)
+        """Pᵀ A P, a new matrix, with zeros in the rows and columns of followers, and room on their diagonal."""
+        product = matrix.ptap(self._P)
+        for sign in (1.0, -1.0):
+            product.axpy(sign, self._ones, structure=PETSc.Mat.Structure.DIFFERENT_NONZERO_PATTERN)
+        return product
 
     def changed(self) -> int | None:
         """The number of the first tie that is another one on the mesh as it is now, than where it was made."""
@@ -198,7 +202,7 @@ class Ties:
 
     def broken(self, velocity: np.ndarray) -> str | None:
         """Why a motion of the geometry's nodes (nodes, gdim) breaks one of the ties; None if it breaks none."""
-        for number, tie in enumerate(self._given):
+        for number, tie in enumerate(self._nodes.ties):
             if trouble := tie.check_moved(self._nodes, number, velocity):
                 return trouble
         return None
@@ -296,7 +300,7 @@ class Ties:
             if not isinstance(tie, Tie):
                 raise TypeError(
                     f"tie {number} is a {type(tie).__name__}, expected fem.Periodic(where, image), "
-                    "fem.Roller(where), fem.Rigid(where) or fem.ZeroMean(integral)"
+                    "fem.Bonded(tags, 1, 2), fem.Roller(where), fem.Rigid(where) or fem.ZeroMean(integral)"
                 )
             own = tie.edges(self._nodes, number)
             if own is not None and not own - edges:

@@ -9,9 +9,8 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from sobofem.surrogate.consistency.columns import Correction, find_corrections
 from sobofem.surrogate.consistency.report import DerivativeReport, Finding, merged
-from sobofem.surrogate.consistency.smoother import Smoother, smoothers, trimmed
+from sobofem.surrogate.consistency.smoother import Correction, Smoother, find_corrections, smoothers, trimmed
 from sobofem.surrogate.device import undisturbed
 from sobofem.surrogate.samples import Data, Samples
 from sobofem.surrogate.samples.arrays import Array

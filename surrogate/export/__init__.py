@@ -16,11 +16,16 @@ from torch.export import ExportedProgram
 
 from sobofem.surrogate import files
 from sobofem.surrogate.device import neutral, undisturbed
-from sobofem.surrogate.export import onnx_file, torch_file
-from sobofem.surrogate.export.about import describe, understand
-from sobofem.surrogate.export.onnx_file import OnnxRuntime
 from sobofem.surrogate.export.program import Program, Run, disagreement
-from sobofem.surrogate.export.torch_file import TorchRuntime
+from sobofem.surrogate.export.program_files import (
+    OnnxRuntime,
+    TorchRuntime,
+    describe,
+    onnx_bytes,
+    require,
+    torch_bytes,
+    understand,
+)
 from sobofem.surrogate.export.tracing import trace
 from sobofem.surrogate.files.container import fits, seal
 from sobofem.surrogate.model import Surrogate, evaluate_by_batch
@@ -35,8 +40,8 @@ TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
 equal numbers, and second derivatives may lose one more digit, `LOST`."""
 LOST = {"y_std": 10.0, "jacobian_std": 10.0, "hessian_action": 10.0}
 _WRITERS: dict[str, Callable[[ExportedProgram, Program, str], bytes]] = {
-    ".onnx": onnx_file.to_bytes,
-    ".pt2": torch_file.to_bytes,
+    ".onnx": onnx_bytes,
+    ".pt2": torch_bytes,
 }
 _RUNTIMES: dict[str, type[OnnxRuntime] | type[TorchRuntime]] = {".onnx": OnnxRuntime, ".pt2": TorchRuntime}
 
@@ -154,13 +159,7 @@ class ExportedModel:
         found = self.run(points, direction)
         return found["y"].astype(np.float64), found["jacobian"].astype(np.float64) if jacobian else None
 
-    def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
-        """Responses (m,) and, unless declined, dy/dx (m, n) at x (n,).
-
-        Raises:
-            ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
-        """
-        return evaluate_by_batch(self, x, jacobian=jacobian)
+    evaluate = evaluate_by_batch
 
 
 @undisturbed()
@@ -217,7 +216,7 @@ def check_kind(path: str | PathLike[str]) -> str:
     """
     kind = _suffix(path)
     if kind == ".onnx":
-        onnx_file.require("onnx", "onnxscript", "onnxruntime")
+        require("onnx", "onnxscript", "onnxruntime")
     return kind
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sobofem.surrogate.export.about import versions
 from sobofem.surrogate.export.program import MEANING
+from sobofem.surrogate.export.program_files import versions
 from sobofem.surrogate.model import Surrogate
 from sobofem.surrogate.model.limits import limits
 from sobofem.surrogate.networks.base import as_network_module

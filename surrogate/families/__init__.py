@@ -4,6 +4,7 @@ from sobofem.surrogate.families.base import Family, Learned, Training
 from sobofem.surrogate.families.descent import Descent
 from sobofem.surrogate.families.kriging import Kriging
 from sobofem.surrogate.families.logarithmic import Logarithmic
+from sobofem.surrogate.families.projected import Projected
 from sobofem.surrogate.families.solved import Solved
 
 FAMILIES: tuple[Family, ...] = (
@@ -13,5 +14,18 @@ FAMILIES: tuple[Family, ...] = (
     Logarithmic(Solved()),
     Logarithmic(Kriging()),
 )
+OF_MANY_INPUTS: tuple[Family, ...] = (*FAMILIES, Projected(Solved()), Projected(Kriging()))
+"""What there is to choose from where inputs are many."""
 
-__all__ = ["FAMILIES", "Descent", "Family", "Kriging", "Learned", "Logarithmic", "Solved", "Training"]
+__all__ = [
+    "FAMILIES",
+    "OF_MANY_INPUTS",
+    "Descent",
+    "Family",
+    "Kriging",
+    "Learned",
+    "Logarithmic",
+    "Projected",
+    "Solved",
+    "Training",
+]

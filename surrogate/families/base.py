@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
 
@@ -156,6 +156,11 @@ class Training(ABC):
         Raises:
             ArithmeticError: If it fails.
         """
+
+
+def told_of(progress: ProgressCallback, what: str) -> ProgressCallback:
+    """Passes on the progress of a family inside another, under another name than that of the family on its own."""
+    return lambda found: progress(replace(found, stage=f"{found.stage} of {what}"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from sobofem.surrogate.device import CPU
-from sobofem.surrogate.ensembles.module import Ensemble, EnsembleModule
-from sobofem.surrogate.ensembles.train import joint_losses
+from sobofem.surrogate.ensembles import Ensemble, EnsembleModule, joint_losses
 from sobofem.surrogate.families.base import Family, Learned, Training
 from sobofem.surrogate.history import Progress, ProgressCallback
 from sobofem.surrogate.loss import Targets

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import log, pi
+from math import log, pi, prod
 from typing import NamedTuple
 
 import torch
@@ -23,7 +23,7 @@ from torch.quasirandom import SobolEngine
 
 from sobofem.surrogate.device import CPU
 from sobofem.surrogate.families.base import Labels
-from sobofem.surrogate.networks.activations import activation
+from sobofem.surrogate.networks.layers import activation
 
 LENGTH, BIAS, NOISE = (1.0, 3.0), (0.0, 2.0), (-14.0, 8.0)
 """Mean and standard deviation of the normal priors of ℓ, β and log λ: wide, so that none runs away where the labels are
@@ -139,6 +139,9 @@ class HiddenLayer:
         )
 
 
+GROUP = 4
+"""Marginal likelihoods computed at once: more gain nothing, for their Gram matrices leave the processor's caches."""
+
 Pattern = tuple[Tensor, Tensor | None]
 """Inputs whose slopes are known at the same samples: their numbers, and those samples (K, N, 1) as 0 or 1, or all."""
 
@@ -169,6 +172,7 @@ class Evidence:
             self._slopes = slopes * self._weights.unsqueeze(1)
             known = [one.x.new_ones(len(one.y), n) if one.known is None else one.known for one in labels]
             self._patterns = _patterns(_padded(known, most))
+        self._memory: dict[str, Tensor] = {}
         self._size = (self._y.square().sum(1) + self._slopes.square().sum((1, 2))).clamp(min=1e-300)
 
     def __call__(self, theta: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,15 +181,10 @@ class Evidence:
         Infinity and zeros where the factorization fails.
         """
         with torch.no_grad():
-            s = self._solve(theta, members)
-            value = self._value(theta, s)
-            bad = s.failed | ~value.isfinite()
-            self.loss = float((s.rr / self._size[members]).median())
-            gradient = self._gradient(theta, s)
-            if bool(bad.any()):
-                value = torch.where(bad, torch.inf, value)
-                gradient = torch.where(bad.unsqueeze(1), 0.0, gradient)
-            return value, gradient
+            groups = zip(theta.split(GROUP), members.split(GROUP), strict=True)
+            values, gradients, shares = zip(*(self._one_group(*group) for group in groups), strict=True)
+            self.loss = float(torch.cat(shares).median())
+            return torch.cat(values), torch.cat(gradients)
 
     def last_layer(self, theta: Tensor) -> Tensor:
         """The last layers (K, M + 1), bias last, refined once.
@@ -193,14 +192,34 @@ class Evidence:
         Raises:
             ArithmeticError: If the equations of one can't be solved.
         """
+        layers = []
         with torch.no_grad():
-            s = self._solve(theta, torch.arange(len(theta), device=theta.device))
-            if bool(s.failed.any()):
-                raise ArithmeticError(
-                    "the last layer of a shallow network can't be solved for: the Gram matrix is singular"
-                )
-            right = self._transposed(s, s.r, s.R) - s.noise.unsqueeze(1) * s.v
-            return s.v + torch.cholesky_solve(right.unsqueeze(2), s.L).squeeze(2)
+            for members in torch.arange(len(theta), device=theta.device).split(GROUP):
+                s = self._solve(theta[members], members)
+                if bool(s.failed.any()):
+                    raise ArithmeticError(
+                        "the last layer of a shallow network can't be solved for: the Gram matrix is singular"
+                    )
+                right = self._transposed(s, s.r, s.R) - s.noise.unsqueeze(1) * s.v
+                layers.append(s.v + torch.cholesky_solve(right.unsqueeze(2), s.L).squeeze(2))
+            return torch.cat(layers)
+
+    def _one_group(self, theta: Tensor, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values (k,), gradients (k, P), and shares of the squares of all labels that are left (k,)."""
+        s = self._solve(theta, members)
+        value, gradient = self._value(theta, s), self._gradient(theta, s)
+        bad = s.failed | ~value.isfinite()
+        if bool(bad.any()):
+            value = torch.where(bad, torch.inf, value)
+            gradient = torch.where(bad.unsqueeze(1), 0.0, gradient)
+        return value, gradient, s.rr / self._size[members]
+
+    def _array(self, name: str, *shape: int) -> Tensor:
+        """Memory for an intermediate result, the same at each call: fresh pages take longer than what fills them."""
+        count = prod(shape)
+        if name not in self._memory or self._memory[name].numel() < count:
+            self._memory[name] = self._x.new_empty(count)
+        return self._memory[name][:count].view(shape)
 
     def _solve(self, theta: Tensor, members: Tensor) -> _Solved:
         x, y, slopes = self._x[members], self._y[members], self._slopes[members]
@@ -209,18 +228,20 @@ class Evidence:
         A = torch.cat((a, torch.ones_like(a[..., :1])), 2)
         if self._values is not None:
             A = A * self._values[members]
-        weights, M = self._weights[members], W.shape[1]
+        weights, (k, M) = self._weights[members], W.shape[:2]
         Wo, noise = W * weights.unsqueeze(1), torch.exp(part.noise)
         # The slopes' part of the Gram matrix without their rows (see the top of the file), one term for each set of
         # inputs whose slopes are known at the same samples.
-        G = A.mT @ A
+        G = torch.bmm(A.mT, A, out=self._array("Gram matrix", k, M + 1, M + 1))
         blocks = []
-        for inputs, samples in self._patterns:
+        for i, (inputs, samples) in enumerate(self._patterns):
             ps, V = p if samples is None else p * samples[members], Wo[..., inputs]
-            blocks.append((inputs, ps, V, ps.mT @ ps, V @ V.mT))
+            Q = torch.bmm(ps.mT, ps, out=self._array(f"slopes {i}", k, M, M))
+            blocks.append((inputs, ps, V, Q, torch.bmm(V, V.mT, out=self._array(f"weights {i}", k, M, M))))
             G[:, :M, :M].addcmul_(*blocks[-1][3:])
         G.diagonal(dim1=1, dim2=2).add_(noise.unsqueeze(1))
-        L, info = torch.linalg.cholesky_ex(G)
+        L = self._array("factor", k, M + 1, M + 1).mT
+        _, info = torch.linalg.cholesky_ex(G, out=(L, torch.empty(0, dtype=torch.int32, device=L.device)))
         failed = info > 0
         if bool(failed.any()):  # the others go on
             L[failed] = torch.eye(M + 1, dtype=L.dtype, device=L.device)
@@ -249,15 +270,16 @@ class Evidence:
     def _gradient(self, theta: Tensor, s: _Solved) -> Tensor:
         """By the chain rule through A, with v held: its own change does not matter to first order."""
         N, v = s.counts, s.v[:, :-1]
-        inverse = torch.cholesky_inverse(s.L)
+        inverse = torch.cholesky_inverse(s.L, out=self._array("inverse", *s.L.shape).mT)
         pull = (N / (s.q * s.noise))[:, None, None]
         B, pv = inverse[:, :-1, :-1], pull * v.unsqueeze(1)
+        product = self._array("product", *B.shape)
         dz = torch.baddbmm(s.r.unsqueeze(2) * pv, s.A, inverse[..., :-1], beta=-1.0).mul_(s.p)
         dW = torch.zeros_like(s.W)
         for inputs, ps, V, Q, P in s.blocks:
             R = s.R[..., inputs]
-            dz.addcmul_(torch.baddbmm((R @ V.mT) * pv, ps, P * B, beta=-1.0), s.h)
-            dW[..., inputs] += ((Q * B) @ V - pv.mT * (ps.mT @ R)) * s.weights[:, None, inputs]
+            dz.addcmul_(torch.baddbmm((R @ V.mT) * pv, ps, torch.mul(P, B, out=product), beta=-1.0), s.h)
+            dW[..., inputs] += (torch.mul(Q, B, out=product) @ V - pv.mT * (ps.mT @ R)) * s.weights[:, None, inputs]
         traces = inverse.diagonal(dim1=1, dim2=2).sum(1)
         dnoise = 0.5 * (s.noise * traces - pull[:, 0, 0] * s.rr + N - s.v.shape[1])
         return self.layer.pull_back(theta, s.x, dz, dW, dnoise) + self.layer.prior(theta)[1]

@@ -13,23 +13,31 @@ from sobofem.surrogate.files.registry import register
 from sobofem.surrogate.networks.base import NetworkModule
 
 
-def covariances(a: Tensor, b: Tensor) -> Tensor:
+def covariances(a: Tensor, b: Tensor, *, slopes: bool = True) -> Tensor:
     """Covariances of [f, ∇f] of a unit process with k = exp(−|a − b|²/2), in inputs divided by their length scales.
 
     Args:
         a: Points (A, n).
         b: Points (B, n).
+        slopes: Whether those of slopes are wanted, too: there are (1 + n)² times as many with them.
 
     Returns:
-        (A, 1 + n, B, 1 + n): entry 0 of the second and fourth axis is the value, the others the slopes.
+        (A, 1 + n, B, 1 + n): entry 0 of the second and fourth axis is the value, the others the slopes. Without slopes
+        (A, 1, B, 1).
     """
+    if not slopes:
+        distances = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")  # exact where points nearly coincide
+        return torch.exp(-0.5 * distances.square())[:, None, :, None]
     gap = a[:, None] - b[None]
     k = torch.exp(-0.5 * gap.square().sum(-1))
-    tilt = k[..., None] * gap
-    values = torch.cat((k[..., None], tilt), -1).unsqueeze(1)
-    bend = torch.eye(a.shape[1], dtype=a.dtype, device=a.device) - gap.unsqueeze(-1) * gap.unsqueeze(-2)
-    slopes = torch.cat((-tilt.unsqueeze(-1), k[..., None, None] * bend), -1).transpose(1, 2)
-    return torch.cat((values, slopes), 1)
+    tilt, n = k[..., None] * gap, a.shape[1]
+    # Written where it belongs at once: with hundreds of labels, time goes into copies more than into factors.
+    whole = gap.new_empty(len(a), 1 + n, len(b), 1 + n)
+    whole[:, 0, :, 0], whole[:, 0, :, 1:] = k, tilt
+    whole[:, 1:, :, 0] = -tilt.transpose(1, 2)
+    whole[:, 1:, :, 1:] = -tilt.transpose(1, 2).unsqueeze(-1) * gap.unsqueeze(1)
+    whole[:, 1:, :, 1:].diagonal(dim1=1, dim2=3).add_(k.unsqueeze(-1))
+    return whole
 
 
 JITTER = (1e-12, 1e-10, 1e-8)
@@ -74,14 +82,14 @@ class MarginalLikelihood:
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
         N, n = labels.x.shape
-        there = torch.zeros(N, 1 + n, dtype=torch.bool, device=labels.x.device)
+        self._kinds = 1 if labels.slopes is None else 1 + n  # without slopes nothing is of their number
+        there = torch.zeros(N, self._kinds, dtype=torch.bool, device=labels.x.device)
         there[:, 0] = True if labels.believed is None else labels.believed > 0.0
         if labels.slopes is not None:
             there[:, 1:] = True if labels.known is None else labels.known > 0.0
         self._rows = torch.nonzero(there.flatten()).flatten()
-        self._all = len(self._rows) == N * (1 + n)
-        self._ones = (self._rows % (1 + n) == 0).to(labels.x.dtype)
-        self._slopes = self._per_input(torch.ones_like(self._ones))
+        self._all = len(self._rows) == N * self._kinds
+        self._slopes = self._per_input(labels.x.new_ones(len(self._rows)))
         self._terms = labels.x.new_ones(1 + n)
         if len(self._rows) < 2 * (1 + n) or not bool((self._slopes > 0.0).all()):
             self._terms[1:] = 0.0
@@ -97,8 +105,9 @@ class MarginalLikelihood:
         alpha, trend, q = self._solve(theta, L, z)
         rest = z - self._basis(theta) @ trend
         value = float(0.5 * N * torch.log(q / N) + L.diagonal().log().sum())
-        pull = torch.cholesky_inverse(L).sub_(torch.outer(alpha, alpha) * (N / q)).mul_(0.5)
-        gradient = torch.cat(self._pulled(theta, pull))
+        weights = alpha * (N / q).sqrt()
+        pull = torch.cholesky_inverse(L).addr_(weights, weights, alpha=-1.0)
+        gradient = 0.5 * torch.cat(self._pulled(theta, pull))
         # Slopes are taken by inputs over length scales: labels and volume move with these.
         gradient[:n] += (N / q) * self._per_input(alpha * rest) - self._slopes
         value -= float(self._slopes @ theta[:n])
@@ -114,19 +123,24 @@ class MarginalLikelihood:
         With gaps g, a pair of points contributes P·K = k c, c = P₀₀ + 2 P₀ⱼ gⱼ + Pⱼⱼ − gⱼ vⱼ, v = P g, summed over j;
         by symmetry the two blocks between values and slopes count alike.
         """
-        N, n = self.labels.x.shape
-        of_noise = pull.new_zeros(N * (1 + n)).index_put((self._rows,), pull.diagonal()).view(N, 1 + n).sum(0)
+        (N, n), kinds = self.labels.x.shape, self._kinds
+        noise = theta.new_zeros(1 + n)
+        noise[:kinds] = pull.new_zeros(N * kinds).index_put((self._rows,), pull.diagonal()).view(N, kinds).sum(0)
+        of_noise = noise * torch.exp(theta[n:])
         if not self._all:
-            pull = pull.new_zeros(N * (1 + n), N * (1 + n)).index_put((self._rows[:, None], self._rows), pull)
-        P = pull.view(N, 1 + n, N, 1 + n)
+            pull = pull.new_zeros(N * kinds, N * kinds).index_put((self._rows[:, None], self._rows), pull)
         points = self.labels.x / torch.exp(theta[:n])
+        if kinds == 1:
+            shared = pull * covariances(points, points, slopes=False)[:, 0, :, 0]
+            return 2.0 * (points * (points * shared.sum(1, keepdim=True) - shared @ points)).sum(0), of_noise
+        P = pull.view(N, 1 + n, N, 1 + n)
         gap = points[:, None] - points
         k = torch.exp(-0.5 * gap.square().sum(2))
         across = P[:, 0, :, 1:]
         v = torch.einsum("iajb,ijb->ija", P[:, 1:, :, 1:], gap)
         c = P[:, 0, :, 0] + P[:, 1:, :, 1:].diagonal(dim1=1, dim2=3).sum(2) + (gap * (2.0 * across - v)).sum(2)
         by_length = k.unsqueeze(2) * gap * (gap * c.unsqueeze(2) + 2.0 * (v - across))
-        return by_length.sum((0, 1)), of_noise * torch.exp(theta[n:])
+        return by_length.sum((0, 1)), of_noise
 
     def condition(self, theta: Tensor) -> Conditioned:
         """The process at θ.
@@ -142,12 +156,14 @@ class MarginalLikelihood:
                 raise ArithmeticError(
                     "the trend of a Gaussian process is not finite: labels are out of proportion, or samples coincide"
                 )
-            full = alpha.new_zeros(N * (1 + n))
-            full[self._rows] = alpha
+            weights = alpha.new_zeros(N * self._kinds)
+            weights[self._rows] = alpha
+            full = alpha.new_zeros(N, 1 + n)
+            full[:, : self._kinds] = weights.view(N, self._kinds)
             variance = q / len(L)
             noise = (variance * torch.exp(theta[n:])).sqrt() / torch.cat((theta.new_ones(1), torch.exp(theta[:n])))
             noise[1:][self._slopes == 0.0] = torch.nan
-            return Conditioned(full.view(N, 1 + n), trend, variance, noise)
+            return Conditioned(full, trend, variance, noise)
 
     def left_out(self, theta: Tensor) -> Tensor:
         """Labels of each sample less what those of all others predict for them (N, 1 + n); zero without a label.
@@ -158,17 +174,19 @@ class MarginalLikelihood:
             ArithmeticError: If the covariance can't be factorized.
         """
         with torch.no_grad():
-            (N, n), L = self.labels.x.shape, self._factorized(theta)
+            (N, n), L, kinds = self.labels.x.shape, self._factorized(theta), self._kinds
             B = self._basis(theta)[:, [0, *range(1, 1 + n * int(self._terms[-1] > 0.0))]]
             P = torch.cholesky_inverse(L)
             across = P @ B
             P -= across @ torch.linalg.lstsq(B.T @ across, across.T).solution
-            full, right = torch.eye(N * (1 + n), dtype=P.dtype, device=P.device), P.new_zeros(N * (1 + n))
+            full, right = torch.eye(N * kinds, dtype=P.dtype, device=P.device), P.new_zeros(N * kinds)
             full[self._rows[:, None], self._rows] = P
             right[self._rows] = P @ self._targets(theta)
-            blocks = full.view(N, 1 + n, N, 1 + n).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-            errors, _ = torch.linalg.solve_ex(blocks, right.view(N, 1 + n, 1))
-            return errors[..., 0] / torch.cat((theta.new_ones(1), torch.exp(theta[:n])))
+            blocks = full.view(N, kinds, N, kinds).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+            errors, _ = torch.linalg.solve_ex(blocks, right.view(N, kinds, 1))
+            found = P.new_zeros(N, 1 + n)
+            found[:, :kinds] = errors[..., 0]
+            return found / torch.cat((theta.new_ones(1), torch.exp(theta[:n])))
 
     def start(self, noise: float) -> Tensor:
         """θ with length scales of √n and the logarithm of the noise as given (2 n + 1,)."""
@@ -189,12 +207,13 @@ class MarginalLikelihood:
 
     def _covariance(self, theta: Tensor, jitter: float = JITTER[0]) -> Tensor:
         """Of values, and of slopes times their length scale: a unit process in unit inputs, noise on the diagonal."""
-        points = self.labels.x / torch.exp(theta[: self.labels.x.shape[1]])
-        K = covariances(points, points).flatten(2).flatten(0, 1)
+        (N, n), kinds = self.labels.x.shape, self._kinds
+        points = self.labels.x / torch.exp(theta[:n])
+        K = covariances(points, points, slopes=kinds > 1).flatten(2).flatten(0, 1)
         if not self._all:
             K = K[self._rows][:, self._rows]
-        noise = (torch.exp(theta[self.labels.x.shape[1] :]) + jitter).repeat(len(self.labels.x))[self._rows]
-        return K + torch.diag(noise)
+        K.diagonal().add_((torch.exp(theta[n : n + kinds]) + jitter).repeat(N)[self._rows])
+        return K
 
     def _targets(self, theta: Tensor) -> Tensor:
         y, slopes = self.labels.y[:, None], self.labels.slopes
@@ -205,32 +224,38 @@ class MarginalLikelihood:
     def _basis(self, theta: Tensor) -> Tensor:
         """Values and slopes of a constant and, unless it is the mean, of inputs over length scales (R, 1 + n)."""
         N, n = self.labels.x.shape
-        rows = torch.eye(1 + n, dtype=theta.dtype, device=theta.device).repeat(N, 1, 1)
+        rows = torch.eye(self._kinds, 1 + n, dtype=theta.dtype, device=theta.device).repeat(N, 1, 1)
         rows[:, 0, 1:] = self.labels.x / torch.exp(theta[:n])
         return rows.flatten(0, 1)[self._rows] * self._terms
 
     def _solve(self, theta: Tensor, L: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         B = self._basis(theta)
+        if not self._terms[-1]:  # a constant mean
+            B = B[:, :1]
         white, rest = (torch.linalg.solve_triangular(L, part, upper=False) for part in (B, z[:, None]))
         ridge = 1e-10 * white.square().sum(0).mean() * torch.eye(B.shape[1], dtype=B.dtype, device=B.device)
         trend, _ = torch.linalg.solve_ex(white.T @ white + ridge, white.T @ rest)  # not finite where singular
         rest = rest - white @ trend
         alpha = torch.linalg.solve_triangular(L.T, rest, upper=True)
-        return alpha[:, 0], trend[:, 0], rest.square().sum()
+        every = trend.new_zeros(len(self._terms))
+        every[: len(trend)] = trend[:, 0]
+        return alpha[:, 0], every, rest.square().sum()
 
     def _per_input(self, rows: Tensor) -> Tensor:
         """Sums (n,) over the rows of each input's slopes."""
-        N, n = self.labels.x.shape
-        full = rows.new_zeros(N * (1 + n))
+        (N, n), kinds = self.labels.x.shape, self._kinds
+        if kinds == 1:
+            return rows.new_zeros(n)
+        full = rows.new_zeros(N * kinds)
         full[self._rows] = rows
-        return full.view(N, 1 + n)[:, 1:].sum(0)
+        return full.view(N, kinds)[:, 1:].sum(0)
 
 
 def _factor(K: Tensor) -> Tensor | None:
     """The Cholesky factor of K, or None where K is not positive definite or not finite."""
     L, failed = torch.linalg.cholesky_ex(K)
     # LAPACK takes an infinite pivot for a positive one: a line search that steps far out meets infinite noise.
-    return None if failed or not bool(L.isfinite().all()) else L
+    return None if failed or not bool(L.diagonal().isfinite().all()) else L
 
 
 @register

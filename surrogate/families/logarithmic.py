@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sobofem.surrogate.device import CPU
-from sobofem.surrogate.families.base import Family, Learned, Training
+from sobofem.surrogate.families.base import Family, Learned, Training, told_of
 from sobofem.surrogate.families.solved import Solved
 from sobofem.surrogate.files.registry import register
 from sobofem.surrogate.history import ProgressCallback
@@ -236,7 +236,7 @@ class Logarithmic(Family):
             ArithmeticError: If it fails.
         """
         axes = self._axes(targets)
-        report = _of_logarithms(progress)
+        report = told_of(progress, "logarithms")
         return _around(self.family.learn(between(*axes, targets), seed=seed, progress=report, quick=quick), axes)
 
     def begin(self, targets: Targets, *, seed: int) -> Training:
@@ -261,13 +261,15 @@ class _Training(Training):
 
     def parts(self, rows: Sequence[Tensor], responses: Sequence[int], progress: ProgressCallback) -> list[Learned]:
         """What it learns from each of several choices of samples."""
-        return [_around(found, self._axes) for found in self._inner.parts(rows, responses, _of_logarithms(progress))]
+        return [
+            _around(found, self._axes) for found in self._inner.parts(rows, responses, told_of(progress, "logarithms"))
+        ]
 
     def glance(
         self, rows: Sequence[Tensor], responses: Sequence[int], progress: ProgressCallback
     ) -> list[Learned] | None:
         """Likewise, roughly, if it can."""
-        found = self._inner.glance(rows, responses, _of_logarithms(progress))
+        found = self._inner.glance(rows, responses, told_of(progress, "logarithms"))
         return None if found is None else [_around(one, self._axes) for one in found]
 
     def prospects(self, count: int) -> Tensor | None:
@@ -276,12 +278,7 @@ class _Training(Training):
 
     def finish(self, responses: Sequence[int], progress: ProgressCallback) -> Learned:
         """What it learns from all samples."""
-        return _around(self._inner.finish(responses, _of_logarithms(progress)), self._axes)
-
-
-def _of_logarithms(progress: ProgressCallback) -> ProgressCallback:
-    """Passes progress on under another name than that of the family on its own."""
-    return lambda found: progress(replace(found, stage=f"{found.stage} of logarithms"))
+        return _around(self._inner.finish(responses, told_of(progress, "logarithms")), self._axes)
 
 
 def _around(found: Learned, axes: tuple[Axes, Axes]) -> Learned:

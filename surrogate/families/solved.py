@@ -17,8 +17,8 @@ from sobofem.surrogate.families.race import Race, Report, Result, trained
 from sobofem.surrogate.files.registry import register
 from sobofem.surrogate.history import Progress, ProgressCallback
 from sobofem.surrogate.loss import Targets
-from sobofem.surrogate.networks.activations import activation
 from sobofem.surrogate.networks.base import NetworkModule
+from sobofem.surrogate.networks.layers import activation
 
 
 @register

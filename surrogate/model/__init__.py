@@ -36,10 +36,10 @@ class Batched(Protocol):
 
 
 def evaluate_by_batch(model: Batched, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
-    """Responses (m,) and, unless declined, dy/dx (m, n) at x (n,), by the prediction of a batch of one.
+    """Responses (m,) and, unless declined, dy/dx (m, n), in physical units at x (n,): a batch of one, predicted.
 
     Raises:
-        ValueError: If x has the wrong shape, or as `predict` does.
+        ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
     """
     y, dy = model.predict(as_batch(x, model.parameters), jacobian=jacobian)
     return y[0], None if dy is None else dy[0]
@@ -140,13 +140,7 @@ class Surrogate:
         none = History(np.zeros(1), *(np.full(1, np.nan),) * 2, np.zeros((1, len(outputs), 1 + len(names))), (), 0)
         return cls(own, Foreign.of(module), scaling, names, outputs, bounds, dict(units or {}), {}, none)
 
-    def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
-        """Responses (m,) and, unless declined, dy/dx (m, n), in physical units at x (n,).
-
-        Raises:
-            ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
-        """
-        return evaluate_by_batch(self, x, jacobian=jacobian)
+    evaluate = evaluate_by_batch
 
     @neutral()
     def predict(

@@ -50,6 +50,12 @@ def _of_response(surrogate: Surrogate, name: str, errors: Mapping[str, float | N
             "`sobofem verify --derivatives`; model the parts between kinks each on its own, or compute more "
             "samples near them"
         )
+    budget = provenance.get("budget", {})
+    if missed := budget.get("missed"):
+        return (
+            f"{found}; {budget['seconds']:g} s were too short for {', '.join(missed)}: train in more time "
+            "(`--budget`), before you compute more samples"
+        )
     n, N = len(surrogate.parameters), provenance.get("samples", 0)
     if error >= USELESS:
         return (

@@ -1,22 +1,20 @@
-"""Networks: each a registered frozen dataclass in its own file, behind `sobofem.surrogate.networks.base.Network`.
+"""Networks: each a registered frozen dataclass, behind `sobofem.surrogate.networks.base.Network`.
 
 Some are made of others: `Separate` and `Fourier` take any network, `Bounded`, `Positive` and `Symmetric` constrain any,
-`Monotone` constrains a perceptron.
+`Monotone` and `Convex` constrain a perceptron.
 """
 
-from sobofem.surrogate.networks.bounded import Bounded, Positive
-from sobofem.surrogate.networks.factorized import Factorized
-from sobofem.surrogate.networks.fourier import Fourier
+from sobofem.surrogate.networks.bounded import Bounded, Positive, Symmetric
+from sobofem.surrogate.networks.composed import Fourier, Separate
+from sobofem.surrogate.networks.convex import Convex
 from sobofem.surrogate.networks.kolmogorov_arnold import KolmogorovArnold
 from sobofem.surrogate.networks.monotone import Monotone
-from sobofem.surrogate.networks.perceptron import MLP, Perceptron, Siren
-from sobofem.surrogate.networks.residual import Residual
-from sobofem.surrogate.networks.separate import Separate
-from sobofem.surrogate.networks.symmetric import Symmetric
+from sobofem.surrogate.networks.perceptron import MLP, Factorized, Perceptron, Residual, Siren
 
 __all__ = [
     "MLP",
     "Bounded",
+    "Convex",
     "Factorized",
     "Fourier",
     "KolmogorovArnold",

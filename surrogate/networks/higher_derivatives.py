@@ -19,7 +19,7 @@ def repeatedly_differentiated(module: nn.Module, x: Tensor, order: int) -> list[
         found = [y]
         known: dict[tuple[int, ...], Tensor] = {(k,): y[:, k] for k in range(m)}
         for _ in range(order):
-            gradients = {index: _gradient(value, inputs) for index, value in known.items()}
+            gradients = {index: gradient(value, inputs) for index, value in known.items()}
             # an entry by inputs i <= j <= k: differentiating by k those by i <= j
             known = {
                 (*index, j): gradient[:, j]
@@ -32,7 +32,7 @@ def repeatedly_differentiated(module: nn.Module, x: Tensor, order: int) -> list[
     return [part.detach() for part in found]
 
 
-def _gradient(values: Tensor, inputs: Tensor) -> Tensor:
+def gradient(values: Tensor, inputs: Tensor) -> Tensor:
     """Derivative (N, n) of one output (N,), differentiable again; zero where it depends on nothing."""
     if not values.requires_grad:
         return torch.zeros_like(inputs)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from sobofem.surrogate.files.registry import register
 from sobofem.surrogate.networks import layers
-from sobofem.surrogate.networks.activations import Activation, activation
 from sobofem.surrogate.networks.base import NetworkModule
+from sobofem.surrogate.networks.layers import Activation, activation
 from sobofem.surrogate.networks.perceptron import MLP, gaussian
 
 
@@ -67,38 +67,44 @@ class Monotone:
 
 
 class MonotonePerceptron(NetworkModule):
-    """What `Monotone` builds.
+    """What `Monotone` builds, and `Convex` without free inputs.
 
     Args:
         act: The activation, increasing.
         weights: Matrices (out, in) to start from: free weights, and roots of the constrained ones.
         signs: 1 for inputs to increase with, -1 to decrease with, 0 for others (n,).
+        mirrored: Whether half of the units are mirrored. Without that, convex activations make convex outputs.
     """
 
     signs: Tensor
     mirror: Tensor
 
-    def __init__(self, act: Activation, weights: Sequence[Tensor], signs: Tensor) -> None:
+    def __init__(self, act: Activation, weights: Sequence[Tensor], signs: Tensor, *, mirrored: bool = True) -> None:
         super().__init__()
         self.act = act
         self.roots = nn.ParameterList(weights)
         self.biases = nn.ParameterList(torch.zeros(len(W), dtype=torch.float64) for W in weights)
         self.register_buffer("signs", signs, persistent=False)
         mirror = torch.ones(len(weights[0]), dtype=torch.float64)
-        mirror[1::2] = -1.0
+        mirror[1::2] = -1.0 if mirrored else 1.0
         self.register_buffer("mirror", mirror, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (N, m) at inputs (N, n)."""
-        return layers.value(self._weights(), list(self.biases), self._mirrored(), x)
+        return layers.value(self.weights(), list(self.biases), self._mirrored(), x)
 
     def value_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs (N, m) and their Jacobian (N, m, n) at inputs (N, n), both differentiable."""
-        return layers.value_and_jacobian(self._weights(), list(self.biases), self._mirrored(), x)
+        return layers.value_and_jacobian(self.weights(), list(self.biases), self._mirrored(), x)
+
+    def derivatives(self, x: Tensor, order: int) -> list[Tensor]:
+        """Outputs (N, m) and their derivatives up to an order, in closed form, detached."""
+        with torch.no_grad():
+            return layers.derivatives(self.weights(), list(self.biases), self._mirrored(), x, order)
 
     def penalty(self) -> Tensor:
         """Sum of squared weights: of the squares, that is, not of their roots."""
-        return torch.stack([W.square().sum() for W in self._weights()]).sum()
+        return torch.stack([W.square().sum() for W in self.weights()]).sum()
 
     def rescale(self, factor: Tensor, shift: Tensor) -> None:
         """Make the outputs factor times what they were, plus shift, both (m,), the factor positive."""
@@ -106,7 +112,8 @@ class MonotonePerceptron(NetworkModule):
             self.roots[-1].mul_(factor.sqrt().unsqueeze(1))
             self.biases[-1].mul_(factor).add_(shift)
 
-    def _weights(self) -> list[Tensor]:
+    def weights(self) -> list[Tensor]:
+        """Matrices (out, in) as they are used."""
         first, *others = self.roots
         constrained = torch.where(self.signs == 0.0, first, self.signs * first.square())
         return [constrained, *(V.square() for V in others)]
@@ -122,4 +129,9 @@ class MonotonePerceptron(NetworkModule):
             a, slope = act.value_and_slope(s * z)
             return s * a, slope
 
-        return Activation(value, value_and_slope, act.gain, act.monotone)
+        def bends(a: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+            assert act.bends is not None
+            second, third = act.bends(s * a, slope)
+            return s * second, third
+
+        return Activation(value, value_and_slope, act.gain, act.monotone, None if act.bends is None else bends)

@@ -19,10 +19,9 @@ from sobofem.surrogate.history import MAX_ENTRIES, History, Progress, Recorder
 from sobofem.surrogate.model import Surrogate
 from sobofem.surrogate.model.constants import CONSTANT, WithConstants, named, warn_of_constants
 from sobofem.surrogate.online import checkpoint
-from sobofem.surrogate.online.acquisition import Acquisition, Criterion
+from sobofem.surrogate.online.acquisition import Acquisition, Criterion, Team
+from sobofem.surrogate.online.checkpoint import OnlineSettings
 from sobofem.surrogate.online.reservoir import Reservoir
-from sobofem.surrogate.online.settings import OnlineSettings
-from sobofem.surrogate.online.team import Team
 from sobofem.surrogate.samples import (
     MIN_SAMPLES,
     arrays,

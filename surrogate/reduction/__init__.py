@@ -10,11 +10,9 @@
 Both together train on Jacobians (r, k), whatever M and n are.
 """
 
-from sobofem.surrogate.reduction.basis import ReducedBasis, Truncation, reduced_basis
-from sobofem.surrogate.reduction.directions import active_subspace, principal_inputs
-from sobofem.surrogate.reduction.field_samples import FieldSamples
+from sobofem.surrogate.reduction.basis import FieldSamples, ReducedBasis, Truncation, reduced_basis
 from sobofem.surrogate.reduction.field_surrogate import FieldSurrogate
-from sobofem.surrogate.reduction.projected import ProjectedSurrogate
+from sobofem.surrogate.reduction.projected import ProjectedSurrogate, active_subspace, principal_inputs
 from sobofem.surrogate.reduction.subspace import Subspace, linear_subspace
 from sobofem.surrogate.weighting.guarded import Important, by_variance
 

@@ -104,13 +104,7 @@ class FieldSurrogate:
         units = dict(optional(self.surrogate, "units", {}))
         return units | ({self.basis.name: self.basis.unit} if self.basis.unit else {})
 
-    def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
-        """The field (M,) and, unless declined, its Jacobian (M, n), in physical units at x (n,).
-
-        Raises:
-            ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
-        """
-        return evaluate_by_batch(self, x, jacobian=jacobian)
+    evaluate = evaluate_by_batch
 
     def predict(self, x: ArrayLike, *, jacobian: bool = False, extrapolate: bool = False) -> tuple[Array, Array | None]:
         """Fields (N, M) at points x (N, n) and, if asked for, Jacobians (N, M, n), which may be large.

@@ -1,10 +1,11 @@
-"""A surrogate in a few coordinates as one of many inputs."""
+"""Which few directions of many inputs matter, and a surrogate in these as one of all inputs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,9 +14,152 @@ import torch
 from sobofem.surrogate import files
 from sobofem.surrogate.model import as_batch, evaluate_by_batch
 from sobofem.surrogate.reduction.field_surrogate import Predicting, uncertain
+from sobofem.surrogate.reduction.modes import Method, Product, leading_modes
 from sobofem.surrogate.reduction.subspace import Subspace
-from sobofem.surrogate.samples import arrays, as_points
+from sobofem.surrogate.samples import Samples, arrays, as_bounds, as_points
 from sobofem.surrogate.samples.arrays import Array, optional
+
+CANDIDATES = 21
+"""Directions that a gap is looked for among: one more than there may be dimensions."""
+FLAT_SLOPE_SHARE = 1e-10
+"""Share of the largest from which on a spread, or a mean square of slopes, is round-off."""
+SAMPLES_AT_ONCE = 256
+"""Samples in one block of gradients, for bounded memory."""
+
+
+def active_subspace(
+    data: Samples,
+    *,
+    dimension: int | Literal["gap"] | None = None,
+    tolerance: float = 0.05,
+    response: str | None = None,
+    importance: ArrayLike | None = None,
+    scale: ArrayLike | None = None,
+    method: Method = "auto",
+    seed: int = 0,
+) -> Subspace:
+    """The directions along which responses change: eigenvectors of their gradients' mean outer product.
+
+    With gradients g scaled by the inputs' standard deviations, the eigenvectors of E g gᵀ with the largest
+    eigenvalues span the space out of which the responses change least (Constantine 2015; with Jacobians of several
+    responses or of a reduced field, Zahm et al. 2020).
+
+    Args:
+        data: Samples with Jacobians, some times as many as there will be dimensions.
+        dimension: How many; `gap` for as many as come before the largest ratio of one eigenvalue to the next (20 at
+            most); by default the tolerance decides.
+        tolerance: Root mean square of the slopes left out, as a share of all.
+        response: One response's own subspace; by default all share one.
+        importance: Weight of each response's squared gradient (m,); by default the inverse of its variance.
+            Coefficients of a `ReducedBasis` take ones: their squares add up to the field's.
+        scale: Standard deviation of each input (n,), if it isn't that of a uniform sample of the box.
+        method: How to find them: see `reduced_basis`.
+        seed: Of random combinations.
+
+    Raises:
+        ValueError: If there are no Jacobians, a setting is out of range, or no gradient is other than zero.
+    """
+    if data.jacobian is None or not np.isfinite(data.jacobian).all():
+        raise ValueError("an active subspace is made of gradients, but the samples lack some; leave those out")
+    n, jacobian = len(data.parameters), data.jacobian
+    widths = np.ptp(data.bounds, axis=1) / np.sqrt(12.0) if scale is None else np.array(scale, dtype=np.float64)
+    weights = np.sqrt(_importance(data, importance, response) / len(data.x))
+
+    def gradients() -> Iterator[Array]:
+        for rows in jacobian:
+            yield (weights[:, None] * rows * widths).T
+
+    product = Product.of(None, n)
+    if dimension == "gap":
+        found = leading_modes(
+            gradients, product, rank=None, tolerance=FLAT_SLOPE_SHARE, most=CANDIDATES, method=method, seed=seed
+        )
+        k = _before_gap(found.values, n)
+    else:
+        found = leading_modes(gradients, product, rank=dimension, tolerance=tolerance, method=method, seed=seed)
+        k = len(found.values)
+    W = found.vectors[:, :k]
+    return Subspace(
+        data.parameters,
+        data.bounds,
+        data.bounds.mean(axis=1),
+        widths[:, None] * W,
+        W.T / widths,
+        widths,
+        found.values**2,
+    )
+
+
+def principal_inputs(
+    x: ArrayLike,
+    parameters: tuple[str, ...],
+    bounds: ArrayLike,
+    *,
+    dimension: int | None = None,
+    tolerance: float = 1e-3,
+    method: Method = "auto",
+    seed: int = 0,
+) -> Subspace:
+    """Uncorrelated coordinates, each of variance one, for inputs that vary together.
+
+    The principal components of the inputs, each of them standardized first so that units don't matter. What is left
+    out is what inputs hardly do; what responses make of it, `Subspace.unresolved` tells.
+
+    Args:
+        x: Samples of the inputs, (N, n).
+        parameters: Names of the n inputs.
+        bounds: Their box, (n, 2).
+        dimension: How many coordinates; by default the tolerance decides.
+        tolerance: Root mean square of the standardized inputs that may be left out, as a share of all.
+        method: How to find them: see `reduced_basis`.
+        seed: Of random combinations.
+
+    Raises:
+        ValueError: If shapes don't fit together, a setting is out of range, or an input doesn't vary.
+    """
+    points = as_points(x, tuple(parameters))
+    center, scale = points.mean(axis=0), points.std(axis=0)
+    if not (scale > FLAT_SLOPE_SHARE * np.abs(points).max(axis=0)).all():
+        raise ValueError(f"input {parameters[int(np.argmin(scale))]!r} doesn't vary; leave it out")
+    scaled = (points - center) / (scale * np.sqrt(len(points)))
+
+    def columns() -> Iterator[Array]:
+        return (scaled[start : start + SAMPLES_AT_ONCE].T for start in range(0, len(scaled), SAMPLES_AT_ONCE))
+
+    found = leading_modes(
+        columns, Product.of(None, len(scale)), rank=dimension, tolerance=tolerance, method=method, seed=seed
+    )
+    lift = scale[:, None] * found.vectors * found.values
+    project = (found.vectors / found.values).T / scale
+    box = as_bounds(bounds, tuple(parameters))
+    return Subspace(tuple(parameters), box, center, lift, project, scale, found.values**2, "principal")
+
+
+def _importance(data: Samples, given: ArrayLike | None, response: str | None) -> Array:
+    """Weights (m,) of the squared gradients."""
+    m = len(data.responses)
+    if given is None:
+        variance = np.nanvar(data.y, axis=0)
+        weights = 1.0 / np.where(variance > 0.0, variance, np.inf)
+    else:
+        weights = np.array(given, dtype=np.float64)
+    if weights.shape != (m,) or not ((weights >= 0.0) & np.isfinite(weights)).all():
+        raise ValueError(f"importance has shape {weights.shape}, expected {(m,)}: finite numbers, none negative")
+    if response is None:
+        return weights
+    if response not in data.responses:
+        raise ValueError(f"there is no response {response!r}; the samples have {', '.join(data.responses)}")
+    return np.where(np.array(data.responses) == response, weights, 0.0)
+
+
+def _before_gap(values: Array, n: int) -> int:
+    """How many of falling singular values come before the largest ratio; that to those which vanish counts."""
+    if len(values) < min(CANDIDATES, n):
+        values = np.append(values, FLAT_SLOPE_SHARE * values[0])
+    if len(values) == 1:
+        return 1
+    return int(np.argmax(values[:-1] / values[1:])) + 1
+
 
 KIND = "sobofem-projected-surrogate"
 
@@ -65,13 +209,7 @@ class ProjectedSurrogate:
         """Unit of each response that has one, by name."""
         return dict(optional(self.surrogate, "units", {}))
 
-    def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
-        """Responses (m,) and, unless declined, dy/dx (m, n), in physical units at x (n,).
-
-        Raises:
-            ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
-        """
-        return evaluate_by_batch(self, x, jacobian=jacobian)
+    evaluate = evaluate_by_batch
 
     def predict(self, x: ArrayLike, *, jacobian: bool = True, extrapolate: bool = False) -> tuple[Array, Array | None]:
         """Responses (N, m) and, unless declined, dy/dx (N, m, n), in physical units at points x (N, n).

@@ -8,7 +8,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sobofem.surrogate.reduction.field_samples import FieldSamples
+from sobofem.surrogate.reduction.basis import FieldSamples
 from sobofem.surrogate.samples import Samples, arrays, as_bounds, as_points, check_bounds
 from sobofem.surrogate.samples.arrays import Array
 

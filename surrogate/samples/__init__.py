@@ -263,5 +263,8 @@ def _provenance(data: Data) -> dict[str, Any]:
 
 
 def _copy(values: Any) -> Any:
-    """Arrays of NumPy of their own: what the caller does to his is no concern of ours."""
-    return values.copy() if isinstance(values, np.ndarray) else values
+    """Arrays of NumPy of their own where they can be written to: what the caller does to his is no concern of ours."""
+    owner = values
+    while isinstance(owner, np.ndarray) and not owner.flags.writeable:  # a view may belong to one that is written to
+        owner = owner.base
+    return values.copy() if isinstance(owner, np.ndarray) else values

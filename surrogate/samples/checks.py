@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,8 @@ SINGLE = 4.0 * float(np.finfo(np.float32).eps)
 """How far, relative to the larger bound, numbers in single precision may lie outside; not beyond `SLIGHTLY`."""
 SLIGHTLY = 1e-3
 """Most of the width of the box that rounding to single precision may account for."""
+BLOCK = 65_536
+"""Rows that are looked at together."""
 EXTRAPOLATE = "predict(x, extrapolate=True) answers there all the same, where nothing was learned"
 
 
@@ -83,7 +87,7 @@ def check_finite(x: Array, y: Array | None, jacobian: Array | None, *, remedy: s
     """
     for name, array in (("x", x), ("y", y), ("jacobian", jacobian)):
         if array is not None:
-            _refuse(~np.isfinite(array), f"{name} holds NaN or infinity", remedy)
+            _refuse(array, _not_finite, f"{name} holds NaN or infinity", remedy)
 
 
 def check_values(y: Array, responses: tuple[str, ...], *, missing: bool) -> None:
@@ -107,9 +111,9 @@ def check_labels(name: str, labels: Array | None, *, missing: bool) -> None:
         return
     if not missing:
         remedy = "leave those samples out, or say missing=True if NaN stands for a label that isn't there"
-        _refuse(~np.isfinite(labels), f"{name} holds NaN or infinity", remedy)
+        _refuse(labels, _not_finite, f"{name} holds NaN or infinity", remedy)
         return
-    _refuse(np.isinf(labels), f"{name} holds infinity", "write NaN for a label that isn't there")
+    _refuse(labels, np.isinf, f"{name} holds infinity", "write NaN for a label that isn't there")
     if np.isnan(labels).all():
         raise ValueError(f"{name} holds no label, NaN only; give None instead")
 
@@ -127,7 +131,7 @@ def check_directions(directions: Array | None, hessian_actions: Array | None, ja
         raise ValueError(f"{lacking} is None; expected jacobian, directions and hessian_actions together")
     useless = ~np.isfinite(directions).all(axis=1) | ~directions.any(axis=1)
     labelled = ~np.isnan(hessian_actions).all(axis=(1, 2))
-    _refuse(useless & labelled, "directions are zero, NaN or infinite", "give vectors of any other length")
+    _refuse(useless & labelled, np.asarray, "directions are zero, NaN or infinite", "give vectors of any other length")
 
 
 def check_bounds(bounds: Array, parameters: tuple[str, ...]) -> None:
@@ -186,9 +190,14 @@ def in_words(rows: NDArray[np.intp]) -> str:
     return f"row {shown}" if len(rows) == 1 else f"{len(rows)} rows ({shown}{', …' if len(rows) > 5 else ''})"
 
 
-def _refuse(bad: NDArray[np.bool_], what: str, remedy: str) -> None:
-    """Raise if anything is bad (N, ...)."""
-    rows = np.flatnonzero(bad.any(axis=tuple(range(1, bad.ndim))))
+def _not_finite(array: Array) -> NDArray[np.bool_]:
+    return ~np.isfinite(array)
+
+
+def _refuse(array: NDArray[Any], is_bad: Callable[[Any], NDArray[np.bool_]], what: str, remedy: str) -> None:
+    """Raise if anything (N, ...) is bad; a part after the other, since it may be larger than the memory."""
+    parts = np.split(array, range(BLOCK, len(array), BLOCK))
+    rows = np.flatnonzero(np.concatenate([is_bad(part).any(axis=tuple(range(1, part.ndim))) for part in parts]))
     if len(rows):
         raise ValueError(f"{what} in {in_words(rows)}; {remedy}")
 

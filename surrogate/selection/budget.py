@@ -33,6 +33,16 @@ MAX_FIRST_PARAMETERS = 40
 """Most parameters of which it takes slopes: the cost grows with the cube of the labels of the fewest samples."""
 
 
+@dataclass(frozen=True)
+class OfSomeSamples(Kriging):
+    """A Gaussian process that has not seen all samples."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return "Gaussian process of some samples"
+
+
 class OutOfTime(Exception):
     """The time for a training is over."""
 
@@ -106,7 +116,7 @@ def first_surrogate(targets: Targets, *, seed: int) -> tuple[HeldOutPredictions,
     labels = 1 if targets.jacobian is None else 1 + n
     order = torch.randperm(N, generator=torch.Generator(CPU).manual_seed(seed), device=CPU)
     chosen = targets.select(order[: max(FEWEST_FIRST, FIRST_LABELS // labels)].sort().values)
-    family = Kriging(starts=(-7.0,), iterations=FIRST_ITERATIONS)
+    family = OfSomeSamples(starts=(-7.0,), iterations=FIRST_ITERATIONS)
     training = family.begin(chosen, seed=seed)
     learned = training.finish(range(targets.y.shape[1]), lambda found: None)
     truth, known = labels_of(chosen)

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from sobofem.surrogate.device import CPU, check_device, undisturbed
-from sobofem.surrogate.families import FAMILIES, Family, Kriging, Learned
+from sobofem.surrogate.families import FAMILIES, OF_MANY_INPUTS, Family, Kriging, Learned
 from sobofem.surrogate.families.kriging import KrigingTraining
+from sobofem.surrogate.families.projected import MANY_INPUTS, Projected, suffice
 from sobofem.surrogate.history import History, Progress, ProgressCallback
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.model import Surrogate
@@ -31,6 +32,8 @@ from sobofem.surrogate.training.train import kind_of, targets_of
 
 USELESS_ERROR = 0.95
 """Error on samples not seen, relative to the size of what is predicted, from which on nothing was learned."""
+FEW_DIRECTIONS = "responses change along a few directions of the inputs, which projections learn"
+"""Why what sees all inputs is left out."""
 MIN_SECONDS = 4.0
 """Seconds a response from which on a budget leaves time to doubt slopes."""
 MAX_SCALED_SLOPE = 1e100
@@ -56,7 +59,7 @@ def fit(
 
     Args:
         data: Samples in physical units, as for `train`. Of the families `Descent` alone learns from `hessian_actions`.
-        families: What to choose from.
+        families: What to choose from; by default also `Projected` ones from 20 inputs on.
         seed: Decides everything that is drawn; the same seed gives the same surrogate on the same machine.
         device: Where families are trained, as torch names it, in double precision; the surrogate comes back on the CPU.
         budget: Seconds that it may take, about: the best surrogate of that time, however large the data, the quickest
@@ -79,8 +82,10 @@ def fit(
         KeyboardInterrupt: After Ctrl-C, before a family was trained on all samples; later, and with a budget nearly at
             once, the surrogate is made of those that were, with `history.interrupted` set.
     """
-    clock = Clock(budget)
-    samples, families = Samples.of(data), tuple(families)
+    clock, samples = Clock(budget), Samples.of(data)
+    if families is FAMILIES and len(samples.parameters) >= MANY_INPUTS:
+        families = OF_MANY_INPUTS
+    families = tuple(families)
     check_device(device)
     for family in families:
         if not isinstance(family, Family):
@@ -102,6 +107,10 @@ def fit(
     families = tuple(family.with_scaling(scaling) for family in families)
     report = progress or _silent
     skipped = {family.name: family.reason_to_skip(targets) for family in families}
+    reducing = [family for family in families if isinstance(family, Projected) and not skipped[family.name]]
+    if reducing and suffice(targets):  # what sees all inputs would take its time to learn no more
+        others = {family.name: FEW_DIRECTIONS for family in families if family not in reducing}
+        skipped |= others
     trained = [family for family in families if not skipped[family.name]]
     if not trained:
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in skipped.items()))

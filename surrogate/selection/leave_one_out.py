@@ -47,17 +47,18 @@ class LeaveOneOut:
     """
 
     def __init__(self, theta: Tensor, x: Tensor, y: Tensor, slopes: Tensor | None, there: Tensor) -> None:
-        n = x.shape[1]
-        self._lengths, self._there = torch.exp(theta[:n]), there
+        N, n = x.shape
+        kinds = 1 if slopes is None else 1 + n  # without slopes nothing is of their number
+        self._lengths, self._there = torch.exp(theta[:n]), there[:, :kinds]
         points = x / self._lengths
-        trend = torch.eye(1 + n, dtype=x.dtype).repeat(len(x), 1, 1)
-        trend[:, 0, 1:] = points
-        trend[..., 1:] *= float(slopes is not None)
+        trend = torch.eye(kinds, dtype=x.dtype).repeat(N, 1, 1)
+        trend[:, 0, 1:] = points[:, : kinds - 1]
         basis = trend.flatten(0, 1)
-        self._K = covariances(points, points).flatten(2).flatten(0, 1) + TREND * basis @ basis.T
-        self._K.diagonal().add_((torch.exp(theta[n:]) + JITTER).repeat(len(x)))
-        tilts = torch.zeros_like(x) if slopes is None else slopes * self._lengths
-        self._z = torch.where(there, torch.cat((y[:, None], tilts), 1), 0.0)
+        K = covariances(points, points, slopes=kinds > 1)
+        self._K = K.flatten(2).flatten(0, 1) + TREND * basis @ basis.T
+        self._K.diagonal().add_((torch.exp(theta[n : n + kinds]) + JITTER).repeat(N))
+        tilts = y.new_zeros(N, 0) if slopes is None else slopes * self._lengths
+        self._z = torch.where(self._there, torch.cat((y[:, None], tilts), 1), 0.0)
 
     def predict(self, believed: Tensor) -> LeftOut:
         """Errors of all labels, each predicted by those labels of the other samples that are believed (N, 1 + n).
@@ -65,6 +66,7 @@ class LeaveOneOut:
         Raises:
             ArithmeticError: If the covariance can't be factorized.
         """
+        believed = believed[:, : self._there.shape[1]]
         N, p = believed.shape
         rows, P = self._precision(believed)
         alpha = P @ self._z.flatten()[rows]
@@ -125,4 +127,7 @@ class LeaveOneOut:
             sizes, V = torch.linalg.eigh(covariance[:, 1:, 1:])
             turned = (V.mT @ errors[:, 1:, None])[..., 0]
             slopes = ((turned.square() / sizes.clamp(min=JITTER)).sum(1) / counts.clamp(min=1)).sqrt()
-        return LeftOut(torch.cat((errors[:, :1], errors[:, 1:] / self._lengths), 1), values, slopes)
+        every = errors.new_zeros(len(errors), 1 + len(self._lengths))
+        every[:, : errors.shape[1]] = errors
+        every[:, 1:] /= self._lengths
+        return LeftOut(every, values, slopes)

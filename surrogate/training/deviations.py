@@ -11,7 +11,7 @@ from torch.nn.utils import parameters_to_vector
 from sobofem.surrogate.device import CPU
 from sobofem.surrogate.loss import residuals
 from sobofem.surrogate.networks.base import Network
-from sobofem.surrogate.networks.linearized import Linearized, LinearizedModule
+from sobofem.surrogate.networks.composed import Linearized, LinearizedModule
 from sobofem.surrogate.training.evidence import Levels, noise_variance
 from sobofem.surrogate.training.least_squares import LeastSquares, NoLeastSquares, check_least_squares, label_scales
 from sobofem.surrogate.training.objective import Objective

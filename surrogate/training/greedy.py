@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sobofem.surrogate.loss import Targets
-from sobofem.surrogate.networks.activations import Activation, activation
+from sobofem.surrogate.networks.layers import Activation, activation
 from sobofem.surrogate.networks.perceptron import Perceptron
 from sobofem.surrogate.weighting import PerChannel, ValuesOnly
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from sobofem.surrogate.networks.foreign import check_differentiable, check_unmix
 from sobofem.surrogate.samples import Data, Samples
 from sobofem.surrogate.samples.scaling import Scaling
 from sobofem.surrogate.training.objective import Objective
-from sobofem.surrogate.training.train import scaled_targets, targets_of
+from sobofem.surrogate.training.train import scaled_targets, training_targets
 from sobofem.surrogate.weighting import PerChannel, ValuesOnly, Weighting, Weights
 
 
@@ -52,7 +51,7 @@ class SobolevLoss(nn.Module):
         self.terms: dict[str, Tensor] = {}
         self.steps = 0
         self._names = _names(samples)
-        self._targets = targets_of(self.scaling, samples, derivatives=self.weighting.uses_jacobian, device="cpu")
+        self._targets = training_targets(self.scaling, samples, derivatives=self.weighting.uses_jacobian, device="cpu")
         self._generator = torch.Generator().manual_seed(int(seed))
         self._objective: Objective | None = None
         self._restored: dict[str, Any] = {}
@@ -99,7 +98,7 @@ class SobolevLoss(nn.Module):
             weight = next(module.parameters())
             self._objective = Objective(
                 module,
-                _cast(self._targets, weight),
+                self._targets.to(weight),
                 self.weighting,
                 decay=0.0,
                 generator=self._generator,
@@ -132,7 +131,7 @@ class SobolevLoss(nn.Module):
             actions=parts["hessian_actions"] if curved else None,
             device="cpu",
         )
-        return _cast(targets, next(module.parameters()))
+        return targets.to(next(module.parameters()))
 
     def _check_shapes(self, x: Any, y: Any, jacobian: Any) -> None:
         (n, m), B = (self._targets.x.shape[1], self._targets.y.shape[1]), len(x)
@@ -146,11 +145,6 @@ class SobolevLoss(nn.Module):
 
 def _array(values: Any) -> Any:
     return values.detach().double().cpu().numpy() if isinstance(values, Tensor) else values
-
-
-def _cast(targets: Targets, like: Tensor) -> Targets:
-    """Samples on the device and in the precision of a tensor."""
-    return replace(targets, **{k: v.to(like) for k, v in vars(targets).items() if v is not None})
 
 
 def _names(samples: Samples) -> list[str]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from sobofem.surrogate.device import check_device, undisturbed
 from sobofem.surrogate.history import Progress, ProgressCallback
-from sobofem.surrogate.loss import Targets, term_losses, weighted
+from sobofem.surrogate.loss import ROWS_AT_ONCE, StoredTargets, Targets, term_losses, weighted
 from sobofem.surrogate.model import Surrogate
 from sobofem.surrogate.model.constants import learned_apart
 from sobofem.surrogate.networks.base import Network, as_network_module, value_and_jacobian
@@ -27,6 +27,7 @@ from sobofem.surrogate.training.deviations import check_linearized, linearized
 from sobofem.surrogate.training.monitor import Monitor
 from sobofem.surrogate.training.objective import MAX_JUDGES, Objective
 from sobofem.surrogate.training.optimizers import LBFGS, Adam, DecayPath, Optimizer
+from sobofem.surrogate.training.optimizers.decay_path import MANY_SAMPLES
 from sobofem.surrogate.training.starts import Attempt, attempted, likeliest, run_stages, warn_unless_converged
 from sobofem.surrogate.weighting import PerChannel, ValuesOnly, Weighting
 
@@ -111,7 +112,7 @@ def train(
     trained_on, held = _split(len(samples.x), validation, generator)
     scaling = Scaling.from_data(samples.bounds, samples.y[trained_on], samples.responses, constants=True)
     derivatives = weighting.uses_jacobian
-    training = targets_of(scaling, samples, trained_on, derivatives=derivatives, device=device)
+    training = training_targets(scaling, samples, trained_on, derivatives=derivatives, device=device)
     judging = held[:MAX_JUDGES]  # in random order
     held_out = targets_of(scaling, samples, judging, derivatives=derivatives, device=device) if len(held) else None
 
@@ -130,8 +131,7 @@ def train(
         warn_unless_converged(best)
     spec, objective, module = best.network, best.objective, best.objective.module
     noise = _noise(objective, scaling, samples, device=device) if len(held) else {}
-    every = targets_of(scaling, samples, held, derivatives=True, device=device) if len(held) else None
-    errors = {} if every is None else {"held_out": _held_out_errors(module, every, samples.responses)}
+    errors = _held_out_errors(module, scaling, samples, held) if len(held) else {}
     history = best.monitor.history(interrupted=best.interrupted)
     if deviation:
         spec, module = linearized(spec, objective)
@@ -280,10 +280,25 @@ def targets_of(
     )
 
 
+def training_targets(
+    scaling: Scaling, samples: Samples, rows: torch.Tensor | None = None, *, derivatives: bool, device: str
+) -> Targets:
+    """As `targets_of`, but of many samples Jacobians are left where they are, such as in a file."""
+    rows = torch.arange(len(samples)) if rows is None else rows
+    few = len(rows) <= MANY_SAMPLES or samples.jacobian is None or samples.missing or samples.directions is not None
+    if few or not derivatives:
+        return targets_of(scaling, samples, rows, derivatives=derivatives, device=device)
+    assert samples.jacobian is not None
+    inputs = targets_of(scaling, samples, rows, derivatives=False, device=device)
+    factor = scaling.scale_jacobian(np.ones(samples.jacobian.shape[1:]))
+    return StoredTargets(inputs.x, inputs.y, samples.jacobian, rows, factor)
+
+
 def _noise(objective: Objective, scaling: Scaling, samples: Samples, *, device: str) -> dict[str, Any]:
-    """For the provenance: what the weighting takes for the labels' noise, if it is a likelihood; over all samples."""
+    """For the provenance: what the weighting takes for the labels' noise, if it is a likelihood."""
     weighting = objective.weighting
-    targets = targets_of(scaling, samples, derivatives=weighting.uses_jacobian, device=device)
+    rows = torch.from_numpy(np.linspace(0, len(samples) - 1, min(len(samples), ROWS_AT_ONCE)).astype(np.int64))
+    targets = targets_of(scaling, samples, rows, derivatives=weighting.uses_jacobian, device=device)
     noise = weighting.noise(objective.weights, objective.terms(objective.updated, targets))
     if noise is None:
         return {}
@@ -291,21 +306,26 @@ def _noise(objective: Objective, scaling: Scaling, samples: Samples, *, device: 
     return {"noise": noise_record(levels, scaling, samples.parameters, samples.responses)}
 
 
-def _held_out_errors(module: nn.Module, held_out: Targets, responses: Sequence[str]) -> dict[str, Any]:
+def _held_out_errors(module: nn.Module, scaling: Scaling, samples: Samples, held: torch.Tensor) -> dict[str, Any]:
     """For the provenance: errors of values and slopes of each response on the samples held out."""
-    with torch.no_grad():
-        y, slopes = value_and_jacobian(module, held_out.x)
-    n = held_out.x.shape[1]
-    jacobian = torch.zeros_like(slopes) if held_out.jacobian is None else held_out.jacobian
-    labels = torch.cat((held_out.y.unsqueeze(2), jacobian), 2)
-    known = torch.ones_like(labels, dtype=torch.bool)
-    known[..., 1:] = held_out.jacobian is not None
-    if held_out.believed is not None:
-        known[..., 0] = held_out.believed > 0.0
-    if held_out.presence is not None:
-        known[..., 1:] &= held_out.presence[..., :n] > 0.0
-    found = relative_errors(torch.cat((y.unsqueeze(2), slopes), 2) - labels, labels, known)
-    return held_out_record(*found, responses)
+    device = str(next(module.parameters()).device)
+    parts = []
+    for rows in held.split(ROWS_AT_ONCE):
+        held_out = targets_of(scaling, samples, rows, device=device)
+        with torch.no_grad():
+            y, slopes = value_and_jacobian(module, held_out.x)
+        n = held_out.x.shape[1]
+        jacobian = torch.zeros_like(slopes) if held_out.jacobian is None else held_out.jacobian
+        labels = torch.cat((held_out.y.unsqueeze(2), jacobian), 2)
+        known = torch.ones_like(labels, dtype=torch.bool)
+        known[..., 1:] = held_out.jacobian is not None
+        if held_out.believed is not None:
+            known[..., 0] = held_out.believed > 0.0
+        if held_out.presence is not None:
+            known[..., 1:] &= held_out.presence[..., :n] > 0.0
+        parts.append((torch.cat((y.unsqueeze(2), slopes), 2) - labels, labels, known))
+    found = relative_errors(*map(torch.cat, zip(*parts, strict=True)))
+    return {"held_out": held_out_record(*found, samples.responses)}
 
 
 def _split(N: int, share: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

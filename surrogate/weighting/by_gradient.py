@@ -115,10 +115,7 @@ class Annealing(Grouped):
     groups: str = "two"
     scaled: bool = True
     interval: int = 10
-
-    def __post_init__(self) -> None:
-        """Refuse settings out of range."""
-        check_settings(self, shares=("memory",))
+    shares = ("memory",)
 
     def update(self, weights: Weights, terms: Terms) -> Weights:
         """Moving average towards ŵ; groups of responses, and those without any gradient, keep their weights."""
@@ -148,10 +145,7 @@ class InverseDirichlet(Grouped):
     groups: str = "all"
     scaled: bool = False
     interval: int = 5
-
-    def __post_init__(self) -> None:
-        """Refuse settings out of range."""
-        check_settings(self, shares=("memory",))
+    shares = ("memory",)
 
     def update(self, weights: Weights, terms: Terms) -> Weights:
         """Moving average towards ŵ; a group without any gradient keeps its weight."""
@@ -179,10 +173,7 @@ class NeuralTangent(Grouped):
     groups: str = "two"
     scaled: bool = True
     interval: int = 100
-
-    def __post_init__(self) -> None:
-        """Refuse settings out of range."""
-        check_settings(self, shares=("memory",))
+    shares = ("memory",)
 
     def start(self, targets: Targets) -> Weights:
         """One for every group."""

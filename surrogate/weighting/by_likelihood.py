@@ -51,10 +51,7 @@ class ProfiledLikelihood(Grouped):
     groups: str = "two"
     scaled: bool = True
     interval: int = 100
-
-    def __post_init__(self) -> None:
-        """Refuse settings out of range."""
-        check_settings(self, shares=("floor", "memory"))
+    shares = ("floor", "memory")
 
     def update(self, weights: Weights, terms: Terms) -> Weights:
         """Inverse mean losses; where all losses are zero, the same weights."""
@@ -66,9 +63,7 @@ class ProfiledLikelihood(Grouped):
         means = means.clamp(min=float(max(self.floor, 1e-12) * largest))
         return groups.to_weights(smooth(groups.weights, 1.0 / means, self.memory))
 
-    def noise(self, weights: Weights, terms: Terms) -> Tensor:
-        """Standard deviations of the labels' noise (m, T), given the network: where the weights would come to rest."""
-        return noise_levels(self, weights, terms)
+    noise = noise_levels
 
 
 @register
@@ -92,10 +87,7 @@ class Evidence(Grouped):
     groups: str = "two"
     scaled: bool = True
     interval: int = 10
-
-    def __post_init__(self) -> None:
-        """Refuse settings out of range."""
-        check_settings(self, shares=("floor", "memory"))
+    shares = ("floor", "memory")
 
     def update(self, weights: Weights, terms: Terms) -> Weights:
         """Inverse noise variances; the same weights where the labels are met exactly."""
@@ -113,9 +105,7 @@ class Evidence(Grouped):
         before = groups.weights * len(inverse) / groups.weights.sum()
         return groups.to_weights(before**self.memory * inverse ** (1.0 - self.memory))
 
-    def noise(self, weights: Weights, terms: Terms) -> Tensor:
-        """Standard deviations of the labels' noise (m, T), given the network."""
-        return noise_levels(self, weights, terms)
+    noise = noise_levels
 
 
 def _used(weights: Weights, terms: Terms) -> Tensor:
@@ -188,6 +178,4 @@ class LearnedLikelihood(Grouped):
             s = s + step
         return groups.to_weights(torch.exp(-s), adam=state, count=count)
 
-    def noise(self, weights: Weights, terms: Terms) -> Tensor:
-        """Standard deviations of the labels' noise (m, T), given the network: where the weights would come to rest."""
-        return noise_levels(self, weights, terms)
+    noise = noise_levels

@@ -17,7 +17,6 @@ from sobofem.surrogate.weighting.groups import (
     Grouped,
     Grouping,
     Groups,
-    check_settings,
     onto_simplex,
     smooth,
     sum_to,
@@ -105,10 +104,8 @@ class ReLoBRaLo(Grouped):
     scaled: bool = True
     interval: int = 1
     remembered = ("first", "before")
-
-    def __post_init__(self) -> None:
-        """Refuse settings out of range."""
-        check_settings(self, positive=("temperature",), shares=("alpha", "expected"))
+    positive = ("temperature",)
+    shares = ("alpha", "expected")
 
     def update(self, weights: Weights, terms: Terms) -> Weights:
         """A step of the average; the first update only takes note of the losses."""
@@ -148,10 +145,7 @@ class SoftAdapt(Grouped):
     scaled: bool = True
     interval: int = 5
     remembered = ("losses",)
-
-    def __post_init__(self) -> None:
-        """Refuse settings out of range."""
-        check_settings(self, finite=("beta",))
+    finite = ("beta",)
 
     def update(self, weights: Weights, terms: Terms) -> Weights:
         """The softmax of the slopes; the first update only takes note of the losses."""
@@ -189,10 +183,7 @@ class SelfAdaptive(Grouped):
     groups: str = "two"
     scaled: bool = True
     interval: int = 10
-
-    def __post_init__(self) -> None:
-        """Refuse settings out of range."""
-        check_settings(self, positive=("rate",))
+    positive = ("rate",)
 
     @property
     def weighs_samples(self) -> bool:

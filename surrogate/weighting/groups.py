@@ -81,9 +81,15 @@ class Grouped(Weighting):
         scaled: Whether terms are measured per channel first.
         interval: Steps between two updates.
         remembered: Names under which its memory holds losses of the groups, which change with their scale.
+        positive: Settings that are to be positive.
+        shares: Settings from 0 to 1.
+        finite: Settings that may be any finite number.
     """
 
     remembered: ClassVar[tuple[str, ...]] = ()
+    positive: ClassVar[tuple[str, ...]] = ()
+    shares: ClassVar[tuple[str, ...]] = ()
+    finite: ClassVar[tuple[str, ...]] = ()
 
     @property
     def groups(self) -> str:
@@ -96,8 +102,8 @@ class Grouped(Weighting):
         return True
 
     def __post_init__(self) -> None:
-        """Refuse settings out of range; one with further settings overrides it by a call of `check_settings`."""
-        check_settings(self)
+        """Refuse settings out of range."""
+        check_settings(self, positive=self.positive, shares=self.shares, finite=self.finite)
 
     def start(self, targets: Targets) -> Weights:
         """One for every group."""

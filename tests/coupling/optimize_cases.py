@@ -109,3 +109,31 @@ class Bars:
         first = (np.arange(self.n) < self.n // 2) / self.n
         y = np.array([self.forces @ (1.0 / x), x.mean(), first @ x])
         return y, np.stack([-self.forces / x**2, np.full(self.n, 1.0 / self.n), first]) if jacobian else None
+
+
+def analytic(function):
+    """A formula with its gradient by complex steps, exact to round-off (Squire & Trapp 1998)."""
+
+    def at(x):
+        steps = x + 1e-30j * np.eye(len(x))
+        return float(np.real(function(x))), np.array([np.imag(function(step)) for step in steps]) / 1e-30
+
+    return at
+
+
+def spring():
+    """The lightest tension spring (Arora 1989, Belegundu 1982): wire, coil and number of turns; limits at zero."""
+    limits = {
+        "sag": lambda x: 1 - x[1] ** 3 * x[2] / (71785 * x[0] ** 4),
+        "shear": lambda x: (
+            (4 * x[1] ** 2 - x[0] * x[1]) / (12566 * (x[1] * x[0] ** 3 - x[0] ** 4)) + 1 / (5108 * x[0] ** 2) - 1
+        ),
+        "surge": lambda x: 1 - 140.45 * x[0] / (x[1] ** 2 * x[2]),
+        "diameter": lambda x: (x[0] + x[1]) / 1.5 - 1,
+    }
+    formulas = {"weight": lambda x: (x[2] + 2) * x[1] * x[0] ** 2, **limits}
+    return Counted(
+        ("wire", "coil", "turns"),
+        [[0.05, 2.0], [0.25, 1.3], [2.0, 15.0]],
+        **{name: analytic(formula) for name, formula in formulas.items()},
+    ), dict.fromkeys(limits, 0.0)

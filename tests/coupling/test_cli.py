@@ -36,7 +36,7 @@ if sys.argv[1]:
     os.environ["OMP_NUM_THREADS"] = sys.argv[1]
 from sobofem.coupling.start import main
 assert "numpy" not in sys.modules  # it reads the variable when it is loaded
-before, sys.argv[1:] = sys.argv[1], ["--help"]
+before, sys.argv[1:] = sys.argv[1], ["models"]
 try:
     main()
 except SystemExit:
@@ -245,8 +245,10 @@ def test_a_missing_package_is_named_with_its_extra(here, tmp_path, monkeypatch):
     assert code == 2 and "pip install 'sobofem[surrogate]'" in said
 
 
-def test_train_and_report_make_their_files(here, tmp_path):
-    pytest.importorskip("torch")
+def test_train_and_report_make_their_files(here, tmp_path, monkeypatch):
+    surrogate = pytest.importorskip("sobofem.surrogate")
+    short = functools.partial(surrogate.train, optimizers=(surrogate.Adam(20), surrogate.LBFGS(20)))
+    monkeypatch.setattr(surrogate, "train", short)
     generate(toys.smooth, Design("sobol", 24, 3), tmp_path / "a.h5")
     model = tmp_path / "a.safetensors"
     options = ("--samples", 16, "--descent", "--width", 1, "--depth", 1, "--weighting", "fixed")

@@ -15,7 +15,7 @@ import toys
 
 from sobofem.coupling import Dataset, Design, generate
 from sobofem.coupling.dataset.journal import read_journal
-from sobofem.coupling.dataset.lock import locked
+from sobofem.coupling.dataset.open_files import locked
 from sobofem.coupling.models.loading import find
 from sobofem.coupling.solving.diagnosis import TooManyFailures
 

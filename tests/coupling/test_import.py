@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import os
 from pathlib import Path
 import re
 
@@ -133,6 +134,7 @@ GAPS = [(4, "stress", ""), (5, "dstress/dE", "NaN"), (5, "dstress/dt", "n/a")]
 GAPS += [(7, name, "") for name in list(TABLE)[2:]]
 
 
+@pytest.mark.usefixtures("labels_believed")
 def test_what_is_missing_passes_through_file_training_report_and_check(tmp_path):
     out = tmp_path / "a.h5"
     said = run("import", write(tmp_path / "a.csv", changes=GAPS), "--out", out)
@@ -144,8 +146,8 @@ def test_what_is_missing_passes_through_file_training_report_and_check(tmp_path)
     assert "stress: values 4.35 %, by E 4.35 %, by t 4.35 %" in data.summary()
     full = Dataset.from_frame(pandas.DataFrame(TABLE))
     for model in (
-        fit(data, families=(Kriging(starts=(-7.0,), iterations=40),)),
-        train(data, network=MLP(6, 1), optimizers=(LBFGS(150),), validation=0.2),
+        fit(data, families=(Kriging(starts=(-7.0,), iterations=15),)),
+        train(data, network=MLP(6, 1), optimizers=(LBFGS(80),), validation=0.2),
     ):
         assert errors(model, full).value < 0.05 and errors(model, data).value < 0.05
     assert check_derivatives(data).sound
@@ -241,6 +243,12 @@ def test_repeated_rows_are_left_out_and_contradictions_refused_unless_they_are_m
         r"b\.csv, line 26: the point of .*b\.csv, line 4 again, with mass = 8 in place of", refused(*words)
     )
     assert run(*words, "--keep-repeats").exit_code == 0 and len(Dataset.open(tmp_path / "b.h5")) == N + 1
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(pipe := tmp_path / "a.csv")
+    for path in (pipe, tmp_path):
+        assert "a.csv is no file but a folder, a pipe or a device" in refused("import", path, "--out", "b.h5")
 
 
 @pytest.mark.parametrize(

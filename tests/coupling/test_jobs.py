@@ -7,7 +7,7 @@ import pytest
 
 from sobofem.coupling.dataset import unfinished
 from sobofem.coupling.dataset.journal import Header, JournalWriter
-from sobofem.coupling.dataset.lock import locked
+from sobofem.coupling.dataset.open_files import locked
 from sobofem.coupling.dataset.presence import lives
 from sobofem.coupling.dataset.records import Failure
 from sobofem.coupling.solving import jobs

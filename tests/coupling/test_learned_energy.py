@@ -19,6 +19,7 @@ from sobofem.fem.materials.hyperelasticity import (
     isochoric_invariants,
     neo_hooke,
 )
+from sobofem.fem.output import picture
 from sobofem.fem.solving.external_function import expansions_in, refresh
 from sobofem.surrogate.model.derivatives import digest
 
@@ -52,6 +53,10 @@ MEASURES = {
     "isochoric": (lambda F: (*isochoric_invariants(F), ufl.det(F)), {"I1": (3, 6), "I2": (3, 6), "J": (0.5, 2.0)}),
     "strain": (green, {"E11": (-0.4, 0.6), "E22": (-0.4, 0.6), "E12": (-0.4, 0.4)}),
 }
+
+KINDS = pytest.mark.parametrize(
+    "kind", ["isochoric", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("invariants", "strain"))]
+)
 
 
 def exact():
@@ -101,7 +106,7 @@ def learned(model, measures, **options):
     return lambda mesh: LearnedEnergy(model, mesh, measures, quadrature_degree=2, **options)
 
 
-@pytest.mark.parametrize("dimension", [2, 3])
+@pytest.mark.parametrize("dimension", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_network_that_is_the_closed_form_gives_its_values_derivatives_and_newton_steps(dimension):
     x = [1.3, 0.2, 0.1]
     network = block(learned(exact(), first_and_last), dimension)
@@ -132,7 +137,7 @@ def energy_and_stress(law_on, gradient, T):
     return energy, np.array(stress)
 
 
-@pytest.mark.parametrize("kind", MEASURES)
+@KINDS
 def test_energy_and_stress_vanish_without_strain_whatever_was_learned(kind):
     measures, ranges = MEASURES[kind]
     law = learned(random(ranges), measures)
@@ -144,7 +149,7 @@ def test_energy_and_stress_vanish_without_strain_whatever_was_learned(kind):
     assert np.abs(raw).max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", MEASURES)
+@KINDS
 def test_a_rotation_changes_no_energy_and_turns_the_stress(kind):
     measures, ranges = MEASURES[kind]
     law, F = learned(random(ranges), measures), np.array([[1.1, 0.3], [-0.1, 0.9]])
@@ -157,10 +162,53 @@ def test_a_rotation_changes_no_energy_and_turns_the_stress(kind):
     assert turned[4] == pytest.approx(stress[4], rel=1e-10)
 
 
+POLYCONVEX = {
+    "invariants": MEASURES["invariants"],
+    "isochoric": (
+        lambda F: ((B := isochoric_invariants(F))[0], B[1] ** 1.5, ufl.det(F)),
+        {"I1": (3, 6), "I2": (5, 15), "J": (0.5, 2.0)},
+    ),
+}
+
+
+def curvatures(network, measures, ranges, count=60):
+    """Second differences of an untrained energy along rank-one lines through random deformations, as parts of it."""
+    n = len(ranges) + 1
+    module = network.build(n, 1, torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight += 0.3 * torch.randn(weight.shape, dtype=weight.dtype, generator=torch.Generator().manual_seed(3))
+    model = surrogate.Surrogate.from_module(module, {**ranges, "T": (0.0, 1.0)}, ("energy",))
+    mesh = dolfinx.mesh.create_unit_cube(MPI.COMM_SELF, 1, 1, 1, CELLS[3])
+    u = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1, (3,))))
+    law = LearnedEnergy(model, mesh, measures, quadrature_degree=2)
+    form = law(deformation_gradient(u), 0.3) * ufl.dx(mesh, metadata=RULE)
+    expansions, energy = expansions_in([form]), Functionals([Member(expand(form))], mesh)
+    for expansion in expansions:
+        expansion.prepare()
+    rng, found = np.random.default_rng(0), []
+    for _ in range(count):
+        start = rng.uniform(-0.4, 0.4, (3, 3))
+        step, values = 0.1 * np.outer(rng.normal(size=3), rng.normal(size=3)), []
+        for t in (-1.0, 0.0, 1.0):
+            u.interpolate(lambda x, t=t, start=start, step=step: (start + t * step) @ x)
+            refresh(expansions, 2)
+            values.append(energy.assemble()[0])
+        found.append((values[0] - 2 * values[1] + values[2]) / np.abs(values).max())
+    return np.array(found)
+
+
+@pytest.mark.parametrize("kind", POLYCONVEX)
+def test_a_convex_network_of_invariants_is_elliptic_everywhere_and_a_perceptron_is_not(kind):
+    convex = surrogate.Convex(surrogate.MLP(8, 2), increasing=(0, 1), free=(3,))
+    assert curvatures(convex, *POLYCONVEX[kind]).min() > -1e-12
+    assert curvatures(surrogate.MLP(8, 2), *POLYCONVEX[kind]).min() < -1e-3
+
+
 def test_derivatives_of_a_network_that_was_never_trained_pass_a_taylor_test():
     measures, ranges = MEASURES["strain"]
     problem = block(lambda mesh: stabilized(LearnedEnergy(random(ranges), mesh, measures, quadrature_degree=2)), 2)
-    report = taylor_test(problem)
+    report = taylor_test(problem, directions=1)
     assert report.passed, str(report)
     assert min(row.rate for row in report.rows if np.isfinite(row.rate)) >= 1.95
 
@@ -189,10 +237,59 @@ def test_states_outside_of_what_was_learned_are_counted_or_refused():
     assert 0.5 < laws[0].share_outside() <= 1.0
     refusing = block(lambda mesh: law(mesh, outside="refuse"), 2)
     refusing.evaluate([1.0, 0.05, 0.0], jacobian=False)
-    with pytest.raises(fem.NotConverged, match="most in 'I1'"):
+    with pytest.raises(fem.NotConverged, match=r"of 6 cells of a rank are outside .*, most in 'I1'"):
         refusing.evaluate([1.0, 0.3, 0.0], jacobian=False)
 
 
+class Doubtful(surrogate.NetworkModule):
+    """An energy that knows its standard deviation: what it is wrong by is J times the first input."""
+
+    def forward(self, x):
+        return x[:, :1] + 2.0 * x[:, 1:2] ** 2
+
+    def standard_deviation(self, x):
+        return x[:, :1] * x[:, 1:2], torch.zeros(len(x), 1, x.shape[1])
+
+
+def test_doubt_is_a_field_at_the_points_that_files_show():
+    narrow = {"I1": (2.0, 3.3), "J": (0.9, 1.1)}
+    model = surrogate.Surrogate.from_module(Doubtful(), narrow, ("energy",))
+    mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 2, 1, CELLS[2])
+    u = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1, (2,))))
+    load, dx = dolfinx.fem.Constant(mesh, 0.3), ufl.dx(mesh, metadata=RULE)
+    law, F = LearnedEnergy(model, mesh, first_and_last, quadrature_degree=2), deformation_gradient(u)
+    stretch = 0.3 * ufl.SpatialCoordinate(mesh)[0]
+    problem = fem.Problem(
+        (law(F) + 50.0 * (u[0] - load * stretch) ** 2 + 50.0 * u[1] ** 2) * dx,
+        u,
+        bcs=[],
+        parameters=[fem.Scalar("load", load, (0.0, 4.0))],
+        responses=[fem.Response("mean", u[0] * dx)],
+        fields={"distance": law.distance(F), "deviation": law.standard_deviation(F)},
+    )
+    problem.evaluate([3.0])
+    first, J = law._function.arguments().T
+    found = {e.function.name: e.coefficients[0].x.array[e.nodes] for e in problem._equilibrium.points.expansions}
+    expected = np.hypot(np.maximum(first - 3.3, 0) / 1.3, np.maximum(J - 1.1, 0) / 0.2)
+    assert expected.max() > 0.1
+    assert found["distance from what is known"] == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert found["standard deviation"] == pytest.approx(first * J, rel=1e-9)
+    shown = picture(problem, "distance")
+    assert shown.values.max() == pytest.approx(expected.max(), rel=0.5)
+    with pytest.raises(ValueError, match="make a field of what is only looked at"):
+        fem.Problem(
+            law.distance(F) * dx + ufl.inner(u, u) * dx - load * u[0] * dx,
+            u,
+            bcs=[],
+            parameters=[fem.Scalar("load", load, (0.0, 4.0))],
+            responses=[fem.Response("mean", u[0] * dx)],
+        )
+    plain = LearnedEnergy(exact(), mesh, first_and_last, quadrature_degree=2)
+    with pytest.raises(TypeError, match="offers no standard deviation"):
+        plain.standard_deviation(F, 1.0)
+
+
+@pytest.mark.slow
 def test_a_weight_is_part_of_the_digest():
     measures, ranges = MEASURES["invariants"]
     model = random(ranges)

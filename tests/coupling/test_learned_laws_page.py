@@ -12,6 +12,7 @@ from sobofem.fem.materials.hyperelasticity import first_piola_kirchhoff, neo_hoo
 PAGE = (Path(__file__).parents[2] / "docs" / "learned_laws.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_law_is_learned_and_put_back_as_the_page_shows():
     names = {}
     for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):

@@ -5,8 +5,7 @@ from launching import TOYS
 import pytest
 
 from sobofem.coupling.contract import Model
-from sobofem.coupling.models.library import full_name, library
-from sobofem.coupling.models.loading import find, load_model
+from sobofem.coupling.models.loading import find, full_name, library, load_model
 
 
 class Comm:
@@ -25,7 +24,7 @@ def test_problems_of_the_library_have_short_names_which_are_listed_without_finit
     assert "plate_with_hole" in library() and all(sentence.endswith(".") for sentence in library().values())
     assert all(find(name) is find(full_name(name)) for name in library())
     assert find("plate_with_hole") is find("fem.library.plate_with_hole:plate_with_hole")  # as earlier studies call it
-    code = "import sys; from sobofem.coupling.models.library import library; library(); print('dolfinx' in sys.modules)"
+    code = "import sys; from sobofem.coupling.models.loading import library; library(); print('dolfinx' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
 
 

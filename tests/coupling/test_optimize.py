@@ -15,36 +15,46 @@ from sobofem.coupling.optimize.report import convergence_figure
 from sobofem.coupling.optimize.wall import RESOLUTION, wall
 
 LIMITED = Task("weight", at_most={"stress": 1.0, "slenderness": 4.0})
-PREDICTORS = pytest.mark.parametrize("predictors", ["automatic", "quasi-newton"])
+QUICK = pytest.mark.parametrize("predictors", [pytest.param("automatic", marks=pytest.mark.slow), "quasi-newton"])
+"""What learned predictors show elsewhere too: they take a second a search."""
 
 
-@PREDICTORS
-def test_constrained_optimum_matches_the_closed_form(predictors):
-    """Both limits active: h / w = 4 and w h² = 1 give w = 16^(-1/3)."""
+@pytest.fixture(scope="module")
+def lightest():
+    """The model with its calls, and the search under both limits."""
     model = beam()
-    solution = minimize(model, LIMITED, predictors=predictors)
+    return model, minimize(model, LIMITED)
+
+
+@pytest.mark.parametrize("predictors", ["automatic", "quasi-newton"])
+def test_constrained_optimum_matches_the_closed_form(predictors, lightest):
+    """Both limits active: h / w = 4 and w h² = 1 give w = 16^(-1/3)."""
+    model, solution = lightest
+    if predictors != "automatic":
+        model = beam()
+        solution = minimize(model, LIMITED, predictors=predictors)
     assert solution.certified
     assert solution.x[:2] == pytest.approx([16 ** (-1 / 3), 4 * 16 ** (-1 / 3)], rel=1e-5)
     assert solution.objective == pytest.approx(4 * 16 ** (-2 / 3), rel=1e-6)
     assert solution.solves == len(model.calls) == len(solution.archive) == len(solution.path)
 
 
-def test_multipliers_are_what_a_limit_costs():
+def test_multipliers_are_what_a_limit_costs(lightest):
     """The least weight is (slenderness / stress²)^(1/3), so its slopes by both limits are known."""
-    best = minimize(beam(), LIMITED).optimum
+    best = lightest[1].optimum
     weight = best.objective
     assert best.multipliers["stress"] == pytest.approx(2 / 3 * weight, rel=1e-4)
     assert best.multipliers["slenderness"] == pytest.approx(weight / 3 / 4, rel=1e-4)
 
 
-@PREDICTORS
+@QUICK
 def test_the_valley_of_rosenbrock_is_followed_to_its_end(predictors):
     solution = minimize(valley(), Task("height"), predictors=predictors, start=[-1.2, 1.0])
     assert solution.certified
     assert solution.x == pytest.approx([1.0, 1.0], abs=1e-3)
 
 
-@PREDICTORS
+@QUICK
 def test_an_equation_and_an_inequality_meet_in_the_optimum_of_hock_and_schittkowski(predictors):
     task = Task("cost", at_least={"product": 25.0, "squares": 40.0}, at_most={"squares": 40.0})
     solution = minimize(hock_schittkowski_71(), task, start=[1.0, 5.0, 5.0, 1.0], predictors=predictors)
@@ -112,22 +122,24 @@ def test_samples_with_other_fixed_values_guide_too():
     assert len(model.calls) - before < before
 
 
-@pytest.mark.parametrize("wrong", [beam(bias=1.3), beam(bias=-0.4)], ids=["biased", "absurd"])
+@pytest.mark.parametrize(
+    "wrong", [beam(bias=1.3), pytest.param(beam(bias=-0.4), marks=pytest.mark.slow)], ids=["biased", "absurd"]
+)
 def test_a_wrong_surrogate_still_ends_at_the_models_optimum(wrong):
     solution = minimize(beam(), LIMITED, surrogate=wrong)
     assert solution.certified
     assert solution.objective == pytest.approx(4 * 16 ** (-2 / 3), rel=1e-6)
 
 
-def test_a_good_surrogate_saves_solves():
-    assert minimize(beam(), LIMITED, surrogate=beam(bias=1.001)).solves < minimize(beam(), LIMITED).solves
+def test_a_good_surrogate_saves_solves(lightest):
+    assert minimize(beam(), LIMITED, surrogate=beam(bias=1.001)).solves < lightest[1].solves
 
 
 def test_a_perfect_surrogate_needs_the_start_and_one_confirmation():
     assert minimize(beam(), LIMITED, surrogate=beam()).solves <= 3
 
 
-@PREDICTORS
+@QUICK
 def test_no_more_solves_than_sequential_quadratic_programming(predictors):
     """SciPy's own SLSQP, from the same start, to the same objective."""
     model, task = valley(4), Task("height")
@@ -148,7 +160,7 @@ def test_no_more_solves_than_sequential_quadratic_programming(predictors):
 
 
 def test_an_infeasible_start_is_left():
-    solution = minimize(beam(), LIMITED, start=[0.1, 0.5, 0.0])
+    solution = minimize(beam(), LIMITED, start=[0.1, 0.5, 0.0], predictors="quasi-newton")
     assert solution.path[0].violation > 0.01
     assert solution.certified
 
@@ -177,12 +189,6 @@ def test_solves_that_fail_on_the_way_are_recorded_and_walked_around():
     assert any("no equilibrium" in step.failure for step in solution.path)
     assert solution.optimum.feasible
     assert solution.objective == pytest.approx(1 / 2.9, rel=0.02)
-
-
-def test_a_start_without_an_answer_is_replaced():
-    solution = minimize(beam(fails=lambda x: x[0] > 1.0), LIMITED, start=[1.9, 1.0, 0.5])
-    assert solution.path[0].failure
-    assert solution.certified
 
 
 def test_a_model_without_any_answer_says_so():
@@ -336,13 +342,13 @@ def test_whatever_the_budget_the_best_feasible_point_that_was_solved_is_handed_o
     assert solution.objective == pytest.approx(2 * 0.4**0.5, rel=1e-6)
 
 
-@pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+@pytest.mark.parametrize("size", [1e-9, *(pytest.param(size, marks=pytest.mark.slow) for size in (1.0, 1e9))])
 def test_a_feasible_point_is_handed_over_whatever_the_units_of_limit_and_objective(size):
     model = hyperbola()
     for name, formula_ in list(model.formulas.items()):
         model.formulas[name] = lambda x, f=formula_: (size * f(x)[0], [size * slope for slope in f(x)[1]])
     task = Task({"sum": 1.0}, at_least={"product": size * np.log(0.2)})
-    for solves in (3, 6, 8):
+    for solves in (3, 8):
         solution = minimize(model, task, start=[0.9, 0.9], solves=solves)
         assert solution.optimum.feasible and solution.objective <= least_of(solution) + 1e-6 * size
 
@@ -417,8 +423,8 @@ def test_an_equation_that_is_not_met_says_by_how_much():
     assert "stress is 0.0555556, required 0.04 (0.016 off)" in solution.message
 
 
-def test_a_limit_met_to_within_the_tolerance_is_not_called_broken():
-    best = minimize(beam(), LIMITED).optimum
+def test_a_limit_met_to_within_the_tolerance_is_not_called_broken(lightest):
+    best = lightest[1].optimum
     nudged = dataclasses.replace(
         best, y=best.y + np.array([0.0, 1e-9, 0.0]), violations={"stress": 3e-10, "slenderness": 0.0}
     )
@@ -453,8 +459,9 @@ def test_failed_points_that_bound_the_search_are_said_in_message_record_and_pict
 @pytest.mark.parametrize(
     ("fails", "truth"),
     [
-        (lambda x: x[0] < 0.35, 0.05**2),
-        (lambda x: x[0] + x[1] > 0.85, 0.25**2 / (1.0 + 1.0 / 5.0)),  # the nearest point of the line, by width
+        pytest.param(lambda x: x[0] < 0.35, 0.05**2, marks=pytest.mark.slow),
+        # the nearest point of the line, by width
+        pytest.param(lambda x: x[0] + x[1] > 0.85, 0.25**2 / (1.0 + 1.0 / 5.0), marks=pytest.mark.slow),
         (lambda x: np.hypot(x[0] - 0.3, x[1] - 0.8) < 0.2, 0.2**2),
     ],
 )
@@ -485,8 +492,10 @@ def test_the_plane_between_solved_and_failed_points_keeps_them_apart():
     assert surrounded.margin(here) > 0.0 and surrounded.gap == pytest.approx(0.1)
 
 
-def test_failed_points_that_are_passed_by_are_counted_but_bound_nothing():
-    solution = minimize(beam(fails=lambda x: x[0] > 1.0), LIMITED, start=[1.9, 1.0, 0.5])
+def test_a_start_without_an_answer_is_replaced_and_counted_but_bounds_nothing():
+    start = [1.9, 1.0, 0.5]
+    solution = minimize(beam(fails=lambda x: x[0] > 1.0), LIMITED, start=start, predictors="quasi-newton")
+    assert solution.path[0].failure
     assert solution.certified
     assert solution.obstacle.failed >= 1 and not solution.obstacle.bounds_search
     assert "bound the search" not in convergence_figure(solution).get_suptitle()

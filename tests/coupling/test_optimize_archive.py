@@ -19,7 +19,9 @@ LIMITED = Task("weight", at_most={"stress": 1.0, "slenderness": 4.0})
 
 def test_every_solve_is_on_disk_before_the_next_begins(tmp_path):
     path, seen = tmp_path / "beam.h5", []
-    minimize(beam(), LIMITED, path=path, progress=lambda step: seen.append(len(Dataset.open(path))))
+    minimize(
+        beam(), LIMITED, path=path, progress=lambda _: seen.append(len(Dataset.open(path))), predictors="quasi-newton"
+    )
     assert seen == list(range(1, len(seen) + 1))
 
 
@@ -64,7 +66,7 @@ def test_a_search_whose_folder_vanishes_keeps_its_samples_and_stops(tmp_path, mo
 
 def test_failures_are_kept_with_their_reason(tmp_path):
     path = tmp_path / "beam.h5"
-    minimize(beam(fails=lambda x: x[0] > 1.0), LIMITED, start=[1.9, 1.0, 0.5], path=path)
+    minimize(beam(fails=lambda x: x[0] > 1.0), LIMITED, start=[1.9, 1.0, 0.5], path=path, predictors="quasi-newton")
     data = Dataset.open(path)
     assert {failure.reason for failure in data.failures} == {"no equilibrium"}
     assert data.failures[0].x == pytest.approx([1.9, 1.0, 0.5])
@@ -113,7 +115,7 @@ def test_samples_with_hessian_actions_are_started_from_and_keep_them(in_file, tm
     path = tmp_path / "beam.h5" if in_file else None
     if in_file:
         known.save(path)
-    found = minimize(beam(), LIMITED, path=path, archive=None if in_file else known)
+    found = minimize(beam(), LIMITED, path=path, archive=None if in_file else known, predictors="quasi-newton")
     kept = Dataset.open(path) if in_file else found.archive
     assert found.certified and len(kept) == 3 + found.solves
     assert np.array_equal(kept.hessian_actions[:3], actions) and np.isnan(kept.hessian_actions[3:]).all()
@@ -149,7 +151,7 @@ def test_a_dataset_that_another_job_works_on_is_left_alone(tmp_path):
 
 def test_a_grown_dataset_trains_a_surrogate(tmp_path):
     surrogate = pytest.importorskip("sobofem.surrogate")
-    data = minimize(beam(), LIMITED, starts=6).archive
+    data = minimize(beam(), LIMITED, starts=6, predictors="quasi-newton").archive
     fitted = surrogate.train(data, optimizers=(surrogate.LBFGS(iterations=20),))
     assert fitted.parameters == data.parameters
 

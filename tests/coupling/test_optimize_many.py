@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import io
+import json
 import tracemalloc
 
 import numpy as np
@@ -13,7 +14,10 @@ from rich.console import Console
 from sobofem.coupling import Dataset, optimize
 from sobofem.coupling.contract import describe
 from sobofem.coupling.optimize import report
-from sobofem.coupling.optimize.separable import Approximation, minimized
+from sobofem.coupling.optimize.scaled_task import ScaledTask
+from sobofem.coupling.optimize.separable import Approximation, SeparableSelection, minimized
+from sobofem.coupling.optimize.snapshot import forget, recall, remembered
+from sobofem.coupling.optimize.trust_region import TrustRegion
 from sobofem.coupling.optimize.wall import wall
 
 
@@ -228,7 +232,7 @@ class Dying(Valley):
         return super().evaluate(x)
 
 
-@pytest.mark.parametrize("starts", [1, 4])
+@pytest.mark.parametrize("starts", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_search_that_forgets_samples_goes_on_exactly_wherever_it_was_killed(starts, tmp_path):
     task, options = optimize.Task("sag", {"weight": 0.9}, {"weight": 0.9}), {"starts": starts, "seed": 1}
     whole = Dying(250)
@@ -244,6 +248,30 @@ def test_a_search_that_forgets_samples_goes_on_exactly_wherever_it_was_killed(st
         np.testing.assert_array_equal(solution.x, expected.x)
 
 
+def test_optima_found_on_the_way_are_known_after_a_crash_as_well():
+    model, task = Bars(250), optimize.Task("sag", {"weight": 0.9})
+    scaled = ScaledTask(task, model.parameters, model.responses, model.bounds)
+    points = np.linspace(0.3, 0.8, 9)[:, None] * np.ones(250)
+    y, jacobian = (np.array(part) for part in zip(*map(model.evaluate, points), strict=True))
+    scaled.calibrate(jacobian)
+
+    def region(chosen):
+        samples, nowhere = (points[chosen], y[chosen], jacobian[chosen]), np.zeros((0, 250))
+        return TrustRegion(
+            scaled, SeparableSelection(scaled), samples, (nowhere, nowhere), tolerance=1e-6, solves=9, radius=0.2
+        )
+
+    search = region(np.arange(9))
+    search.optima[points[2].tobytes()] = search.solved.judged(2)
+    kept, _ = forget(search, 0, 0)
+    assert 2 in kept and len(kept) < 9
+    again = region(kept)
+    recall(again, json.loads(json.dumps(remembered(search))))
+    assert [each.objective for each in again.optima.values()] == [y[2][0]]
+    np.testing.assert_array_equal(next(iter(again.optima.values())).x, points[2])
+
+
+@pytest.mark.slow
 def test_a_search_kept_in_a_file_needs_no_more_memory_and_disk_the_longer_it_takes(tmp_path):
     n, path, sizes = 2_000, tmp_path / "bars.h5", {}
 
@@ -288,7 +316,9 @@ class Killed(Bars):
         return super().evaluate(x)
 
 
-@pytest.mark.parametrize("killed", [(6, 8, 3), (3, 8, 3), (6, 3, 3), (7, 7, 1)])
+@pytest.mark.parametrize(
+    "killed", [(6, 8, 3), *(pytest.param(k, marks=pytest.mark.slow) for k in ((3, 8, 3), (6, 3, 3), (7, 7, 1)))]
+)
 def test_two_searches_that_are_killed_in_turn_in_one_file_both_go_on(killed, tmp_path):
     path = tmp_path / "bars.h5"
     light, half = (optimize.Task("sag", at_most=limits) for limits in ({"weight": 0.5}, {"weight": 0.8, "half": 0.3}))
@@ -360,6 +390,7 @@ def test_a_surrogate_is_not_asked_among_many_inputs_which_is_said():
     assert found.certified
 
 
+@pytest.mark.slow
 def test_points_of_a_front_among_many_inputs_are_certified():
     pytest.importorskip("pymoo")
     front = optimize.pareto(Bars(300), ("sag", "weight"), points=4, generations=4)

@@ -219,8 +219,8 @@ def _raise(error):
     "answer",
     [
         lambda y, jacobian: _raise(FloatingPointError("overflow")),
-        lambda y, jacobian: _raise(Collapsed()),
-        lambda y, jacobian: (y * np.nan, jacobian),
+        pytest.param(lambda y, jacobian: _raise(Collapsed()), marks=pytest.mark.slow),
+        pytest.param(lambda y, jacobian: (y * np.nan, jacobian), marks=pytest.mark.slow),
         lambda y, jacobian: (y, np.full_like(jacobian, np.inf)),
     ],
     ids=["raises", "fails as a solve", "NaN", "infinite slopes"],

@@ -16,6 +16,7 @@ DISCRETE = Task("weight", at_most={"stress": 1.0}, discrete={"height": (1.5, 2.0
 SEARCHES = {
     "plain": (LIMITED, {}),
     "quasi-Newton": (LIMITED, {"predictors": "quasi-newton"}),
+    "quasi-Newton, everywhere": (LIMITED, {"predictors": "quasi-newton"}),
     "from a start": (LIMITED, {"start": [0.5, 2.5, 0.0]}),
     "from several starts": (LIMITED, {"starts": 5}),
     "with a surrogate": (LIMITED, {"surrogate": beam(bias=1.2)}),
@@ -23,8 +24,8 @@ SEARCHES = {
     "about failures": (LIMITED, {"start": [1.9, 1.0, 0.5], "starts": 3}),
 }
 
-EVERY = "quasi-Newton"
-"""The quick one, which is stopped everywhere; the others at the start, in the middle and before the end."""
+EVERY = "quasi-Newton, everywhere"
+"""The one that is stopped after each solve; the others at the start, in the middle and before the end."""
 
 
 class Killed(RuntimeError):
@@ -43,7 +44,7 @@ def model(name, *, most=10**9):
     return made
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n != EVERY)) for n in SEARCHES])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "quasi-Newton")) for n in SEARCHES])
 def test_a_search_killed_at_any_solve_asks_for_the_same_points_as_one_that_was_not(name, tmp_path):
     (task, options), whole = SEARCHES[name], model(name)
     expected = minimize(whole, task, **options)
@@ -139,9 +140,10 @@ def test_where_the_model_failed_before_it_is_not_asked_again():
 def test_a_search_for_a_minimum_where_nothing_is_solved_stays_clear_of_it():
     """The optimum has no answer, and neither task asks there twice."""
     cut = formula(bowl(0.3, 0.8), fails=lambda x: x[0] < 0.35)
-    first = minimize(cut, Task("objective"), solves=15)
+    first = minimize(cut, Task("objective"), solves=15, predictors="quasi-newton")
     second = formula(bowl(0.3, 0.8), fails=cut.fails)
-    minimize(second, Task({"objective": 2.0}), archive=first.archive, solves=15)
+    task = Task({"objective": 2.0})
+    minimize(second, task, archive=first.archive, solves=15, predictors="quasi-newton")
     failed = {tuple(failure.x) for failure in first.archive.failures}
     assert failed and not failed & {tuple(x) for x in second.calls}
 
@@ -159,8 +161,11 @@ def test_that_there_is_no_answer_is_known_without_a_solve(tmp_path):
 
 
 def test_failures_that_are_given_are_kept_beside_the_samples(tmp_path):
-    given = minimize(beam(fails=lambda x: x[0] > 1.0), LIMITED, start=[1.9, 1.0, 0.5]).archive
-    minimize(beam(fails=lambda x: x[0] > 1.0), LIMITED, archive=given, path=tmp_path / "beam.h5")
+    given = minimize(
+        beam(fails=lambda x: x[0] > 1.0), LIMITED, start=[1.9, 1.0, 0.5], predictors="quasi-newton"
+    ).archive
+    again = beam(fails=lambda x: x[0] > 1.0)
+    minimize(again, LIMITED, archive=given, path=tmp_path / "beam.h5", predictors="quasi-newton")
     kept = Dataset.open(tmp_path / "beam.h5")
     assert {tuple(f.x) for f in given.failures} <= {tuple(f.x) for f in kept.failures}
 

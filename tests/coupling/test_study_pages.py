@@ -147,7 +147,7 @@ def test_a_page_is_for_another_file_than_its_numbers(here, models):
 
 
 def test_finite_elements_are_shown_before_and_after_and_written_for_paraview(here, models):
-    pytest.importorskip("dolfinx")
+    pytest.importorskip("sobofem.fem")
     (models / "beam.py").write_text(
         "from sobofem.fem.library.mbb_beam import mbb_beam\ndef beam(comm):\n    return mbb_beam(comm, cells=(6, 2))\n"
     )
@@ -157,6 +157,20 @@ def test_finite_elements_are_shown_before_and_after_and_written_for_paraview(her
     assert "Before and after" in page.text and "where the search began" in page.text
     assert any(tag == "image" for tag, _ in page.tags) and (models / "best.pvd").exists()
     assert "best.pvd" in page.references
+
+
+@pytest.mark.slow
+def test_the_largest_value_stands_beside_the_p_norm_that_is_limited(here, models):
+    pytest.importorskip("sobofem.fem")
+    words = ("--minimize", "mass", "--at-most", "stress_concentration=2.9", "--solves", 3, "--out", "best.json")
+    _, output, _ = here("optimize", "plate_with_hole", *words)
+    record = json.loads((models / "best.json").read_text())
+    largest, mean = record["largest"]["stress_concentration"], record["model"]["stress_concentration"]
+    assert 1.02 * mean < largest < 1.5 * mean
+    said = " ".join(output.split())
+    assert f"the largest value is {largest:.6g}" in said
+    assert f"{'met' if largest <= 2.9 else 'not met'} by that" in said
+    assert "largest value of what stress_concentration" in pages.check(models / "best.html", models / "best.json").text
 
 
 def test_commands_that_call_others_stand_on_the_page_as_well(monkeypatch):

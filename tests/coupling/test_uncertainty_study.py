@@ -170,6 +170,18 @@ def test_ranks_solve_in_groups_and_one_prints(surrogate_file, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_command_takes_correlations_and_names_pairs_that_are_none(here, surrogate_file, tmp_path):
+    options = (*UNCERTAIN, "--samples", 1024, "--out", tmp_path / "uq")
+    code, text, errors = here("uq", surrogate_file, *options, "--correlate", "E,t=-0.4")
+    assert code == 0, errors
+    assert "Inputs are correlated" in " ".join(text.split()) and "Sobol" not in text
+    record = json.loads((tmp_path / "uq" / "results.json").read_text())
+    assert record["correlated"] == [{"inputs": ["E", "t"], "coefficient": -0.4}] and record["indices"] is None
+    pages.check(tmp_path / "uq" / "report.html", tmp_path / "uq" / "results.json")
+    code, _, errors = here("uq", surrogate_file, *options, "--correlate", "E,width=-0.4")
+    assert code == 2 and "E,width are no two inputs that are uncertain; these are" in errors
+
+
 def test_the_command_writes_numbers_and_pictures_and_goes_on_where_it_was(here, surrogate_file, tmp_path):
     out = tmp_path / "uq"
     options = (*UNCERTAIN, "--fail", "energy > 1.6", "--model", f"{TOYS}:smooth", "--solves", 64, "--samples", 2048)

@@ -153,7 +153,7 @@ def test_responses_and_jacobian_agree_with_dolfinx_adjoint(problem, taped, seed,
         assert np.allclose(jacobian[k], gradient, rtol=1e-8, atol=1e-11 * np.abs(gradient).max())
 
 
-@pytest.mark.skipif(not hasattr(fem.Problem, "hvp"), reason="Problem has no second derivatives")
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, 4])
 def test_hessian_actions_agree_with_dolfinx_adjoint(problem, taped, seed):
     x = interior_point(problem, seed)

@@ -318,6 +318,7 @@ def test_a_shape_that_would_change_the_motion_of_a_face_is_refused_and_others_ar
     np.testing.assert_allclose(moved.evaluate(x)[1][:, 4], slope, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_digest_knows_where_a_face_slides_and_what_is_rigid():
     one, other = fem.Roller(lambda x: np.isclose(own(x)[0], 0.0)), fem.Roller(lambda x: np.isclose(own(x)[1], 0.0))
     inclined_normal = fem.Roller(lambda x: np.isclose(own(x)[0], 0.0), (1.0, 0.0))

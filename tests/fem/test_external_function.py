@@ -91,6 +91,7 @@ def test_values_and_derivatives_are_those_of_the_law_in_ufl():
             assert one == pytest.approx(other, rel=1e-10, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_products_with_hessians_are_those_of_the_law_in_ufl():
     external, closed = plate(external_law, shape=False), plate(closed_law, shape=False)
     weights, directions = [0.3, -1.0, 0.7], np.eye(3)
@@ -112,6 +113,7 @@ def stretched(F, law, stiffness):
     return ufl.diff(ufl.diff(law(variable, stiffness), variable)[0, 0], variable)[0, 0]
 
 
+@pytest.mark.slow
 def test_a_response_may_hold_the_tangent_of_a_law_but_not_its_derivative():
     modulus = [lambda law, F, stiffness, dx: fem.Response("modulus", stretched(F, law, stiffness) * dx)]
     external, closed = (plate(law, responses=modulus, shape=False) for law in (external_law, closed_law))
@@ -184,6 +186,20 @@ def test_an_integral_by_another_rule_than_that_of_the_points_is_refused():
         plate(external_law, responses=[lambda law, F, s, dx: fem.Response("more", law(F, s) * dx(metadata=other))])
 
 
+def test_an_argument_may_be_a_number():
+    mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 1, 1)
+    T = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1)))
+    load, dx = dolfinx.fem.Constant(mesh, 1.0), ufl.dx(mesh, metadata=RULE)
+    problem = fem.Problem(
+        (external_function(mesh)(4.0, 1.0, 2) * T**2 / 2 - load * T) * dx,
+        T,
+        bcs=[],
+        parameters=[fem.Scalar("load", load, (0.0, 1.0))],
+        responses=[fem.Response("mean", T * dx)],
+    )
+    assert problem.evaluate([0.5])[0] == pytest.approx([0.5])
+
+
 def test_arguments_are_scalars():
     mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 1, 1)
     with pytest.raises(ValueError, match="argument 0 of 'learned energy' has shape"):
@@ -206,7 +222,7 @@ def test_a_function_that_gives_too_few_or_other_arrays_is_refused():
         with pytest.raises(ValueError, match=r"'table' gives arrays of shapes .* for order 2, expected"):
             plate(law(evaluate), shape=False).evaluate(X[:3])
     mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 1, 1)
-    with pytest.raises(ValueError, match="orders of 'external function' is 1, expected 2 or 3"):
+    with pytest.raises(ValueError, match="orders of 'external function' is 1, expected 2 or 3, as"):
         fem.ExternalFunction(mesh, energy_of_invariants, quadrature_degree=2, digest="", orders=1)
 
 

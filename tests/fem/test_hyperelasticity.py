@@ -103,7 +103,7 @@ def test_uniaxial_tension_finds_the_lateral_stretch_and_the_stress(name):
 
 
 @pytest.mark.parametrize("name", LAWS)
-@pytest.mark.parametrize("shear", [0.3, 1.2])
+@pytest.mark.parametrize("shear", [pytest.param(0.3, marks=pytest.mark.slow), 1.2])
 def test_simple_shear_has_its_shear_stress_and_poynting_s_normal_stresses(name, shear):
     F = ufl.as_matrix(((1.0, shear, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
     sigma = number(cauchy(LAWS[name], F))

@@ -52,7 +52,7 @@ def test_conduction_in_kelvin_from_an_initial_guess_matches_the_analytical_flux(
 def test_every_evaluation_starts_from_the_initial_guess_whatever_was_evaluated_before():
     problem, x = wall(path=fem.LoadPath((0.9, 1.0))), [14.0, 620.0]
     first = problem.evaluate(x)
-    problem._bounds[1] = (-100, 700)
+    problem._arguments.bounds[1] = (-100, 700)
     with pytest.raises(fem.NotConverged):
         problem.evaluate([14.0, -50.0])
     problem.unknown.x.array[:] = np.nan
@@ -80,11 +80,11 @@ def test_a_warm_start_begins_at_the_guess_and_returns_to_it_where_it_fails():
 def test_a_guess_that_is_the_solution_already_is_taken_for_it():
     """Its residual is round-off of 300 K, which no tolerance relative to the first residual would accept."""
     problem = wall(guess=np.linspace(500.0, 500.0, 41))
-    problem._bounds[1] = (200, 700)
+    problem._arguments.bounds[1] = (200, 700)
     problem.evaluate([10.0, 300.0])  # the same temperature at both ends
     assert np.abs(problem.unknown.x.array - 300.0).max() < 1e-9
     again = wall(guess=300.0)
-    again._bounds[1] = (200, 700)
+    again._arguments.bounds[1] = (200, 700)
     assert again.evaluate([10.0, 300.0])[0] == pytest.approx([0.0, 300.0], abs=1e-9)
 
 
@@ -217,7 +217,7 @@ def test_a_local_unknown_is_solved_from_what_it_held_when_the_problem_was_made()
             assert jacobian == pytest.approx(np.array([[0.25 * start]]), rel=1e-10)
             digests.append(problem.digest)
     assert digests[0] == digests[1] != digests[2] == digests[3]
-    own, other = problem, problem._local[0].function
+    own, other = problem, problem._equilibrium.points.local[0].function
     other.x.array[:] = 1.0
     assert build().evaluate([4.0])[0] == pytest.approx([2.0], rel=1e-12)
     assert own.evaluate([4.0])[0] == pytest.approx([-2.0], rel=1e-12)

@@ -91,6 +91,7 @@ def test_the_beam_bends_as_the_elastica_in_both_directions(beam):
     assert response[2] / response[1] == pytest.approx(-1 / 3, rel=0.005)  # a bent square section has axes
 
 
+@pytest.mark.slow
 def test_mass_is_that_of_a_bar(beam):
     response, _ = beam.evaluate([2.0, 0.3, -1.0, 0.0, 1e-4, 19.0, 21.5], jacobian=False)
     assert response[5] == pytest.approx(1.1e-3 * SIZE[0] * 19.0 * 21.5, rel=1e-12)

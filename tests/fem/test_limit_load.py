@@ -165,6 +165,7 @@ def test_second_derivatives_are_refused_in_words():
         truss().hvp(X, np.eye(4)[0], X)
 
 
+@pytest.mark.slow
 def test_the_digest_knows_which_path_it_is():
     paths = [
         lambda t, c: fem.LimitLoad(factor=t, increment=0.001),
@@ -218,8 +219,8 @@ def test_a_second_try_and_repeated_evaluations_find_the_same_limit():
     np.testing.assert_allclose(values, plain, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("increment", [1e-5, 0.05, 10.0])
-@pytest.mark.parametrize("side", [0.0, 0.4])
+@pytest.mark.parametrize("increment", [1e-5, pytest.param(0.05, marks=pytest.mark.slow), 10.0])
+@pytest.mark.parametrize("side", [pytest.param(0.0, marks=pytest.mark.slow), 0.4])
 def test_the_first_limit_point_is_found_however_far_beyond_it_the_first_step_would_lead(increment, side):
     x = [2.0, 1.5, side]
     found = truss(path=lambda t, control: fem.LimitLoad(factor=t, increment=increment)).evaluate(x, jacobian=False)[0]
@@ -287,7 +288,7 @@ def test_a_path_leaves_by_the_branch_at_a_bifurcation_where_it_is_asked_to(side)
         problem.evaluate([*X[:2], 1e-4])  # an imperfect one has no bifurcation
 
 
-@pytest.mark.parametrize("bifurcation", [1e-4, 0.1, 5.0])
+@pytest.mark.parametrize("bifurcation", [1e-4, *(pytest.param(b, marks=pytest.mark.slow) for b in (0.1, 5.0))])
 def test_a_bifurcation_shortly_before_a_limit_point_is_found_by_steps_that_would_pass_both(bifurcation):
     found = steep([0.3], bifurcation=bifurcation).evaluate(X, jacobian=False)[0]
     np.testing.assert_allclose(found, steep([0.3]).evaluate(X, jacobian=False)[0], rtol=1e-8)

@@ -98,7 +98,7 @@ def test_a_line_search_finds_the_same_state():
 
 def test_an_impossible_load_raises_with_the_part_that_was_passed_and_leaves_the_problem_usable():
     problem = stretched(fem.LoadPath.monotonic(4), newton=fem.Newton(smallest_step=0.25))
-    problem._bounds[1] = (-2.0, 4.0)
+    problem._arguments.bounds[1] = (-2.0, 4.0)
     x = [1.0, 0.2, 0.1]
     before = problem.evaluate(x)
     with pytest.raises(fem.NotConverged, match="of the load path") as caught:

@@ -60,7 +60,7 @@ def test_the_bar_is_as_long_as_its_law_says_and_so_are_the_derivatives():
 def test_the_local_solution_is_that_of_a_scalar_solver():
     problem = ramberg_osgood()
     problem.evaluate([1.2, 3.0, 0.7])
-    (elastic,) = problem._local
+    (elastic,) = problem._equilibrium.points.local
     strain = brentq(lambda e: e + 3.0 * e**EXPONENT - problem.unknown.x.array.max(), 0.0, 10.0, xtol=1e-15)
     assert elastic.function.x.array == pytest.approx(strain, rel=1e-10)
 

@@ -85,7 +85,11 @@ def block(
 
 
 @pytest.mark.parametrize(
-    ("gdim", "degree", "rigid"), [(2, 1, False), (2, 1, True), (2, 2, True), (3, 1, False), (3, 1, "above")]
+    ("gdim", "degree", "rigid"),
+    [
+        *((2, 1, False), (2, 1, True), (3, 1, "above")),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((2, 2, True), (3, 1, False))),
+    ],
 )
 def test_ties_are_those_of_the_moved_mesh(gdim, degree, rigid):
     shaped = block(gdim, degree=degree, rigid=rigid)

@@ -57,14 +57,19 @@ def test_the_problem_knows_the_dimensions_of_its_mesh(specimen):
     assert np.max(x[np.isclose(x[:, 1], 0.0), 0]) == pytest.approx(CENTRE - RADIUS)
 
 
-def test_a_wider_slot_keeps_the_outline_and_a_round_root(specimen):
-    next(specimen.walk(at(notch_radius=1.35)))
-    x = specimen.mesh.geometry.x[:, :2]
+def test_a_wider_slot_keeps_the_outline_and_a_round_root(coarse):
+    def slotted(radius):
+        """Places of the nodes, and how far they are from the middle of the slot."""
+        next(coarse.walk(at(notch_radius=radius)))
+        x = coarse.mesh.geometry.x[:, :2].copy()
+        return x, np.hypot(np.minimum(x[:, 0] - CENTRE, 0.0), x[:, 1])
+
+    on_slot = np.isclose(slotted(RADIUS)[1], RADIUS)
+    x, from_slot = slotted(1.35)
     assert x.min(axis=0) == pytest.approx([0.0, 0.0], abs=1e-12)
     assert x.max(axis=0) == pytest.approx([drawing.HALF_WIDTH, drawing.HALF_LENGTH])
-    from_slot = np.hypot(np.minimum(x[:, 0] - CENTRE, 0.0), x[:, 1])
     assert from_slot.min() == pytest.approx(1.35)
-    assert np.count_nonzero(np.isclose(from_slot, 1.35)) > 10
+    assert np.count_nonzero(on_slot) > 5 and from_slot[on_slot] == pytest.approx(1.35)
 
 
 def supports(space, pull):
@@ -163,6 +168,7 @@ def test_no_cutback_is_needed_in_the_whole_box(coarse):
         assert all(step.point is not None for step in coarse.walk(low + part * (high - low)))
 
 
+@pytest.mark.slow
 def test_both_methods_agree_on_the_specimen(coarse):
     x = interior_point(coarse, 4)
     _, adjoint = coarse.evaluate(x, method="adjoint")
@@ -196,6 +202,7 @@ def test_derivatives_of_the_specimen_pass_taylor(coarse):
     assert report.passed, report
 
 
+@pytest.mark.slow
 def test_pictures_show_what_is_known_at_quadrature_points(specimen):
     specimen.evaluate(at(), jacobian=False)
     shown = {name: picture(specimen, name) for name in specimen.fields}

@@ -1,5 +1,6 @@
 """Plasticity against closed forms and scalar return mappings, and derivatives through the history of a material."""
 
+import functools
 import itertools
 
 from mpi4py import MPI
@@ -20,6 +21,8 @@ MU = YOUNG / 2 / (1 + POISSON)
 CYCLE = fem.LoadPath.cyclic([1.0, -0.7, 0.9], 5)
 NEWTON = fem.Newton(rtol=1e-12, growth=1.0)
 CELLS = dolfinx.mesh.CellType
+SHORT = fem.LoadPath.cyclic([1.0, -0.7, 0.9], 2)
+"""As many reversals in fewer points, each of which is a response of a bar that is pulled."""
 
 
 def unit_cell(dim, *, cells=1, cell=None):
@@ -109,9 +112,9 @@ def test_a_bar_of_tetrahedra_does_so_as_well():
 
 
 def test_slope_of_the_bar_is_the_elastic_plastic_modulus():
-    problem = pulled(3, "combined")
+    problem = pulled(3, "combined", path=SHORT)
     _, jacobian = problem.evaluate([0.009])
-    points, h = np.array(CYCLE.points), 1e-6
+    points, h = np.array(SHORT.points), 1e-6
     ahead, back = (np.array(uniaxial((0.009 + s * h) * points, "combined")) for s in (1, -1))
     assert jacobian[:, 0] == pytest.approx((ahead - back) / (2 * h), rel=1e-6)
 
@@ -130,7 +133,7 @@ def radial_return(strain, plastic, p, hardening, kinematic):
 
 def test_a_sheet_that_cannot_thin_follows_return_mapping_with_free_sides():
     plastic, p, expected = np.zeros((3, 3)), 0.0, []
-    for strain in 0.008 * np.array(CYCLE.points):
+    for strain in 0.008 * np.array(SHORT.points):
 
         def state(across, strain=strain, plastic=plastic, p=p):
             return radial_return(np.diag([strain, across, 0.0]), plastic, p, 2000.0, 0.0)
@@ -138,7 +141,7 @@ def test_a_sheet_that_cannot_thin_follows_return_mapping_with_free_sides():
         across = brentq(lambda e, state=state: state(e)[0][1, 1], -0.02, 0.02, xtol=1e-16, rtol=1e-14)
         stress, plastic, p = state(across)
         expected.append(stress[0, 0])
-    response, _ = pulled(2, "linear").evaluate([0.008], jacobian=False)
+    response, _ = pulled(2, "linear", path=SHORT).evaluate([0.008], jacobian=False)
     assert response[:-1] == pytest.approx([*expected, p], rel=1e-8)
 
 
@@ -378,14 +381,19 @@ UNLOADED = fem.LoadPath.cyclic([1.0, 0.3], 4)
 
 
 @pytest.fixture(scope="module")
-def block():
-    return sheared()
+def block_of():
+    """Each is made once: its forms take seconds."""
+    return functools.cache(lambda kind: sheared(int(kind[0]), path=UNLOADED if "unloaded" in kind else CYCLE))
 
 
-@pytest.fixture(scope="module", params=["2D", "2D unloaded", "3D"])
-def any_block(request):
-    path = UNLOADED if "unloaded" in request.param else CYCLE
-    return sheared(int(request.param[0]), path=path)
+@pytest.fixture
+def block(block_of):
+    return block_of("2D")
+
+
+@pytest.fixture(params=["2D", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("2D unloaded", "3D"))])
+def any_block(block_of, request):
+    return block_of(request.param)
 
 
 def scaled_error(problem, found, expected):
@@ -394,8 +402,7 @@ def scaled_error(problem, found, expected):
     return np.abs((found - expected) * width).max(axis=1) / np.abs(expected * width).max(axis=1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_adjoint_and_tangent_agree_through_the_history(any_block, seed):
     x = interior_point(any_block, seed)
     response, adjoint = any_block.evaluate(x, method="adjoint")
@@ -413,7 +420,7 @@ def remainders(problem, x, direction, steps):
     )
 
 
-@pytest.mark.parametrize("seed", [3, 4])
+@pytest.mark.parametrize("seed", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_remainders_are_of_second_order_where_no_point_begins_to_yield(any_block, seed):
     """Each point that begins to yield within the step leaves a kink, so the steps are small."""
     width = np.diff(any_block.bounds, axis=1)[:, 0]
@@ -429,6 +436,7 @@ def test_the_block_passes_taylor(block):
     assert report.passed, report
 
 
+@pytest.mark.slow
 def test_jacobian_agrees_with_central_differences_away_from_kinks(any_block):
     x = interior_point(any_block, 7)
     _, jacobian = any_block.evaluate(x)

@@ -40,6 +40,7 @@ def test_every_corner_of_the_box_has_an_equilibrium(block):
         assert stress > 0
 
 
+@pytest.mark.slow
 def test_a_finer_mesh_moves_the_responses_little():
     x = np.random.default_rng(23).uniform(-1.5, 1.5, 10)
     coarse = random_block(MPI.COMM_SELF).evaluate(x, jacobian=False)[0]

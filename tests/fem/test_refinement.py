@@ -50,6 +50,6 @@ def test_jacobian_of_a_nonlinear_problem_agrees_with_a_fresh_factorization(metho
     _, refined = problem.evaluate(x, method=method)
     equilibrium = problem._equilibrium
     equilibrium.factor()
-    directions = np.eye(4) if method == "tangent" else None
-    fresh = problem._evaluation.at_state(np.eye(len(problem.responses)), directions)
+    evaluation = problem._evaluation
+    fresh = evaluation.along(np.eye(4)) if method == "tangent" else evaluation.transposed(np.eye(len(refined)))
     assert np.abs(refined - fresh).max() < 1e-10 * np.abs(fresh).max()

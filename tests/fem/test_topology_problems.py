@@ -25,6 +25,7 @@ def test_a_full_column_is_as_warm_as_theory_says():
     assert column.evaluate(full(column), jacobian=False)[0][0] == pytest.approx(1e-4 * 2 * 20.0**3 / 3, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_sharper_densities_are_blacker_and_whiter_and_go_to_paraview(tmp_path):
     console = problems.cantilever((20, 12))
     found = problems.sharpened(

@@ -109,7 +109,7 @@ def piece(
     )
 
 
-@pytest.mark.parametrize("gdim", [2, 3])
+@pytest.mark.parametrize("gdim", [2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("solver", [None, fem.DIRECT, GMRES])
 def test_a_body_that_floats_deforms_as_one_on_pins_where_these_take_no_force(gdim, solver):
     x, free, pinned = [10.0, 1.0], piece(gdim, solver=solver, linear=True), piece(gdim, hold="pins", linear=True)
@@ -122,7 +122,7 @@ def test_a_body_that_floats_deforms_as_one_on_pins_where_these_take_no_force(gdi
     assert free.negative_pivots == (0 if solver is None else None)
 
 
-@pytest.mark.parametrize("gdim", [2, 3])
+@pytest.mark.parametrize("gdim", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_derivatives_of_a_body_that_floats_pass_taylor(gdim):
     def longer(x):
         return np.stack([0.1 * x[0] * (1 + x[1]), *(0.05 * x[0] * x[1] for _ in range(gdim - 1))])

@@ -38,7 +38,7 @@ def modulus_times_rotation(problem):
     """Depends on parameters by itself, besides through the unknown."""
     u = problem.unknown
     rotation = u[0].dx(1) - u[1].dx(0)
-    coefficient = next((p for form in problem._forms[1] for p in form.coefficients() if p is not u), 1.0)
+    coefficient = next((p for form in problem._system.integrals for p in form.coefficients() if p is not u), 1.0)
     return CellField(problem, coefficient * rotation**2 + u[0])
 
 

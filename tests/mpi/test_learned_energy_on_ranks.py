@@ -11,15 +11,15 @@ import torch
 import ufl
 
 from sobofem import fem, surrogate
-from sobofem.coupling import LearnedEnergy
+from sobofem.coupling import LawWeights, LearnedEnergy
 from sobofem.fem.materials.hyperelasticity import deformation_gradient, invariants, neo_hooke
 
 WORLD = MPI.COMM_WORLD
 X = [0.3, -0.2, 0.25]
 
 
-def strip(comm, *, seed=0):
-    """A strip whose law varies from place to place with a field, pulled; and its law."""
+def strip(comm, *, seed=0, weights=False):
+    """A strip whose law varies from place to place with a field, pulled; and its law, with weights if wanted."""
     module = surrogate.MLP(12, 2).build(3, 1, torch.Generator().manual_seed(seed))
     ranges = {"I1": (2.9, 3.1), "J": (0.8, 1.2), "T": (-1.0, 1.0)}
     model = surrogate.Surrogate.from_module(module, ranges, ("energy",))
@@ -43,6 +43,7 @@ def strip(comm, *, seed=0):
         parameters=[
             fem.Field("warmth", warmth, basis, (-0.5, 0.5)),
             fem.Scalar("pull", pull, (-0.2, 0.5)),
+            *([LawWeights("weight", law, (-1.0, 1.0))] if weights else []),
         ],
         responses=[fem.Response("energy", energy * dx), fem.Response("height", u[1] ** 2 * dx)],
     )
@@ -62,6 +63,15 @@ def test_products_with_hessians_are_those_of_one_rank():
     weights, direction = [1.0, 0.3], [0.2, -1.0, 0.5]
     expected = alone.hvp(X, weights, direction)
     assert together.hvp(X, weights, direction) == pytest.approx(expected, rel=1e-8, abs=1e-11)
+
+
+def test_derivatives_by_the_weights_of_the_law_are_those_of_one_rank():
+    (together, _), (alone, _) = strip(WORLD, weights=True), strip(MPI.COMM_SELF, weights=True)
+    assert together.digest == alone.digest
+    x = np.concatenate([X, np.random.default_rng(0).uniform(-0.1, 0.1, len(alone.parameters) - len(X))])
+    weights, direction = [1.0, 0.3], np.cos(np.arange(len(x)))
+    assert together.vjp(x, weights) == pytest.approx(alone.vjp(x, weights), rel=1e-8, abs=1e-12)
+    assert together.jvp(x, direction) == pytest.approx(alone.jvp(x, direction), rel=1e-8, abs=1e-12)
 
 
 def test_ranks_with_different_networks_are_told_so():

@@ -19,6 +19,8 @@ sys.path.append(str(Path(__file__).parents[1] / "fem"))
 import test_constraints
 import test_digest
 import test_limit_load
+import test_maxima
+import test_mortar
 import test_moving_ties
 import test_shape
 import test_ties
@@ -52,6 +54,14 @@ def dotted(comm):
             fem.Response("square", u**2 * dx(2)),
         ],
     )
+
+
+def test_maxima_are_those_of_one_rank():
+    both = [test_maxima.strip(comm) for comm in (WORLD, MPI.COMM_SELF)]
+    for problem in both:
+        problem.evaluate([2.0])
+    several, one = map(test_maxima.maxima, both)
+    assert several == pytest.approx(one, rel=1e-12)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +119,17 @@ def test_a_periodic_cell_on_ranks_is_that_of_one_with_its_tangent():
     (y, jacobian), (expected, expected_jacobian) = (problem.evaluate(x) for problem in problems)
     np.testing.assert_allclose(y, expected, rtol=1e-8)
     np.testing.assert_allclose(jacobian, expected_jacobian, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_a_periodic_cell_whose_faces_do_not_match_on_ranks_is_that_of_one(degree):
+    how = {"pinned": (0.0, 0.0), "skew": 0.5, "degree": degree}
+    same_on_ranks([test_ties.laminate(comm, **how) for comm in (WORLD, MPI.COMM_SELF)], test_ties.POINT)
+
+
+@pytest.mark.parametrize("gdim", [2, 3])
+def test_bonded_parts_on_ranks_are_those_of_one(gdim):
+    same_on_ranks([test_mortar.bar(comm, gdim) for comm in (WORLD, MPI.COMM_SELF)], [1.5, 4.0])
 
 
 def same_on_ranks(problems, x, *, rtol=1e-8):
@@ -193,6 +214,23 @@ def test_ties_that_fail_on_one_rank_are_refused_on_every_rank():
     ):
         with pytest.raises((ValueError, RuntimeError, ZeroDivisionError)):
             test_constraints.beam(WORLD, cells=(4, 1), rigid=False, also=ties)
+
+
+def test_images_that_fail_on_one_rank_are_refused_on_every_rank_where_faces_do_not_match():
+    def of_corners(x):
+        return np.where(np.isclose(x[1], 0.0), np.nan, x - [[1.0], [0.0]])
+
+    def of_all(x):
+        if WORLD.rank and x.shape[1] > 4:  # more than the middles of this rank's own facets
+            raise KeyError("no image")
+        return x - [[1.0], [0.0]]
+
+    def on_the_right(x):
+        return np.isclose(x[0], 1.0)
+
+    for image in (of_corners, of_all):
+        with pytest.raises((ValueError, RuntimeError, KeyError)):
+            test_ties.laminate(WORLD, ties=[fem.Periodic(on_the_right, image)], skew=0.5)
 
 
 @pytest.mark.two_ranks

@@ -248,6 +248,7 @@ def test_an_interruption_keeps_the_likeliest_point_so_far():
 # Starts
 
 
+@pytest.mark.slow
 def test_of_several_starts_the_likeliest_is_kept():
     data, stages = smooth(6), []
     model = train(data, network=MLP(2, 1), progress=lambda p: stages.append(p.stage))

@@ -9,8 +9,7 @@ from torch import nn
 
 from sobofem.surrogate import MLP, Adam, Descent, Kriging, Solved, Surrogate, train
 from sobofem.surrogate.export import export_model, open_exported
-from sobofem.surrogate.export.precision import InDouble, doubled, in_precision
-from sobofem.surrogate.export.program import Program
+from sobofem.surrogate.export.program import InDouble, Program, doubled, in_precision
 from sobofem.surrogate.families.gaussian_process import Posterior
 from sobofem.surrogate.networks.base import NetworkModule
 from sobofem.surrogate.samples.scaling import Scaling

@@ -5,6 +5,7 @@ import torch
 
 from sobofem.surrogate import Samples
 from sobofem.surrogate.families import Kriging
+from sobofem.surrogate.families.base import Labels
 from sobofem.surrogate.families.gaussian_process import JITTER, LENGTH, NOISE, MarginalLikelihood, covariances
 from sobofem.surrogate.loss import Targets
 
@@ -92,6 +93,14 @@ def test_its_gradient_passes_a_taylor_test(kind):
 @pytest.mark.parametrize("kind", ["values", "all", "some"])
 def test_a_line_search_may_step_as_far_out_as_it_likes(kind, far):
     value, gradient = MarginalLikelihood(labels(kind))(torch.full_like(theta(), far))
+    assert value == np.inf and not gradient.any()
+
+
+@pytest.mark.parametrize("slopes", [None, torch.zeros(6, 1, dtype=torch.float64)])
+def test_labels_that_are_all_zero_have_no_likelihood_and_do_no_harm(slopes):
+    x = torch.linspace(-1.0, 1.0, 6, dtype=torch.float64)[:, None]
+    likelihood = MarginalLikelihood(Labels(x, torch.zeros(6, dtype=torch.float64), slopes))
+    value, gradient = likelihood(likelihood.start(-7.0))
     assert value == np.inf and not gradient.any()
 
 

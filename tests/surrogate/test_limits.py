@@ -43,6 +43,9 @@ def test_each_response_has_its_error_its_limit_and_its_remedy():
     scatter = {"values": {"q": 0.15, "r": 0.05}}
     found = limits(plane(samples=20, held_out=errors((0.2, 0.2)), noise=scatter))
     assert "labels scatter by about 15 %" in found[0] and "too few" in found[1]
+    short = {"seconds": 20.0, "missed": {"shallow network": "not tried: the time was over"}}
+    found = limits(plane(samples=20, held_out=errors((0.003, 0.2)), budget=short))
+    assert "nothing limits it" in found[0] and "20 s were too short for shallow network: train in more time" in found[1]
     assert "not known" in limits(plane(samples=20))[0]
     assert "nothing of it was learned" in limits(plane(samples=20, held_out=errors((0.2, 1.0)), noise=scatter))[1]
 

@@ -202,7 +202,8 @@ def test_near_zero_and_beyond_it_stays_finite():
 
 @pytest.fixture(scope="module")
 def mixed():
-    return surrogate.fit(samples(12), families=[Logarithmic(Kriging()), Logarithmic(Solved(members=1, iterations=20))])
+    parts = Kriging(starts=(-7.0,), iterations=20), Solved(units=8, members=1, iterations=10)
+    return surrogate.fit(samples(8), families=[Logarithmic(part) for part in parts])
 
 
 @pytest.mark.slow
@@ -217,8 +218,9 @@ def test_it_is_saved_and_loaded(mixed, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("ending", "precision"), [(".onnx", "float64"), (".onnx", "float32"), (".pt2", "float64")])
 def test_it_is_exported(mixed, tmp_path, ending, precision):
-    """Which runs the program, and compares."""
-    surrogate.export_model(mixed, tmp_path / f"model{ending}", precision=precision, hessian=True)
+    """Which runs the program, and compares. Products with Hessians are traced for minutes, so for one of them."""
+    hessian = (ending, precision) == (".onnx", "float64")
+    surrogate.export_model(mixed, tmp_path / f"model{ending}", precision=precision, hessian=hessian)
 
 
 def test_hessian_products_are_left_out():

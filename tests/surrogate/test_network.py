@@ -5,8 +5,8 @@ from torch import nn
 from torch.func import jacrev, vmap
 
 from sobofem.surrogate import MLP
-from sobofem.surrogate.networks.activations import Activation, activation
 from sobofem.surrogate.networks.base import NetworkModule, as_network_module, value_and_jacobian
+from sobofem.surrogate.networks.layers import Activation, activation
 
 
 def built(n, m, *, activation="tanh", depth=3, width=11):

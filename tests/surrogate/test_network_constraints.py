@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from sobofem.surrogate import LBFGS, MLP, Adam, train
-from sobofem.surrogate.networks import Bounded, Monotone, Positive, Residual, Separate, Siren, Symmetric
+from sobofem.surrogate.networks import Bounded, Convex, Monotone, Positive, Residual, Separate, Siren, Symmetric
 from sobofem.surrogate.networks.base import value_and_jacobian
-from sobofem.surrogate.networks.symmetric import group
+from sobofem.surrogate.networks.bounded import group
 from sobofem.surrogate.samples.scaling import Scaling
 
 SCALING = Scaling(np.array([3.0, -1.0, 0.5]), np.array([2.0, 0.1, 7.0]), np.array([40.0, -3.0]), np.array([8.0, 0.02]))
@@ -168,6 +168,29 @@ def test_monotone_networks_refuse_what_they_cannot_hold():
             Monotone(**chosen)
     with pytest.raises(ValueError, match="expected inputs from 0 to 2"):
         Monotone(increasing=(3,)).build(3, 1, torch.Generator())
+
+
+@pytest.mark.parametrize("size", [0.3, 3.0, 30.0])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_convex_responses_have_no_negative_curvature_but_in_free_inputs(size, depth):
+    x = points(300, 3, size=size)
+    for network in (Convex(MLP(8, depth), increasing=(0,)), Convex(MLP(8, depth), increasing=(0,), free=(2,))):
+        _, jacobian, hessian = built(network).derivatives(x, 2)
+        convex = hessian if not network.free else hessian[:, :, :2, :2]
+        assert (torch.linalg.eigvalsh(convex) >= -1e-12 * (1.0 + hessian.abs().max())).all()
+        assert (jacobian[:, :, 0] >= 0.0).all()
+        assert jacobian[:, :, 1].min() < 0.0
+        assert not network.free or hessian[:, :, 2, 2].min() < 0.0
+
+
+def test_convex_networks_refuse_what_they_cannot_hold():
+    with pytest.raises(ValueError, match="expected an MLP with the activation 'softplus'"):
+        Convex(MLP(activation="tanh"))
+    with pytest.raises(ValueError, match="counted from 0, none twice"):
+        Convex(increasing=(0,), free=(0,))
+    for chosen in ({"free": (0, 1, 2)}, {"increasing": (3,)}):
+        with pytest.raises(ValueError, match="of which not all are free"):
+            Convex(**chosen).build(3, 1, torch.Generator())
 
 
 @pytest.mark.parametrize("size", [0.3, 30.0])

@@ -13,6 +13,7 @@ from sobofem.surrogate import LBFGS, MLP, Adam, load, train
 from sobofem.surrogate.files.registry import from_record, to_record
 from sobofem.surrogate.networks import (
     Bounded,
+    Convex,
     Factorized,
     Fourier,
     KolmogorovArnold,
@@ -44,6 +45,8 @@ KINDS = {
     "bounded above": Bounded(MLP(7, 2), high=0.5),
     "positive": Positive(Residual(7, 2)),
     "monotone": Monotone(MLP(8, 2), increasing=(1,), decreasing=(0,)),
+    "convex": Convex(MLP(8, 2), increasing=(1,)),
+    "convex but in one input": Convex(MLP(6, 2), increasing=(1,), free=(0,)),
     "symmetric": Symmetric(MLP(7, 2), swaps=((0, 1),)),
     "nested": Separate(Symmetric(Bounded(Fourier(4), low=-1.0), swaps=((0, 1),))),
 }

@@ -10,8 +10,7 @@ from torch import nn
 from sobofem.surrogate import LBFGS, MLP, Adam, Fixed, InverseDirichlet, PerChannel, ValuesOnly, load, register, train
 from sobofem.surrogate.files import container
 from sobofem.surrogate.online.acquisition import nearest, spread
-from sobofem.surrogate.online.checkpoint import KIND
-from sobofem.surrogate.online.settings import OnlineSettings
+from sobofem.surrogate.online.checkpoint import KIND, OnlineSettings
 from sobofem.surrogate.online.training import OnlineTraining
 from sobofem.surrogate.weighting import Weighting, Weights
 
@@ -249,8 +248,8 @@ def same(ours, theirs):
 @pytest.mark.parametrize(
     ("settings", "stop"),
     [
-        pytest.param({}, 4, id="L-BFGS, before it begins"),
-        pytest.param({}, 8, id="L-BFGS, as it begins"),
+        pytest.param({}, 4, id="L-BFGS, before it begins", marks=pytest.mark.slow),
+        pytest.param({}, 8, id="L-BFGS, as it begins", marks=pytest.mark.slow),
         pytest.param({}, 28, id="L-BFGS"),
         pytest.param(
             {"weighting": InverseDirichlet(interval=3), "members": 2},

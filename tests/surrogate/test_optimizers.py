@@ -32,9 +32,9 @@ def problem(N=40):
         (LBFGS(100), 1e-6),
         (LevenbergMarquardt(20), 1e-9),
         (Adam(800, 0.1), 1e-4),
-        (Adam(1200, 0.03, batch=15), 2e-2),
+        pytest.param(Adam(1200, 0.03, batch=15), 2e-2, marks=pytest.mark.slow),
         (Adam(800, 0.1, nesterov=True), 1e-4),
-        (Adam(800, 0.1, momentum=0.8, memory=0.99), 1e-4),
+        pytest.param(Adam(800, 0.1, momentum=0.8, memory=0.99), 1e-4, marks=pytest.mark.slow),
     ],
 )
 def test_each_optimizer_finds_the_least_squares_solution(optimizer, tolerance):

@@ -81,6 +81,7 @@ def test_the_jacobian_of_a_module_is_that_of_single_samples_and_differentiable_a
     torch.testing.assert_close(action, curved)
 
 
+@pytest.mark.slow
 def test_any_smooth_module_trains_is_saved_and_exported(tmp_path):
     module = smooth()
     before = deepcopy(module.state_dict())

@@ -10,7 +10,7 @@ import pytest
 
 from sobofem.surrogate import LBFGS, MLP, Adam, Kriging, OnlineSettings, OnlineTraining, Samples, fit, load, train
 from sobofem.surrogate.files import registry
-from sobofem.surrogate.networks import activations
+from sobofem.surrogate.networks import layers
 
 SHORT = (Adam(5), LBFGS(iterations=5))
 
@@ -217,7 +217,7 @@ def test_an_activation_of_ones_own_is_saved_by_its_name(data, own, tmp_path, mon
     surrogate = train(data, network=MLP(4, 1, "algebraic"), optimizers=SHORT)
     surrogate.save(tmp_path / "model.safetensors")
     same(surrogate, load(tmp_path / "model.safetensors"), data.x)
-    monkeypatch.delitem(activations.ACTIVATIONS, "algebraic")
+    monkeypatch.delitem(layers.ACTIVATIONS, "algebraic")
     with pytest.raises(ValueError, match=r"no activation is called 'algebraic'.*import the module that registers it"):
         load(tmp_path / "model.safetensors")
 
@@ -255,6 +255,7 @@ FAMILY = """
 """
 
 
+@pytest.mark.slow
 def test_a_family_of_ones_own_is_chosen_from_and_saved(data, own, tmp_path):
     slopes = np.array([[1.0, -2.0, 0.5, 0.0, 0.0, 3.0]])
     straight = Samples(data.x, data.x @ slopes.T, np.repeat(slopes[None], 16, 0), data.parameters, ("q",), data.bounds)

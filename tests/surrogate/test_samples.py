@@ -67,6 +67,17 @@ def labelled(data, **changes):
     return replace(data, **(full | changes))
 
 
+def test_what_the_caller_writes_later_changes_nothing_and_a_file_that_is_only_read_is_not_copied(data, tmp_path):
+    np.save(tmp_path / "jacobian.npy", data.jacobian)
+    stored, own = np.load(tmp_path / "jacobian.npy", mmap_mode="r"), data.x.copy()
+    view = own.view()
+    view.flags.writeable = False  # as frames give out their columns
+    given = {name: getattr(data, name) for name in ("y", "parameters", "responses", "bounds")}
+    found = Samples.of(SimpleNamespace(x=view, jacobian=stored, **given))
+    own[:] = 0.0
+    assert np.array_equal(found.x, data.x) and np.shares_memory(found.jacobian, stored)
+
+
 def test_nan_means_missing_only_where_that_is_said(data):
     jacobian = changed(changed(data.jacobian, 3, np.nan), (5, 1, 2), np.nan)
     with pytest.raises(ValueError, match=r"jacobian holds NaN or infinity in 2 rows \(3, 5\).*say missing=True"):

@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import sys
 
@@ -24,6 +26,7 @@ print(model.evaluate([0.5])[0][0])
 """
 
 
+@pytest.mark.slow
 def test_trains_with_finite_elements_and_message_passing_blocked_and_changes_no_global():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr

@@ -59,6 +59,12 @@ def test_satisfies_the_contract_of_a_model(trained, data):
     assert describe(trained).label("radius") == "radius [m]"
 
 
+def test_of_no_points_there_are_no_answers(trained, data):
+    n, m = len(data.parameters), len(data.responses)
+    y, jacobian = trained.predict(np.zeros((0, n)))
+    assert (y.shape, jacobian.shape) == ((0, m), (0, m, n))
+
+
 def test_jacobian_is_the_derivative_of_the_values_in_physical_units(trained, data):
     rng = np.random.default_rng(1)
     middle, width = data.bounds.mean(axis=1), np.ptp(data.bounds, axis=1)

@@ -1,4 +1,5 @@
 from dataclasses import dataclass, replace
+import tracemalloc
 from types import SimpleNamespace
 
 from analytic import borehole_samples, derivative_error, five_samples, sample, value_error
@@ -15,6 +16,7 @@ from sobofem.surrogate import (
     Fixed,
     InverseDirichlet,
     PerChannel,
+    Samples,
     Symmetric,
     ValuesOnly,
     load,
@@ -25,9 +27,12 @@ from sobofem.surrogate import (
 )
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.networks.base import NetworkModule
+from sobofem.surrogate.samples.scaling import Scaling
+from sobofem.surrogate.training import train as training
 from sobofem.surrogate.training.monitor import Monitor
 from sobofem.surrogate.training.objective import Objective
 from sobofem.surrogate.training.optimizers import Optimizer
+from sobofem.surrogate.training.train import targets_of, training_targets
 
 SHORT = (Adam(30), LBFGS(30))
 
@@ -278,6 +283,46 @@ def test_a_step_of_training_in_batches_sees_no_more_points_where_there_are_more_
         Adam(60, batch=100).run(objective, Monitor(objective, None, None))
         seen.append(module.points)
     assert seen[0] == seen[1] < 60 * 100 + 10 * 2048
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """20,000 samples of 24 sines whose Jacobians are in a file, and the same in memory."""
+    rng = np.random.default_rng(0)
+    x, slope = rng.uniform(size=(20_000, 6)), rng.normal(size=(24, 6))
+    jacobian = np.cos(x @ slope.T)[:, :, None] * slope
+    np.save(path := tmp_path_factory.mktemp("stored") / "jacobian.npy", jacobian)
+    names, box = [f"x{k}" for k in range(6)], np.tile([0.0, 1.0], (6, 1))
+    kinds = (np.load(path, mmap_mode="r"), jacobian)
+    return [Samples(x, np.sin(x @ slope.T), each, names, [f"y{k}" for k in range(24)], box) for each in kinds]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_training_in_batches_from_a_file_needs_the_memory_of_batches_and_learns_the_same(stored, monkeypatch, share):
+    def batches(samples):
+        return train(samples, network=MLP(8, 1), optimizers=(Adam(30, batch=64),), validation=share)
+
+    batches(stored[0])  # so that nothing is imported below
+    tracemalloc.start()
+    found = batches(stored[0])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < (0.7 + share) * stored[0].jacobian.nbytes  # samples held out are in memory
+    monkeypatch.setattr(training, "MANY_SAMPLES", len(stored[1]))
+    wanted, points = batches(stored[1]), stored[1].x[:5]
+    assert np.allclose(found.predict(points)[1], wanted.predict(points)[1], rtol=1e-9, atol=1e-12)
+
+
+def test_samples_in_a_file_are_the_same_targets_as_those_in_memory(stored):
+    scaling = Scaling.from_data(stored[1].bounds, stored[1].y, stored[1].responses)
+    rows = torch.arange(5_000).flip(0)
+    of_file = training_targets(scaling, stored[0], rows, derivatives=True, device="cpu")
+    in_memory = targets_of(scaling, stored[1], rows, device="cpu")
+    assert torch.equal(of_file.jacobian, in_memory.jacobian) and len(of_file) == 5_000
+    assert torch.allclose(of_file.mean_squares(), in_memory.mean_squares(), rtol=1e-12)
+    some, same = (targets.to(torch.zeros(1)).select(rows[:7]) for targets in (of_file, in_memory))
+    assert some.jacobian.dtype == torch.float32 and torch.equal(some.jacobian, same.jacobian)
+    assert torch.equal(some.x, same.x) and torch.equal(some.y, same.y)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.networks import Perceptron
-from sobofem.surrogate.networks.activations import ACTIVATIONS, Activation
+from sobofem.surrogate.networks.layers import ACTIVATIONS, Activation
 from sobofem.surrogate.training.objective import Objective
 from sobofem.surrogate.training.together.stages import Stack
 

@@ -1,8 +1,9 @@
-"""From samples to an ensemble that knows its errors, calibrated on samples held out."""
+"""Ensembles: several networks trained as one, whose disagreement is calibrated to their error on samples held out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
 from numbers import Integral
@@ -13,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from sobofem.surrogate.device import check_device, undisturbed
-from sobofem.surrogate.ensembles.module import Ensemble, EnsembleModule
+from sobofem.surrogate.files.registry import register
 from sobofem.surrogate.history import Progress
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.model import Surrogate
 from sobofem.surrogate.model.constants import learned_apart
 from sobofem.surrogate.networks import MLP
-from sobofem.surrogate.networks.base import Network, as_network_module
+from sobofem.surrogate.networks.base import Composite, Network, as_network_module, value_and_jacobian
 from sobofem.surrogate.samples import Data, Samples
 from sobofem.surrogate.samples.scaling import Scaling
 from sobofem.surrogate.training.objective import Objective
@@ -28,6 +29,76 @@ from sobofem.surrogate.training.together.perceptrons import Perceptrons, fits
 from sobofem.surrogate.training.together.stages import BatchHistory, Losses, OneByOne, Stack, run_stages
 from sobofem.surrogate.training.train import check_parts, check_settings, targets_of
 from sobofem.surrogate.weighting import PerChannel, ValuesOnly, Weighting
+
+
+@register
+@dataclass(frozen=True)
+class Ensemble:
+    """Networks that differ in their start, averaged (Lakshminarayanan, Pritzel & Blundell 2017, *Deep ensembles*).
+
+    Attributes:
+        network: What each of them is.
+        members: How many.
+    """
+
+    network: Network = field(default_factory=MLP)
+    members: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuse ensembles that can't disagree."""
+        if not isinstance(self.members, int) or self.members < 2:
+            raise ValueError(f"members is {self.members!r}; expected a whole number of at least 2")
+
+    def build(self, n: int, m: int, generator: torch.Generator) -> EnsembleModule:
+        """Members from n inputs to m outputs, each from its own start."""
+        return EnsembleModule((self.network.build(n, m, generator) for _ in range(self.members)), m)
+
+
+class EnsembleModule(Composite):
+    """The mean of its members, and a multiple of their standard deviation.
+
+    Args:
+        members: Two or more networks that map (N, n) to (N, m).
+        m: Number of outputs.
+
+    Attributes:
+        value_factors: What the members' standard deviation of each output is multiplied by (m,).
+        slope_factors: The same for the rows of the Jacobian (m,).
+    """
+
+    value_factors: Tensor
+    slope_factors: Tensor
+
+    def __init__(self, members: Iterable[nn.Module], m: int) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.register_buffer("value_factors", torch.ones(m, dtype=torch.float64))
+        self.register_buffer("slope_factors", torch.ones(m, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mean outputs (N, m) at inputs (N, n)."""
+        return torch.stack([member(x) for member in self.members]).mean(0)
+
+    def value_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean outputs (N, m) and their Jacobian (N, m, n) at inputs (N, n), both differentiable."""
+        y, slopes = self._all(x)
+        return y.mean(0), slopes.mean(0)
+
+    def standard_deviation(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Calibrated standard deviations of outputs (N, m) and of their Jacobian (N, m, n) at inputs (N, n)."""
+        y, slopes = self._all(x)
+        return y.std(0) * self.value_factors, slopes.std(0) * self.slope_factors.unsqueeze(1)
+
+    @property
+    def wrapped(self) -> nn.ModuleList:
+        """The members."""
+        return self.members
+
+    def _all(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs (K, N, m) and Jacobians (K, N, m, n) of the members."""
+        y, slopes = zip(*(value_and_jacobian(member, x) for member in self.members), strict=True)
+        return torch.stack(y), torch.stack(slopes)
+
 
 CALIBRATED_LEVEL = 0.95
 """Share of held-out labels that lie within the interval of this level after calibration."""
