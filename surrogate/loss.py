@@ -112,7 +112,7 @@ class StoredTargets(Targets):
 
     @property
     def jacobian(self) -> Tensor:  # type: ignore[override]
-        """All Jacobians (N, m, n), scaled anew each time."""
+        """All Jacobians (N, m, n), scaled each time."""
         return self._taken(torch.arange(len(self)))
 
     def select(self, rows: Tensor) -> Targets:  # type: ignore[override]

@@ -52,6 +52,8 @@ def write(study: Study, given: Inputs, folder: Path, *, units: Mapping[str, str]
         figures["sensitivity"] = sensitivity_figure(study.indices, study.measures)
     if failure is not None and failure.points:
         figures["design_points"] = design_point_figure(failure.points)
+    for key in PICTURES:  # those of a study before that asked for more would pass for this one's
+        (folder / f"{key}.png").unlink(missing_ok=True)
     for key, figure in figures.items():
         figure.savefig(folder / f"{key}.png", dpi=120)
     record = finite({**study.record(), **task(given, limits, units), "warnings": list(warnings(study, given))})

@@ -158,7 +158,7 @@ class Training(ABC):
         """
 
 
-def told_of(progress: ProgressCallback, what: str) -> ProgressCallback:
+def progress_of(progress: ProgressCallback, what: str) -> ProgressCallback:
     """Passes on the progress of a family inside another, under another name than that of the family on its own."""
     return lambda found: progress(replace(found, stage=f"{found.stage} of {what}"))
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sobofem.surrogate.device import CPU
-from sobofem.surrogate.families.base import Family, Learned, Training, told_of
+from sobofem.surrogate.families.base import Family, Learned, Training, progress_of
 from sobofem.surrogate.families.solved import Solved
 from sobofem.surrogate.files.registry import register
 from sobofem.surrogate.history import ProgressCallback
@@ -236,7 +236,7 @@ class Logarithmic(Family):
             ArithmeticError: If it fails.
         """
         axes = self._axes(targets)
-        report = told_of(progress, "logarithms")
+        report = progress_of(progress, "logarithms")
         return _around(self.family.learn(between(*axes, targets), seed=seed, progress=report, quick=quick), axes)
 
     def begin(self, targets: Targets, *, seed: int) -> Training:
@@ -262,14 +262,15 @@ class _Training(Training):
     def parts(self, rows: Sequence[Tensor], responses: Sequence[int], progress: ProgressCallback) -> list[Learned]:
         """What it learns from each of several choices of samples."""
         return [
-            _around(found, self._axes) for found in self._inner.parts(rows, responses, told_of(progress, "logarithms"))
+            _around(found, self._axes)
+            for found in self._inner.parts(rows, responses, progress_of(progress, "logarithms"))
         ]
 
     def glance(
         self, rows: Sequence[Tensor], responses: Sequence[int], progress: ProgressCallback
     ) -> list[Learned] | None:
         """Likewise, roughly, if it can."""
-        found = self._inner.glance(rows, responses, told_of(progress, "logarithms"))
+        found = self._inner.glance(rows, responses, progress_of(progress, "logarithms"))
         return None if found is None else [_around(one, self._axes) for one in found]
 
     def prospects(self, count: int) -> Tensor | None:
@@ -278,7 +279,7 @@ class _Training(Training):
 
     def finish(self, responses: Sequence[int], progress: ProgressCallback) -> Learned:
         """What it learns from all samples."""
-        return _around(self._inner.finish(responses, told_of(progress, "logarithms")), self._axes)
+        return _around(self._inner.finish(responses, progress_of(progress, "logarithms")), self._axes)
 
 
 def _around(found: Learned, axes: tuple[Axes, Axes]) -> Learned:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sobofem.surrogate.device import CPU
-from sobofem.surrogate.families.base import Family, Learned, told_of
+from sobofem.surrogate.families.base import Family, Learned, progress_of
 from sobofem.surrogate.families.solved import Solved
 from sobofem.surrogate.files.registry import register
 from sobofem.surrogate.history import ProgressCallback
@@ -128,7 +128,7 @@ class Projected(Family):
         """
         V = directions_of(targets)
 
-        report = told_of(progress, "projections")
+        report = progress_of(progress, "projections")
         found = self.family.learn(_along(V, targets), seed=seed, progress=report, quick=quick)
         module = ProjectedModule.around(found.module, V.cpu())
         weights = torch.cat((found.weights[:, :1], found.weights[:, 1:] @ V.square().cpu()), 1)
