@@ -1,4 +1,4 @@
-"""The whole mission on a real structure, in three minutes on two cores.
+"""The whole mission on a real structure, in six minutes on two cores.
 
 A plate with an elliptical hole under biaxial tension: samples with exact Jacobians are generated under MPI, the same
 network is trained on values only and with sensitivities, the lightest plate under a bound on its stress concentration
