@@ -20,7 +20,7 @@ SELECT ?= not slow
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 SERIAL := $(PARALLEL) --ignore tests/mpi --ignore tests/rivals
 
-.PHONY: help setup demo test-demo test test-processors test-cluster test-faults check lint bench lock clean
+.PHONY: help setup demo docs dist test-demo test test-processors test-cluster test-faults check lint bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -45,8 +45,8 @@ test-demo: demo ## the demo, and whether it keeps its promises
 	SOBOFEM_DEMO=demo-output $(BIN)/python -m pytest tests/test_demo.py
 
 # A third rank is for what two can't tell: a rank between others, uneven groups, a rank without a boundary.
-test: lint ## the whole suite: serially, and under mpiexec on 2 and 3 ranks
-	$(BIN)/python -m pytest $(SERIAL)
+test: lint ## the suite without what is long: serially, and under mpiexec on 2 and 3 ranks
+	$(BIN)/python -m pytest $(SERIAL) -m "not bench"
 	$(BIN)/mpiexec -n 2 $(BIN)/python -m pytest -p no:cacheprovider tests/mpi
 	$(BIN)/mpiexec -n 3 $(BIN)/python -m pytest -p no:cacheprovider -m "not slow and not two_ranks" tests/mpi
 
@@ -74,6 +74,17 @@ test-cluster: $(READY) ## job scripts on a Slurm of one node, set up for the pur
 test-faults: $(READY) ## a hundred kills at random moments, in ten minutes
 	SOBOFEM_KILLS=100 $(BIN)/python -m pytest tests/coupling/test_faults.py -k kills
 
+docs: $(READY) ## the site, in build/site: whatever leads nowhere fails; then its tests
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees docs build/site
+	SOBOFEM_SITE=build/site $(BIN)/python -m pytest --quiet tests/test_site.py
+
+# Without FEniCSx, PyTorch and the rest where an extra doesn't ask for them: each is installed into an environment of its own.
+dist: $(READY) ## wheel and source archive in dist, checked, and installed with each extra
+	rm -rf dist
+	$(BIN)/uv build --quiet
+	$(BIN)/uv tool run --quiet twine check --strict dist/*
+	SOBOFEM_DIST=dist $(BIN)/python -m pytest --quiet tests/test_dist.py
+
 check: $(READY) ## the quick tests, without those for several ranks and of other libraries
 	$(BIN)/python -m pytest $(SERIAL) -m "not slow"
 
@@ -83,12 +94,13 @@ lint: $(READY) ## format, style, types, and who imports whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
 
-bench: $(READY) ## tests of the benchmarks and of other libraries in them, then the figures in docs/benchmarks.md
+bench: $(READY) ## tests of other libraries and over many designs, then the figures in docs/benchmarks.md
 	$(BIN)/python -m pytest $(PARALLEL) tests/rivals
+	$(BIN)/python -m pytest $(SERIAL) -m bench
 	$(BIN)/python -m benchmarks
 
 lock: $(READY) ## resolve the dependencies anew into requirements.lock
-	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.12 --extra dev --extra oracle --no-header --no-annotate \
+	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.12 --extra dev --extra docs --extra oracle --no-header --no-annotate \
 		--output-file requirements.lock pyproject.toml
 
 clean: ## remove the environment and whatever was built

@@ -22,6 +22,7 @@ NAMES = (
     "written_samples",
     "scheduler_simulation",
     "reduction_cost",
+    "derivative_informed",
     "learned_laws",
     "protocol",
 )

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sobofem.coupling.contract import Description, Model, SampleFailure, describe
     from sobofem.coupling.dataset.dataset import Dataset
+    from sobofem.coupling.dataset.field_data import FieldData
     from sobofem.coupling.dataset.merging import merge
+    from sobofem.coupling.dataset.mesh_files import read_fields, write_fields
     from sobofem.coupling.dataset.records import Failure
     from sobofem.coupling.design import Design, Grid, halton, latin_hypercube, make_design, sobol
     from sobofem.coupling.design.marginals import Marginal
+    from sobofem.coupling.design.own import OwnDesign
     from sobofem.coupling.design.points import PointsFile
     from sobofem.coupling.materials.learned_energy import LearnedEnergy
     from sobofem.coupling.materials.weights import LawWeights
@@ -30,12 +33,14 @@ __all__ = [
     "Description",
     "Design",
     "Failure",
+    "FieldData",
     "Grid",
     "Interrupted",
     "LawWeights",
     "LearnedEnergy",
     "Marginal",
     "Model",
+    "OwnDesign",
     "PointsFile",
     "Progress",
     "SampleFailure",
@@ -47,8 +52,10 @@ __all__ = [
     "load_model",
     "make_design",
     "merge",
+    "read_fields",
     "sobol",
     "taylor_test",
+    "write_fields",
 ]
 
 _HOMES = {
@@ -56,12 +63,14 @@ _HOMES = {
     "Description": "sobofem.coupling.contract",
     "Design": "sobofem.coupling.design",
     "Failure": "sobofem.coupling.dataset.records",
+    "FieldData": "sobofem.coupling.dataset.field_data",
     "Grid": "sobofem.coupling.design",
     "Interrupted": "sobofem.coupling.parallel.interruption",
     "LawWeights": "sobofem.coupling.materials.weights",
     "LearnedEnergy": "sobofem.coupling.materials.learned_energy",
     "Marginal": "sobofem.coupling.design.marginals",
     "Model": "sobofem.coupling.contract",
+    "OwnDesign": "sobofem.coupling.design.own",
     "PointsFile": "sobofem.coupling.design.points",
     "Progress": "sobofem.coupling.solving.ledger",
     "SampleFailure": "sobofem.coupling.contract",
@@ -73,8 +82,10 @@ _HOMES = {
     "load_model": "sobofem.coupling.models.loading",
     "make_design": "sobofem.coupling.design",
     "merge": "sobofem.coupling.dataset.merging",
+    "read_fields": "sobofem.coupling.dataset.mesh_files",
     "sobol": "sobofem.coupling.design",
     "taylor_test": "sobofem.coupling.models.taylor",
+    "write_fields": "sobofem.coupling.dataset.mesh_files",
 }
 
 

@@ -35,7 +35,7 @@ _EXTRAS = (
     dict.fromkeys(("dolfinx", "petsc4py", "mpi4py", "ufl", "basix"), "fem")
     | dict.fromkeys(("torch", "safetensors"), "surrogate")
     | dict.fromkeys(("nutpie", "arviz"), "studies")
-    | {"pyarrow": "parquet"}
+    | {"pyarrow": "parquet", "meshio": "files"}
 )
 
 

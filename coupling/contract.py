@@ -59,6 +59,23 @@ class Products(Protocol):
 
 
 @runtime_checkable
+class Sampled(Protocol):
+    """What a model may offer besides: how its inputs are distributed, where they are thousands that belong together."""
+
+    def sample(self, count: int, seed: Any) -> Array:
+        """Points (count, n) for a seed as `numpy.random.default_rng` takes it; more of them begin with the same."""
+
+
+@runtime_checkable
+class MapsFields(Protocol):
+    """What a model may offer besides: that its parameters and responses are fields on a mesh."""
+
+    @property
+    def on_mesh(self) -> Any:
+        """Where they are: anything with the attributes of `coupling.dataset.mesh.OnMesh`; None where they aren't."""
+
+
+@runtime_checkable
 class Curved(Protocol):
     """What a model may offer besides: second derivatives along vectors."""
 
@@ -221,6 +238,7 @@ class Description:
         bounds: Bounds of the parameters, (n, 2).
         units: Unit of each parameter and response that has one, by name.
         digest: Changes whenever the model's definition does.
+        on_mesh: Where on a mesh parameters and responses are (`coupling.dataset.mesh.OnMesh`); None where they aren't.
     """
 
     name: str
@@ -229,6 +247,7 @@ class Description:
     bounds: Array
     units: Mapping[str, str] = field(default_factory=dict)
     digest: str = ""
+    on_mesh: Any = None
 
     def label(self, name: str) -> str:
         """The name with its unit, as on an axis: `traction_x [MPa]`."""

@@ -1,4 +1,7 @@
-"""Words for people: progress, a live bar on a terminal or lines in a job's log, and errors of the system."""
+"""Words for people: progress, a live bar on a terminal or lines in a job's log, and errors of the system.
+
+Rich is imported where something is shown: on rank 0.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ from contextlib import contextmanager
 import errno
 import os
 import time
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from typing import TYPE_CHECKING
 
 from sobofem.coupling.contract import ProgressCallback
 from sobofem.coupling.parallel.abort import ranks
+from sobofem.coupling.parallel.world import launched_rank
 from sobofem.coupling.solving.ledger import Progress as GenerationProgress
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 INTERVAL = 3.0  # between two lines in a log [s]
 
@@ -21,6 +26,8 @@ INTERVAL = 3.0  # between two lines in a log [s]
 @contextmanager
 def display(*, interval: float = INTERVAL) -> Iterator[ProgressCallback]:
     """Yield a function of (done, total, text) that may be called as often as it likes."""
+    from rich.console import Console
+
     console = Console(stderr=True)
     with _bar(console) if console.is_terminal else _lines(console, interval) as update:
         yield update
@@ -29,7 +36,7 @@ def display(*, interval: float = INTERVAL) -> Iterator[ProgressCallback]:
 @contextmanager
 def display_on_root() -> Iterator[ProgressCallback]:
     """As `display` on rank 0 of all; on the others a function that shows nothing."""
-    if ranks()[0] != 0:
+    if ranks()[0] or launched_rank():  # MPI may not be there yet
         yield lambda done, total, text: None
         return
     with display() as update:
@@ -65,12 +72,14 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def _bar(console: Console) -> Iterator[ProgressCallback]:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
     columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
     progress = Progress(*columns, console=console, refresh_per_second=5)
     task = progress.add_task("")
 
     def update(done: int, total: int, text: str) -> None:
-        progress.start()  # here, since on all ranks but one nobody ever calls
+        progress.start()  # not before there is something to show
         progress.update(task, completed=done, total=total, description=text)
 
     try:
@@ -99,6 +108,8 @@ def _lines(console: Console, interval: float) -> Iterator[ProgressCallback]:
 
 def report_console() -> Console:
     """A console for tables: as wide as the terminal, or wide enough for them where there is none."""
+    from rich.console import Console
+
     console = Console()
     return console if console.is_terminal else Console(width=120)
 

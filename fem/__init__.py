@@ -1,7 +1,9 @@
 """Finite-element problems with exact sensitivities, on FEniCSx.
 
-problem = Problem(energy, u, bcs=bcs, parameters=[Scalar("young", E, (60e3, 80e3))], responses=[...])
-response, jacobian = problem.evaluate(x)
+Built once, evaluated many times::
+
+    problem = Problem(energy, u, bcs=bcs, parameters=[Scalar("young", E, (60e3, 80e3))], responses=[...])
+    response, jacobian = problem.evaluate(x)
 """
 
 from mpi4py import MPI  # isort: skip  # noqa: F401  (before dolfinx: the wheel finds its MPI through it)

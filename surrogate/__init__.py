@@ -46,6 +46,7 @@ from sobofem.surrogate.reduction import (
     reduced_basis,
 )
 from sobofem.surrogate.samples import Samples
+from sobofem.surrogate.selection.field import fit_coefficients, fit_field
 from sobofem.surrogate.selection.fit import fit
 from sobofem.surrogate.selection.tuning import restarted, tuned
 from sobofem.surrogate.training.optimizers import LBFGS, Adam, DecayPath, LevenbergMarquardt, Optimizer
@@ -107,6 +108,8 @@ __all__ = [
     "check_derivatives",
     "export_model",
     "fit",
+    "fit_coefficients",
+    "fit_field",
     "linear_subspace",
     "load",
     "open_exported",

@@ -10,13 +10,18 @@ from sobofem.surrogate.device import undisturbed
 from sobofem.surrogate.export import open_exported
 from sobofem.surrogate.model import Surrogate
 from sobofem.surrogate.online import checkpoint
+from sobofem.surrogate.operators.surrogate import OperatorSurrogate
 from sobofem.surrogate.reduction.field_surrogate import FieldSurrogate
+from sobofem.surrogate.reduction.magnitude import RelativeSurrogate
+from sobofem.surrogate.reduction.process import GradientProcess
 from sobofem.surrogate.reduction.projected import ProjectedSurrogate
+
+type Loaded = Surrogate | FieldSurrogate | ProjectedSurrogate | RelativeSurrogate | GradientProcess | OperatorSurrogate
 
 
 @undisturbed()
-def load(path: str | PathLike[str]) -> Surrogate | FieldSurrogate | ProjectedSurrogate:
-    """Read a surrogate of responses, of a field or of many inputs, by what the file says that it is.
+def load(path: str | PathLike[str]) -> Loaded:
+    """Read a surrogate of responses, of a field, of many inputs or between fields, by what the file says that it is.
 
     All that it holds is compared with its checksum first. A file from before there were any is read with a warning.
 
@@ -25,7 +30,7 @@ def load(path: str | PathLike[str]) -> Surrogate | FieldSurrogate | ProjectedSur
         ValueError: If it is damaged, of another kind or of a newer version, or needs a network that is not registered
             here.
     """
-    found: Surrogate | FieldSurrogate | ProjectedSurrogate = files.unpack(files.read(path))
+    found: Loaded = files.unpack(files.read(path))
     return found
 
 

@@ -3,9 +3,13 @@
 With shifted seeds the generators of all tests begin elsewhere, so that no test holds by luck of its seed.
 """
 
+import atexit
 import gc
+import os
 from pathlib import Path
+import shutil
 import sys
+import tempfile
 
 import contexts
 import numpy as np
@@ -20,6 +24,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    compile_forms_quickly()
     shift = config.getoption("shift_seeds")
 
     def shifted(seed=None):
@@ -31,15 +36,33 @@ def pytest_configure(config):
         np.random.default_rng = shifted
 
 
+def compile_forms_quickly():
+    """Tests compile thousands of forms for a few elements each: to optimize those takes longer than to run them.
+
+    Programs that tests start find the setting where DOLFINx looks for it. The demo runs what the compiler optimized.
+    """
+    settings = Path(tempfile.mkdtemp(prefix="sobofem-tests-"))
+    atexit.register(shutil.rmtree, settings, ignore_errors=True)
+    (settings / "dolfinx").mkdir()
+    (settings / "dolfinx" / "dolfinx_jit_options.json").write_text('{"cffi_extra_compile_args": ["-O0", "-g0"]}')
+    os.environ["XDG_CONFIG_HOME"] = str(settings)
+
+
 def pytest_collection_modifyitems(items):
     """Modules with slow tests come first: what is left for the end is quick, and spreads evenly over the workers."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)  # a stable sort: tests of a module share its fixtures
 
 
+def pytest_collection():
+    """Nothing that is imported is garbage, and to look for some takes a sixth of the time."""
+    gc.disable()
+
+
 def pytest_collection_finish():
     """What all libraries and tests hold stays to the end: the garbage collector need not look through it each time."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

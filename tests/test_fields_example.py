@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+import re
 
 from mpi4py import MPI
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 from sobofem.fem.fields import CellField, SolutionField
 from sobofem.fem.library.plate_with_hole import plate_with_hole
 from sobofem.fem.library.random_block import random_block
+from sobofem.surrogate import LBFGS
 from sobofem.surrogate.reduction import FieldSamples, active_subspace, reduced_basis
+from sobofem.surrogate.selection import field as choice
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "fields.py"
+ROOT = Path(__file__).parents[1]
+EXAMPLE, PAGE = ROOT / "examples" / "fields.py", ROOT / "docs" / "fields.md"
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +27,7 @@ def example():
     return module
 
 
+@pytest.mark.slow
 def test_coefficients_and_coordinates_are_differentiated_without_the_large_jacobian():
     """What the two reductions make of a Jacobian (M, n) equals r adjoint or k tangent back-substitutions."""
     problem = random_block(MPI.COMM_SELF, cells=(4, 4), modes=6)
@@ -39,6 +44,22 @@ def test_coefficients_and_coordinates_are_differentiated_without_the_large_jacob
     reduced = subspace.reduce(coefficients)
     assert reduced.jacobian.shape == (6, 4, 3)
     assert np.abs(tangent - reduced.jacobian[2]).max() < 1e-8 * np.abs(tangent).max()
+
+
+def test_a_field_for_input_is_learned_in_one_call_as_the_page_shows(monkeypatch):
+    """On fewer nodes and samples, and trained in fewer steps."""
+    for name, steps in (("QUICK", 5), ("LONG", 60)):
+        monkeypatch.setattr(choice, name, (LBFGS(steps),))
+    block = next(
+        text for text in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "fit_field(" in text
+    )
+    names = {}
+    exec(compile(block.replace("(8, 8)", "(4, 4)").replace("sample(16", "sample(10"), "docs/fields.md", "exec"), names)
+    field, unseen = names["displacement"], names["prior"].sample(3, seed=5)
+    truth = np.stack([field.evaluate(m, jacobian=False)[0] for m in unseen])
+    off = names["model"].predict(unseen, extrapolate=True)[0] - truth
+    assert (np.linalg.norm(off, axis=1) / np.linalg.norm(truth, axis=1)).max() < 0.5
+    assert "coordinates" in names["model"].provenance["choice"]["taken"]
 
 
 @pytest.mark.slow

@@ -32,12 +32,14 @@ def run(blocked, script, folder):
 
 
 @pytest.mark.slow
-def test_finite_elements_work_without_torch(tmp_path):
+def test_finite_elements_work_without_torch_and_what_else_a_rank_does_not_need(tmp_path):
     script = """
 from sobofem.fem.library.cantilever import cantilever
 problem = cantilever(cells=(4, 1, 1))
 response, jacobian = problem.evaluate(problem.bounds.mean(axis=1))
 print(jacobian.shape)
+import sys
+assert not {"scipy.sparse", "scipy.spatial", "scipy.stats", "matplotlib", "rich", "h5py"} & set(sys.modules)
 """
     done = run(("torch", "sobofem.surrogate", "sobofem.coupling"), script, tmp_path)
     assert done.stdout.strip() == "(5, 7)", done.stderr

@@ -1,7 +1,8 @@
-"""Every command and snippet of the README runs, in order, in one folder, but for those that a comment excuses."""
+"""Commands and snippets of the README and of the tutorials run, in order, in one folder, unless excused."""
 
 from ast import literal_eval
 from functools import partial
+import json
 import os
 from pathlib import Path
 import re
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from sobofem import surrogate
+from sobofem.coupling import Dataset, FieldData
 from sobofem.surrogate import load
 
 ROOT = Path(__file__).parents[1]
@@ -26,13 +28,14 @@ def blocks(page="README.md"):
     return list(BLOCK.finditer((ROOT / page).read_text()))
 
 
-def test_excused_blocks_give_a_known_reason():
-    for block in blocks():
+@pytest.mark.parametrize("page", ["README.md", "docs/journeys.md", "docs/own_problem.md", "docs/installing.md"])
+def test_excused_blocks_give_a_known_reason(page):
+    for block in blocks(page):
         if block["excuse"]:
             assert any(excuse in block["excuse"] for excuse in EXCUSES)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/problems.md"])
+@pytest.mark.parametrize("page", ["docs/own_problem.md", "docs/problems.md"])
 def test_excerpts_are_some(page):
     found = [block for block in blocks(page) if "an excerpt" in (block["excuse"] or "")]
     assert found
@@ -42,11 +45,12 @@ def test_excerpts_are_some(page):
         assert all(line.strip() in lines for line in block["text"].splitlines())
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/cluster.md", "docs/surrogates.md"])
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))])
 def test_linked_files_exist(page):
     file = ROOT / page
     for target in re.findall(r"\]\(([^)#]+)\)", file.read_text()):
-        assert target.startswith("http") or (file.parent / target).exists(), target
+        made = target.startswith(("gallery/", "reference/", "project/"))  # by `make docs`, which checks links to them
+        assert target.startswith("http") or made or (file.parent / target).exists(), target
 
 
 @pytest.mark.slow
@@ -59,12 +63,13 @@ def test_job_scripts_of_the_walkthrough_are_written(tmp_path):
     (tmp_path / "sobofem").chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     text = "".join(block["text"] for block in blocks("docs/cluster.md")).replace("\\\n", " ")
-    lines = [line for line in text.splitlines() if line.startswith("sobofem slurm")]
-    assert len(lines) == 3
+    lines = [line for line in text.splitlines() if line.startswith("sobofem jobscript")]
+    assert len(lines) == 4
     for line in lines:
         run = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
     assert {file.name for file in tmp_path.glob("*.sh")} == {"plate.sh", "array.sh", "groups.sh"}
+    assert (tmp_path / "plate.pbs").exists()
 
 
 WAVE = """
@@ -193,14 +198,40 @@ def test_streaming_by_command_is_taken_up_by_the_script_on_the_same_page(tmp_pat
 
 
 @pytest.mark.slow
+def test_ensembles_of_fields_are_made_read_and_exchanged_as_their_page_says(shell):
+    pytest.importorskip("meshio")
+    page = (ROOT / "docs/fields.md").read_text()
+    section = page[page.index("## Ensembles of fields") :].partition("\n## ")[0]
+    found = {}
+    for block in BLOCK.finditer(section):
+        found = shell(block["text"].replace("--samples 64", "--samples 12"), block["language"]) or found
+    made, read = FieldData.open("block.h5"), FieldData.open("imported.h5")
+    np.testing.assert_allclose(read.outputs[:], made.outputs[:], rtol=1e-12)
+    np.testing.assert_allclose(found["imported"].x, np.asarray(Dataset.open("block.h5").x), rtol=1e-12)
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of eight samples
 @pytest.mark.usefixtures("labels_believed")
 def test_commands_and_snippets_run_in_order(shell, monkeypatch):
     Path("examples").symlink_to(ROOT / "examples")
     monkeypatch.setattr(surrogate, "fit", partial(surrogate.fit, families=BRIEF))
-    checked = [block for block in blocks() if not block["excuse"]]
-    assert len(checked) >= 5
+    checked = [block for page in ("README.md", "docs/journeys.md") for block in blocks(page) if not block["excuse"]]
+    assert len(checked) >= 7
     for block in checked:
         shell(fewer(block["text"]), block["language"])
     for made in ("plate.h5", "train.h5", "plate.safetensors", "report/values.png"):
         assert Path(made).is_file(), made
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of eight samples
+@pytest.mark.usefixtures("labels_believed")
+def test_a_problem_of_one_s_own_comes_to_its_optimum(shell, monkeypatch):
+    Path("examples").symlink_to(ROOT / "examples")
+    monkeypatch.setattr(surrogate, "fit", partial(surrogate.fit, families=BRIEF))
+    for block in blocks("docs/own_problem.md"):
+        if not block["excuse"]:
+            shell(fewer(block["text"]), block["language"])
+    assert json.loads(Path("bimetal.json").read_text())["certified"]
+    assert Path("bimetal.html").is_file()

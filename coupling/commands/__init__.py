@@ -33,8 +33,8 @@ ModelName = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
 """What a command line raises that no command understands; typer has no public name for it."""
 ORDER = (
-    *("models", "check", "generate", "import", "stream", "slurm", "status", "info", "verify", "merge", "infill"),
-    *("train", "report", "export-model", "optimize", "calibrate", "uq", "run"),
+    *("doctor", "models", "check", "generate", "import", "stream", "jobscript", "status", "info", "verify", "merge"),
+    *("infill", "train", "report", "export-model", "optimize", "calibrate", "uq", "run"),
 )
 """Commands as the help lists them; others follow."""
 

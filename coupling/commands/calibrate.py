@@ -19,7 +19,7 @@ from sobofem.coupling.calibration.task import Objective
 from sobofem.coupling.commands import MODEL_HELP, command, in_one_line
 from sobofem.coupling.commands.files import SurrogateFile, load_model_of_responses, make_folder
 from sobofem.coupling.contract import Array, Model, units_of
-from sobofem.coupling.display import display, duration, report_console
+from sobofem.coupling.display import display_on_root, duration, report_console
 from sobofem.coupling.models.loading import load_model
 from sobofem.coupling.parallel.abort import ranks
 from sobofem.coupling.parallel.groups import check_size
@@ -86,7 +86,7 @@ def calibrate(
             write_unfinished(Objective(cheap, task), out, **about, why=f"Interrupted; {words}.")
         return words
 
-    with keeping(kept), in_one_line(), display() as update:
+    with keeping(kept), in_one_line(), display_on_root() as update:
         found = whole(
             cheap,
             task,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -60,6 +60,7 @@ def export_model(
     from sobofem.surrogate.export import check_kind, exportable
     from sobofem.surrogate.export import export_model as write
     from sobofem.surrogate.export.card import ProgramFile, card
+    from sobofem.surrogate.export.fields import BetweenFields
     from sobofem.surrogate.files import replace
 
     # An export takes minutes: names and folders are refused before it.
@@ -67,7 +68,11 @@ def export_model(
         check_kind(file)
     for file in (*out, cards):
         check_writable(file)
-    model = exportable(load(surrogate))
+    found: Any = load(surrogate)
+    between = isinstance(found, BetweenFields)
+    if between and data is not None:
+        raise typer.BadParameter("--data is for the card of a surrogate of responses; `sobofem report` judges this one")
+    model = found if between else exportable(found)
     quality = None if data is None else _quality(model, data)
     files = [ProgramFile(surrogate.name)]
     for file in out:
@@ -79,6 +84,8 @@ def export_model(
             raise ValueError(str(error)) from error
         files.append(ProgramFile(file.name, settings.precision.value, settings.hessian, differences))
         typer.echo(f"{file}: written, off by {max(differences.values()):.1e} at most")
+    if between:
+        return
     text = card(model, name=surrogate.stem, files=files, quality=quality)
     replace(cards, text.encode())
     typer.echo(f"{cards}: what it is and how to call it")

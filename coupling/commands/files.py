@@ -17,7 +17,9 @@ from sobofem.coupling.dataset.dataset import Dataset
 from sobofem.coupling.study.settings import Table
 
 if TYPE_CHECKING:
+    from sobofem.coupling.dataset.field_data import FieldData
     from sobofem.surrogate import Surrogate
+    from sobofem.surrogate.operators import OperatorSurrogate
 
 SurrogateFile = Annotated[
     Path, typer.Argument(metavar="SURROGATE", help="Surrogate (safetensors).", show_default=False)
@@ -40,6 +42,27 @@ def open_samples(path: Path, table: Table) -> Dataset:
     if given := options.words(table):
         raise ValueError(f"{path} is a dataset, which knows what its columns are; leave out {given[0]}")
     return Dataset.open(path)
+
+
+def open_fields(path: Path) -> FieldData | None:
+    """The samples of a dataset of fields on a mesh, which stay in the file; None if it is of something else.
+
+    Says so where it holds whole Jacobians, which nothing between fields learns from.
+    """
+    from sobofem.coupling.dataset.field_data import FieldData
+
+    if sources.is_table(path):
+        return None
+    found = Dataset.open(path, in_memory=False)
+    if found.on_mesh is None:
+        return None
+    if found.jacobian is not None:
+        typer.echo(
+            f"note: the Jacobians in {path} are not used; between fields J v and Jᵀ w are learned, which "
+            "`sobofem generate --directions 2 --weights 1` stores",
+            err=True,
+        )
+    return FieldData.of(found)
 
 
 def open_unseen(path: Path, model: Model) -> Dataset:
@@ -72,16 +95,19 @@ def load_model_of_responses(path: Path) -> Model:
     return found
 
 
-def load_surrogate(path: Path) -> Surrogate:
-    """Read a surrogate of responses that says how it was trained.
+def load_surrogate(path: Path) -> Surrogate | OperatorSurrogate:
+    """Read a surrogate of responses, or between fields, that says how it was trained.
 
     Raises:
-        As `load_model_of_responses`; TypeError as well if it is one in reduced coordinates.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no surrogate, is damaged, or holds parts that nothing has registered.
+        TypeError: If it is a surrogate of something else.
     """
-    from sobofem.surrogate import Surrogate
+    from sobofem.surrogate import Surrogate, load
+    from sobofem.surrogate.operators import OperatorSurrogate
 
-    found = load_model_of_responses(path)
-    if not isinstance(found, Surrogate):
+    found = load(path)
+    if not isinstance(found, Surrogate | OperatorSurrogate):
         raise TypeError(f"{path} is a {type(found).__name__}; expected a Surrogate of responses")
     return found
 

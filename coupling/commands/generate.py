@@ -7,14 +7,17 @@ from pathlib import Path
 import time
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from sobofem.coupling.commands import ModelName, command
 from sobofem.coupling.dataset.export import stability
-from sobofem.coupling.display import display, duration, generation
+from sobofem.coupling.dataset.sources import load_numpy
+from sobofem.coupling.display import display_on_root, duration, generation
 from sobofem.coupling.solving import generate as ensemble
 from sobofem.coupling.solving.diagnosis import most_frequent
 from sobofem.coupling.solving.ledger import Progress
+from sobofem.coupling.solving.products import Multiplied
 from sobofem.coupling.solving.settings import Solving
 from sobofem.coupling.study.settings import Sampling
 
@@ -32,6 +35,21 @@ def generate(
             help="Store second derivatives, too: the Hessian of each response times a direction, another one each row.",
         ),
     ] = False,
+    directions: Annotated[
+        str,
+        typer.Option(
+            help="Store J v for so many random directions a sample, or for the rows (k, n) of a NumPy file, in place "
+            "of Jacobians, which are too large for fields.",
+            metavar="K|FILE",
+        ),
+    ] = "0",
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="Likewise Jᵀ w for so many random weights of the responses, or for the rows (r, m) of a file.",
+            metavar="R|FILE",
+        ),
+    ] = "0",
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try samples again that failed in an earlier run.")
     ] = False,
@@ -49,13 +67,17 @@ def generate(
     """
     recipe = where.recipe()
     start = time.monotonic()
-    with display() as update:
+    with display_on_root() as update:
 
         def show(progress: Progress) -> None:
             update(progress.done + progress.failed, progress.total, generation(progress))
 
         settings = ensemble.Settings(
-            jacobian=not values_only, hessian_actions=hessian_actions, retry_failed=retry_failed, **asdict(solving)
+            jacobian=not values_only,
+            hessian_actions=hessian_actions,
+            products=Multiplied(_vectors(directions), _vectors(weights)),
+            retry_failed=retry_failed,
+            **asdict(solving),
         )
         data = ensemble.run(model, recipe, out, settings, progress=show)
     if data is not None:
@@ -66,3 +88,12 @@ def generate(
             typer.echo(stability(data))
         if data.failures:
             typer.echo(most_frequent(data.failures, data.x, data.bounds, data.parameters))
+
+
+def _vectors(text: str) -> int | np.ndarray:
+    """A number of vectors, or those of a file."""
+    if text.isdecimal():
+        return int(text)
+    if not text.endswith(".npy"):
+        raise ValueError(f"{text!r} is neither a number of vectors nor a NumPy file (.npy) of them")
+    return np.asarray(load_numpy(Path(text)), dtype=np.float64)

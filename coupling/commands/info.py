@@ -15,6 +15,7 @@ from sobofem.coupling.dataset.dataset import Dataset
 
 if TYPE_CHECKING:
     from sobofem.surrogate import History, Surrogate
+    from sobofem.surrogate.operators import OperatorSurrogate
 
 DATASETS = (".h5", ".hdf5", ".csv", ".parquet", ".npz")
 """Endings of what is, or could be made, a dataset."""
@@ -32,7 +33,7 @@ def info(
     """
     if not file.exists():
         raise FileNotFoundError(f"there is no file {file}")
-    typer.echo(Dataset.open(file).summary() if _means_dataset(file) else _surrogate(file))
+    typer.echo(Dataset.open(file, in_memory=False).summary() if _means_dataset(file) else _surrogate(file))
 
 
 def _means_dataset(file: Path) -> bool:
@@ -44,9 +45,12 @@ def _surrogate(file: Path) -> str:
     """What a surrogate maps, and how its training ended."""
     from sobofem import surrogate
     from sobofem.surrogate import files
+    from sobofem.surrogate.operators import OperatorSurrogate
 
     stored = files.read(file)
     model = files.unpack(stored)
+    if isinstance(model, OperatorSurrogate):
+        return "\n".join([*_between_fields(model), _checksum(stored.checked)])
     bounds = zip(model.parameters, model.bounds, strict=True)
     parameters = "parameters: " + ", ".join(f"{name} in [{low:g}, {high:g}]" for name, (low, high) in bounds)
     if isinstance(model, surrogate.FieldSurrogate):
@@ -71,6 +75,17 @@ def _surrogate(file: Path) -> str:
             _checksum(stored.checked),
         ]
     )
+
+
+def _between_fields(model: OperatorSurrogate) -> list[str]:
+    """What a surrogate between fields is."""
+    given, found = (", ".join(names) for names in (model.input_names, model.output_names))
+    return [
+        f"surrogate between fields: {model.network}",
+        f"from {given} to {found} at {len(model.mesh)} nodes of {len(model.mesh.cells)} cells ({model.mesh.cell})",
+        _course(model.history),
+        *_training_data(model.provenance),
+    ]
 
 
 def _course(history: History) -> str:

@@ -27,6 +27,6 @@ def merge(
     Example: sobofem merge part-*.h5 --out plate.h5
     """
     check_new(out)
-    data = merged([Dataset.open(file) for file in files])
+    data = merged([Dataset.open(file, in_memory=False) for file in files])
     data.save(out)
     typer.echo(f"{out}: {len(data)} samples of {len(data.design)} planned, {len(data.failures)} failed")

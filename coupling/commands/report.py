@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,14 +25,24 @@ def report(
 ) -> None:
     """Judge a surrogate on a dataset: parity plots of values and derivatives, loss history, table of errors.
 
+    Of a surrogate between fields it shows true, predicted and erroneous fields on the deformed mesh.
+
     Example: sobofem report plate.safetensors unseen.h5 --out report
     """
     from sobofem.coupling.report import overlap, write_report
+    from sobofem.surrogate.operators import OperatorSurrogate
 
     model = load_surrogate(surrogate)
-    samples = open_unseen(data, model)
+    if isinstance(model, OperatorSurrogate):
+        from sobofem.coupling.dataset.field_data import FieldData
+        from sobofem.coupling.report.fields import write_field_report
+
+        samples: Any = FieldData.open(data)
+        write: Any = write_field_report
+    else:
+        samples, write = open_unseen(data, model), write_report
     with keeping(lambda: f"{out} may hold a part of the report: repeat the same command"):
-        write_report(model, samples, out, name=surrogate.name)
+        write(model, samples, out, name=surrogate.name)
     if warning := overlap(model, samples):
         typer.echo(warning, err=True)
     typer.echo(f"{out}: report on {surrogate.name} written")

@@ -15,7 +15,7 @@ from sobofem.coupling.commands import command
 from sobofem.coupling.dataset import unfinished
 from sobofem.coupling.dataset.dataset import Dataset
 from sobofem.coupling.dataset.journal import Journal
-from sobofem.coupling.dataset.records import Failure, Sample
+from sobofem.coupling.dataset.records import Failure
 from sobofem.coupling.display import duration, report_console
 from sobofem.coupling.solving import jobs
 
@@ -41,7 +41,7 @@ def status(
     if as_json and not file.exists():
         typer.echo(json.dumps(dict.fromkeys(COUNTS, 0) | {"remaining": None, "wanted": None}))
         return
-    data, journals = Dataset.open(file), unfinished.read(file)
+    data, journals = Dataset.open(file, in_memory=False), unfinished.read(file, in_memory=False)
     # A design that the trainer chooses from has more rows than are solved: its budget counts.
     wanted = min(data.provenance.get("budget", len(data.design)), len(data.design))
     remaining = max(wanted - len(data) - len(data.failures), 0)
@@ -70,15 +70,17 @@ def _latest_run(journals: list[Journal]) -> list[Journal]:
 
 
 def _mean_seconds(journal: Journal) -> float:
-    return float(np.mean([record.seconds for record in journal.records])) if journal.records else 0.0
+    spent = [record.seconds for record in journal.records]
+    both = np.concatenate([spent, *(columns.arrays["seconds"] for columns in journal.columns)])
+    return float(both.mean()) if len(both) else 0.0
 
 
 def _table(journals: list[Journal]) -> Table:
     """What each group of ranks of a run has done."""
     table = Table("group", "done", "failed", "seconds a sample", "last wrote", title="groups of ranks in the last run")
     for journal in journals:
-        done = sum(isinstance(record, Sample) for record in journal.records)
         failed = sum(isinstance(record, Failure) for record in journal.records)
+        done = len(journal.answered) - failed
         group = int(journal.path.stem.split("-")[-1])
         age = time.time() - journal.path.stat().st_mtime
         table.add_row(str(group), str(done), str(failed), f"{_mean_seconds(journal):.3g}", f"{duration(age)} ago")

@@ -13,7 +13,7 @@ import typer
 
 from sobofem.coupling.commands import ModelName, command
 from sobofem.coupling.commands.files import check_writable
-from sobofem.coupling.display import display, duration
+from sobofem.coupling.display import display_on_root, duration
 from sobofem.coupling.parallel.abort import ranks
 from sobofem.coupling.parallel.world import on_root_only, world
 from sobofem.coupling.solving.settings import Solving, Streaming
@@ -49,7 +49,7 @@ def stream(
     from sobofem.coupling.solving.stream import stream as streamed
 
     start, curve = time.monotonic(), deque[float](maxlen=CURVE)
-    with display() as update:
+    with display_on_root() as update:
 
         def watch(progress: StreamProgress) -> None:
             if not isnan(progress.value_error):

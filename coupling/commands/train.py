@@ -12,7 +12,7 @@ import warnings
 import typer
 
 from sobofem.coupling.commands import command
-from sobofem.coupling.commands.files import SamplesFile, check_writable, open_samples
+from sobofem.coupling.commands.files import SamplesFile, check_writable, open_fields, open_samples
 from sobofem.coupling.commands.info import held_out_errors, limited
 from sobofem.coupling.contract import ProgressCallback
 from sobofem.coupling.display import display, duration
@@ -21,7 +21,7 @@ from sobofem.coupling.study.settings import Table, Training
 
 if TYPE_CHECKING:
     from sobofem import surrogate
-    from sobofem.surrogate import Network
+    from sobofem.coupling.dataset.field_data import FieldData
     from sobofem.surrogate.weighting import Weighting
 
 AS_STORED = Table()
@@ -46,6 +46,9 @@ def train(
     time, with --budget nearly so, else once a family was trained on all samples; the exit code is that of the signal
     all the same.
 
+    A dataset of fields on a mesh is learned as a map between fields, by a network that fits mesh and samples; --network
+    takes another.
+
     Another program's table is learned as `sobofem import` would read it.
 
     Example: sobofem train plate.h5 --out plate.safetensors --samples 128
@@ -53,6 +56,11 @@ def train(
     check_writable(out)
     layers = _given({name: getattr(settings, name) for name in ("width", "depth", "activation")})
     rest = _given({name: getattr(settings, name) for name in ("network", "weighting", "validation")})
+    if (between := open_fields(data)) is not None:
+        train_fields(between, out, settings, layers)
+        return
+    if settings.steps is not None:
+        raise typer.BadParameter("--steps is for datasets of fields on a mesh")
     # Options that would be ignored are refused: the surrogate would be another than the user believes.
     if not settings.descent:
         if given := [f"--{name}" for name in layers | rest]:
@@ -100,6 +108,39 @@ def train(
         *_missed(provenance.get("budget")),
     ]:
         typer.echo(line)
+    if trained.history.interrupted:
+        raise Stopped(heard(), f"{out} is the best so far: repeat the same command for better")
+
+
+def train_fields(data: FieldData, out: Path, settings: Training, layers: dict[str, Any]) -> None:
+    """Train a network between fields, and say how good it is."""
+    import torch
+
+    from sobofem.surrogate.operators import train_operator
+
+    if settings.budget is not None:
+        raise typer.BadParameter("--budget is for the choice among families; between fields give --steps")
+    torch.set_num_threads(settings.threads)
+    if settings.samples is not None:
+        data = data.select(range(min(settings.samples, len(data))))
+    start = time.monotonic()
+    with keeping(lambda: _NOTHING), display() as update:
+        trained = train_operator(
+            data,
+            _network(settings.network, layers, "operator") if settings.network else None,
+            weighting=_weighting(settings.weighting),
+            seed=settings.seed,
+            device=settings.device,
+            progress=_Shown(update, None, start),
+            **_given({"validation": settings.validation, "steps": settings.steps}),
+        )
+    trained.save(out)
+    typer.echo(f"{out}: {trained.network}, trained on {len(data)} samples in {duration(time.monotonic() - start)}")
+    if "choice" in trained.provenance:
+        typer.echo(f"  {trained.provenance['choice']}")
+    if "validation" in trained.provenance:
+        found = trained.provenance["validation"]
+        typer.echo(f"  relative error of {found['samples']} fields held out: {found['relative']:.2g}")
     if trained.history.interrupted:
         raise Stopped(heard(), f"{out} is the best so far: repeat the same command for better")
 
@@ -179,12 +220,11 @@ def _weighting(name: str | None) -> Weighting | None:
     return found
 
 
-def _network(name: str | None, settings: dict[str, Any]) -> Network:
+def _network(name: str | None, settings: dict[str, Any], kind: str = "network") -> Any:
     """The network of a class that is registered, with settings of its own."""
     from sobofem.surrogate.files.registry import from_record
 
-    found: Network = from_record({"name": name or "MLP", "fields": settings}, "network")
-    return found
+    return from_record({"name": name or "MLP", "fields": settings}, kind)
 
 
 def _words(progress: surrogate.Progress) -> str:

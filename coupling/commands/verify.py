@@ -11,6 +11,7 @@ import typer
 from sobofem.coupling.commands import command
 from sobofem.coupling.dataset import store
 from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.dataset.rows import blocks
 from sobofem.coupling.display import system_error
 
 MODELS = (".safetensors", ".pt2", ".onnx")
@@ -47,7 +48,7 @@ def verify(
             continue
         try:
             with warnings.catch_warnings(action="ignore", category=UserWarning):  # said below
-                data = Dataset.open(file)
+                data = Dataset.open(file, in_memory=False)
         except (ValueError, OSError) as error:
             damaged = True
             typer.echo(_named(file, error))
@@ -104,5 +105,8 @@ def _contradictory(data: Dataset) -> bool:
 
 def _misplaced(data: Dataset) -> list[str]:
     """Samples that are not at their planned points."""
-    moved = data.rows[(data.x != data.design[data.rows]).any(axis=1)]
+    moved = []
+    for start, x in blocks(data.x):
+        rows = data.rows[start : start + len(x)]
+        moved += rows[(x != data.design[rows]).any(axis=1)].tolist()
     return [f"row {row} is not at its planned point" for row in moved[:5]]

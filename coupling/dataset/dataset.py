@@ -12,7 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from sobofem.coupling.contract import Array, Description, checked_bounds
 from sobofem.coupling.dataset import export, imported, sources, store, unfinished
-from sobofem.coupling.dataset.records import LABELS, UNKNOWN_PIVOTS, Failure
+from sobofem.coupling.dataset.mesh import OnMesh
+from sobofem.coupling.dataset.records import LABELS, PRODUCTS, UNKNOWN_PIVOTS, Failure, product_shapes
+from sobofem.coupling.dataset.rows import Rows, taken
 
 if TYPE_CHECKING:
     import pandas
@@ -40,6 +42,11 @@ class Dataset:
             refused.
         directions: A direction for each sample, (N, n), or None.
         hessian_actions: The Hessian of each response times the sample's direction, (N, m, n), or None.
+        jvp_directions: Directions v of each sample, (N, k, n), or the same of all, (k, n); or None.
+        jvp: J v for each of these, (N, k, m), or None.
+        vjp_weights: Weights w of each sample's responses, (N, r, m), or the same of all, (r, m); or None.
+        vjp: Jᵀ w for each of these, (N, r, n), or None.
+        on_mesh: Where on a mesh parameters and responses are; None where they aren't.
     """
 
     x: Array
@@ -57,6 +64,11 @@ class Dataset:
     missing: bool = False
     directions: Array | None = None
     hessian_actions: Array | None = None
+    jvp_directions: Array | None = None
+    jvp: Array | None = None
+    vjp_weights: Array | None = None
+    vjp: Array | None = None
+    on_mesh: OnMesh | None = None
 
     def __post_init__(self) -> None:
         n, m, N = len(self.parameters), len(self.responses), len(self.rows)
@@ -65,6 +77,7 @@ class Dataset:
             object.__setattr__(self, "negative_pivots", np.full(N, UNKNOWN_PIVOTS))
         shapes = {"x": (N, n), "y": (N, m), "jacobian": (N, m, n), "seconds": (N,), "design": (len(self.design), n)}
         shapes |= {"negative_pivots": (N,), "directions": (N, n), "hessian_actions": (N, m, n)}
+        shapes |= product_shapes(self, N, n, m)
         for name, shape in shapes.items():
             values = getattr(self, name)
             if values is not None and values.shape != shape:
@@ -73,7 +86,9 @@ class Dataset:
             raise ValueError(f"rows must increase, and lie in the design of {len(self.design)} points")
         if (self.directions is None) != (self.hessian_actions is None):
             raise ValueError("directions and hessian_actions go together; one of them is None")
-        for name in ("x", "directions", *LABELS):
+        if self.on_mesh is not None:
+            self.on_mesh.check(n, m)
+        for name in ("x", "directions", *LABELS, *PRODUCTS):
             self._check_finite(name)
         self._check_bounds()
         for name in (*shapes, "rows"):
@@ -87,16 +102,22 @@ class Dataset:
         self.__post_init__()
 
     @classmethod
-    def open(cls, path: str | Path) -> Dataset:
+    def open(cls, path: str | Path, *, in_memory: bool = True) -> Dataset:
         """Read a dataset, with the samples of an interrupted or running generation beside it.
+
+        Args:
+            path: The file.
+            in_memory: Whether all of it is read; else what a dataset of fields holds of each sample stays in the file
+                as `Rows`, of which `y[3:7]` are read when they are wanted.
 
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If it is no dataset, a damaged one, or of a newer format.
         """
         path = Path(path)
-        journals = unfinished.read(path)  # before the file: a run that ends meanwhile moves samples into the file
-        return unfinished.merge_journals(cls(**store.read(path)), journals)
+        # before the file: a run that ends meanwhile moves samples into the file
+        journals = unfinished.read(path, in_memory=in_memory)
+        return unfinished.merge_journals(cls(**store.read(path, in_memory=in_memory)), journals)
 
     @classmethod
     def from_arrays(
@@ -120,7 +141,7 @@ class Dataset:
         Raises:
             ValueError: If shapes disagree, numbers are not finite, or inputs leave the bounds, naming the row.
         """
-        points, values, slopes = _as_arrays(x, y, jacobian, description)
+        points, values, slopes = imported.as_arrays(x, y, jacobian, description)
         return cls(
             x=points,
             y=values,
@@ -222,6 +243,11 @@ class Dataset:
         """Unit of each parameter and response that has one, by name."""
         return self.description.units
 
+    @property
+    def of_fields(self) -> bool:
+        """Whether it holds a mesh, or products in place of Jacobians: what larger data has."""
+        return any(each is not None for each in (self.on_mesh, self.jvp, self.vjp))
+
     def pivots_of(self, sample: int) -> int | None:
         """Negative pivots behind one of the N samples, None where unknown."""
         count = int(self.negative_pivots[sample])
@@ -250,13 +276,14 @@ class Dataset:
             if len(absent):
                 raise ValueError(f"design rows {absent.tolist()} have no sample here")
             keep = np.isin(self.rows, chosen)
-        arrays = {name: values[keep] for name, values in self.of_samples().items()}
+        arrays = {name: taken(values, keep) for name, values in self.of_samples().items()}
         return replace(self, **arrays, failures=(), attempts={})
 
     def of_samples(self) -> dict[str, Any]:
         """What there is of each sample, an array (N, ...) by the name of each."""
-        names = ("rows", "x", "y", "jacobian", "directions", "hessian_actions", "seconds", "negative_pivots")
-        return {name: values for name in names if (values := getattr(self, name)) is not None}
+        names = ("rows", "x", "y", "jacobian", "directions", "hessian_actions", "seconds", "negative_pivots", *PRODUCTS)
+        found = {name: values for name in names if (values := getattr(self, name)) is not None}
+        return {name: values for name, values in found.items() if not (name in PRODUCTS and values.ndim == 2)}
 
     def head(self, k: int) -> Dataset:
         """The dataset of the first k design rows, as if no more had been planned; failed rows are not replaced."""
@@ -289,13 +316,19 @@ class Dataset:
     def _check_finite(self, name: str) -> None:
         values = getattr(self, name)
         gaps = self.missing and name in LABELS
-        if values is None or (fine := np.isfinite(values) | (gaps & np.isnan(values))).all():
+        if values is None or isinstance(values, Rows):  # those were checked when they were computed
             return
+        if (fine := np.isfinite(values) | (gaps & np.isnan(values))).all():
+            return
+        if name in PRODUCTS and values.ndim == 2:
+            raise ValueError(f"{name} holds NaN or infinity")
         bad = self.rows[~fine.reshape(len(values), -1).all(axis=1)]
         what = "infinity" if gaps else "NaN or infinity"
         raise ValueError(f"{name} holds {what} in rows {bad[:5].tolist()} ({len(bad)} of {len(self)})")
 
     def _check_bounds(self) -> None:
+        if isinstance(self.x, Rows):  # checked when they were computed
+            return
         low, high = self.bounds.T
         slack = 1e-12 * (high - low) + 1e-14 * np.abs(self.bounds).max(axis=1)
         outside = (self.x < low - slack) | (self.x > high + slack)
@@ -307,26 +340,10 @@ class Dataset:
             )
 
 
-def _as_arrays(x: Any, y: Any, jacobian: Any, description: Description) -> tuple[Array, Array, Array | None]:
-    """Arrays of their own; frames, tensors and the like as training takes them, for which torch must be there."""
-    if all(labels is None or type(labels) in (np.ndarray, list, tuple) for labels in (x, y, jacobian)):
-        kept = [np.asarray(labels) for labels in (x, y, () if jacobian is None else jacobian)]
-        if all(labels.dtype.kind in "biuf" for labels in kept):
-            points, values, slopes = (np.array(labels, dtype=np.float64) for labels in kept)
-            return points, values, None if jacobian is None else slopes
-    from sobofem.surrogate.samples import arrays, labelled
-
-    parameters, responses = description.parameters, description.responses
-    labelled.check_rows(x=x, y=y, jacobian=jacobian)
-    return (
-        np.array(arrays.table(x, parameters, "x")),
-        np.array(arrays.table(y, responses, "y")),
-        None if jacobian is None else np.array(arrays.jacobians(jacobian, responses, parameters, "jacobian")),
-    )
-
-
 def _read_only[T: np.generic](array: NDArray[T]) -> NDArray[T]:
     """A view that can't be written to; the caller's own array stays as it is."""
+    if isinstance(array, Rows):
+        return array
     view = array.view()
     view.setflags(write=False)
     return view

@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sobofem.coupling.contract import shown
+from sobofem.coupling.dataset.records import PRODUCTS
+from sobofem.coupling.dataset.rows import blocks
 
 if TYPE_CHECKING:
     import pandas
 
     from sobofem.coupling.dataset.dataset import Dataset
+    from sobofem.coupling.dataset.mesh import OnMesh
 
 
 def summary(data: Dataset) -> str:
@@ -22,6 +25,8 @@ def summary(data: Dataset) -> str:
     missing = len(data.design) - len(data) - len(data.failures)
     kind = "responses and Jacobians" if data.jacobian is not None else "responses only"
     kind += ", Hessians along a direction" if data.hessian_actions is not None else ""
+    kind += "" if data.jvp is None else f", {data.jvp.shape[1]} derivatives along directions"
+    kind += "" if data.vjp is None else f", {data.vjp.shape[1]} gradients of weighted sums"
     lines = [
         f"{data.description.name}: {len(data)} samples of {len(data.design)} planned ({kind}), "
         f"{len(data.failures)} failed, {missing} missing",
@@ -42,9 +47,11 @@ def summary(data: Dataset) -> str:
         if gap and place == gap:
             lines.append(f"  … {len(data.parameters) - len(rows)} others")
         lines.append(f"  {labels[k]:{width}}  {data.bounds[k, 0]:12.6g} … {data.bounds[k, 1]:.6g}")
-    if len(data):
+    if len(data) and data.on_mesh is not None:
+        lines += _field_ranges(data, data.on_mesh)
+    elif len(data):
         lines += ["", "response ranges"]
-        for label, column in zip(labels[len(data.parameters) :], data.y.T, strict=True):
+        for label, column in zip(labels[len(data.parameters) :], np.asarray(data.y).T, strict=True):
             lines.append(f"  {label:{width}}  {_range(column)}")
         lines += _missing(data)
     if said := stability(data):
@@ -55,6 +62,21 @@ def summary(data: Dataset) -> str:
         lines += [f"  {count} × {why}" for why, count in reasons.most_common(5)]
         lines += [f"  and {len(reasons) - 5} other reasons"] if len(reasons) > 5 else []
     return "\n".join([*lines, *data.damage])
+
+
+def _field_ranges(data: Dataset, on: OnMesh) -> list[str]:
+    """Lines on a mesh and the ranges of the fields on it."""
+    points, cells = len(on.mesh.points), len(on.mesh.cells)
+    lines = ["", f"mesh of {points} nodes and {cells} cells ({on.mesh.cell})", "", "field ranges"]
+    for names, values, to_field in (
+        (on.input_names, data.x, on.input_field),
+        (on.output_names, data.y, on.output_field),
+    ):
+        fields = (to_field(part) for _, part in blocks(values))
+        ends = [(field.min(axis=(0, 1)), field.max(axis=(0, 1))) for field in fields]
+        low, high = np.min([each for each, _ in ends], axis=0), np.max([each for _, each in ends], axis=0)
+        lines += [f"  {name:12}  {a:12.6g} … {b:.6g}" for name, a, b in zip(names, low, high, strict=True)]
+    return lines
 
 
 def _range(column: NDArray[np.float64]) -> str:
@@ -100,7 +122,7 @@ def to_numpy(data: Dataset, path: Path) -> None:
     arrays: dict[str, Any] = {name: getattr(data, name) for name in ("x", "y", "rows", "seconds", "bounds", "design")}
     if (data.negative_pivots >= 0).any():
         arrays["negative_pivots"] = data.negative_pivots
-    for name in ("jacobian", "directions", "hessian_actions"):
+    for name in ("jacobian", "directions", "hessian_actions", *PRODUCTS):
         if (values := getattr(data, name)) is not None:
             arrays[name] = values
     arrays["parameters"], arrays["responses"] = np.array(data.parameters), np.array(data.responses)

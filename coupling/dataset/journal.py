@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
+import functools
 import json
 import os
 from pathlib import Path
@@ -22,30 +23,31 @@ import warnings
 import zlib
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sobofem.coupling.contract import Array
-from sobofem.coupling.dataset.open_files import beside, created, is_at, write
+from sobofem.coupling.dataset.columns import Columns, columns, form_of
+from sobofem.coupling.dataset.open_files import OpenFile, beside, created, is_at, write
 from sobofem.coupling.dataset.records import Failure, Sample
+from sobofem.coupling.dataset.sample_bytes import as_bytes, left_in, packed, unpacked
 
-VERSION = 4
+VERSION = 5
 HEADER, SAMPLE, FAILURE, ATTEMPT = range(4)
 _LARGEST = 1 << 30  # bytes to read at once
 _MARK = b"SBFJ"
 _FRAME = struct.Struct("<4sB3sII")
 _COVERED = struct.Struct("<BI")
-_SAMPLE = struct.Struct("<qdB")
-_JACOBIAN, _ACTIONS = 1, 2  # bits that say what a sample holds besides
 _FAILURE = struct.Struct("<qdd")
 _ROW = struct.Struct("<q")
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the records of a journal belong to: the fingerprint of their dataset, and their sizes."""
+    """What the records of a journal belong to: the fingerprint of their dataset, their sizes, and whether of fields."""
 
     fingerprint: str
     parameters: int
     responses: int
+    of_fields: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ class Journal:
     Attributes:
         path: The file.
         header: None where the file ends before it.
-        records: Samples and failures, in the order of writing.
+        records: Samples and failures, in the order of writing; samples as columns, if so asked, are not among them.
+        columns: These samples.
+        size: Bytes of the file when it was read.
         attempts: Rows that were begun and have no answer here.
         damage: Where and how records are damaged or missing; empty if the file is whole.
         growing: Whether its writer was at work when it was read, so that it may end in half a record.
@@ -67,6 +71,14 @@ class Journal:
     attempts: tuple[int, ...] = ()
     damage: str = ""
     growing: bool = False
+    columns: tuple[Columns, ...] = ()
+    size: int = 0
+
+    @property
+    def answered(self) -> NDArray[np.int64]:
+        """Rows that have a sample or a failure here."""
+        of_records = [np.array([record.row for record in self.records], dtype=np.int64)]
+        return np.concatenate([*of_records, *(each.rows for each in self.columns)])
 
 
 @dataclass
@@ -97,16 +109,12 @@ class JournalWriter:
 
     def sample(self, sample: Sample) -> None:
         """Append a sample. `OSError` if the disk refuses; what was complete stays readable."""
-        has = _JACOBIAN * (sample.jacobian is not None) | _ACTIONS * (sample.hessian_actions is not None)
-        pivots = None if sample.negative_pivots is None else np.array([sample.negative_pivots], dtype=np.float64)
-        arrays = (sample.x, sample.y, sample.jacobian, sample.direction, sample.hessian_actions, pivots)
-        numbers = b"".join(_bytes(array) for array in arrays if array is not None)
-        self._append(SAMPLE, _SAMPLE.pack(sample.row, sample.seconds, has) + numbers)
+        self._append(SAMPLE, packed(sample))
 
     def failure(self, failure: Failure) -> None:
         """Append a failure. `OSError` if the disk refuses; what was complete stays readable."""
         head = _FAILURE.pack(failure.row, failure.seconds, failure.load_factor)
-        self._append(FAILURE, head + _bytes(failure.x) + failure.reason.encode(errors="replace"))
+        self._append(FAILURE, head + as_bytes(failure.x) + failure.reason.encode(errors="replace"))
 
     def close(self) -> None:
         """Bring everything to the disk and close the file."""
@@ -189,20 +197,45 @@ def _refusal(error: OSError, path: Path, rest: str) -> OSError:
     return OSError(error.errno, f"{os.strerror(error.errno or 0)}: {why}", str(path))
 
 
-def read_journal(path: Path) -> Journal:
+def read_journal(path: Path, *, in_memory: bool = True, in_columns: bool = False) -> Journal:
     """Read every whole record; what is damaged or cut off in between is passed over, and named.
+
+    Args:
+        path: The file.
+        in_memory: Whether samples are kept in memory; else the larger arrays of fields stay in the file, as `Stored`.
+        in_columns: Whether samples come as columns, but those of fields; else each as a record.
 
     Raises:
         ValueError: If a newer version of sobofem wrote it.
         OSError: If the file can't be read at all.
     """
-    data = path.read_bytes()
+    with path.open("rb") as file:
+        stays = OpenFile(file)
+        kind, payload, _ = _record(stays, 0)
+        first = _header(path, payload) if kind == HEADER else None
+        of_fields = first is not None and first.of_fields
+        return _read(path, stays if of_fields and not in_memory else file.read(), in_columns=in_columns)
+
+
+def _read(path: Path, data: bytes | OpenFile, *, in_columns: bool) -> Journal:
     header: Header | None = None
     records: list[Sample | Failure] = []
     begun: dict[int, None] = {}
+    plain: dict[tuple[int, int], list[bytes]] = {}
     damage, at = [], 0
     while at < len(data):
         kind, payload, problem = _record(data, at)
+        if (
+            in_columns
+            and kind == SAMPLE
+            and header is not None
+            and not header.of_fields
+            and (form := form_of(payload, header.parameters, header.responses))
+        ):
+            plain.setdefault(form, []).append(payload)
+            begun.pop(_ROW.unpack_from(payload)[0], None)
+            at += _FRAME.size + len(payload)
+            continue
         if problem:
             # a torn or overwritten stretch costs its own records alone: reading goes on at the next whole one
             damage.append(f"{problem} at byte {at} of {len(data)}")
@@ -213,9 +246,11 @@ def read_journal(path: Path) -> Journal:
             header = header or _header(path, payload)
             continue
         if header is None:
-            return Journal(path, None, damage=f"{path}: no header, so {len(data)} bytes can't be read")
+            return Journal(path, None, damage=f"{path}: no header, so {len(data)} bytes can't be read", size=len(data))
         try:
             record = _parsed(kind, payload, header)
+            if isinstance(data, OpenFile) and isinstance(record, Sample):
+                record = left_in(data, record, at)
         except (struct.error, ValueError) as error:
             damage.append(f"record that its header does not allow ({error}) at byte {start} of {len(data)}")
             continue
@@ -225,11 +260,16 @@ def read_journal(path: Path) -> Journal:
             records.append(record)
             # what stays in `begun` was being computed when the process ended
             begun.pop(record.row, None)
+    found = [
+        columns(payloads, has, header.parameters, header.responses)
+        for (has, _), payloads in plain.items()
+        if header is not None
+    ]
     text = f"{path}: {'; '.join(damage)}" if damage else ""
-    return Journal(path, header, tuple(records), tuple(begun), text)
+    return Journal(path, header, tuple(records), tuple(begun), text, columns=tuple(found), size=len(data))
 
 
-def _next_record(data: bytes, at: int) -> int:
+def _next_record(data: bytes | OpenFile, at: int) -> int:
     """First byte from `at` on where a whole record begins; the end if none does."""
     while (at := data.find(_MARK, at)) >= 0:
         if not _record(data, at)[2]:
@@ -238,19 +278,17 @@ def _next_record(data: bytes, at: int) -> int:
     return len(data)
 
 
-def _record(data: bytes, at: int) -> tuple[int, bytes, str]:
+def _record(data: bytes | OpenFile, at: int) -> tuple[int, bytes, str]:
     """Kind and payload of the record at a byte, and what is wrong with it (empty if nothing)."""
-    if at + _FRAME.size > len(data):
+    if (begin := at + _FRAME.size) > len(data):
         return 0, b"", "record cut off"
-    mark, kind, zeros, length, checksum = _FRAME.unpack_from(data, at)
+    mark, kind, zeros, length, checksum = _FRAME.unpack(data[at:begin])
     if mark != _MARK or any(zeros):
         return 0, b"", "no record begins"
-    payload = data[at + _FRAME.size : at + _FRAME.size + length]
-    if len(payload) < length:
-        return 0, b"", "record cut off"
-    if _checksum(kind, payload) != checksum:
-        return 0, b"", "checksum does not fit its record"
-    return kind, payload, ""
+    payload = data[begin : begin + length]
+    if zlib.crc32(payload, _begun_checksum(kind, length)) == checksum:
+        return kind, payload, ""
+    return 0, b"", "record cut off" if len(payload) < length else "checksum does not fit its record"
 
 
 def _header(path: Path, payload: bytes) -> Header | None:
@@ -271,32 +309,12 @@ def _header(path: Path, payload: bytes) -> Header | None:
 def _parsed(kind: int, payload: bytes, header: Header) -> Sample | Failure | int:
     """A sample, a failure, or the row of an attempt. `struct.error` or `ValueError` if it is of another size."""
     if kind == SAMPLE:
-        return _sample(payload, header)
+        return unpacked(payload, header.parameters, header.responses)
     if kind == FAILURE:
         return _failure(payload, header)
     if kind != ATTEMPT:
         raise ValueError(f"kind {kind}")
     return int(_ROW.unpack(payload)[0])
-
-
-def _sample(payload: bytes, header: Header) -> Sample:
-    n, m = header.parameters, header.responses
-    row, seconds, has = _SAMPLE.unpack_from(payload)
-    numbers = np.frombuffer(payload, "<f8", offset=_SAMPLE.size).astype(np.float64)
-    lengths = (n, m, m * n * bool(has & _JACOBIAN), n * bool(has & _ACTIONS), m * n * bool(has & _ACTIONS))
-    if len(numbers) not in (sum(lengths), sum(lengths) + 1):
-        raise ValueError(f"{len(numbers)} numbers")
-    x, y, jacobian, direction, actions, pivots = np.split(numbers, np.cumsum(lengths))
-    return Sample(
-        row,
-        x,
-        y,
-        jacobian.reshape(m, n) if has & _JACOBIAN else None,
-        seconds,
-        int(pivots[0]) if len(pivots) else None,
-        direction if has & _ACTIONS else None,
-        actions.reshape(m, n) if has & _ACTIONS else None,
-    )
 
 
 def _failure(payload: bytes, header: Header) -> Failure:
@@ -307,8 +325,9 @@ def _failure(payload: bytes, header: Header) -> Failure:
 
 
 def _checksum(kind: int, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(_COVERED.pack(kind, len(payload))))
+    return zlib.crc32(payload, _begun_checksum(kind, len(payload)))
 
 
-def _bytes(array: Array) -> bytes:
-    return np.ascontiguousarray(array, dtype="<f8").tobytes()
+@functools.lru_cache
+def _begun_checksum(kind: int, length: int) -> int:
+    return zlib.crc32(_COVERED.pack(kind, length))

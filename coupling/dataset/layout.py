@@ -14,6 +14,12 @@ import h5py
 import numpy as np
 
 TEXT = h5py.string_dtype()
+PACKED = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32)
+"""Filters of a compressed array: bytes of one place together, deflated, and the checksum of that."""
+
+RATIO = 1032
+"""By how much deflating shortens anything at most."""
+
 _POINTER = 16  # bytes of a text's entry in an array of texts, the text itself aside
 _CHECKSUM = 4  # bytes of the checksum behind a chunk
 
@@ -26,11 +32,13 @@ class Part:
         kind: Its type, as NumPy has it.
         shape: A letter for each dimension, the same one for the same size, or its size.
         optional: Whether it may be absent.
+        shared: Whether the first dimension may be absent, where all samples have the same.
     """
 
     kind: np.dtype
     shape: str
     optional: bool = False
+    shared: bool = False
 
 
 _REAL, _WHOLE = np.dtype("<f8"), np.dtype("<i8")
@@ -45,10 +53,19 @@ PARTS = {
     "seconds": Part(_REAL, "N"),
     "negative_pivots": Part(_WHOLE, "N", optional=True),
     "design": Part(_REAL, "Dn"),
+    "jvp_directions": Part(_REAL, "Nkn", optional=True, shared=True),
+    "jvp": Part(_REAL, "Nkm", optional=True),
+    "vjp_weights": Part(_REAL, "Nrm", optional=True, shared=True),
+    "vjp": Part(_REAL, "Nrn", optional=True),
     "bounds": Part(_REAL, "n2"),
-    "parameters": Part(TEXT, "n"),
-    "responses": Part(TEXT, "m"),
-    "units": Part(TEXT, "u"),
+    "parameters": Part(TEXT, "n", optional=True),
+    "responses": Part(TEXT, "m", optional=True),
+    "units": Part(TEXT, "u", optional=True),
+    "names": Part(TEXT, "", optional=True),
+    "mesh/points": Part(_REAL, "Pg", optional=True),
+    "mesh/cells": Part(_WHOLE, "Cv", optional=True),
+    "mesh/inputs": Part(_WHOLE, "n", optional=True),
+    "mesh/about": Part(TEXT, "", optional=True),
     "failures/rows": Part(_WHOLE, "F"),
     "failures/x": Part(_REAL, "Fn"),
     "failures/reason": Part(TEXT, "F"),
@@ -57,6 +74,9 @@ PARTS = {
     "attempts": Part(_WHOLE, "A2", optional=True),
     "provenance": Part(TEXT, ""),
 }
+COMPRESSED = frozenset(("x", "y", "jvp_directions", "jvp", "vjp_weights", "vjp", "design"))
+"""Arrays that datasets of fields compress."""
+
 ATTRIBUTES = {"format": TEXT, "version": _WHOLE, "name": TEXT, "digest": TEXT}
 
 
@@ -95,7 +115,8 @@ def _check_members(file: h5py.File) -> None:
             if not isinstance(member, h5py.Group if full in groups else h5py.Dataset) or len(member.attrs):
                 raise ValueError(f"{full} is of another kind, or carries attributes")
             addresses.add(h5py.h5o.get_info(member.id).addr)
-    missing = groups - set(file)
+    optional = {group for group in groups if all(p.optional for n, p in PARTS.items() if n.startswith(f"{group}/"))}
+    missing = groups - optional - set(file)
     if missing or set(file.attrs) != ATTRIBUTES.keys():
         raise ValueError(f"attributes {sorted(file.attrs)} and groups {sorted(groups & set(file))} are not a dataset's")
     if len(addresses) != sum(1 + (len(file[name]) if name in groups else 0) for name in file):
@@ -113,24 +134,32 @@ def _is_of(found: h5py.h5t.TypeID, kind: np.dtype) -> bool:
 def _check_part(name: str, array: h5py.Dataset, part: Part, sizes: dict[str, int], size: int) -> None:
     if not _is_of(array.id.get_type(), part.kind):
         raise ValueError(f"{name} is not of type {part.kind}")
-    if array.shape is None or len(array.shape) != len(part.shape) or array.maxshape != array.shape:
-        raise ValueError(f"{name} has shape {array.shape}, expected {len(part.shape)} fixed dimensions")
-    for letter, length in zip(part.shape, array.shape, strict=True):
+    letters = part.shape
+    if part.shared and array.shape is not None and len(array.shape) == len(letters) - 1:
+        letters = letters[1:]
+    if array.shape is None or len(array.shape) != len(letters) or array.maxshape != array.shape:
+        raise ValueError(f"{name} has shape {array.shape}, expected {len(letters)} fixed dimensions")
+    for letter, length in zip(letters, array.shape, strict=True):
         expected = int(letter) if letter.isdigit() else sizes.setdefault(letter, length)
         if length != expected:
             raise ValueError(f"{name} has shape {array.shape}, where other arrays have {expected} in place of {length}")
     entry = _POINTER if part.kind == TEXT else part.kind.itemsize
-    if math.prod(array.shape) * entry > size:
+    filters = _filters(array)
+    if math.prod(array.shape) * entry > size * (RATIO if filters == PACKED else 1):
         raise ValueError(f"{name} claims shape {array.shape}, which is more than the file of {size} bytes can hold")
-    _check_storage(name, array, part, size)
+    _check_storage(name, array, part, size, filters)
 
 
-def _check_storage(name: str, array: h5py.Dataset, part: Part, size: int) -> None:
+def _filters(array: h5py.Dataset) -> tuple[int, ...]:
+    settings = array.id.get_create_plist()
+    return tuple(settings.get_filter(k)[0] for k in range(settings.get_nfilters()))
+
+
+def _check_storage(name: str, array: h5py.Dataset, part: Part, size: int, filters: tuple[int, ...]) -> None:
     """Check that an array lies in the file, every chunk of it, under its checksum."""
     settings = array.id.get_create_plist()
     checked = part.kind != TEXT and array.size > 0
-    filters = [settings.get_filter(k)[0] for k in range(settings.get_nfilters())]
-    if filters != ([h5py.h5z.FILTER_FLETCHER32] if checked else []):
+    if filters not in ([(h5py.h5z.FILTER_FLETCHER32,), *([PACKED] if name in COMPRESSED else [])] if checked else [()]):
         raise ValueError(f"{name} has the filters {filters}, not the checksum that its numbers should have")
     if settings.get_layout() != (h5py.h5d.CHUNKED if checked else h5py.h5d.CONTIGUOUS) or settings.get_external_count():
         raise ValueError(f"{name} is not stored as a dataset's arrays are")
@@ -139,12 +168,19 @@ def _check_storage(name: str, array: h5py.Dataset, part: Part, size: int) -> Non
     length = math.prod(array.chunks) * part.kind.itemsize + _CHECKSUM
     found: list[h5py.h5d.StoreInfo] = []
     array.id.chunk_iter(found.append)
-    whole = [c for c in found if c.size == length and not c.filter_mask and 0 <= c.byte_offset <= size - length]
+    packed = filters == PACKED
+    whole = [c for c in found if _is_whole(c, length, packed=packed) and 0 <= c.byte_offset <= size - c.size]
     chunks = math.prod(-(-extent // step) for extent, step in zip(array.shape, array.chunks, strict=True))
     on_grid = {c.chunk_offset for c in whole if _is_on_grid(c.chunk_offset, array)}
     # HDF5 reads zeros where a chunk is missing, or is filed under another place.
     if not len(found) == len(on_grid) == len({c.byte_offset for c in whole}) == chunks:
         raise ValueError(f"{name} has {len(on_grid)} whole chunks of {chunks}")
+
+
+def _is_whole(chunk: h5py.h5d.StoreInfo, length: int, *, packed: bool) -> bool:
+    """Whether a chunk is as long as its numbers need; a packed one may be shorter, or a little longer."""
+    fits = _CHECKSUM < chunk.size <= length + length // 1000 + 13 if packed else chunk.size == length  # zlib's bound
+    return bool(fits and not chunk.filter_mask)
 
 
 def _is_on_grid(offset: tuple[int, ...], array: h5py.Dataset) -> bool:

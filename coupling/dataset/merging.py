@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from sobofem.coupling.contract import Array
 from sobofem.coupling.dataset.dataset import Dataset
 from sobofem.coupling.dataset.records import Failure
+from sobofem.coupling.dataset.rows import blocks, joined, taken
 
 
 def identity(data: Dataset) -> dict[str, Any]:
@@ -25,9 +27,31 @@ def identity(data: Dataset) -> dict[str, Any]:
         },
         "units": dict(description.units),
         "problem definition (digest)": description.digest,
+        "mesh": _mesh(data),
         "design": data.provenance.get("design", "none"),
         "seed": data.provenance.get("seed"),
+        "directions": _vectors(data.jvp_directions),
+        "weights": _vectors(data.vjp_weights),
     } | {name: "stored" if labels is not None else "left out" for name, labels in _derivatives(data).items()}
+
+
+def _mesh(data: Dataset) -> str:
+    """Nodes and cells of a dataset's mesh, and what is where on it; not the places, which ranks round differently."""
+    on = data.on_mesh
+    if on is None:
+        return "none"
+    numbers = hashlib.sha256(on.mesh.cells.tobytes() + on.inputs.tobytes()).hexdigest()[:8]
+    names = f"{', '.join(on.input_names)} to {', '.join(on.output_names)}"
+    return f"{len(on.mesh.points)} nodes, {len(on.mesh.cells)} {on.mesh.cell} cells, {names} (digest {numbers})"
+
+
+def _vectors(by: Any) -> str:
+    """What a dataset's Jacobians are multiplied with."""
+    if by is None:
+        return "left out"
+    if by.ndim == 3:
+        return f"{by.shape[1]} of each sample's own"
+    return f"{len(by)} given ones (digest {hashlib.sha256(np.ascontiguousarray(by).tobytes()).hexdigest()[:8]})"
 
 
 def _derivatives(data: Dataset) -> dict[str, Array | None]:
@@ -108,10 +132,11 @@ def _alike(datasets: Sequence[Dataset]) -> list[Dataset]:
     found = []
     for data in datasets:
         (N, n), m = data.x.shape, data.y.shape[1]
-        gaps = np.full((N, m, n), np.nan)
-        labels: dict[str, Any] = {"jacobian": gaps} if jacobian and data.jacobian is None else {}
+        labels: dict[str, Any] = {}
+        if jacobian and data.jacobian is None:
+            labels["jacobian"] = np.full((N, m, n), np.nan)
         if actions and data.hessian_actions is None:
-            labels |= {"directions": np.zeros((N, n)), "hessian_actions": gaps}
+            labels |= {"directions": np.zeros((N, n)), "hessian_actions": np.full((N, m, n), np.nan)}
         found.append(replace(data, missing=missing, **labels))
     return found
 
@@ -136,7 +161,7 @@ def _added(merged: Dataset, data: Dataset, place: np.ndarray) -> Dataset:
     _check_agreement(merged, data, rows, ~new)
     merged = _completed(merged, data, rows, ~new)
     theirs = data.of_samples() | {"rows": rows}
-    both = {name: np.concatenate([values, theirs[name][new]]) for name, values in merged.of_samples().items()}
+    both = {name: joined(values, taken(theirs[name], new)) for name, values in merged.of_samples().items()}
     return replace(merged, **_in_order(both.pop("rows"), both))
 
 
@@ -160,22 +185,27 @@ def _completed(merged: Dataset, data: Dataset, rows: np.ndarray, shared: np.ndar
 def _in_order(rows: np.ndarray, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Rows and the arrays that belong to them, sorted; of two with one row, the first."""
     unique, order = np.unique(rows, return_index=True)
-    return {"rows": unique, **{name: values[order] for name, values in arrays.items()}}
+    return {"rows": unique, **{name: taken(values, order) for name, values in arrays.items()}}
 
 
 def _check_agreement(merged: Dataset, data: Dataset, rows: np.ndarray, shared: np.ndarray) -> None:
     if not shared.any():
         return
-    ours, theirs = merged.y[np.searchsorted(merged.rows, rows[shared])], data.y[shared]
-    width = np.fmax.reduce(merged.y) - np.fmin.reduce(merged.y)  # of the values that are there
-    spread = np.fmax(width, np.fmax.reduce(np.abs(ours)))
-    wrong = np.argwhere(np.abs(ours - theirs) > AGREEMENT * spread)
-    if len(wrong):
-        k, j = wrong[0]
-        raise ValueError(
-            f"two datasets differ in {merged.responses[j]} at {data.x[shared][k].tolist()}: {ours[k, j]:g} and "
-            f"{theirs[k, j]:g}; were they made by the same code?"
-        )
+    ends = [(np.fmin.reduce(y), np.fmax.reduce(y)) for _, y in blocks(merged.y)]
+    lows, highs = zip(*ends, strict=True)
+    width = np.fmax.reduce(highs) - np.fmin.reduce(lows)  # of the values that are there
+    both = taken(merged.y, np.searchsorted(merged.rows, rows[shared])), taken(data.y, shared)
+    spread = np.fmax(width, np.fmax.reduce([np.fmax.reduce(np.abs(ours)) for _, ours in blocks(both[0])]))
+    for start, ours in blocks(both[0]):
+        theirs = both[1][start : start + len(ours)]
+        wrong = np.argwhere(np.abs(ours - theirs) > AGREEMENT * spread)
+        if len(wrong):
+            k, j = wrong[0]
+            x = data.x[np.flatnonzero(shared)[start + k]].tolist()
+            raise ValueError(
+                f"two datasets differ in {merged.responses[j]} at {x}: {ours[k, j]:g} and "
+                f"{theirs[k, j]:g}; were they made by the same code?"
+            )
 
 
 def _failures(datasets: Sequence[Dataset], places: Sequence[np.ndarray], merged: Dataset) -> tuple[Failure, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 import errno
 import fcntl
@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 import socket
 import time
+from typing import IO, Any, cast
 import warnings
 
 _PAUSE = 0.01
@@ -91,6 +92,96 @@ def beside(path: Path) -> tuple[Path, int]:
             if number > _TRIES:
                 raise
     raise AssertionError("the count has no end")
+
+
+class OpenFile:
+    """A file that stays open for reading, whatever becomes of its name, as long as anybody has this.
+
+    It is a file to h5py, too. What is appended later is not seen.
+
+    Args:
+        file: Open; it may be closed afterwards.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._descriptor, self._at = os.dup(file.fileno()), 0
+        self._size = os.fstat(self._descriptor).st_size
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        return os.pread(self._descriptor, max(0, stop - start), start)
+
+    def find(self, mark: bytes, start: int) -> int:
+        """The first place of a mark from a byte on; -1 if there is none."""
+        while start < self._size:
+            place = self[start : start + _WINDOW].find(mark)
+            if place >= 0:
+                return start + place
+            start += _WINDOW - len(mark) + 1
+        return -1
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a byte, counted from the beginning, from here or from the end."""
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """The byte to read next."""
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """So many bytes from here on, as far as there are; all by default."""
+        found = self[self._at : self._size if size < 0 else self._at + size]
+        self._at += len(found)
+        return found
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer from here on; how many bytes there were."""
+        found = self.read(len(buffer))
+        buffer[: len(found)] = found
+        return len(found)
+
+
+class Enduring:
+    """A file that HDF5 can write to though the disk refuses, since it may crash where it learns of that.
+
+    Attributes:
+        refused: What the disk said; then the content is of no use.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.refused: OSError | None = None
+        self.seek, self.tell, self.read, self.flush = file.seek, file.tell, file.read, lambda: None
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer."""
+        return int(cast(Any, self._file).readinto(buffer))
+
+    def write(self, content: Any) -> int:
+        """Write bytes, as far as nothing was refused."""
+        return self._try(lambda: self._file.write(content), len(content))
+
+    def truncate(self, size: int) -> int:
+        """Cut or extend it, likewise."""
+        return self._try(lambda: self._file.truncate(size), size)
+
+    def _try(self, step: Callable[[], int], pretended: int) -> int:
+        if self.refused is None:
+            try:
+                return step()
+            except OSError as error:
+                self.refused = error
+        return pretended
+
+
+_WINDOW = 1 << 20  # bytes to look through at once
 
 
 def created(path: Path) -> int:

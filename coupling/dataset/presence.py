@@ -114,6 +114,11 @@ class Presence:
         self._renewing.stdin.flush()
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it has ended."""
+        return self._file < 0
+
+    @property
     def is_there(self) -> bool:
         """Whether the file at its path is still this job's."""
         try:
@@ -125,7 +130,9 @@ class Presence:
             return False
 
     def close(self) -> None:
-        """Remove the file, unless it is another job's, and let go of its lock."""
+        """Remove the file, unless it is another job's, and let go of its lock; once."""
+        if self.is_closed:
+            return
         self._renewing.kill()
         with contextlib.suppress(OSError):
             self._renewing.communicate()
@@ -133,6 +140,7 @@ class Presence:
             with contextlib.suppress(OSError):
                 self._path.unlink()
         os.close(self._file)
+        self._file = -1
 
 
 def machine() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 import traceback
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,10 @@ class Sample:
         negative_pivots: More than 0 where an equilibrium was no minimum of the energy; None where unknown.
         direction: Along which the Jacobian was differentiated, (n,), or None where it wasn't.
         hessian_actions: Its derivative along that: the Hessian of each response times the direction, (m, n).
+        jvp_directions: Directions of its own, (k, n), or None where all samples have the same, or none.
+        jvp: The Jacobian times each direction, (k, m), or None.
+        vjp_weights: Weights of the responses of its own, (r, m), or None likewise.
+        vjp: The gradients of the responses' sums with these, (r, n), or None.
     """
 
     row: int
@@ -37,13 +41,40 @@ class Sample:
     negative_pivots: int | None = None
     direction: Array | None = None
     hessian_actions: Array | None = None
+    jvp_directions: Array | None = None
+    jvp: Array | None = None
+    vjp_weights: Array | None = None
+    vjp: Array | None = None
 
 
 LABELS = ("y", "jacobian", "hessian_actions")
 """What a surrogate may learn of a sample; of a dataset, entries may be missing."""
 
+PRODUCTS = ("jvp_directions", "jvp", "vjp_weights", "vjp")
+"""Products of a sample's Jacobian with vectors, and these vectors, which may be the same for all samples."""
+
 UNKNOWN_PIVOTS = -1
 """Stands in arrays for the negative pivots of a sample of which they are not known."""
+
+
+def product_shapes(holder: Any, N: int, n: int, m: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the products with the Jacobian that N samples have, and of what it is multiplied with.
+
+    Raises:
+        ValueError: If a factor has no product, or another number of dimensions.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for factor, product, inner, outer in (("jvp_directions", "jvp", n, m), ("vjp_weights", "vjp", m, n)):
+        by, found = getattr(holder, factor), getattr(holder, product)
+        if (by is None) != (found is None):
+            raise ValueError(f"{factor} and {product} go together; one of them is None")
+        if by is None:
+            continue
+        if by.ndim not in (2, 3):
+            raise ValueError(f"{factor} has shape {by.shape}, expected (N, k, {inner}) or (k, {inner})")
+        count = by.shape[-2]
+        shapes |= {factor: (count, inner) if by.ndim == 2 else (N, count, inner), product: (N, count, outer)}
+    return shapes
 
 
 def pivot_column(samples: Sequence[Sample]) -> NDArray[np.int64]:

@@ -28,6 +28,13 @@ def sealed(image: memoryview) -> None:
     image[:LENGTH] = _block(len(image) - LENGTH, digest.hexdigest())
 
 
+def seal_file(file: IO[bytes]) -> None:
+    """Write the seal into the first bytes of a file that is open for reading and writing."""
+    length, checksum = _rest(file)
+    file.seek(0)
+    file.write(_block(length, checksum))
+
+
 def is_sealed(file: IO[bytes]) -> bool:
     """Whether a file begins like a sealed one."""
     file.seek(0)
@@ -47,16 +54,22 @@ def broken(file: IO[bytes]) -> str:
     """What is wrong with a file that begins like a sealed one; empty if every byte is as it was written."""
     file.seek(0)
     block = file.read(LENGTH)
-    digest = _hash()
-    while part := file.read(_PART):
-        digest.update(part)
-    length = file.tell() - LENGTH
-    if block == _block(length, digest.hexdigest()):
+    length, checksum = _rest(file)
+    if block == _block(length, checksum):
         return ""
     planned = block[len(_MARK) :].split(b" ", 1)[0]
     if planned.isdigit() and int(planned) != length:
         return f"it has {length} bytes after its seal, where {int(planned)} were written"
     return "its bytes do not give its checksum"
+
+
+def _rest(file: IO[bytes]) -> tuple[int, str]:
+    """Length and checksum of all that follows the block."""
+    file.seek(LENGTH)
+    digest = _hash()
+    while part := file.read(_PART):
+        digest.update(part)
+    return file.tell() - LENGTH, digest.hexdigest()
 
 
 def _hash() -> hashlib.blake2b:

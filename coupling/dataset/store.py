@@ -1,16 +1,22 @@
 """Datasets as HDF5 files: one file, replaced as a whole, so that a reader sees the old one or the new one.
 
-Layout, version 3 (N samples, D design rows, F failures, n parameters, m responses):
+Layout, version 4 (N samples, D design rows, F failures, n parameters, m responses):
 
     /                 attributes: format, version, name, digest
     x (N, n)   y (N, m)   jacobian (N, m, n), absent in a values-only dataset   rows (N,)   seconds (N,) [s]
     directions (N, n)   hessian_actions (N, m, n), both absent where no Hessian was multiplied
                       NaN in y, jacobian and hessian_actions stands for a label that isn't there
     design (D, n)   bounds (n, 2)   parameters (n,)   responses (m,)   units (n + m,), empty where there is none
+    jvp_directions (N, k, n) or (k, n)   jvp (N, k, m)   vjp_weights (N, r, m) or (r, m)   vjp (N, r, n), each pair
+                      absent where the Jacobian was not multiplied
+    mesh/ points (P, gdim)   cells (C, corners)   inputs (n,)   about JSON, absent where there is no mesh
     failures/ rows (F,)   x (F, n)   reason (F,)   load_factor (F,)   seconds (F,) [s]
     negative_pivots (N,), -1 where unknown; absent where all are
     attempts (A, 2)   rows without an answer whose process died, and how often; absent where none did
     provenance        JSON
+
+A file with the last two kinds has version 4: its rows are compressed, each a chunk or several in one, and its names are
+counted, not listed, in `names` (JSON). Others have version 3, or 2 without Hessian actions, as before.
 
 Numeric arrays carry HDF5's own checksum (Fletcher 32), and a block before the HDF5 file one of all its bytes
 (`sobofem.coupling.dataset.seal`). Files of version 1 have no such block: they are read in a process of its own
@@ -34,15 +40,17 @@ import h5py
 import numpy as np
 
 from sobofem.coupling.contract import Description
-from sobofem.coupling.dataset import guarded, layout, seal
-from sobofem.coupling.dataset.records import LABELS, UNKNOWN_PIVOTS, Failure
+from sobofem.coupling.dataset import guarded, layout, names, parts, seal
+from sobofem.coupling.dataset.open_files import Enduring, OpenFile
+from sobofem.coupling.dataset.records import LABELS, PRODUCTS, UNKNOWN_PIVOTS, Failure
+from sobofem.coupling.dataset.rows import Rows
 from sobofem.coupling.dataset.sources import is_table
 
 if TYPE_CHECKING:
     from sobofem.coupling.dataset.dataset import Dataset
 
 FORMAT = "sobofem dataset"
-VERSION = 3
+VERSION = 4
 SEALED = 2
 """First version whose files are sealed."""
 
@@ -50,10 +58,10 @@ UNSEALED = (
     "{path} has no checksum of all its bytes, as earlier versions wrote datasets: damage to its names, units and other "
     "texts can't be seen; `sobofem merge {path} --out NEW.h5` adds one"
 )
-WITHOUT_ACTIONS = 2
-"""The version of a file without Hessian actions, which is that of before there were any."""
+WITHOUT_ACTIONS, WITH_ACTIONS = 2, 3
+"""The versions of files of before there were fields, without Hessian actions and with them."""
 
-_ARRAYS = ("x", "y", "jacobian", "directions", "hessian_actions", "rows", "seconds", "design")
+_ARRAYS = ("x", "y", "jacobian", "directions", "hessian_actions", "rows", "seconds", "design", *PRODUCTS)
 
 
 def write(path: Path, data: Dataset) -> None:
@@ -62,12 +70,15 @@ def write(path: Path, data: Dataset) -> None:
     Raises:
         OSError: If the disk refuses; a dataset that was at `path` before is untouched.
     """
-    content = image(data)
+    content = None if _is_on_disk(data) else image(data)
     # A name of its own: where locks hold on one node only, two might write at the same time.
     temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as target:
-            target.write(content)
+        with temporary.open("w+b") as target:
+            if content is None:
+                _streamed(target, data)
+            else:
+                target.write(content)
             target.flush()
             os.fsync(target.fileno())
         os.replace(temporary, path)
@@ -89,10 +100,36 @@ def image(data: Dataset) -> memoryview:
     return content
 
 
-def read(path: Path) -> dict[str, Any]:
+def _is_on_disk(data: Dataset) -> bool:
+    return any(isinstance(values, Rows) for values in data.of_samples().values())
+
+
+def _streamed(target: IO[bytes], data: Dataset) -> None:
+    """Write a dataset whose rows are not in memory, and seal it.
+
+    Raises:
+        OSError: If the disk refuses.
+    """
+    through = Enduring(target)
+    try:
+        with h5py.File(through, "w", userblock_size=seal.LENGTH) as file:
+            _fill(file, data)
+    except (OSError, RuntimeError):  # HDF5 reads again what was never written
+        if through.refused is None:
+            raise
+    if through.refused is not None:
+        raise through.refused
+    seal.seal_file(target)
+
+
+def read(path: Path, *, in_memory: bool = True) -> dict[str, Any]:
     """The fields of a dataset, by name.
 
     A file without a seal is read in a process of its own, whose time and memory are limited, with a warning.
+
+    Args:
+        path: The file.
+        in_memory: Whether all is read; else what is compressed stays in the file as `Rows`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -110,7 +147,7 @@ def read(path: Path) -> dict[str, Any]:
             if problem:
                 raise ValueError(problem)
             if sealed:
-                return decoded(file)
+                return decoded(file) if in_memory else decoded(OpenFile(file), in_memory=False)
             content = guarded.sealed_copy(file)
     warnings.warn(UNSEALED.format(path=path), stacklevel=3)
     return decoded(io.BytesIO(content))
@@ -128,21 +165,26 @@ def is_sealed(path: Path) -> bool:
         return seal.is_sealed(file)
 
 
-def decoded(file: IO[bytes], *, sealed: bool = True) -> dict[str, Any]:
+def decoded(file: IO[bytes] | OpenFile, *, sealed: bool = True, in_memory: bool = True) -> dict[str, Any]:
     """The fields of a dataset, by name.
 
     Args:
         file: Of which every byte has been checked; or any file, in a process that may die of it.
         sealed: Whether it has a seal, which its version has to agree with.
+        in_memory: See `read`; if not, the file is kept open as long as any of its rows may be read.
 
     Raises:
         ValueError: If it is not a dataset's.
     """
     size = file.seek(0, 2)
-    with h5py.File(file, "r") as content:
+    content = h5py.File(file, "r")
+    try:
         _check_format(content, sealed=sealed)
         layout.check(content, size)
-        return _fields(content)
+        return _fields(content, in_memory=in_memory)
+    finally:
+        if in_memory:
+            content.close()
 
 
 @contextlib.contextmanager
@@ -176,54 +218,73 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 def _fill(file: h5py.File, data: Dataset) -> None:
     description = data.description
-    version = WITHOUT_ACTIONS if data.hessian_actions is None else VERSION
+    version = WITHOUT_ACTIONS if data.hessian_actions is None else WITH_ACTIONS
+    version = VERSION if data.of_fields else version
     file.attrs.update(format=FORMAT, version=version, name=description.name, digest=description.digest)
     for name in _ARRAYS:
-        _put(file, name, getattr(data, name))
+        parts.put(file, name, getattr(data, name), packed=data.of_fields and name in layout.COMPRESSED)
     if (data.negative_pivots != UNKNOWN_PIVOTS).any():
-        _put(file, "negative_pivots", data.negative_pivots)
-    _put(file, "bounds", description.bounds)
-    names = description.parameters + description.responses
-    _put_text(file, "parameters", description.parameters)
-    _put_text(file, "responses", description.responses)
-    _put_text(file, "units", [description.units.get(name, "") for name in names])
+        parts.put(file, "negative_pivots", data.negative_pivots)
+    parts.put(file, "bounds", description.bounds)
+    if data.of_fields:
+        parts.put_text(file, "names", json.dumps(names.counted(description)))
+    else:
+        every = description.parameters + description.responses
+        parts.put_text(file, "parameters", description.parameters)
+        parts.put_text(file, "responses", description.responses)
+        parts.put_text(file, "units", [description.units.get(name, "") for name in every])
+    if data.on_mesh is not None:
+        parts.put_mesh(file.create_group("mesh"), data.on_mesh)
     failures = file.create_group("failures")
-    _put(failures, "rows", np.array([f.row for f in data.failures], dtype=np.int64))
-    _put(failures, "x", np.array([f.x for f in data.failures]).reshape(-1, len(description.parameters)))
-    _put_text(failures, "reason", [f.reason for f in data.failures])
-    _put(failures, "load_factor", np.array([f.load_factor for f in data.failures], dtype=np.float64))
-    _put(failures, "seconds", np.array([f.seconds for f in data.failures], dtype=np.float64))
+    parts.put(failures, "rows", np.array([f.row for f in data.failures], dtype=np.int64))
+    parts.put(failures, "x", np.array([f.x for f in data.failures]).reshape(-1, len(description.parameters)))
+    parts.put_text(failures, "reason", [f.reason for f in data.failures])
+    parts.put(failures, "load_factor", np.array([f.load_factor for f in data.failures], dtype=np.float64))
+    parts.put(failures, "seconds", np.array([f.seconds for f in data.failures], dtype=np.float64))
     if data.attempts:
-        _put(file, "attempts", np.array(sorted(data.attempts.items()), dtype=np.int64))
-    _put_text(file, "provenance", json.dumps(data.provenance))
+        parts.put(file, "attempts", np.array(sorted(data.attempts.items()), dtype=np.int64))
+    parts.put_text(file, "provenance", json.dumps(data.provenance))
 
 
-def _fields(file: h5py.File) -> dict[str, Any]:
-    parameters, responses = _text(file["parameters"]), _text(file["responses"])
+def _fields(file: h5py.File, *, in_memory: bool) -> dict[str, Any]:
+    if "names" in file:
+        parameters, responses, units = names.listed(json.loads(file["names"].asstr()[()]))
+    else:
+        parameters, responses = parts.text_in(file["parameters"]), parts.text_in(file["responses"])
+        units = dict(zip(parameters + responses, parts.text_in(file["units"]), strict=True))
     provenance = json.loads(file["provenance"].asstr()[()])
     if not isinstance(provenance, dict):
         raise ValueError("provenance is not a record")
-    units = zip(parameters + responses, _text(file["units"]), strict=True)
     failures = file["failures"]
-    arrays: dict[str, Any] = {name: file[name][()] if name in file else None for name in _ARRAYS}
+    arrays: dict[str, Any] = {}
+    for name in _ARRAYS:
+        values = file.get(name)
+        on_disk = not in_memory and values is not None and values.compression and not _is_shared(name, values)
+        arrays[name] = None if values is None else Rows.of(values) if on_disk else values[()]
     columns = [failures[name][()] for name in ("rows", "x", "load_factor", "seconds")]
-    records = zip(*columns, _text(failures["reason"]), strict=True)
+    records = zip(*columns, parts.text_in(failures["reason"]), strict=True)
     return {
         **arrays,
-        "missing": any(np.isnan(arrays[name]).any() for name in LABELS if arrays[name] is not None),
+        "missing": any(np.isnan(arrays[name]).any() for name in LABELS if isinstance(arrays[name], np.ndarray)),
         "description": Description(
             name=str(file.attrs["name"]),
             parameters=parameters,
             responses=responses,
             bounds=file["bounds"][()],
-            units={name: unit for name, unit in units if unit},
+            units={name: unit for name, unit in units.items() if unit},
             digest=str(file.attrs["digest"]),
         ),
         "failures": tuple(Failure(int(r), x, why, float(t), float(s)) for r, x, t, s, why in records),
         **({"negative_pivots": file["negative_pivots"][()]} if "negative_pivots" in file else {}),
         "attempts": dict(file["attempts"][()].tolist()) if "attempts" in file else {},
         "provenance": provenance,
+        "on_mesh": parts.mesh_in(file),
     }
+
+
+def _is_shared(name: str, values: h5py.Dataset) -> bool:
+    """Whether all samples have the same."""
+    return name in PRODUCTS and len(values.shape) == 2
 
 
 def _check_format(file: h5py.File, *, sealed: bool) -> None:
@@ -235,30 +296,6 @@ def _check_format(file: h5py.File, *, sealed: bool) -> None:
         raise guarded.Foreign(f"has dataset format {version}, this sobofem reads up to {VERSION}; use a newer one")
     if sealed != (version >= SEALED):
         raise ValueError(f"its format is {version}, which has {'no' if sealed else 'a'} seal")
-
-
-def _put(group: h5py.Group, name: str, values: Any) -> None:
-    """An array of the type that is read again, with its checksum; empty arrays have no chunk to check.
-
-    Raises:
-        ValueError: If the type can't hold its numbers.
-    """
-    if values is None:
-        return
-    kind = layout.PARTS[f"{group.name}/{name}".strip("/")].kind
-    with np.errstate(invalid="ignore"):
-        stored = np.asarray(values).astype(kind)
-    if kind.kind == "i" and not np.array_equal(stored, values):
-        raise ValueError(f"{name} holds other numbers than whole ones, so it can't be written")
-    group.create_dataset(name, data=stored, fletcher32=stored.size > 0)
-
-
-def _put_text(group: h5py.Group, name: str, values: Any) -> None:
-    group.create_dataset(name, data=values, dtype=h5py.string_dtype())
-
-
-def _text(values: h5py.Dataset) -> tuple[str, ...]:
-    return tuple(values.asstr()[()]) if values.size else ()
 
 
 def _sync(path: Path) -> None:

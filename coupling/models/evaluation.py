@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from sobofem.coupling.contract import Array, Curved, Gentle, Model
+from sobofem.coupling.contract import Array, Curved, Gentle, Model, Products
 from sobofem.coupling.parallel.usercode import UserCode
+
+
+class NotFinite(ValueError):
+    """An answer holds NaN or infinity."""
 
 
 def checked_evaluation(
@@ -28,7 +32,8 @@ def checked_evaluation(
 
     Raises:
         TypeError: If the model has no gentle evaluation, and that is wanted; or it returned no real numbers.
-        ValueError: If an array has the wrong shape, or holds NaN or infinity.
+        ValueError: If an array has the wrong shape.
+        NotFinite: If it holds NaN or infinity.
         EndsProgram: If the model tried to end the program.
     """
     m, n = len(model.responses), len(model.parameters)
@@ -51,7 +56,7 @@ def checked_evaluation(
         raise ValueError(f"evaluate returned a Jacobian of shape {shape}, expected {(m, n)}")
     if wrong := _not_finite(model, y, dy):
         point = dict(zip(model.parameters, np.asarray(x, dtype=np.float64).tolist(), strict=True))
-        raise ValueError(f"evaluate returned NaN or infinity at {point}: {wrong}")
+        raise NotFinite(f"evaluate returned NaN or infinity at {point}: {wrong}")
     return y, dy
 
 
@@ -64,7 +69,8 @@ def checked_hessian_product(model: Model, x: Array, weights: Array, v: Array) ->
     """The Hessian of the responses' sum with weights (m,) at x (n,), times v (n,): (n,).
 
     Raises:
-        ValueError: If the model's product has another shape, or holds NaN or infinity.
+        ValueError: If the model's product has another shape.
+        NotFinite: If it holds NaN or infinity.
     """
     assert isinstance(model, Curved)
     with UserCode(type(model).__name__):
@@ -73,8 +79,28 @@ def checked_hessian_product(model: Model, x: Array, weights: Array, v: Array) ->
         raise ValueError(f"hvp returned an array of shape {product.shape}, expected {(1, len(v))}")
     if not np.isfinite(product).all():
         names = [name for name, weight in zip(model.responses, weights, strict=True) if weight]
-        raise ValueError(f"hvp returned NaN or infinity for {', '.join(names)} at {x.tolist()}")
+        raise NotFinite(f"hvp returned NaN or infinity for {', '.join(names)} at {x.tolist()}")
     found: Array = product[0]
+    return found
+
+
+def checked_products(model: Products, name: str, x: Array, vectors: Array, size: int) -> Array:
+    """Products of the Jacobian at x (n,) with vectors (k, ...), (k, size).
+
+    Args:
+        model: Any that offers them.
+        name: "jvp" or "vjp".
+        x: Parameters.
+        vectors: Directions (k, n), or weights (k, m).
+        size: Numbers of a product.
+
+    Raises:
+        ValueError: If the model's products have another shape, or hold NaN or infinity.
+    """
+    with UserCode(type(model).__name__):
+        found = real_numbers(getattr(model, name)(x.copy(), vectors.copy()), f"products by {name}")
+    if found.shape != (len(vectors), size) or not np.isfinite(found).all():
+        raise ValueError(f"{name} returned an array of shape {found.shape}, expected finite {(len(vectors), size)}")
     return found
 
 
@@ -111,9 +137,8 @@ def real_numbers(values: Any, what: str) -> Array:
 
 def _not_finite(model: Model, y: Array, dy: Array | None) -> str:
     """The first entry that is not finite, by name; empty if all are."""
-    for name, value in zip(model.responses, y.tolist(), strict=True):
-        if not np.isfinite(value):
-            return f"{name} is {value}"
+    for k in np.flatnonzero(~np.isfinite(y)):
+        return f"{model.responses[k]} is {y[k]}"
     if dy is not None and not np.isfinite(dy).all():
         row, column = np.argwhere(~np.isfinite(dy))[0]
         return f"the derivative of {model.responses[row]} by {model.parameters[column]} is {dy[row, column]}"

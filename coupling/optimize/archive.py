@@ -94,7 +94,7 @@ def usable(data: Dataset, description: Description) -> Dataset:
             f"{lacking.sum()} of {len(data)} samples given to start from lack responses or Jacobians; give those that "
             "have them all, in Python by archive=data.select(...)"
         )
-    ours = {name: value for name, value in identity(data).items() if name != "Hessian actions"}
+    ours = {name: value for name, value in identity(data).items() if name not in ("Hessian actions", "mesh")}
     if found := differences(ours, identity(replace(empty(description), provenance=data.provenance))):
         raise ValueError(f"the samples given to start from are of another model: {'; '.join(found)}")
     return data

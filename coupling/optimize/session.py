@@ -122,14 +122,14 @@ class Session:
             NoAnswer: If the model has no answer at any start.
         """
         ranks = self.solver.ranks
-        region = on_root_only(ranks, lambda: self._region(task, start, solves or self.settings.solves))
+        region = on_root_only(ranks, lambda: self.region(task, start, solves or self.settings.solves))
         while True:
-            while len(points := on_root(ranks, lambda: self._asked(region))):
+            while len(points := on_root(ranks, lambda: self.asked(region))):
                 records = self.solver.solve(points)
-                on_root(ranks, partial(self._keep, region, records))
+                on_root(ranks, partial(self.keep, region, records))
             if not self._looks_at_curvature(region):
                 break
-        found = on_root(ranks, lambda: self._solution(region.value))
+        found = on_root(ranks, lambda: self.solution(region.value))
         if isinstance(found, NoAnswer):  # raised on every rank: the caller may go on elsewhere
             mark_raised_on_all_ranks(found)
             raise found
@@ -158,7 +158,7 @@ class Session:
         on_root(ranks, lambda: region.value.take_curvature(None if search.value is None else search.value.found))
         return True
 
-    def _asked(self, region: RootOnly[TrustRegion]) -> Array:
+    def asked(self, region: RootOnly[TrustRegion]) -> Array:
         """Points to solve next. What an interrupted run of this search has solved is replayed first.
 
         Where the search asks for something else than then, it begins again from all that is known.
@@ -170,17 +170,17 @@ class Session:
                 self._forget(region.value)
             elif self.archive.value.join():
                 last = region.value
-                region.value = self._begin(last.scaled.task, last.starts, last.left, last.path)
+                region.value = self.begin(last.scaled.task, last.starts, last.left, last.path)
             else:
                 break
         ended = not len(points) and region.value.question() is None and region.value.left <= 0
         if ended and self.archive.value.join():  # more was solved than may be, now
             nowhere = np.zeros((0, len(self.solver.description.parameters)))
-            region.value = self._begin(region.value.scaled.task, (nowhere, nowhere), 0, region.value.path)
+            region.value = self.begin(region.value.scaled.task, (nowhere, nowhere), 0, region.value.path)
             points = region.value.ask(self.solver.concurrency)
         return points
 
-    def _region(self, task: Task, start: Array | None, solves: int) -> TrustRegion:
+    def region(self, task: Task, start: Array | None, solves: int) -> TrustRegion:
         """The beginning of a search."""
         known, about = len(self.archive.value.data), self.solver.description
         scaled = ScaledTask(task, about.parameters, about.responses, about.bounds)
@@ -190,12 +190,12 @@ class Session:
             points[0] = scaled.physical(scaled.unit(start)[scaled.free])
         known_before = self.archive.value.remembered
         if known_before is None or known_before["version"] != VERSION:
-            return self._begin(task, (points[:count], points[count:]), solves)
-        region = self._begin(task, (points[:0], points[:0]), solves)
+            return self.begin(task, (points[:count], points[count:]), solves)
+        region = self.begin(task, (points[:0], points[:0]), solves)
         recall(region, known_before)
         return region
 
-    def _begin(self, task: Task, starts: tuple[Array, Array], solves: int, path: Sequence[Step] = ()) -> TrustRegion:
+    def begin(self, task: Task, starts: tuple[Array, Array], solves: int, path: Sequence[Step] = ()) -> TrustRegion:
         """A trust region about the best that is known: where to begin (s, n), and where else if that fails (t, n)."""
         data, about = self.archive.value.data, self.solver.description
         scaled = ScaledTask(task, about.parameters, about.responses, about.bounds)
@@ -233,7 +233,7 @@ class Session:
             predictors += [process, Expanded(process), powers]
         return [*predictors, DampedBFGS(), SymmetricRankOne()]
 
-    def _keep(self, region: RootOnly[TrustRegion], records: Sequence[Sample | Failure]) -> None:
+    def keep(self, region: RootOnly[TrustRegion], records: Sequence[Sample | Failure]) -> None:
         """On disk first."""
         self.archive.value.add(records)
         region.value.tell(records)
@@ -246,7 +246,8 @@ class Session:
         archive = self.archive.value
         archive.forget(*forget(region, archive.given, archive.failed_before), partial(remembered, region))
 
-    def _solution(self, region: TrustRegion) -> Solution | NoAnswer:
+    def solution(self, region: TrustRegion) -> Solution | NoAnswer:
+        """What a search has found so far, or why that is nothing."""
         if not region.begun:
             reasons = "; ".join(dict.fromkeys(region.failed_starts))
             return NoAnswer(

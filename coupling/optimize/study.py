@@ -81,7 +81,10 @@ def minimize(
     """
     settings = Settings(tolerance, solves, predictors, starts, seed)
     where = None if path is None else Path(path)
-    with solver(model, comm=comm, ranks_per_solve=ranks_per_solve) as own, contextlib.ExitStack() as held:
+    with (
+        solver(model, comm=comm, ranks_per_solve=ranks_per_solve, forgiving=True) as own,
+        contextlib.ExitStack() as held,
+    ):
         description = own.description
         task.check(description.parameters, description.responses, description.bounds)
         if surrogate is not None:

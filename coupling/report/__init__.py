@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ from sobofem.coupling.report.page import Picture, finite, write_page, write_reco
 from sobofem.coupling.report.surrogate_page import page, record
 
 if TYPE_CHECKING:
-    from sobofem.surrogate import Surrogate
+    from sobofem.surrogate import History, Surrogate
+    from sobofem.surrogate.operators import OperatorSurrogate
 
 PANELS = 12
 TABLES = ("errors.json", "errors.md", "errors.csv")
@@ -111,8 +113,13 @@ def panels(count: int, width: float, height: float, *, most: int = 3) -> tuple[F
     return figure, [figure.add_subplot(rows, columns, k + 1) for k in range(count)]
 
 
-def history_figure(surrogate: Surrogate) -> Figure:
-    """Losses over the steps of training and, if they changed, the weights of the loss terms."""
+def history_figure(surrogate: Surrogate | OperatorSurrogate, names: Sequence[str] = ()) -> Figure:
+    """Losses over the steps of training and, if they changed, the weights of the loss terms.
+
+    Args:
+        surrogate: What was trained.
+        names: Of the rows of the weights; by default the responses.
+    """
     history = surrogate.history
     adaptive = bool((history.weights != history.weights[:1]).any())
     figure = Figure(figsize=(10.5 if adaptive else 6.4, 4.0), layout="constrained")
@@ -129,7 +136,7 @@ def history_figure(surrogate: Surrogate) -> Figure:
     ax.legend()
     _mark_stages(ax, history.stages)
     if adaptive:
-        _weights_panel(figure.add_subplot(1, 2, 2), surrogate)
+        _weights_panel(figure.add_subplot(1, 2, 2), history, names or getattr(surrogate, "responses", ()))
     return figure
 
 
@@ -146,10 +153,9 @@ def _mark_stages(ax: Axes, stages: tuple[tuple[str, int], ...]) -> None:
     ax.set_xlim(0, max(start, 1))
 
 
-def _weights_panel(ax: Axes, surrogate: Surrogate) -> None:
+def _weights_panel(ax: Axes, history: History, names: Sequence[str]) -> None:
     """Each response's weight, and the median of its derivatives' weights."""
-    history = surrogate.history
-    for i, name in enumerate(surrogate.responses[:MARKED]):
+    for i, name in enumerate(names[:MARKED]):
         ax.semilogy(history.step, history.weights[:, i, 0], color=COLORS[i], label=name)
         slopes = np.median(history.weights[:, i, 1:], axis=1)
         ax.semilogy(history.step, slopes, color=COLORS[i], linestyle="--")
@@ -157,7 +163,7 @@ def _weights_panel(ax: Axes, surrogate: Surrogate) -> None:
     ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
 
 
-def overlap(surrogate: Surrogate, data: Any) -> str:
+def overlap(surrogate: Surrogate | OperatorSurrogate, data: Any) -> str:
     """A warning that the surrogate was trained on samples of the same design of the same problem; empty if not."""
     trained, now = dict(surrogate.provenance), provenance_of(data)
     digest = (data.description.digest if isinstance(data, HasDescription) else "") or now.get("digest", "")

@@ -17,6 +17,7 @@ import numpy as np
 from sobofem.coupling.contract import Array, SampleFailure
 
 if TYPE_CHECKING:
+    from sobofem.coupling.report.fields import Drawn
     from sobofem.fem.output import Picture
 
 LIGHT = np.array([0.35, -0.75, 0.55])
@@ -62,7 +63,7 @@ def fields_figure(shown: Mapping[str, Picture]) -> Figure:
     figure = Figure(figsize=(9.0, rows * (float(np.clip(height, 1.2, 5.0)) + 0.5)), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel())
     for axes, (name, each) in zip(panels, shown.items(), strict=True):
-        colours = _draw(axes, each, float(low), float(high))
+        colours = draw(axes, each, float(low), float(high))
         axes.set_title(name, fontsize=10)
         axes.set_aspect("equal")
         axes.set_axis_off()
@@ -72,7 +73,7 @@ def fields_figure(shown: Mapping[str, Picture]) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, each: Picture, low: float, high: float) -> Any:
+def draw(axes: Axes, each: Picture | Drawn, low: float, high: float) -> Any:
     """One picture; what a colour bar belongs to."""
     if each.points.shape[1] == 2:
         mesh = Triangulation(each.points[:, 0], each.points[:, 1], each.triangles)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,15 +12,22 @@ from numpy.typing import ArrayLike, NDArray
 from sobofem.coupling.contract import Array, Description
 from sobofem.coupling.dataset import store, unfinished
 from sobofem.coupling.dataset.dataset import Dataset
-from sobofem.coupling.dataset.journal import Header
+from sobofem.coupling.dataset.journal import Header, Journal
 from sobofem.coupling.dataset.merging import differences, identity
 from sobofem.coupling.dataset.origin import versions
-from sobofem.coupling.dataset.records import Failure, Sample
+from sobofem.coupling.dataset.records import Failure
 from sobofem.coupling.design import PREFIX_STABLE, Distributed, Recipe
+from sobofem.coupling.design.own import KIND as OWN
 from sobofem.coupling.solving import jobs
+from sobofem.coupling.solving.products import NOTHING, Multiplied
 from sobofem.coupling.solving.schedule import ATTEMPTS
 
-_KILLED = "its process died {} times while it was computed: out of memory, or killed from outside"
+KILLED = "its process died {} times while it was computed: out of memory, or killed from outside"
+"""Reason of a failure that no process lived to tell."""
+
+
+MOST_ENTRIES = 20_000_000
+"""Of the Jacobian of a sample."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +54,13 @@ class Work:
 
 
 def plan(
-    design: Recipe | ArrayLike, description: Description, *, order: int, model: str, budget: int | None = None
+    design: Recipe | ArrayLike,
+    description: Description,
+    *,
+    order: int,
+    model: str,
+    products: Multiplied = NOTHING,
+    budget: int | None = None,
 ) -> Dataset:
     """The dataset that is to be: all points planned, none computed.
 
@@ -56,6 +69,7 @@ def plan(
         description: What identifies the model.
         order: Of the derivatives that samples carry: 0 of none, 1 of the Jacobian, 2 of Hessian actions besides.
         model: Specification that the model was loaded from, for the record.
+        products: Of the Jacobian, that samples carry.
         budget: How many of the points are to be computed, for the record; None for all.
     """
     n, m = len(description.parameters), len(description.responses)
@@ -65,9 +79,20 @@ def plan(
         points = design.points(description.bounds, description.parameters)
     else:
         kind, seed, marginals, points = "given points", None, {}, np.array(design, dtype=np.float64)
-    checked = Dataset.from_arrays(points, np.zeros((len(points), m)), description=description)
+    if order and m * n > MOST_ENTRIES:
+        raise ValueError(
+            f"a Jacobian of {m} responses by {n} parameters is {8e-9 * m * n:.2g} GB a sample; store products with it "
+            "instead, as --directions 4 --weights 2 does, or --values-only"
+        )
+    inputs = replace(description, responses=())
+    checked = Dataset.from_arrays(points, np.zeros((len(points), 0)), description=inputs)
+    none = checked.select(np.zeros(len(points), dtype=np.bool_))
     return replace(
-        checked.select(np.zeros(len(points), dtype=np.bool_)),
+        none,
+        description=description,
+        y=np.zeros((0, m)),
+        on_mesh=description.on_mesh,
+        **products.none_yet(n, m),
         jacobian=np.zeros((0, m, n)) if order else None,
         directions=np.zeros((0, n)) if order == 2 else None,
         hessian_actions=np.zeros((0, m, n)) if order == 2 else None,
@@ -92,9 +117,9 @@ def begin(path: Path, planned: Dataset, *, retry_failed: bool) -> Work:
     """
     run = jobs.next_run(path)
     if jobs.living(path):
-        stored = _continued(Dataset(**store.read(path)), planned, path)
+        stored = _continued(Dataset(**store.read(path, in_memory=False)), planned, path)
         (_without_failures(stored) if retry_failed else stored).save(path)
-        data = _repeated_crashes_failed(Dataset.open(path))
+        data = _repeated_crashes_failed(Dataset.open(path, in_memory=False))
     else:
         data = _recovered(path, planned, retry_failed=retry_failed)
     settled = np.union1d(data.rows, np.array([failure.row for failure in data.failures], dtype=np.int64))
@@ -105,38 +130,42 @@ def begin(path: Path, planned: Dataset, *, retry_failed: bool) -> Work:
         before=len(settled),
         failed=len(data.failures),
         attempts=data.attempts,
-        header=Header(unfinished.fingerprint(data), len(data.parameters), len(data.responses)),
+        header=unfinished.header_of(data),
         run=max(run, data.provenance.get("runs", 0) + 1),
     )
 
 
 def complete(path: Path, run: int) -> Dataset:
     """All that is there now; folded into the file unless another job than `run` is at work. Hold the shared state."""
-    if jobs.living(path) - {run}:
-        return _repeated_crashes_failed(Dataset.open(path))
-    return _journals_merged(path, _repeated_crashes_failed(Dataset.open(path)))
+    journals = unfinished.read(path, in_memory=False)
+    stored = Dataset(**store.read(path, in_memory=False))
+    data = _repeated_crashes_failed(unfinished.merge_journals(stored, journals))
+    return data if jobs.living(path) - {run} else _journals_merged(path, data, journals)
 
 
 def _recovered(path: Path, planned: Dataset, *, retry_failed: bool) -> Dataset:
     """The dataset with all that dead jobs left, in its file."""
+    journals = unfinished.read(path, in_memory=False)
     if path.exists():
-        data = _repeated_crashes_failed(_continued(Dataset.open(path), planned, path))
-    else:
-        journals = unfinished.read(path)  # of a dataset that somebody removed, perhaps
-        data = _repeated_crashes_failed(unfinished.merge_journals(planned, journals))
-    data = _journals_merged(path, _without_failures(data) if retry_failed else data)
+        stored = Dataset(**store.read(path, in_memory=False))
+        data = _continued(unfinished.merge_journals(stored, journals), planned, path)
+    else:  # somebody removed it, perhaps
+        data = unfinished.merge_journals(planned, journals)
+    data = _repeated_crashes_failed(data)
+    data = _journals_merged(path, _without_failures(data) if retry_failed else data, journals)
     jobs.forget(path)
     return data
 
 
-def _journals_merged(path: Path, data: Dataset) -> Dataset:
+def _journals_merged(path: Path, data: Dataset, journals: Sequence[Journal]) -> Dataset:
     """The dataset, in its file, which holds all that the journals do; they are removed, or put aside where damaged."""
-    journals = unfinished.read(path)
     runs = [unfinished.run_of(journal.path) for journal in journals]
     data = replace(data, provenance={**data.provenance, "runs": max([data.provenance.get("runs", 0), *runs])})
     data.save(path)
+    if data.of_fields:  # whose rows lie in files that end here
+        data = replace(Dataset(**store.read(path, in_memory=False)), damage=data.damage)
     for journal in journals:
-        if not {record.row for record in journal.records if isinstance(record, Sample)} <= set(data.rows.tolist()):
+        if journal.path.stat().st_size != journal.size:
             continue  # it has grown: its writer seemed to be dead
         torn = journal.damage.count(" at byte ") == 1 and "record cut off" in journal.damage
         if journal.damage and not torn:
@@ -154,10 +183,12 @@ def _without_failures(data: Dataset) -> Dataset:
 def _repeated_crashes_failed(data: Dataset) -> Dataset:
     """The dataset with rows that killed their process time and again recorded as failed."""
     new = [
-        Failure(row, data.design[row], _KILLED.format(count), float("nan"))
+        Failure(row, data.design[row], KILLED.format(count), float("nan"))
         for row, count in data.attempts.items()
         if count >= ATTEMPTS
     ]
+    if not new:
+        return data
     failures = sorted((*data.failures, *new), key=lambda failure: failure.row)
     left = {row: count for row, count in data.attempts.items() if count < ATTEMPTS}
     return replace(data, failures=tuple(failures), attempts=left)
@@ -168,7 +199,7 @@ def _continued(old: Dataset, planned: Dataset, path: Path) -> Dataset:
     if found := differences(identity(old), identity(planned)):
         raise ValueError(f"{path} was made differently: {'; '.join(found)}; write to another file")
     kind, before, now = old.provenance["design"], len(old.design), len(planned.design)
-    if now != before and kind not in (*PREFIX_STABLE, "given points"):
+    if now != before and kind not in (*PREFIX_STABLE, OWN, "given points"):
         raise ValueError(
             f"{path} is a {kind.replace('_', ' ')} of {before} samples, which can't become one of {now}: its first "
             f"rows would change; write to another file, or use one of {', '.join(sorted(PREFIX_STABLE))}"

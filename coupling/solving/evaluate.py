@@ -11,26 +11,26 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from sobofem.coupling.contract import Array, Gentle, Model, SampleFailure, negative_pivots
 from sobofem.coupling.dataset import unfinished
 from sobofem.coupling.dataset.journal import JournalWriter
 from sobofem.coupling.dataset.records import Failure, Sample
-from sobofem.coupling.models.evaluation import checked_evaluation, checked_hessian_actions
+from sobofem.coupling.models.evaluation import NotFinite, checked_evaluation, checked_hessian_actions
 from sobofem.coupling.parallel.abort import GRACE, end_job
 from sobofem.coupling.parallel.groups import PAUSE, Groups
 from sobofem.coupling.parallel.interruption import StopRequest
 from sobofem.coupling.parallel.usercode import to_the_end
 from sobofem.coupling.solving.campaign import Work
 from sobofem.coupling.solving.handout import Outcome, Source, Task
+from sobofem.coupling.solving.products import NOTHING, Multiplied, direction
 from sobofem.coupling.solving.timelimit import TimeLimit
 
-_DIRECTIONS = 0x5B0F  # the stream of random numbers that directions are drawn from
 AGREE = 1e-8
 """By how much the answers of a group's ranks may differ, relative to the largest."""
 
-_GO_ON = "this run ends, since other ranks or C code can't be interrupted; the same command goes on with other samples"
+GO_ON = "this run ends, since other ranks or C code can't be interrupted; the same command goes on with other samples"
+"""What becomes of a run in which a sample hangs."""
 
 
 class Journals:
@@ -39,10 +39,11 @@ class Journals:
     Args:
         folder: Where.
         work: The job's, of which little is kept: this goes to every rank.
+        sync_interval: Longest time that a record waits for the disk while others follow [s].
     """
 
-    def __init__(self, folder: Path, work: Work) -> None:
-        self.folder, self.run, self._header = folder, work.run, work.header
+    def __init__(self, folder: Path, work: Work, sync_interval: float) -> None:
+        self.folder, self.run, self._header, self._sync_interval = folder, work.run, work.header, sync_interval
 
     def path(self, groups: Groups) -> Path:
         """The journal of this rank's group."""
@@ -50,7 +51,7 @@ class Journals:
 
     def open(self, groups: Groups) -> JournalWriter:
         """Open the journal of this rank's group; by its leader alone."""
-        return JournalWriter(self.path(groups), self._header)
+        return JournalWriter(self.path(groups), self._header, self._sync_interval)
 
     def last_words(self, rank: int, failure: Failure) -> None:
         """Write down a failure that a rank other than its group's leader knows of, when it ends the job."""
@@ -67,6 +68,7 @@ def work(
     stop: StopRequest,
     *,
     order: int,
+    products: Multiplied = NOTHING,
     send: bool = False,
     limit: float | None = None,
 ) -> None:
@@ -79,11 +81,12 @@ def work(
         journals: Where answers go to.
         stop: This rank's signals.
         order: Of the highest derivatives that are wanted: 0, 1 (dy/dx), 2 (the Hessian times a direction).
+        products: Of the Jacobian, which are wanted besides.
         send: Whether the samples themselves are wanted, too.
         limit: How long a sample may take [s]; None for as long as it likes.
     """
     shown = False
-    with Recorder(model, groups, journals, stop, limit) as recorder:
+    with Recorder(model, groups, journals, stop, limit, products) as recorder:
         while True:
             task: Task | None = groups.share(source.next() if groups.leads else None)
             if task is None:
@@ -93,7 +96,7 @@ def work(
             if groups.leads:
                 failed = isinstance(record, Failure)
                 sample = record if send and isinstance(record, Sample) else None
-                words = _words(record) if isinstance(record, Failure) and not shown else ""
+                words = in_words(record) if isinstance(record, Failure) and not shown else ""
                 shown = shown or failed
                 source.done(Outcome(task.row, record.seconds, failed, sample, words))
             stop.signal = groups.largest(stop.signal)
@@ -108,12 +111,20 @@ class Recorder:
         journals: Where answers go to.
         stop: This rank's signals.
         limit: How long a sample may take [s]; None for as long as it likes.
+        products: Of the Jacobian, which are wanted besides.
     """
 
     def __init__(
-        self, model: Model, groups: Groups, journals: Journals, stop: StopRequest, limit: float | None
+        self,
+        model: Model,
+        groups: Groups,
+        journals: Journals,
+        stop: StopRequest,
+        limit: float | None,
+        products: Multiplied = NOTHING,
     ) -> None:
         self._model, self._groups, self._journals, self._stop, self._limit = model, groups, journals, stop, limit
+        self._products = products
         self._journal: JournalWriter | None = None
 
     def __enter__(self) -> Recorder:
@@ -149,7 +160,7 @@ class Recorder:
         own = self._groups.own
         alone = own is not None and own.size == 1  # else MPI itself may end this rank, as another wished
         with to_the_end() if alone else contextlib.nullcontext():
-            record = _attempted(self._model, task, order=order, gently=gently)
+            record = _attempted(self._model, task, self._products, order=order, gently=gently)
         if own is None or own.size == 1:
             return record
         self._meet(own, record)
@@ -172,7 +183,7 @@ class Recorder:
             if isinstance(record, Failure) and time.monotonic() > end:
                 self._journals.last_words(self._groups.world.rank, record)
                 unfinished.mark_run_failed(self._journals.folder, self._journals.run)
-                end_job(f"{_words(record)}\nThe ranks that solve it with this one don't come back: {_GO_ON}", 75)
+                end_job(f"{in_words(record)}\nThe ranks that solve it with this one don't come back: {GO_ON}", 75)
             time.sleep(PAUSE)
 
     def _limited(self, task: Task, journal: JournalWriter) -> contextlib.AbstractContextManager[None]:
@@ -185,19 +196,33 @@ class Recorder:
             failure = Failure(task.row, task.x, reason, float("nan"), time.perf_counter() - begin)
             journal.failure(failure)
             unfinished.mark_run_failed(self._journals.folder, self._journals.run)
-            end_job(f"{_words(failure)}: {_GO_ON}", 75)
+            end_job(f"{in_words(failure)}: {GO_ON}", 75)
 
         traces = journal.path.with_suffix(unfinished.HUNG)
         return TimeLimit(self._limit, give_up, traces, interrupt=own is None or own.size == 1)
 
 
-def solve(model: Model, task: Task, *, order: int) -> Sample | Failure:
+def attempt(model: Model, task: Task, products: Multiplied = NOTHING, *, order: int) -> Sample | Failure:
+    """Evaluate one point; once more, and gently, if it has no answer. Whatever the model raises is a failure."""
+    return _twice(model, lambda gently: _attempted(model, task, products, order=order, gently=gently))
+
+
+def solve(model: Model, task: Task, *, order: int, any_error: bool = False) -> Sample | Failure:
     """Evaluate one point; once more, and gently, if it has no answer. Collective on the model's ranks.
 
+    NaN and infinity are no answer.
+
+    Args:
+        model: The model.
+        task: The point.
+        order: Of the derivatives.
+        any_error: Whether any error of its code is a failure of the sample: for a model of this rank alone.
+
     Raises:
-        Exception: What the model raised that is no `SampleFailure`.
+        Exception: What else the model raised that is no `SampleFailure`, unless that is one.
     """
-    return _twice(model, lambda gently: _tried(model, task, order=order, gently=gently))
+    errors = Exception if any_error else NotFinite
+    return _twice(model, lambda gently: _attempted(model, task, order=order, gently=gently, errors=errors))
 
 
 def _twice(model: Model, attempt: Callable[[bool], Sample | Failure]) -> Sample | Failure:
@@ -212,44 +237,44 @@ def _twice(model: Model, attempt: Callable[[bool], Sample | Failure]) -> Sample 
     return replace(second, seconds=both, reason=f"{first.reason}; tried again more gently: {second.reason}")
 
 
-def _attempted(model: Model, task: Task, *, order: int, gently: bool) -> Sample | Failure:
-    """One evaluation, in which any error is a failure of the sample."""
+def _attempted(
+    model: Model,
+    task: Task,
+    products: Multiplied = NOTHING,
+    *,
+    order: int,
+    gently: bool,
+    errors: type[Exception] = Exception,
+) -> Sample | Failure:
+    """One evaluation, in which any error of these kinds is a failure of the sample."""
     start = time.perf_counter()
     try:
-        return _tried(model, task, order=order, gently=gently)
-    except Exception as error:
+        return _tried(model, task, products, order=order, gently=gently)
+    except errors as error:
         return Failure.of_error(error, task.row, task.x, time.perf_counter() - start)
 
 
-def _tried(model: Model, task: Task, *, order: int, gently: bool) -> Sample | Failure:
+def _tried(model: Model, task: Task, products: Multiplied = NOTHING, *, order: int, gently: bool) -> Sample | Failure:
     start = time.perf_counter()
     try:
         y, dy = checked_evaluation(model, task.x, jacobian=order > 0, gently=gently)
         pivots = negative_pivots(model)
         v = direction(task.row, model.bounds) if order == 2 else None
         actions = None if v is None else checked_hessian_actions(model, task.x, v)
+        multiplied = products.of(model, task.x, task.row)
     except Exception as error:
         if not isinstance(error, SampleFailure):
             raise
         return Failure.of(error, task.row, task.x, time.perf_counter() - start)
-    return Sample(task.row, task.x, y, dy, time.perf_counter() - start, pivots, v, actions)
-
-
-def direction(row: int, bounds: ArrayLike) -> Array:
-    """The direction (n,) in which the Jacobian of a row's sample is differentiated, the same whoever computes it.
-
-    It is drawn at random on the sphere of the unit box, and scaled with the bounds (n, 2).
-    """
-    low, high = np.asarray(bounds, dtype=np.float64).T
-    drawn = np.random.default_rng([_DIRECTIONS, row]).normal(size=len(low))
-    return (high - low) * drawn / np.linalg.norm(drawn)
+    return Sample(task.row, task.x, y, dy, time.perf_counter() - start, pivots, v, actions, **multiplied)
 
 
 def _digest(sample: Sample) -> tuple[Array, ...]:
     """The responses, and weighted sums of their derivatives: what is compared between ranks."""
     weights = np.cos(np.arange(len(sample.x)))
     slopes = [labels @ weights for labels in (sample.jacobian, sample.hessian_actions) if labels is not None]
-    return sample.y, *slopes
+    products = [labels.mean(axis=1) for labels in (sample.jvp, sample.vjp) if labels is not None]
+    return sample.y, *slopes, *products
 
 
 def _same(one: tuple[Array, ...], other: tuple[Array, ...]) -> bool:
@@ -259,7 +284,7 @@ def _same(one: tuple[Array, ...], other: tuple[Array, ...]) -> bool:
     )
 
 
-def _words(failure: Failure) -> str:
+def in_words(failure: Failure) -> str:
     """A failure for people: where it is, and the traceback of an error."""
     text = f"row {failure.row} failed: {failure.reason}"
     return f"{failure.trace}\n{text}" if failure.trace else text

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from numpy.typing import ArrayLike
 
-from sobofem.coupling.contract import Curved, Description, Model, describe, name_of
+from sobofem.coupling.contract import Curved, Description, Model, Products, describe, name_of
 from sobofem.coupling.dataset import unfinished
 from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.dataset.mesh import on_mesh_of
 from sobofem.coupling.design import Recipe
+from sobofem.coupling.design.own import Drawn, OwnDesign
 from sobofem.coupling.models.loading import build, find, source_of
 from sobofem.coupling.parallel.abort import ending_all
 from sobofem.coupling.parallel.groups import Groups, grouped
@@ -26,6 +29,7 @@ from sobofem.coupling.solving.diagnosis import TooManyFailures
 from sobofem.coupling.solving.evaluate import Journals
 from sobofem.coupling.solving.handout import Manager, Source, follower
 from sobofem.coupling.solving.ledger import Ledger, LeftOver, Report, join
+from sobofem.coupling.solving.products import NOTHING, Multiplied
 from sobofem.coupling.solving.settings import Solving
 
 if TYPE_CHECKING:
@@ -38,12 +42,17 @@ def generate(
     path: str | Path,
     *,
     comm: MPI.Comm | None = None,
+    executor: Executor | None = None,
+    in_flight: int | None = None,
     ranks_per_solve: int = 1,
     jacobian: bool = True,
     hessian_actions: bool = False,
+    directions: int | ArrayLike = 0,
+    weights: int | ArrayLike = 0,
     retry_failed: bool = False,
     max_failures: float = 0.5,
     sample_timeout: float | None = None,
+    sync_interval: float = 1.0,
     progress: Report | None = None,
 ) -> Dataset:
     """Evaluate a model at every point of a design and keep all samples, failed ones with their reason.
@@ -63,20 +72,32 @@ def generate(
         design: A recipe (`Design`, `Grid`, `PointsFile`), or the points themselves, (N, n), inside the bounds.
         path: HDF5 file to make or to continue. Journals lie in `<path>.parts` meanwhile.
         comm: Ranks that share the work; all of an MPI job by default.
+        executor: Workers that share the work instead, one sample at a time each: a pool of processes, those of Dask
+            (`client.get_executor()`), `mpi4py.futures`, Parsl, and others with `submit`. Each makes the model once and
+            keeps it, so that `model` is a specification, or a factory that pickles. This process alone writes.
+        in_flight: Most samples that the executor has at once; by default two for each worker, or 64 if it doesn't say
+            how many there are.
         ranks_per_solve: Ranks that solve one sample together.
         jacobian: Whether to store dy/dx.
         hessian_actions: Whether to store the Hessian of each response times a direction, which is another for each row:
             m more products a sample. The model must offer `hvp`.
+        directions: Store J v for so many random directions v a sample, or for these, (k, n), in place of dy/dx: for
+            fields, whose Jacobians are too large. The model must offer `jvp`; where it draws its own inputs (`sample`),
+            directions are as different as these are.
+        weights: Likewise Jᵀ w for so many random weights w of the responses, or for these, (r, m), by `vjp`.
         retry_failed: Try samples again that failed in an earlier run.
         max_failures: Share of failed samples above which to stop, once there are 20 samples; earlier where none of
             them has an answer.
         sample_timeout: How long a sample may take [s]. One that takes longer is a failure; where it can't be
             interrupted, since ranks wait for each other or C code runs, the process ends (with exit code 75), and the
             same call goes on with the other samples.
+        sync_interval: Longest time that a finished sample waits for the disk while others follow [s]: what a node that
+            loses power may lose. A killed process loses nothing.
         progress: Called on rank 0 after each of its samples, and while it waits for the others.
 
     Returns:
-        The dataset, on every rank: complete, but for what other jobs are computing now.
+        The dataset, on every rank: complete, but for what other jobs are computing now. Of fields, what it has of each
+        sample stays in the file (`Dataset.open(path)` reads it).
 
     Raises:
         Interrupted: After Ctrl-C or SIGTERM, on every rank, once the samples under way are done.
@@ -85,6 +106,7 @@ def generate(
             at work whose lock is not seen, or a disk refuses. What was computed is kept.
         ValueError: If the dataset at `path` belongs to another problem, design or seed.
         LeftOver: On every rank, if another job died that had taken the samples that are missing.
+        WorkerDied: If a worker's death ended the executor.
         Exception: What was raised while the model was made. Where not all ranks raise alike, the one that does prints
             it and ends the job, with whatever else the ranks were doing: the others would wait for ever.
     """
@@ -92,15 +114,26 @@ def generate(
         ranks_per_solve,
         max_failures,
         sample_timeout,
+        sync_interval,
         jacobian=jacobian,
         hessian_actions=hessian_actions,
+        products=Multiplied.of_vectors(directions, weights),
         retry_failed=retry_failed,
     )
+    path = Path(path).absolute()  # a model may change the working directory
+    if executor is not None:
+        from sobofem.coupling.solving import engines
+
+        if comm is not None:
+            raise ValueError("both comm and executor share out the work; give one of them")
+        return engines.run(executor, model, design, path, settings, in_flight=in_flight, progress=progress)
     ranks = world(comm)
     data = run(model, design, path, settings, comm=comm, progress=progress)
     if isinstance(ranks, Serial) or ranks.size == 1:
         assert data is not None
         return data
+    if ranks.bcast(data is not None and data.of_fields):
+        return data or Dataset.open(path, in_memory=False)
     shared: Dataset = ranks.bcast(data)
     return shared
 
@@ -111,6 +144,7 @@ class Settings(Solving):
 
     jacobian: bool = True
     hessian_actions: bool = False
+    products: Multiplied = NOTHING
     retry_failed: bool = False
     budget: int | None = None
 
@@ -118,11 +152,15 @@ class Settings(Solving):
         super().__post_init__()
         if self.hessian_actions and not self.jacobian:
             raise ValueError("Hessian actions are learned beside Jacobians, which are to be left out; take one of both")
+        if self.hessian_actions and self.products:
+            raise ValueError(
+                "Hessian actions go with whole Jacobians; products by --directions and --weights do without"
+            )
 
     @property
     def order(self) -> int:
         """Of the highest derivatives that are wanted."""
-        return 2 if self.hessian_actions else int(self.jacobian)
+        return 2 if self.hessian_actions else int(self.jacobian and not self.products)
 
 
 def run(
@@ -156,13 +194,21 @@ def run(
         grouped(ranks, settings.ranks_per_solve, manager_alone=root_task is not None) as groups,
     ):
         on_root(ranks, lambda: check_place(named))
-        solver, description, name = make_model(model, groups, stop, order=settings.order)
+        solver, description, name = make_model(model, groups, stop, order=settings.order, products=settings.products)
+        design = _drawn(design, solver, groups)
         ledger = RootOnly[Ledger]()
 
         def begin() -> Journals:
-            planned = campaign.plan(design, description, order=settings.order, model=name, budget=settings.budget)
-            ledger.value = _begin(path, planned, settings, held, progress, root_task)
-            return Journals(unfinished.folder(path), ledger.value.work)
+            planned = campaign.plan(
+                design,
+                description,
+                order=settings.order,
+                products=settings.products,
+                model=name,
+                budget=settings.budget,
+            )
+            ledger.value = begin_job(path, planned, settings, held, progress, root_task)
+            return Journals(unfinished.folder(path), ledger.value.work, settings.sync_interval)
 
         journals = on_root(ranks, begin)
         # from here on a dead process is blamed on the row that it computed, unless an error explains it
@@ -179,16 +225,17 @@ def run(
                     journals,
                     stop,
                     order=settings.order,
+                    products=settings.products,
                     send=root_task is not None,
                     limit=settings.sample_timeout,
                 )
             elif not ranks.rank and root_task is not None:
                 root_task.work()
             signal = source.finish()
-        return _concluded(ranks, ledger, root_task, signal)
+        return conclude_job(ranks, ledger, root_task, signal)
 
 
-def _begin(
+def begin_job(
     path: Path,
     planned: Dataset,
     settings: Settings,
@@ -207,7 +254,7 @@ def _begin(
     return ledger
 
 
-def _concluded(ranks: Comm, ledger: RootOnly[Ledger], root_task: RootTask | None, signal: int) -> Dataset | None:
+def conclude_job(ranks: Comm, ledger: RootOnly[Ledger], root_task: RootTask | None, signal: int) -> Dataset | None:
     """The dataset on rank 0, with all journals in it. Collective.
 
     Raises:
@@ -271,27 +318,62 @@ def check_place(path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, "is a folder; name a file in it", str(path))
 
 
+def _drawn(design: Recipe | ArrayLike, solver: Model | None, groups: Groups) -> Recipe | ArrayLike:
+    """A design, with its points where the model draws them. Collective on all ranks."""
+    if not isinstance(design, OwnDesign):
+        return design
+    points = groups.in_turn(lambda: design.drawn(solver))
+    if not isinstance(groups.world, Serial) and groups.leaders[0]:  # rank 0 has no model
+        points = groups.world.bcast(points, root=groups.leaders[0])
+    assert points is not None
+    return Drawn(points, design.kind, design.seed)
+
+
 def make_model(
-    model: Model | Callable[..., Model] | str, groups: Groups, stop: StopRequest, *, order: int = 1
+    model: Model | Callable[..., Model] | str,
+    groups: Groups,
+    stop: StopRequest,
+    *,
+    order: int = 1,
+    products: Multiplied = NOTHING,
 ) -> tuple[Model | None, Description, str]:
     """This group's model, made in the first group first; what describes it, and its name. Collective on all ranks.
 
     Raises:
-        TypeError: If second derivatives are wanted (`order` 2), and it has none.
+        TypeError: If second derivatives are wanted (`order` 2) or products, and it has none.
+        ValueError: If products are wanted with vectors of another size.
     """
     found = find(model) if isinstance(model, str) else model
     stop.arm()  # PETSc took the signals as it was imported
     name = name_of(model)
 
-    def make() -> tuple[Model, Description]:
-        made = build(found, groups.own, name)
-        if order == 2 and not isinstance(made, Curved):
-            raise TypeError(f"{name} has no hvp(x, weights, directions), which Hessian actions are made of; leave them")
-        return made, describe(made, name=name.rpartition(":")[2], source=source_of(found, model))
-
-    answer = groups.in_turn(make)
+    answer = groups.in_turn(lambda: made_and_described(model, found, groups.own, name, order, products))
     solver, description = answer or (None, None)
     if not isinstance(groups.world, Serial) and groups.leaders[0]:  # rank 0 has no model
         description = groups.world.bcast(description, root=groups.leaders[0])
     assert description is not None
     return solver, description, name
+
+
+def made_and_described(
+    model: Model | Callable[..., Model] | str,
+    found: Model | Callable[..., Model],
+    comm: MPI.Comm | None,
+    name: str,
+    order: int,
+    products: Multiplied = NOTHING,
+) -> tuple[Model, Description]:
+    """A model, made of what its specification names, and what identifies it.
+
+    Raises:
+        TypeError: If second derivatives (`order` 2) or products are wanted, and it has none.
+        ValueError: If products don't fit its inputs or responses.
+    """
+    made = build(found, comm, name)
+    if order == 2 and not isinstance(made, Curved):
+        raise TypeError(f"{name} has no hvp(x, weights, directions), which Hessian actions are made of; leave them")
+    if products and not isinstance(made, Products):
+        raise TypeError(f"{name} has no jvp(x, directions) and vjp(x, weights), which products are made by; leave them")
+    description = describe(made, name=name.rpartition(":")[2], source=source_of(found, model))
+    products.check(description)
+    return made, replace(description, on_mesh=on_mesh_of(made))

@@ -121,11 +121,17 @@ class Member:
         return self._trouble
 
     def leave(self) -> None:
-        """End, as seen from other jobs."""
+        """End, as seen from other jobs, unless that is done."""
+        if self._presence.is_closed:
+            return
         with contextlib.ExitStack() as held:
             with contextlib.suppress(OSError):  # a folder that can't be written to any more
                 held.enter_context(shared_state(self.path))
-            self._presence.close()
+            self.end()
+
+    def end(self) -> None:
+        """End, as seen from other jobs, at the same moment as what else is done while holding the shared state."""
+        self._presence.close()
 
     def _found(self) -> str:
         if not self._presence.is_there:

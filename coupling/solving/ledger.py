@@ -93,6 +93,11 @@ class Ledger:
 
     def manager(self, groups: Groups, stop: StopRequest) -> Manager:
         """Who hands out the work."""
+        schedule = self.schedule(len(groups.leaders))
+        return Manager(groups, schedule, self.work.points, stop, self.record_outcome)
+
+    def schedule(self, groups: int) -> Schedule:
+        """The rows that are to be computed, for so many groups."""
         claims = self.claims()
 
         def more(least: int) -> jobs.Rows:
@@ -104,8 +109,7 @@ class Ledger:
                 self._refused = error
             return np.zeros(0, dtype=np.int64)
 
-        schedule = Schedule(self.work.points, len(groups.leaders), more, self.work.attempts)
-        return Manager(groups, schedule, self.work.points, stop, self.record_outcome)
+        return Schedule(self.work.points, groups, more, self.work.attempts)
 
     def claims(self) -> jobs.Claims:
         """Takes rows so that no other job has them."""
@@ -155,9 +159,11 @@ class Ledger:
             raise OSError(trouble)
 
     def conclude(self) -> Dataset:
-        """The dataset as it is now."""
+        """The dataset as it is now; the job has ended then, as seen from others."""
         with jobs.shared_state(self._path):
-            return campaign.complete(self._path, self.work.run)
+            data = campaign.complete(self._path, self.work.run)
+            self._member.end()  # of two that end together the later must see that it is the last, and fold the journals
+            return data
 
     def _too_many(self, data: Dataset) -> bool:
         """Whether more than the allowed share failed, whichever job computed it; of few only once they are all."""

@@ -32,6 +32,9 @@ TAIL = 4
 AHEAD = 2 * max(SHARE, TAIL)
 """Rows to have in hand for each group."""
 
+MOST_INPUTS = 256
+"""Of which the cost of a row is predicted."""
+
 _REMEMBERED = 4096
 
 type Rows = NDArray[np.int64]
@@ -93,6 +96,16 @@ class Schedule:
         if row == self._alone:
             self._alone = None
 
+    def put_back(self, row: int) -> bool:
+        """Have a row computed again, at the very end, whose process died; whether it has not died too often."""
+        self._attempts[row] = self._attempts.get(row, 0) + 1
+        if row == self._alone:
+            self._alone = None
+        if self._attempts[row] >= ATTEMPTS:
+            return False
+        self._suspects.append(row)
+        return True
+
     def _refill(self) -> None:
         while not self._drained and len(self._queue) < self._enough:
             rows = self._more(self._enough).tolist()
@@ -125,10 +138,10 @@ class Schedule:
 def predicted_cost(known: Array, seconds: Sequence[float], points: Array) -> Array:
     """Cost at points (k, n) by a least-squares fit, quadratic in each input, to the logarithm of known costs (N, n).
 
-    Equal costs where too few are known to tell.
+    Equal costs where too few are known to tell, or the inputs are a field.
     """
     n = points.shape[1]
-    if len(known) < 8:
+    if len(known) < 8 or n > MOST_INPUTS:
         return np.ones(len(points))
     degrees = 2 if len(known) >= 4 * (2 * n + 1) else 1
     low, width = known.min(axis=0), np.ptp(known, axis=0)

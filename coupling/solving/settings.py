@@ -41,6 +41,13 @@ class Solving(SolveRanks):
         metavar="SECONDS",
         help="A sample that takes longer is a failure, and does not stop the others.",
     )
+    sync_interval: float = option(
+        1.0,
+        metavar="SECONDS",
+        help="How long a finished sample may wait for the disk while others follow: what a node that loses power may "
+        "lose. A killed process loses nothing. Longer ones spare the file system where thousands of ranks write.",
+        min=0.0,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,6 +57,8 @@ class Solving(SolveRanks):
             raise ValueError(
                 f"sample_timeout is {self.sample_timeout:g}; expected seconds, more than 0, or none at all"
             )
+        if not self.sync_interval >= 0.0:
+            raise ValueError(f"sync_interval is {self.sync_interval:g}; expected seconds, 0 to wait for each sample")
 
 
 class Steering(StrEnum):

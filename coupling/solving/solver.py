@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
+import warnings
 
 from sobofem.coupling.contract import Array, Curved, Description, HasComm, Model, SampleFailure, describe, name_of
 from sobofem.coupling.dataset.records import Failure, Sample
-from sobofem.coupling.models.evaluation import checked_hessian_product
+from sobofem.coupling.models.evaluation import NotFinite, checked_hessian_product
 from sobofem.coupling.models.loading import build, find, source_of
 from sobofem.coupling.parallel.abort import ending_all
 from sobofem.coupling.parallel.groups import Groups, grouped, idle_barrier, wait_until
@@ -65,35 +66,40 @@ class SequentialSolver:
 
     concurrency = 1
 
-    def __init__(self, model: Model, description: Description, ranks: Comm) -> None:
-        self.description, self.ranks, self._model = description, ranks, model
+    def __init__(self, model: Model, description: Description, ranks: Comm, *, forgiving: bool = False) -> None:
+        self.description, self.ranks = description, ranks
+        self._asked = _Asked(model, forgiven=forgiving and ranks.size == 1)
 
     def solve(self, points: Array, *, keep: OnRecord | None = None, on_record: OnRecord | None = None) -> list[Record]:
         """See `Solver`."""
         callbacks = (keep, on_record) if self.ranks.rank == 0 else ()
-        return [_solved(self._model, point, *callbacks) for point in points]
+        return [self._asked.solve(point, *callbacks) for point in points]
 
     def hessian_product(self, x: Array, weights: Array, direction: Array) -> Array | None:
         """See `Solver`."""
-        return _hessian_product(self._model, x, weights, direction)
+        return self._asked.hessian_product(x, weights, direction)
 
 
 class ParallelSolver:
     """Groups of ranks: each takes every so many-th point."""
 
-    def __init__(self, model: Model | None, description: Description, groups: Groups) -> None:
-        self.description, self._model, self._groups = description, model, groups
+    def __init__(
+        self, model: Model | None, description: Description, groups: Groups, *, forgiving: bool = False
+    ) -> None:
+        alone = groups.own is None or groups.own.size == 1
+        self._asked = None if model is None else _Asked(model, forgiven=forgiving and alone)
+        self.description, self._groups = description, groups
         self.ranks, self.concurrency = groups.world, len(groups.leaders)
 
     def solve(self, points: Array, *, keep: OnRecord | None = None, on_record: OnRecord | None = None) -> list[Record]:
         """See `Solver`."""
         if isinstance(self.ranks, Serial):
-            assert self._model is not None
-            return [_solved(self._model, point, keep, on_record) for point in points]
+            assert self._asked is not None
+            return [self._asked.solve(point, keep, on_record) for point in points]
         ranks, answers = self.ranks, _Answers(len(points), self.ranks, on_record)
-        if self._model is not None:
+        if self._asked is not None:
             for k in range(self._groups.number, len(points), self.concurrency):
-                record = _solved(self._model, points[k], keep if self._groups.leads else None)
+                record = self._asked.solve(points[k], keep if self._groups.leads else None)
                 if self._groups.leads:
                     answers.give(k, record)
                 answers.listen()
@@ -104,8 +110,8 @@ class ParallelSolver:
 
     def hessian_product(self, x: Array, weights: Array, direction: Array) -> Array | None:
         """See `Solver`; the first group computes it."""
-        first = self._model is not None and self._groups.number <= 0
-        product = _hessian_product(self._model, x, weights, direction) if first and self._model is not None else None
+        asked = self._asked if self._groups.number <= 0 else None
+        product = None if asked is None else asked.hessian_product(x, weights, direction)
         if isinstance(self.ranks, Serial):
             return product
         idle_barrier(self.ranks)
@@ -148,29 +154,48 @@ class _Answers:
         return [self._found[k] for k in sorted(self._found)]
 
 
-def _solved(model: Model, point: Array, *callbacks: OnRecord | None) -> Record:
-    record = solving.solve(model, Task(0, point), order=1)
-    for callback in callbacks:
-        if callback is not None:
-            callback(record)
-    return record
+class _Asked:
+    """A model that is asked for answers.
 
+    Args:
+        model: The model.
+        forgiven: Whether an error of its code is a failure of the sample, once it has answered.
+    """
 
-def _hessian_product(model: Model, x: Array, weights: Array, direction: Array) -> Array | None:
-    """None where the model offers no such products, or has no answer here."""
-    if not isinstance(model, Curved):
-        return None
-    try:
-        return checked_hessian_product(model, x, weights, direction)
-    except Exception as error:
-        if not isinstance(error, SampleFailure | NotImplementedError):
-            raise
-        return None
+    def __init__(self, model: Model, *, forgiven: bool) -> None:
+        self._model, self._forgiven, self._answered = model, forgiven, False
+
+    def solve(self, point: Array, *callbacks: OnRecord | None) -> Record:
+        """The answer at a point (n,), which callbacks are called with. Collective on the model's ranks."""
+        record = solving.solve(self._model, Task(0, point), order=1, any_error=self._forgiven and self._answered)
+        self._answered = self._answered or isinstance(record, Sample)
+        for callback in callbacks:
+            if callback is not None:
+                callback(record)
+        return record
+
+    def hessian_product(self, x: Array, weights: Array, direction: Array) -> Array | None:
+        """None where the model offers no such products, or has no answer here."""
+        if not isinstance(self._model, Curved):
+            return None
+        try:
+            return checked_hessian_product(self._model, x, weights, direction)
+        except Exception as error:
+            if isinstance(error, NotImplementedError):
+                return None
+            if not (self._forgiven or isinstance(error, SampleFailure | NotFinite)):
+                raise
+            warnings.warn(f"second derivatives are not used, since the model has none here: {error}", stacklevel=2)
+            return None
 
 
 @contextlib.contextmanager
 def solver(
-    model: Model | Callable[..., Model] | str, *, comm: MPI.Comm | None, ranks_per_solve: int | None
+    model: Model | Callable[..., Model] | str,
+    *,
+    comm: MPI.Comm | None,
+    ranks_per_solve: int | None,
+    forgiving: bool = False,
 ) -> Iterator[Solver]:
     """Make a solver. Collective.
 
@@ -178,6 +203,8 @@ def solver(
         model: A model, a factory that makes one, or a specification for `load_model`.
         comm: Ranks that take part; by default those of the model, or all where groups are wanted.
         ranks_per_solve: Ranks of a group; None for all ranks on every point.
+        forgiving: Whether an error of the model's code is a failed sample, once it has answered, and a rank solves by
+            itself: where others take part, an error of one ends all.
     """
     if ranks_per_solve is None:
         found = find(model) if isinstance(model, str) else model
@@ -187,12 +214,12 @@ def solver(
         ranks: Comm = Serial() if of_model is None or of_model.size == 1 else of_model
         description = describe(made, name=name.rpartition(":")[2], source=source_of(found, model))
         with duplicated(ranks) as own, ending_all(own):
-            yield SequentialSolver(made, description, own)
+            yield SequentialSolver(made, description, own, forgiving=forgiving)
         return
     with duplicated(world(comm)) as own, ending_all(own), grouped(own, ranks_per_solve) as groups:
         with StopRequest() as stop:  # only while models are made: afterwards Ctrl-C ends the search
             of_group, description, _ = make_model(model, groups, stop)
-        yield ParallelSolver(of_group, description, groups)
+        yield ParallelSolver(of_group, description, groups, forgiving=forgiving)
 
 
 class Leader:

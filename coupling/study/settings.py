@@ -9,6 +9,7 @@ from pathlib import Path
 from sobofem.coupling.dataset.imported import MARGIN
 from sobofem.coupling.design import KINDS, Design, Grid, Recipe
 from sobofem.coupling.design.marginals import Marginal
+from sobofem.coupling.design.own import KIND, OwnDesign
 from sobofem.coupling.design.points import PointsFile
 from sobofem.coupling.options import option
 from sobofem.coupling.options.readings import Levels, Named, Names, distributions, exact, number
@@ -43,7 +44,9 @@ class Sampling:
 
     samples: int | None = option(None, help="Number of samples, 64 by default; powers of two suit Sobol'.", min=1)
     design: str = option(
-        "sobol", help=f"How the points are spread: {', '.join(KINDS)}. Sobol' and Halton can grow later."
+        "sobol",
+        help=f"How the points are spread: {', '.join(KINDS)}; or {KIND}, as a model of fields draws them itself. "
+        f"Sobol', Halton and {KIND} can grow later.",
     )
     seed: int = option(0, help="Seed of the design.", min=0)
     levels: int | Mapping[str, int] | None = option(
@@ -73,6 +76,12 @@ class Sampling:
             return PointsFile(self.points)
         if self.levels is not None:
             return Grid(self.levels, self.inputs)
+        if self.design == KIND:
+            if self.inputs:
+                raise ValueError(
+                    f"--input distributes the points of a design in a box; with --design {KIND} the model does"
+                )
+            return OwnDesign(self.samples or 64, self.seed)
         return Design(self.design, self.samples or 64, self.seed, self.inputs)
 
     @classmethod
@@ -82,6 +91,8 @@ class Sampling:
             return cls(points=recipe.path)
         if isinstance(recipe, Grid):
             return cls(levels=recipe.levels, inputs=recipe.marginals)
+        if isinstance(recipe, OwnDesign):
+            return cls(recipe.samples, recipe.kind, recipe.seed)
         assert isinstance(recipe, Design), "a study has refused others"
         return cls(recipe.samples, recipe.kind, recipe.seed, inputs=recipe.marginals)
 
@@ -139,7 +150,13 @@ class Training:
     depth: int | None = option(None, help="Number of hidden layers; 3 by default.", min=1, panel=DESCENT)
     activation: str | None = option(None, help="tanh, softplus (the default) or sine.", panel=DESCENT)
     network: str | None = option(
-        None, help="Class of a network of your own (`sobofem --use FILE`), or of ours; MLP by default.", panel=DESCENT
+        None,
+        help="Class of a network of your own (`sobofem --use FILE`), or of ours; MLP by default, and between fields "
+        "what fits the data.",
+        panel=DESCENT,
+    )
+    steps: int | None = option(
+        None, help="Steps of training between fields, of 8 samples each; 4,000 by default.", min=1, panel=DESCENT
     )
     weighting: str | None = option(
         None,

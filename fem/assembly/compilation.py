@@ -34,7 +34,7 @@ import ffcx.options
 import numpy as np
 import ufl
 
-from sobofem.fem.assembly.private_folder import make_private
+from sobofem.fem.assembly.private_folder import check_content, make_private
 from sobofem.fem.errors import agree
 
 _VARIABLE = "SOBOFEM_CACHE"
@@ -94,11 +94,13 @@ def compile_form(form: ufl.Form, comm: MPI.Intracomm) -> dolfinx.fem.Form:
 
 def compile_expression(expression: Any, points: np.ndarray, comm: MPI.Intracomm) -> dolfinx.fem.Expression:
     """Compile a UFL expression for evaluation at reference points (k, tdim) of each cell. Collective."""
-    return _compiled(
-        (expression, points),
-        comm,
-        lambda options: dolfinx.fem.Expression(expression, points, jit_options=options, comm=MPI.COMM_SELF),
-    )
+
+    def build(options: dict[str, Any]) -> dolfinx.fem.Expression:
+        # DOLFINx would take a Function's own type, by which FFCx names another module than the one compiled before
+        scalar = dolfinx.default_scalar_type
+        return dolfinx.fem.Expression(expression, points, jit_options=options, comm=MPI.COMM_SELF, dtype=scalar)
+
+    return _compiled((expression, points), comm, build)
 
 
 def _compiled[T](what: Any, comm: MPI.Intracomm, build: Callable[[dict[str, Any]], T]) -> T:
@@ -109,6 +111,7 @@ def _compiled[T](what: Any, comm: MPI.Intracomm, build: Callable[[dict[str, Any]
         scalar = {"scalar_type": dolfinx.default_scalar_type}
         folder = cache_directory() / ffcx.naming.compute_signature([what], _build_settings(scalar))
         make_private(folder)
+        check_content(folder)
         options["cache_dir"] = str(folder)
         if comm.rank == 0:
             _compile(what, folder, scalar, options)

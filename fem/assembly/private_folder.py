@@ -18,7 +18,7 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder for this account alone, or check one that is there, with all that lies in it.
+    """Make a folder for this account alone, or check one that is there.
 
     Args:
         folder: An absolute path. Missing parents are made for this account alone as well.
@@ -32,6 +32,14 @@ def make_private(folder: Path) -> None:
         _check_way(place)
     _make(folder)
     _check_itself(folder)
+
+
+def check_content(folder: Path) -> None:
+    """Check all that lies in a folder before some of it is loaded: others may have put it there when they still could.
+
+    Raises:
+        PermissionError: If something there belongs to others, or is a link.
+    """
     with os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):  # gone again: another process works there

@@ -12,8 +12,10 @@ from mpi4py import MPI
 import basix
 import basix.ufl
 import dolfinx
+from dolfinx.fem.petsc import assemble_matrix
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import csr_matrix
 import ufl
 
 from sobofem.fem.assembly.compilation import compile_form
@@ -35,6 +37,7 @@ class Gathering:
 
     Attributes:
         points: Places of all items (items, gdim), in order.
+        own_numbers: Numbers of this rank's own items among them, (owned,).
         size: How many values there are.
 
     Raises:
@@ -43,9 +46,9 @@ class Gathering:
 
     def __init__(self, comm: MPI.Intracomm, points: np.ndarray, block: int) -> None:
         self._comm, self._block = comm, block
-        places, self._own = places_in_order(comm, points)
+        places, self.own_numbers = places_in_order(comm, points)
         everyone = np.concatenate(comm.allgather(points))
-        self._order = np.argsort(np.concatenate(comm.allgather(self._own)), kind="stable")
+        self._order = np.argsort(np.concatenate(comm.allgather(self.own_numbers)), kind="stable")
         self.points = everyone[self._order]
         self.size = block * len(everyone)
         if len(places) < len(everyone):
@@ -57,9 +60,23 @@ class Gathering:
         parts = self._comm.allgather(owned.reshape(-1, self._block * columns))
         return np.concatenate(parts)[self._order].reshape(self.size, columns)
 
+    def matrix(self, form: ufl.Form) -> csr_matrix:
+        """The matrix (size, size) of a bilinear form on the items' own space, the same on every rank."""
+        matrix = assemble_matrix(compile_form(form, self._comm))
+        matrix.assemble()
+        pointers, columns, entries = matrix.getValuesCSR()
+        parts = self._comm.allgather((np.diff(pointers), columns, entries))
+        matrix.destroy()
+        counts, columns, entries = (np.concatenate(each) for each in zip(*parts, strict=True))
+        whole = csr_matrix((entries, columns, np.append(0, np.cumsum(counts))), shape=(self.size, self.size))
+        order = (self._order[:, None] * self._block + np.arange(self._block)).ravel()  # global numbers go rank by rank
+        found = whole[order][:, order]
+        found.sort_indices()
+        return found
+
     def own(self, values: np.ndarray) -> np.ndarray:
         """This rank's own part (owned * block, k) of all values (size, k)."""
-        items = values.reshape(-1, self._block, values.shape[1])[self._own]
+        items = values.reshape(-1, self._block, values.shape[1])[self.own_numbers]
         return np.ascontiguousarray(items.reshape(-1, values.shape[1]))
 
 
@@ -75,13 +92,14 @@ class ProblemField(ABC):
 
     Attributes:
         name: Stem of the values' names.
+        problem: The problem.
         points: Places of all items (items, gdim); the values of an item follow one another in the field.
         size: Number of values, M.
     """
 
     def __init__(self, problem: Problem, name: str, places: np.ndarray, block: int, definition: str) -> None:
         self.name, self.comm = name, problem.comm
-        self._problem = problem
+        self.problem = self._problem = problem
         self._gathering = Gathering(problem.comm, places, block)
         self.points, self.size = self._gathering.points, self._gathering.size
         self.digest = hashlib.sha256(f"{problem.digest} {definition}".encode()).hexdigest()[:16]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 from mpi4py import MPI
 import dolfinx.fem.petsc
 import numpy as np
+from scipy.sparse import csr_matrix
 import ufl
 
 from sobofem.fem.assembly.compilation import compile_form
@@ -38,6 +40,24 @@ class SolutionField(ProblemField):
         super().__init__(problem, problem.unknown.name, places, block, "solution")
 
     @cached_property
+    def consistent_mass(self) -> csr_matrix:
+        """Matrix (M, M) of the integrals of u · v: that of norms in L2, exact for what the elements hold."""
+        u, v = ufl.TrialFunction(self._space), ufl.TestFunction(self._space)
+        return self._matrix(ufl.inner(u, v))
+
+    @cached_property
+    def stiffness(self) -> csr_matrix:
+        """Matrix (M, M) of the integrals of ∇u : ∇v; with the consistent mass it makes the norm in H1."""
+        u, v = ufl.TrialFunction(self._space), ufl.TestFunction(self._space)
+        return self._matrix(ufl.inner(ufl.grad(u), ufl.grad(v)))
+
+    def _matrix(self, integrand: Any) -> csr_matrix:
+        with at_rest(self._problem):
+            return self._gathering.matrix(
+                integrand * ufl.dx(self._problem.mesh, metadata={"quadrature_degree": DEGREE})
+            )
+
+    @cached_property
     def mass(self) -> np.ndarray:
         """Positive weights (M,) of an inner product: the mass matrix's diagonal, scaled to the mesh's volume."""
         u, v = ufl.TrialFunction(self._space), ufl.TestFunction(self._space)
@@ -64,11 +84,15 @@ class SolutionField(ProblemField):
         return change
 
     def _gradients(self, weights: np.ndarray) -> np.ndarray:
-        gradients, n = self._pulled(weights), len(self.parameters)
-        for j in range(n):
-            moved = self._prescribed(np.eye(1, n, j)[0])
-            if isinstance(moved, np.ndarray):
-                gradients[:, j] += weights.T @ moved
+        gradients = self._pulled(weights)
+        start = 0
+        for binding in self._problem.parts.bindings:
+            for j in range(binding.count):
+                moved = binding.boundary_direction(np.eye(1, binding.count, j)[0])
+                if not isinstance(moved, np.ndarray):
+                    break  # of a parameter that prescribes nothing, whichever of its coefficients
+                gradients[:, start + j] += weights.T @ moved[: self._owned]
+            start += binding.count
         return gradients
 
     def _prescribed(self, direction: np.ndarray) -> np.ndarray | float:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from mpi4py import MPI
 import dolfinx
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from sobofem.fem.errors import together
 
@@ -90,6 +89,8 @@ class Values:
         rows = (np.flatnonzero(marked)[:, None] * self.block + np.arange(self.block)).ravel()
         columns = (numbers[:, None] * self.block + np.arange(self.block)).ravel()
         shape = (self.owned, len(places) * self.block)
+        from scipy.sparse import csr_matrix
+
         self.selection = csr_matrix((np.ones(len(rows)), (rows, columns)), shape=shape)
         self.free = np.repeat(marked, self.block)
 

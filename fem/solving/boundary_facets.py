@@ -10,7 +10,7 @@ from mpi4py import MPI
 import basix
 import dolfinx
 import numpy as np
-from scipy.spatial import KDTree
+import scipy  # its parts are imported when they are first used
 
 from sobofem.fem.solving.overlap import Flat, shape_functions
 from sobofem.fem.solving.rigid_motions import Leaf
@@ -105,7 +105,7 @@ def found_on(points: np.ndarray, facets: Facets, near: float) -> np.ndarray:
     if not len(facets.corners):
         return found
     radii = facets.radii()
-    tree, reach = KDTree(facets.middles()), near + float(radii.max())
+    tree, reach = scipy.spatial.KDTree(facets.middles()), near + float(radii.max())
     for k, point in enumerate(points):
         for m in sorted(tree.query_ball_point(point, reach)):
             flat = Flat(facets.corners[m])

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.sparse import coo_array, csc_array
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import splu
+import scipy  # its parts are imported when they are first used
 
 from sobofem.fem.solving.tie import Equation
 
@@ -87,8 +85,8 @@ def followed(edges: set[tuple[int, int]], held: set[int]) -> dict[int, int]:
     pairs = np.array(sorted(edges), dtype=np.int64).reshape(-1, 2)
     numbers, ends = np.unique(pairs, return_inverse=True)
     first, second = ends.reshape(-1, 2).T
-    graph = coo_array((np.ones(len(pairs)), (first, second)), shape=(len(numbers), len(numbers)))
-    _, labels = connected_components(graph, directed=False)
+    graph = scipy.sparse.coo_array((np.ones(len(pairs)), (first, second)), shape=(len(numbers), len(numbers)))
+    _, labels = scipy.sparse.csgraph.connected_components(graph, directed=False)
     follows, free = np.isin(numbers, pairs[:, 0]), ~np.isin(numbers, list(held))
     order = np.lexsort((numbers, free, follows, labels))
     leaders = numbers[order[np.flatnonzero(np.diff(labels[order], prepend=-1))]][labels]
@@ -117,7 +115,7 @@ def carried(
         Changes (N, s) of followers with which A u = 0 goes on at fixed others; and A'ᵀ μ, (N, s).
     """
     at_followers = np.searchsorted(dofs, np.sort(followers))
-    solver = splu(csc_array(_matrix(rows, dofs)[:, at_followers]))
+    solver = scipy.sparse.linalg.splu(scipy.sparse.csc_array(_matrix(rows, dofs)[:, at_followers]))
     reactions = -solver.solve(forces[at_followers], trans="T")
     moved, pulled = np.zeros((2, len(dofs), len(slopes)))
     for s, part in enumerate(slopes):
@@ -127,8 +125,8 @@ def carried(
     return moved, pulled
 
 
-def _matrix(rows: Sequence[Equation], dofs: np.ndarray) -> csc_array:
+def _matrix(rows: Sequence[Equation], dofs: np.ndarray) -> scipy.sparse.csc_array:
     """Equations as a matrix (equations, N)."""
     entries = [(k, dof, value) for k, row in enumerate(rows) for dof, value in row.items()]
     at, columns, values = zip(*entries, strict=True)
-    return csc_array((values, (at, np.searchsorted(dofs, columns))), shape=(len(rows), len(dofs)))
+    return scipy.sparse.csc_array((values, (at, np.searchsorted(dofs, columns))), shape=(len(rows), len(dofs)))

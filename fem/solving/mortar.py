@@ -17,8 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array
-from scipy.spatial import KDTree
+import scipy  # its parts are imported when they are first used
 
 from sobofem.fem.errors import together
 from sobofem.fem.solving.boundary_facets import Facets, facets_of, found_on, mapped
@@ -57,7 +56,7 @@ class Condition:
     diagonal: np.ndarray
     summed: np.ndarray
     leaders: np.ndarray
-    weights: csr_array
+    weights: scipy.sparse.csr_array
 
     def equations(self, settled: set[int], number: int) -> list[Equation]:
         """One a degree of freedom that is not settled, which comes first and has coefficient one.
@@ -79,7 +78,7 @@ class Condition:
                 "follow, or the one without prescribed values"
             )
         rows: dict[int, dict[int, float]] = {int(i): {int(i): 1.0} for i in np.flatnonzero(~taken)}
-        tree = KDTree(self.points[takers])
+        tree = scipy.spatial.KDTree(self.points[takers])
         for given in np.flatnonzero(taken & self.summed):
             least, _ = tree.query(self.points[given])
             near = takers[tree.query_ball_point(self.points[given], AS_NEAR * least)]
@@ -115,7 +114,7 @@ def conditions(
         ValueError: If others don't cover them, or functions on a facet are not those of Lagrange elements.
     """
     comm, radii, middles = nodes.comm, followers.radii(), followers.middles()
-    tree = KDTree(leaders.middles()) if len(leaders.corners) else None
+    tree = scipy.spatial.KDTree(leaders.middles()) if len(leaders.corners) else None
     reach = gap + float(leaders.radii().max(initial=0.0))
     bare, used = np.zeros(len(middles), dtype=bool), np.zeros(len(leaders.corners), dtype=bool)
     entries: list[list[Entry]] = [[] for _ in followers.points]
@@ -202,7 +201,7 @@ def _condition(nodes: Nodes, followers: Facets, leaders: Facets, k: int, entries
     summed = np.zeros(len(own), dtype=bool)
     summed[row[diagonal & counts]] = True
     at = row[~diagonal], np.searchsorted(others, second[~diagonal])
-    weights = csr_array(coo_array((values[~diagonal], at), shape=(len(own), len(others))))
+    weights = scipy.sparse.csr_array(scipy.sparse.coo_array((values[~diagonal], at), shape=(len(own), len(others))))
     components = followers.dofs[k].shape[2]
     return Condition(
         dofs=followers.dofs[k].reshape(-1, components)[chosen],
@@ -250,7 +249,7 @@ class Mortar(Link):
         )
         near = np.zeros(len(second.corners), dtype=bool)
         if len(near):
-            distances, _ = KDTree(aims).query(second.middles())
+            distances, _ = scipy.spatial.KDTree(aims).query(second.middles())
             near = distances <= second.radii() + 2 * first.radii().max() + gap
         second = second.select(near).everywhere(nodes.comm)
         degree = 2 * max(leaf.space.ufl_element().embedded_superdegree for leaf in leaves)

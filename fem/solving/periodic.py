@@ -9,7 +9,7 @@ from functools import partial
 from mpi4py import MPI
 import dolfinx
 import numpy as np
-from scipy.spatial import KDTree
+import scipy  # its parts are imported when they are first used
 
 from sobofem.fem.errors import together
 from sobofem.fem.solving.boundary_facets import Facets, exterior, facets_of, found_on, mapped
@@ -106,7 +106,7 @@ class Periodic(Tie):
             return None
         least = np.full(len(images), np.inf)
         if len(middles):
-            least, _ = KDTree(middles).query(images, distance_upper_bound=NEAR * nodes.size)
+            least, _ = scipy.spatial.KDTree(middles).query(images, distance_upper_bound=NEAR * nodes.size)
         nodes.comm.Allreduce(MPI.IN_PLACE, least, op=MPI.MIN)
         lone = images[~np.isfinite(least)]
         if not len(lone):
@@ -177,7 +177,7 @@ class Periodic(Tie):
         distances = np.full((len(followers), 2), np.inf)
         nearest = np.full((len(followers), 2), -1, dtype=np.int64)
         if len(points) and len(followers):
-            distances, indices = KDTree(points).query(images, k=2, distance_upper_bound=NEAR * nodes.size)
+            distances, indices = scipy.spatial.KDTree(points).query(images, k=2, distance_upper_bound=NEAR * nodes.size)
             nearest = np.append(dofs, -1)[indices]
         least = distances[:, 0].copy()
         nodes.comm.Allreduce(MPI.IN_PLACE, least, op=MPI.MIN)

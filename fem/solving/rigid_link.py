@@ -9,7 +9,7 @@ from typing import Any
 from mpi4py import MPI
 import dolfinx
 import numpy as np
-from scipy.linalg import qr
+import scipy  # its parts are imported when they are first used
 import ufl
 from ufl.algorithms.analysis import extract_coefficients
 
@@ -127,7 +127,7 @@ class _Stiff(Link):
         self._nodes, self._leaf, self._chosen = nodes, leaf, chosen
         self._dofs, self._points = self._places()
         motions = self._motions(self.geometry())
-        _, triangle, order = qr(motions.T, mode="economic", pivoting=True)
+        _, triangle, order = scipy.linalg.qr(motions.T, mode="economic", pivoting=True)
         pivots = np.abs(np.diag(triangle))
         count = int((pivots > INDEPENDENT * pivots[0]).sum())
         if count >= self._dofs.size:

@@ -16,6 +16,13 @@ from torch.export import ExportedProgram
 
 from sobofem.surrogate import files
 from sobofem.surrogate.device import neutral, undisturbed
+from sobofem.surrogate.export.fields import (
+    BetweenFields,
+    ExportedFields,
+    FieldProgram,
+    describe_fields,
+    disagreement_of_fields,
+)
 from sobofem.surrogate.export.program import Program, Run, disagreement
 from sobofem.surrogate.export.program_files import (
     OnnxRuntime,
@@ -39,7 +46,7 @@ TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
 """Largest difference of values and Jacobians from the surrogate. Standard deviations, which are differences of nearly
 equal numbers, and second derivatives may lose one more digit, `LOST`."""
 LOST = {"y_std": 10.0, "jacobian_std": 10.0, "hessian_action": 10.0}
-_WRITERS: dict[str, Callable[[ExportedProgram, Program, str], bytes]] = {
+_WRITERS: dict[str, Callable[[ExportedProgram, Program | FieldProgram, str], bytes]] = {
     ".onnx": onnx_bytes,
     ".pt2": torch_bytes,
 }
@@ -48,7 +55,7 @@ _RUNTIMES: dict[str, type[OnnxRuntime] | type[TorchRuntime]] = {".onnx": OnnxRun
 
 @undisturbed()
 def export_model(
-    surrogate: Surrogate,
+    surrogate: Surrogate | BetweenFields,
     path: str | PathLike[str],
     *,
     precision: Precision = "float64",
@@ -61,6 +68,8 @@ def export_model(
     (N, m, n), `inside` (N,), which is false outside the bounds, where nothing was learned; `y_std` and `jacobian_std`
     if the module offers `standard_deviation`; with `hessian` also `hessian_action` (N, m, n), entry (i, j) being
     Σ_k ∂²y_i/∂x_j∂x_k direction_k.
+
+    Of a surrogate between fields: nodal fields `x` (N, P, c_in) to nodal fields `y` (N, P, c_out).
 
     Before it is written, the program is run as a reader would run it and compared with the surrogate.
 
@@ -91,9 +100,7 @@ def export_model(
         raise ValueError(f"tolerance is {tolerance:g}; expected zero or more")
     if precision not in TOLERANCE:
         raise ValueError(f"precision is {precision!r}; expected one of {', '.join(TOLERANCE)}")
-    program = Program(exportable(surrogate), DTYPES[precision], hessian=hessian)
-    content = seal(_WRITERS[kind](trace(program), program, describe(surrogate, program)))
-    differences = disagreement(surrogate, program, _RUNTIMES[kind](content, Path(path).name))
+    content, differences = _program(surrogate, path, kind, DTYPES[precision], hessian=hessian)
     limits = {
         name: TOLERANCE[precision] * LOST.get(name, 1.0) if tolerance is None else tolerance for name in differences
     }
@@ -108,6 +115,21 @@ def export_model(
         )
     files.replace(path, content)
     return differences
+
+
+def _program(
+    surrogate: Surrogate | BetweenFields, path: str | PathLike[str], kind: str, dtype: torch.dtype, *, hessian: bool
+) -> tuple[bytes, dict[str, float]]:
+    """A program's file, and how far what it gives is from the surrogate."""
+    if isinstance(surrogate, BetweenFields):
+        if hessian:
+            raise ValueError("a surrogate between fields is exported without second derivatives; leave out hessian")
+        fields = FieldProgram(surrogate, dtype)
+        content = seal(_WRITERS[kind](trace(fields), fields, describe_fields(surrogate, fields)))
+        return content, disagreement_of_fields(surrogate, fields, _RUNTIMES[kind](content, Path(path).name))
+    program = Program(exportable(surrogate), dtype, hessian=hessian)
+    content = seal(_WRITERS[kind](trace(program), program, describe(surrogate, program)))
+    return content, disagreement(surrogate, program, _RUNTIMES[kind](content, Path(path).name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +185,7 @@ class ExportedModel:
 
 
 @undisturbed()
-def open_exported(path: str | PathLike[str]) -> ExportedModel:
+def open_exported(path: str | PathLike[str]) -> ExportedModel | ExportedFields:
     """Open a file that `export_model` wrote, if it is what was written.
 
     It is compared with its checksum before anything in it is run; a file from before there were any is opened with a
@@ -182,6 +204,8 @@ def open_exported(path: str | PathLike[str]) -> ExportedModel:
         raise ValueError(f"{path} is damaged: it doesn't fit its checksum; copy it again, or export it again")
     runtime = _RUNTIMES[kind](content, path)
     about = understand(path, runtime.about, sealed=bool(sealed))
+    if "nodes" in about:
+        return ExportedFields.of(about, runtime, checked=bool(sealed))
     parameters = arrays.names_of(about["parameters"], "parameters")
     return ExportedModel(
         parameters=parameters,

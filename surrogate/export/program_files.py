@@ -19,6 +19,7 @@ from sobofem.surrogate.export.tracing import first_line, quietly
 from sobofem.surrogate.files.container import PLACEHOLDER
 
 if TYPE_CHECKING:
+    from sobofem.surrogate.export.fields import FieldProgram
     from sobofem.surrogate.model import Surrogate
 
 FORMAT = "sobofem-program"
@@ -104,7 +105,7 @@ def understand(path: object, text: str | bytes | None, *, sealed: bool) -> dict[
     return record
 
 
-def onnx_bytes(traced: ExportedProgram, program: Program, about: str) -> bytes:
+def onnx_bytes(traced: ExportedProgram, program: Program | FieldProgram, about: str) -> bytes:
     """The content of an ONNX file.
 
     Raises:
@@ -192,7 +193,7 @@ def require(*packages: str) -> Any:
     return first
 
 
-def torch_bytes(traced: ExportedProgram, program: Program, about: str) -> bytes:
+def torch_bytes(traced: ExportedProgram, program: Program | FieldProgram, about: str) -> bytes:
     """The content of a `.pt2` file."""
     archive = BytesIO()
     with quietly():

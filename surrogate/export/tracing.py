@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import count
 import logging
 import operator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 import warnings
 
 import numpy as np
@@ -19,6 +19,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
 from sobofem.surrogate.export.program import INPUTS, Program
+
+if TYPE_CHECKING:
+    from sobofem.surrogate.export.fields import FieldProgram
 
 _aten = torch.ops.aten
 
@@ -171,14 +174,14 @@ _TALKATIVE = ("torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "torch.
 _WHERE_FROM = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
 
 
-def trace(program: Program) -> ExportedProgram:
+def trace(program: Program | FieldProgram) -> ExportedProgram:
     """The program as a graph of operators that PyTorch and, as far as they have them, other runtimes know.
 
     Raises:
         ValueError: If the module of the program can't be traced; the message has PyTorch's reason.
     """
     N, name = _points(program), type(program.module).__name__
-    x = ((program.low + program.high) / 2).repeat(N, 1)
+    x = ((program.low + program.high) / 2).repeat(N, *[1] * program.low.ndim)
     inputs = (x, x - program.low) if program.hessian else (x,)
     any_number = Dim("N")
     try:
@@ -214,7 +217,7 @@ def _check_open(graph: fx.GraphModule, N: int) -> None:
             raise ValueError(f"its number of points is fixed in {place}: take x.shape[0] in place of len(x)")
 
 
-def _points(program: Program) -> int:
+def _points(program: Program | FieldProgram) -> int:
     """A number of points that no other size equals: a tracer takes equal sizes for the same."""
     sizes = {size for tensor in program.state_dict().values() for size in tensor.shape}
     return next(N for N in count(29) if N not in sizes)

@@ -44,8 +44,8 @@ class Family(ABC):
     """A way to learn: a frozen dataclass that holds its settings.
 
     It computes on the device that the samples are on, and what it has learned comes back on the CPU. One of your own
-    has a `name` and `learn`; all else has a default. `begin` is for those whose trainings on parts of the samples share
-    work with each other and with that on all.
+    has a `name` and `learn`; all else has a default. Where trainings on parts of the samples share work with each other
+    and with that on all, it is a `Sharing` one.
 
     Attributes:
         uses_hessian_actions: Whether it learns from products of Hessians with directions.
@@ -95,6 +95,18 @@ class Family(ABC):
             seed: Decides all that is drawn.
         """
         return OneByOne(self, targets, seed)
+
+
+class Sharing(Family):
+    """A family whose trainings on parts of the samples share work: it has `begin` in place of `learn`."""
+
+    def learn(self, targets: Targets, *, seed: int, progress: ProgressCallback, quick: bool = False) -> Learned:
+        """What its training makes of all responses; raises as that does."""
+        return self.begin(targets, seed=seed).finish(range(targets.y.shape[1]), progress)
+
+    @abstractmethod
+    def begin(self, targets: Targets, *, seed: int) -> Training:
+        """Its training on scaled samples, not started yet; see `Family`."""
 
 
 APART_BELOW = 32

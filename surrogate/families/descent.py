@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sobofem.surrogate.device import CPU
 from sobofem.surrogate.ensembles import Ensemble, EnsembleModule, joint_losses
-from sobofem.surrogate.families.base import Family, Learned, Training
+from sobofem.surrogate.families.base import Learned, Sharing, Training
 from sobofem.surrogate.history import Progress, ProgressCallback
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.networks import MLP
@@ -24,7 +24,7 @@ SHARED_ERROR = 0.5
 
 
 @dataclass(frozen=True)
-class Descent(Family):
+class Descent(Sharing):
     """Perceptrons whose every layer is trained, by L-BFGS on values and slopes, each label on its own scale; averaged.
 
     Responses share the hidden layers: what one teaches about the inputs serves the others, of which the families that
@@ -64,14 +64,6 @@ class Descent(Family):
         kinds = (targets.y, targets.jacobian, targets.actions)
         labels = sum(part.numel() for part in kinds if part is not None)
         return f"{labels} labels, more than {self.most}" if labels > self.most else ""
-
-    def learn(self, targets: Targets, *, seed: int, progress: ProgressCallback, quick: bool = False) -> Learned:
-        """Train all members together.
-
-        Raises:
-            ArithmeticError: If a loss is not finite from the start.
-        """
-        return self.begin(targets, seed=seed).finish(range(targets.y.shape[1]), progress)
 
     def begin(self, targets: Targets, *, seed: int) -> Training:
         """One network for each part, all of them as one computation."""

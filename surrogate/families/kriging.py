@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sobofem.surrogate.device import CPU
-from sobofem.surrogate.families.base import APART_BELOW, Family, Labels, Learned, Training
+from sobofem.surrogate.families.base import APART_BELOW, Labels, Learned, Sharing, Training
 from sobofem.surrogate.families.gaussian_process import GaussianProcesses, MarginalLikelihood, Posterior
 from sobofem.surrogate.history import Progress, ProgressCallback
 from sobofem.surrogate.loss import Targets
@@ -26,7 +26,7 @@ TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
-class Kriging(Family):
+class Kriging(Sharing):
     """A Gaussian process on values and slopes for each response (gradient-enhanced kriging; Morris et al. 1993).
 
     Squared exponential kernel; length scales of each input, and a noise of values and of each input's slopes, by the
@@ -57,14 +57,6 @@ class Kriging(Family):
         """Too many labels."""
         rows = max(Labels.of(targets, r).rows for r in range(targets.y.shape[1]))
         return f"{rows} labels a response, more than {self.most}" if rows > self.most else ""
-
-    def learn(self, targets: Targets, *, seed: int, progress: ProgressCallback, quick: bool = False) -> Learned:
-        """Length scales by the marginal likelihood, then the process given all labels.
-
-        Raises:
-            ArithmeticError: If a covariance can't be factorized.
-        """
-        return self.begin(targets, seed=seed).finish(range(targets.y.shape[1]), progress)
 
     def begin(self, targets: Targets, *, seed: int) -> KrigingTraining:
         """Length scales of all samples for every part of them."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from sobofem.surrogate.device import CPU
-from sobofem.surrogate.families.base import APART_BELOW, Family, Labels, Learned, Training
+from sobofem.surrogate.families.base import APART_BELOW, Labels, Learned, Sharing, Training
 from sobofem.surrogate.families.evidence import HiddenLayer
 from sobofem.surrogate.families.race import Race, Report, Result, trained
 from sobofem.surrogate.files.registry import register
@@ -120,7 +120,7 @@ FEW_SAMPLES, MANY_SAMPLES = 50, 100
 
 
 @dataclass(frozen=True)
-class Solved(Family):
+class Solved(Sharing):
     """One hidden layer trained on the marginal likelihood, the last layer solved for; several starts, averaged.
 
     Every response has networks of its own, with its own length scale for each input. Following the idea of
@@ -153,14 +153,6 @@ class Solved(Family):
     def name(self) -> str:
         """What messages call it."""
         return "shallow network" if self.activation == "softplus" else f"shallow {self.activation} network"
-
-    def learn(self, targets: Targets, *, seed: int, progress: ProgressCallback, quick: bool = False) -> Learned:
-        """Train each start of each response.
-
-        Raises:
-            ArithmeticError: If a response could be learned from no start.
-        """
-        return self.begin(targets, seed=seed).finish(range(targets.y.shape[1]), progress)
 
     def begin(self, targets: Targets, *, seed: int) -> Training:
         """All starts on all samples, and the best of them on parts."""

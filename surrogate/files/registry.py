@@ -34,7 +34,7 @@ class Storable(ABC):
         return
 
 
-_CLASSES: dict[str, dict[str, type]] = {"network": {}, "weighting": {}, "module": {}}
+_CLASSES: dict[str, dict[str, type]] = {"network": {}, "weighting": {}, "module": {}, "operator": {}}
 
 
 def register[Spec](spec: type[Spec]) -> type[Spec]:

@@ -55,7 +55,8 @@ def as_batch(x: ArrayLike, parameters: tuple[str, ...]) -> Array:
     return arrays.point(x, parameters, "x")[None]
 
 
-_CURVES = ("step", "train", "validation", "weights")
+CURVES = ("step", "train", "validation", "weights")
+"""Arrays of a history that files store."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +224,7 @@ class Surrogate:
         arrays = {
             "bounds": self.bounds,
             **{f"scaling.{name}": array for name, array in vars(self.scaling).items()},
-            **{f"history.{name}": vars(history)[name] for name in _CURVES},
+            **{f"history.{name}": vars(history)[name] for name in CURVES},
         }
         record = {
             "network": to_record(self.network),
@@ -252,10 +253,10 @@ def unpack(stored: files.Stored) -> Surrogate:
     check_names(parameters, responses)
     n, m = len(parameters), len(responses)
     shapes = {"x_center": (n,), "x_scale": (n,), "y_center": (m,), "y_scale": (m,)}
-    scaling = Scaling(**{name: _array(tensors, f"scaling.{name}", shape) for name, shape in shapes.items()})
+    scaling = Scaling(**{name: stored_array(tensors, f"scaling.{name}", shape) for name, shape in shapes.items()})
     if not ((scaling.x_scale > 0.0).all() and (scaling.y_scale > 0.0).all()):
         raise ValueError("its scaling is not positive")
-    bounds = _array(tensors, "bounds", (n, 2))
+    bounds = stored_array(tensors, "bounds", (n, 2))
     check_bounds(bounds, parameters)
     network = from_record(record["network"], most=stored.numbers)
     with within_budget(stored.numbers):
@@ -270,14 +271,19 @@ def unpack(stored: files.Stored) -> Surrogate:
         parameters=parameters,
         responses=responses,
         bounds=bounds,
-        units=_units(record),
+        units=stored_units(record),
         provenance=files.entry(record, "provenance", dict),
-        history=_history(tensors, record, (m, 1 + n)),
+        history=stored_history(tensors, record, (m, 1 + n)),
     )
 
 
-def _array(tensors: dict[str, torch.Tensor], name: str, shape: tuple[int, ...]) -> Array:
-    """An array of this shape; -1 for any number."""
+def stored_array(tensors: dict[str, torch.Tensor], name: str, shape: tuple[int, ...]) -> Array:
+    """A tensor of a file as an array of this shape; -1 for any number.
+
+    Raises:
+        KeyError: If there is none.
+        ValueError: If it has another shape.
+    """
     array = tensors[name].numpy().astype(np.float64, copy=False)
     if array.ndim != len(shape) or any(s not in (-1, found) for s, found in zip(shape, array.shape, strict=True)):
         raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
@@ -292,21 +298,27 @@ def _check_finite(module: nn.Module, n: int, m: int) -> None:
         raise ValueError("its weights hold NaN or infinity, or don't make a surrogate")
 
 
-def _units(record: dict[str, Any]) -> dict[str, str]:
+def stored_units(record: dict[str, Any]) -> dict[str, str]:
+    """The units in a record.
+
+    Raises:
+        ValueError: If they are something else.
+    """
     units = files.entry(record, "units", dict)
     if not all(isinstance(unit, str) for unit in units.values()):
         raise ValueError("its units are no texts")
     return units
 
 
-def _history(tensors: dict[str, torch.Tensor], record: dict[str, Any], terms: tuple[int, int]) -> History:
-    step = _array(tensors, "history.step", (-1,))
-    weights = _array(tensors, "history.weights", (len(step), terms[0], -1))
+def stored_history(tensors: dict[str, torch.Tensor], record: dict[str, Any], terms: tuple[int, int]) -> History:
+    """The course of a training of m x T terms, of which m is checked."""
+    step = stored_array(tensors, "history.step", (-1,))
+    weights = stored_array(tensors, "history.weights", (len(step), terms[0], -1))
     stages = files.entry(record, "stages", list)
     return History(
         step=step,
-        train=_array(tensors, "history.train", (len(step),)),
-        validation=_array(tensors, "history.validation", (len(step),)),
+        train=stored_array(tensors, "history.train", (len(step),)),
+        validation=stored_array(tensors, "history.validation", (len(step),)),
         weights=weights,
         stages=tuple((str(name), int(at)) for name, at in stages),
         best=files.entry(record, "best", int),

@@ -277,7 +277,7 @@ def value_jacobian_and_action(module: nn.Module, x: Tensor, directions: Tensor) 
     Returns:
         Outputs (N, m), Jacobian (N, m, n), and actions (N, m, n): entry (i, j) is Σ_k ∂²y_i/∂x_j∂x_k v_k.
     """
-    _load_forward_mode()
+    load_forward_mode()
     primals, tangents = jvp(lambda points: value_and_jacobian(module, points), (x,), (directions,))[:2]
     return *primals, tangents[1]
 
@@ -325,7 +325,7 @@ class _Outputs(nn.Module):
 
 
 @cache
-def _load_forward_mode() -> None:
+def load_forward_mode() -> None:
     """Have torch load its rules of forward mode, in whose files it warns of a function of its own."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated", category=FutureWarning)

@@ -48,7 +48,7 @@ RESCALING_GROWTH = 1.5
 class OnlineTraining:
     """A training that takes samples as they come, steps at any time, and can be put down and taken up again.
 
-    Nothing here waits or communicates. Typical use, in one thread:
+    Nothing here waits or communicates. Typical use, in one thread::
 
         training = OnlineTraining(parameters, responses, bounds, settings=OnlineSettings(expected=512))
         while samples come:

@@ -12,6 +12,7 @@ Both together train on Jacobians (r, k), whatever M and n are.
 
 from sobofem.surrogate.reduction.basis import FieldSamples, ReducedBasis, Truncation, reduced_basis
 from sobofem.surrogate.reduction.field_surrogate import FieldSurrogate
+from sobofem.surrogate.reduction.magnitude import RelativeSurrogate, relative
 from sobofem.surrogate.reduction.projected import ProjectedSurrogate, active_subspace, principal_inputs
 from sobofem.surrogate.reduction.subspace import Subspace, linear_subspace
 from sobofem.surrogate.weighting.guarded import Important, by_variance
@@ -22,6 +23,7 @@ __all__ = [
     "Important",
     "ProjectedSurrogate",
     "ReducedBasis",
+    "RelativeSurrogate",
     "Subspace",
     "Truncation",
     "active_subspace",
@@ -29,4 +31,5 @@ __all__ = [
     "linear_subspace",
     "principal_inputs",
     "reduced_basis",
+    "relative",
 ]

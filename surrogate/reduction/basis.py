@@ -237,15 +237,19 @@ def reduced_basis(
     *,
     rank: int | None = None,
     tolerance: float = 1e-3,
+    most: int | None = None,
     mass: Mass = None,
+    centered: bool = True,
+    correlated: bool = False,
     derivatives: float = 1.0,
     method: Method = "auto",
     seed: int = 0,
 ) -> ReducedBasis:
     """Proper orthogonal decomposition of fields and, where the samples hold them, of their derivatives.
 
-    The snapshots are the fields less their mean and, for each input, the derivative times the standard deviation that
-    the input has in a uniform sample of its box: the change of the field that goes with a typical change of the input.
+    The snapshots are the fields, by default less their mean, and, for each input, the derivative times the standard
+    deviation that the input has in a uniform sample of its box: the change of the field that goes with a typical change
+    of the input.
     The modes then minimize the mean square error of fields plus that of such changes, a Sobolev norm. Derivatives
     make n snapshots out of each solve more than its field does, which few samples need.
 
@@ -255,8 +259,13 @@ def reduced_basis(
         data: At least two samples.
         rank: Number of modes; by default the tolerance decides.
         tolerance: Root mean square error of snapshots that modes may leave, as a share of the snapshots'.
+        most: Number of modes at most, whatever the tolerance.
         mass: The inner product of fields: weights (M,), a symmetric matrix that knows `@`, or a function that
             multiplies columns (M, k) by it; by default the identity.
+        centered: Whether the mean is taken off first. Without that coefficients have the size of the field, which
+            `relative` takes apart.
+        correlated: Whether inputs vary together, as the samples do: derivatives are taken along the samples' deviations
+            from their mean, and not along each input.
         derivatives: Weight of each derivative's snapshot beside that of a field; 0 leaves them out.
         method: `snapshots` copies them all (memory M times N (1 + n)); `randomized` passes over them a sample at a
             time, some five times, and keeps M times the rank; `auto` takes the former for up to 20 million numbers.
@@ -269,15 +278,19 @@ def reduced_basis(
     if not 0.0 <= derivatives < np.inf:
         raise ValueError(f"derivatives are weighted by {derivatives:g}; expected zero or more")
     product = Product.of(mass, data.fields.shape[1])
-    mean, N = data.fields.mean(axis=0), len(data.fields)
+    N, center = len(data.fields), data.fields.mean(axis=0)
+    mean = center if centered else np.zeros_like(center)
+
+    deviations = (data.x - data.x.mean(axis=0)).T / np.sqrt(N)
 
     def snapshots() -> Iterator[Array]:
         for block in _rows(data.fields):
             yield (block - mean).T / np.sqrt(N)
         for slope in data.slopes() if derivatives else ():
-            yield slope * (derivatives * data.scale / np.sqrt(N))
+            along = slope @ deviations if correlated else slope * data.scale
+            yield along * (derivatives / np.sqrt(N))
 
-    modes = leading_modes(snapshots, product, rank=rank, tolerance=tolerance, method=method, seed=seed)
+    modes = leading_modes(snapshots, product, rank=rank, tolerance=tolerance, most=most, method=method, seed=seed)
     dual = product(modes.vectors)
     coefficients = (data.fields - mean) @ dual
     noise = CONSTANT_SHARE * np.sqrt(product.squares(data.fields.T).mean())

@@ -104,6 +104,11 @@ class FieldSurrogate:
         units = dict(optional(self.surrogate, "units", {}))
         return units | ({self.basis.name: self.basis.unit} if self.basis.unit else {})
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where its training data came from, and how it was chosen, as plain values."""
+        return dict(optional(self.surrogate, "provenance", {}))
+
     evaluate = evaluate_by_batch
 
     def predict(self, x: ArrayLike, *, jacobian: bool = False, extrapolate: bool = False) -> tuple[Array, Array | None]:

@@ -14,7 +14,7 @@ import torch
 from sobofem.surrogate import files
 from sobofem.surrogate.model import as_batch, evaluate_by_batch
 from sobofem.surrogate.reduction.field_surrogate import Predicting, uncertain
-from sobofem.surrogate.reduction.modes import Method, Product, leading_modes
+from sobofem.surrogate.reduction.modes import Mass, Method, Product, leading_modes
 from sobofem.surrogate.reduction.subspace import Subspace
 from sobofem.surrogate.samples import Samples, arrays, as_bounds, as_points
 from sobofem.surrogate.samples.arrays import Array, optional
@@ -35,6 +35,7 @@ def active_subspace(
     response: str | None = None,
     importance: ArrayLike | None = None,
     scale: ArrayLike | None = None,
+    covariance: Mass = None,
     method: Method = "auto",
     seed: int = 0,
 ) -> Subspace:
@@ -42,7 +43,9 @@ def active_subspace(
 
     With gradients g scaled by the inputs' standard deviations, the eigenvectors of E g gᵀ with the largest
     eigenvalues span the space out of which the responses change least (Constantine 2015; with Jacobians of several
-    responses or of a reduced field, Zahm et al. 2020).
+    responses or of a reduced field, Zahm et al. 2020). Inputs that vary together, such as a random field at its nodes,
+    are measured by their covariance C: H ψ = λ C⁻¹ ψ with H = E g gᵀ, coordinates ψᵀ C⁻¹ x, of which normal inputs
+    make independent ones of variance one.
 
     Args:
         data: Samples with Jacobians, some times as many as there will be dimensions.
@@ -53,6 +56,8 @@ def active_subspace(
         importance: Weight of each response's squared gradient (m,); by default the inverse of its variance.
             Coefficients of a `ReducedBasis` take ones: their squares add up to the field's.
         scale: Standard deviation of each input (n,), if it isn't that of a uniform sample of the box.
+        covariance: That of the inputs: a matrix (n, n), or a function that multiplies columns (n, k) by it, such as
+            the `covariance` of a `BilaplacianField`. It takes the place of `scale`.
         method: How to find them: see `reduced_basis`.
         seed: Of random combinations.
 
@@ -62,14 +67,17 @@ def active_subspace(
     if data.jacobian is None or not np.isfinite(data.jacobian).all():
         raise ValueError("an active subspace is made of gradients, but the samples lack some; leave those out")
     n, jacobian = len(data.parameters), data.jacobian
+    if scale is not None and covariance is not None:
+        raise ValueError("scale and covariance are given; expected one of them, as a covariance holds the scale")
+    measure = None if covariance is None else Product.of(covariance, n)
     widths = np.ptp(data.bounds, axis=1) / np.sqrt(12.0) if scale is None else np.array(scale, dtype=np.float64)
     weights = np.sqrt(_importance(data, importance, response) / len(data.x))
 
     def gradients() -> Iterator[Array]:
         for rows in jacobian:
-            yield (weights[:, None] * rows * widths).T
+            yield (weights[:, None] * rows * (widths if measure is None else 1.0)).T
 
-    product = Product.of(None, n)
+    product = measure or Product.of(None, n)
     if dimension == "gap":
         found = leading_modes(
             gradients, product, rank=None, tolerance=FLAT_SLOPE_SHARE, most=CANDIDATES, method=method, seed=seed
@@ -79,15 +87,9 @@ def active_subspace(
         found = leading_modes(gradients, product, rank=dimension, tolerance=tolerance, method=method, seed=seed)
         k = len(found.values)
     W = found.vectors[:, :k]
-    return Subspace(
-        data.parameters,
-        data.bounds,
-        data.bounds.mean(axis=1),
-        widths[:, None] * W,
-        W.T / widths,
-        widths,
-        found.values**2,
-    )
+    lift, project = (widths[:, None] * W, W.T / widths) if measure is None else (measure(W), W.T)
+    middle = data.bounds.mean(axis=1)
+    return Subspace(data.parameters, data.bounds, middle, lift, project, widths, found.values**2, covariance=measure)
 
 
 def principal_inputs(
@@ -208,6 +210,11 @@ class ProjectedSurrogate:
     def units(self) -> dict[str, str]:
         """Unit of each response that has one, by name."""
         return dict(optional(self.surrogate, "units", {}))
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where its training data came from, and how it was chosen, as plain values."""
+        return dict(optional(self.surrogate, "provenance", {}))
 
     evaluate = evaluate_by_batch
 

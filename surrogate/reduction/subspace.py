@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sobofem.surrogate.reduction.basis import FieldSamples
+from sobofem.surrogate.reduction.modes import Product
 from sobofem.surrogate.samples import Samples, arrays, as_bounds, as_points, check_bounds
 from sobofem.surrogate.samples.arrays import Array
 
@@ -33,6 +34,8 @@ class Subspace:
         scale: Standard deviation of each input, (n,): what lengths of directions and slopes are measured by.
         spectrum: What the directions were chosen by, falling (s,): mean squares of slopes, or variances of inputs.
         name: Stem of the coordinates' names.
+        covariance: What multiplies by that of the inputs, where they vary together; None where `scale` says it all, and
+            in a subspace that was read from a file.
 
     Raises:
         ValueError: If shapes don't fit together, or project doesn't invert lift.
@@ -46,6 +49,7 @@ class Subspace:
     scale: Array
     spectrum: Array
     name: str = "active"
+    covariance: Product | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse maps that don't fit together."""
@@ -135,8 +139,9 @@ class Subspace:
         """Estimated root mean square of what each response varies along all other directions, over its own deviation.
 
         Poincaré's inequality bounds it by the slopes along these directions: E(y − E(y | z))² ≤ C E|∇⊥ y|², with
-        gradients scaled by the inputs' standard deviations (Constantine 2015). C is 1 for independent normal inputs;
-        here it is 12/π², that of a uniform one, for which the mean over samples is an estimate and no bound.
+        gradients scaled by the inputs' standard deviations (Constantine 2015). C is 1 for normal inputs, which those
+        with a covariance are taken for; else it is 12/π², that of a uniform one. The mean over samples is an estimate
+        and no bound.
 
         Args:
             data: Samples with Jacobians; best others than those that the subspace was made from.
@@ -151,8 +156,11 @@ class Subspace:
         if data.jacobian is None:
             raise ValueError("the samples hold no Jacobians, without which nothing is known of other directions")
         across = data.jacobian - (data.jacobian @ self.lift) @ self.project
-        squares = ((across * self.scale) ** 2).sum(axis=2).mean(axis=0)
-        return np.sqrt(POINCARE * squares) / np.nanstd(data.y, axis=0)
+        if self.covariance is None:
+            squares = POINCARE * ((across * self.scale) ** 2).sum(axis=2).mean(axis=0)
+        else:
+            squares = np.mean([self.covariance.squares(rows.T) for rows in across], axis=0)
+        return np.sqrt(squares) / np.nanstd(data.y, axis=0)
 
     def then(self, inner: Subspace) -> Subspace:
         """This map followed by another one of its coordinates, as one.
@@ -189,17 +197,20 @@ def linear_subspace(
     bounds: ArrayLike,
     *,
     center: ArrayLike | None = None,
+    project: ArrayLike | None = None,
     name: str = "coordinate",
 ) -> Subspace:
     """The coordinates of directions that the user gives, such as a Karhunen-Loève basis of a field of inputs.
 
-    Coordinates are taken by least squares, with each input measured by the width of its bounds.
+    Coordinates are taken by least squares, with each input measured by the width of its bounds, unless rows are given
+    that take them: modes ψ of a field with mass M and variances λ have directions √λ ψ and rows ψᵀM/√λ.
 
     Args:
         directions: Columns (n, k), linearly independent: how the inputs move with each coordinate.
         parameters: Names of the n inputs.
         bounds: Their box, (n, 2).
         center: The input at the origin; by default the middle of the box.
+        project: Rows (k, n) that take the coordinates; times the directions they are the identity.
         name: Stem of the coordinates' names.
 
     Raises:
@@ -214,4 +225,5 @@ def linear_subspace(
     if columns.shape[1] > len(columns) or not values[-1] > INVERSE * values[0]:
         raise ValueError(f"the {columns.shape[1]} directions depend on each other; leave out those that add nothing")
     middle = box.mean(axis=1) if center is None else np.array(center, dtype=np.float64)
-    return Subspace(tuple(parameters), box, middle, columns, np.linalg.pinv(scaled) / scale, scale, values**2, name)
+    rows = np.linalg.pinv(scaled) / scale if project is None else arrays.numbers(project, "project")
+    return Subspace(tuple(parameters), box, middle, columns, rows, scale, values**2, name)

@@ -17,7 +17,7 @@ from sobofem.surrogate.weighting.groups import LEAST_DIVISOR, Grouped, Groups, a
 @register
 @dataclass(frozen=True)
 class GradNorm(Grouped):
-    """Descent of w on Σ_g |‖∇_W w_g L_g‖ − target_g|; the weights sum to the number of groups.
+    """Descent of w on `Σ_g |‖∇_W w_g L_g‖ − target_g|`; the weights sum to the number of groups.
 
     target_g is the mean of these norms times r_g^α and held constant in the descent; r_g = L_g / L_g(first) over the
     mean of these ratios tells how much slower a group learns than the others (Chen et al. 2018, *GradNorm*).

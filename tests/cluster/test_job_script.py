@@ -1,4 +1,4 @@
-"""Scripts of `sobofem slurm` on a real Slurm: `make test-cluster`. Jobs run at once; each test waits for its own."""
+"""Job scripts on a real Slurm: `make test-cluster`. Jobs run at once; each test waits for its own."""
 
 import contextlib
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ SRUN = "srun --mpi=pmi2 --wait=5"
 MPIEXEC = shutil.which("mpiexec", path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
 LIMIT = 300  # for a job to hit its time limit, to be requeued and to finish [s]
 
-# What `sobofem slurm` is given, by name of the job. Slurm looks at the time every 30 s: a limit of a minute strikes
+# What `sobofem jobscript` is given, by name of the job. Slurm looks at the time every 30 s: a limit of a minute strikes
 # after 60 to 90 s, the signals of the first two jobs after 30 to 60 s, by when they compute.
 LIMITED = {
     "srun": ("slow_at_first", 256, "--ntasks=2", "--time=2", "--grace=60", f"--launcher={SRUN}"),
@@ -93,11 +93,11 @@ def jobs(cluster, tmp_path_factory):
 
 
 def submitted(cluster, folder, model, samples, *options):
-    """Write a script with `sobofem slurm` and submit it."""
+    """Write a script with `sobofem jobscript` and submit it."""
     shutil.copy(Path(__file__).with_name("workload.py"), folder)
     (folder / "local").mkdir()
     setup = f"export PATH={BIN}:$PATH PYTHONPATH={ROOT} TMPDIR={folder}/local"
-    line = ("slurm", f"workload.py:{model}", "--out=bowl.h5", "--script=job.sh", f"--setup={setup}", *options)
+    line = ("jobscript", f"workload.py:{model}", "--out=bowl.h5", "--script=job.sh", f"--setup={setup}", *options)
     with contextlib.chdir(folder):
         done = CliRunner().invoke(app, [*line, "--", f"--samples={samples}"])
     assert done.exit_code == 0, done.output

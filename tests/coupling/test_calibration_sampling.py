@@ -180,6 +180,11 @@ def test_delayed_acceptance_draws_from_the_models_posterior_whatever_the_surroga
     assert np.allclose(accepted.standard_deviation, sd, rtol=0.12)
 
 
+def test_where_the_surrogate_is_the_model_every_candidate_of_its_chains_is_accepted():
+    accepted = delayed_acceptance(estimate(Banana(), banana_task()), Banana(), solves=12, subchain=2, seed=3)
+    assert accepted.accepted == 1.0
+
+
 @pytest.mark.slow
 def test_draws_on_the_corrected_surrogate_are_accepted_more_often():
     surrogate, model = Banana(bias=0.3), Banana()

@@ -17,8 +17,8 @@ from sobofem.coupling.display import display, duration, generation
 from sobofem.coupling.solving.ledger import Progress
 
 COMMANDS = (
-    *("generate", "stream", "slurm", "check", "status", "info", "verify", "merge", "infill", "train", "report"),
-    *("optimize", "export-model", "uq", "calibrate", "run"),
+    *("generate", "stream", "jobscript", "check", "status", "info", "verify", "merge", "infill", "train", "report"),
+    *("optimize", "export-model", "uq", "calibrate", "run", "doctor"),
 )
 
 
@@ -26,7 +26,7 @@ def test_help_names_every_command(here):
     assert all(command in here("--help")[1] for command in COMMANDS)
 
 
-@pytest.mark.parametrize(("set_before", "used"), [("", "1"), ("3", "3")])
+@pytest.mark.parametrize(("set_before", "used"), [("", "1"), pytest.param("3", "3", marks=pytest.mark.slow)])
 def test_libraries_compute_on_one_thread_unless_the_environment_says_more(set_before, used):
     done = python(
         """
@@ -173,7 +173,7 @@ def test_mistakes_end_in_one_line_and_code_two(here, tmp_path, monkeypatch, argu
         ("optimize", f"{TOYS}:smooth", "--minimize", "weight", "--data", "a.h5"),
         ("run", "a.py"),
         ("check", "a.py:model"),
-        ("slurm", "a.py:model", "--out", "b.h5"),
+        ("jobscript", "a.py:model", "--out", "b.h5"),
         ("--use", "a.py", "models"),
     ],
 )
@@ -245,6 +245,7 @@ def test_a_missing_package_is_named_with_its_extra(here, tmp_path, monkeypatch):
     assert code == 2 and "pip install 'sobofem[surrogate]'" in said
 
 
+@pytest.mark.slow
 def test_train_and_report_make_their_files(here, tmp_path, monkeypatch):
     surrogate = pytest.importorskip("sobofem.surrogate")
     short = functools.partial(surrogate.train, optimizers=(surrogate.Adam(20), surrogate.LBFGS(20)))
@@ -267,6 +268,7 @@ def test_train_and_report_make_their_files(here, tmp_path, monkeypatch):
     assert "warning" not in (tmp_path / "other" / "errors.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("labels_believed")
 def test_training_tells_what_was_chosen_and_why(here, tmp_path, monkeypatch):
     surrogate = pytest.importorskip("sobofem.surrogate")
@@ -297,9 +299,9 @@ def test_training_within_a_budget_tells_what_more_time_would_bring(here, tmp_pat
 
 
 def test_options_of_descent_are_not_ignored_without_it(here, tmp_path):
-    code, _, said = here("train", "none.h5", "--out", tmp_path / "a", "--width", 8, "--weighting", "fixed")
+    code, _, said = here("train", "none.csv", "--out", tmp_path / "a", "--width", 8, "--weighting", "fixed")
     assert code == 2 and "--width, --weighting belongs to training by descent; add --descent" in said
-    code, _, said = here("train", "none.h5", "--out", tmp_path / "a", "--descent", "--budget", 8)
+    code, _, said = here("train", "none.csv", "--out", tmp_path / "a", "--descent", "--budget", 8)
     assert code == 2 and "--budget is for the choice among families" in said
 
 

@@ -160,10 +160,10 @@ def test_wrong_files_are_refused_by_name(path, tmp_path, monkeypatch):
         file["x"] = 3
     with pytest.raises(ValueError, match=r"foreign.h5 .* another program's file"):
         Dataset.open(tmp_path / "foreign.h5")
-    monkeypatch.setattr(store, "WITHOUT_ACTIONS", 4)
+    monkeypatch.setattr(store, "WITHOUT_ACTIONS", 5)
     Dataset.open(path).save(path)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"dataset format 4, this sobofem reads up to 3"):
+    with pytest.raises(ValueError, match=r"dataset format 5, this sobofem reads up to 4"):
         Dataset.open(path)
 
 

@@ -174,7 +174,7 @@ def exit_codes(folder):
         ("no goal", ("optimize", f"{TOYS}:smooth"), 2),
         ("certified", ("optimize", f"{TOYS}:smooth", "--minimize", "weight"), 0),
         ("too few solves", ("optimize", f"{TOYS}:smooth", "--minimize", "energy", "--solves", 1), 1),
-        ("a script", ("slurm", f"{TOYS}:smooth", "--out", data, "--script", folder / "a.sh"), 0),
+        ("a script", ("jobscript", f"{TOYS}:smooth", "--out", data, "--script", folder / "a.sh"), 0),
         ("no distribution", ("uq", model, "--input", "E=gamma:1", "--out", folder / "uq"), 2),
         ("no measurements", ("calibrate", model, folder / "none.csv", "--out", folder / "cal"), 2),
         ("no study", ("run", TOYS), 2),
@@ -182,6 +182,7 @@ def exit_codes(folder):
     ]
 
 
+@pytest.mark.slow
 def test_exit_codes_are_those_of_the_documentation(tmp_path, here, monkeypatch):
     surrogate = pytest.importorskip("sobofem.surrogate")
     monkeypatch.setattr(surrogate, "train", functools.partial(surrogate.train, optimizers=(surrogate.LBFGS(5),)))

@@ -134,6 +134,7 @@ GAPS = [(4, "stress", ""), (5, "dstress/dE", "NaN"), (5, "dstress/dt", "n/a")]
 GAPS += [(7, name, "") for name in list(TABLE)[2:]]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("labels_believed")
 def test_what_is_missing_passes_through_file_training_report_and_check(tmp_path):
     out = tmp_path / "a.h5"

@@ -4,13 +4,17 @@ import contextlib
 
 import numpy as np
 import pytest
+import toys
 
+from sobofem.coupling import Dataset
+from sobofem.coupling.contract import describe
 from sobofem.coupling.dataset import unfinished
 from sobofem.coupling.dataset.journal import Header, JournalWriter
 from sobofem.coupling.dataset.open_files import locked
 from sobofem.coupling.dataset.presence import lives
 from sobofem.coupling.dataset.records import Failure
-from sobofem.coupling.solving import jobs
+from sobofem.coupling.solving import campaign, jobs
+from sobofem.coupling.solving.ledger import Ledger, join
 
 
 @contextlib.contextmanager
@@ -25,11 +29,12 @@ def job(path):
         living.__exit__(None, None, None)
 
 
-def finish(path, run, rows):
+def finish(path, run, rows, work=None):
     """Write answers of a run."""
-    writer = JournalWriter(unfinished.folder(path) / f"run-{run:06d}-group-000000.journal", Header("f", 1, 1))
+    header = work.header if work else Header("f", 1, 1)
+    writer = JournalWriter(unfinished.folder(path) / f"run-{run:06d}-group-000000.journal", header)
     for row in rows:
-        writer.failure(Failure(int(row), np.zeros(1), "no", 0.0))
+        writer.failure(Failure(int(row), work.points[row] if work else np.zeros(1), "no", 0.0))
     writer.close()
 
 
@@ -92,6 +97,21 @@ def test_the_last_job_leaves_nothing_behind_unless_there_are_journals(tmp_path):
     with job(path) as run:
         finish(path, run, [0])
     assert unfinished.runs(path) == {1}
+
+
+def test_of_two_jobs_that_end_at_the_same_time_one_leaves_the_whole_dataset_and_nothing_beside_it(tmp_path):
+    path, model = tmp_path / "a.h5", toys.smooth
+    described = describe(model, name="smooth", source=None)
+    planned = campaign.plan(model.bounds.T, described, order=0, model="smooth")
+    with contextlib.ExitStack() as held:
+        both = [join(path, planned, retry_failed=False, held=held) for _ in range(2)]
+        ledgers = [Ledger(path, work, member, 0.5, None) for work, member in both]
+        for row, (work, _) in enumerate(both):
+            finish(path, work.run, [row], work)
+        for ledger in ledgers:
+            ledger.conclude()
+    assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
+    assert [failure.row for failure in Dataset.open(path).failures] == [0, 1]
 
 
 def test_files_that_are_no_run_s_disturb_nobody(tmp_path):

@@ -130,10 +130,10 @@ writer.close()
 
 
 def test_a_newer_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("sobofem.coupling.dataset.journal.VERSION", 5)
+    monkeypatch.setattr("sobofem.coupling.dataset.journal.VERSION", 6)
     write(tmp_path / "j", [])
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="journal format 5, this sobofem reads 4"):
+    with pytest.raises(ValueError, match="journal format 6, this sobofem reads 5"):
         read_journal(tmp_path / "j")
 
 

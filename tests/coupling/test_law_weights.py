@@ -145,6 +145,7 @@ def creeping():
     )
 
 
+@pytest.mark.slow
 def test_they_go_through_the_history_of_a_material():
     problem = creeping()
     x, h = somewhere(problem), 1e-5

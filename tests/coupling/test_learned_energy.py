@@ -198,6 +198,7 @@ def curvatures(network, measures, ranges, count=60):
     return np.array(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", POLYCONVEX)
 def test_a_convex_network_of_invariants_is_elliptic_everywhere_and_a_perceptron_is_not(kind):
     convex = surrogate.Convex(surrogate.MLP(8, 2), increasing=(0, 1), free=(3,))
@@ -205,6 +206,7 @@ def test_a_convex_network_of_invariants_is_elliptic_everywhere_and_a_perceptron_
     assert curvatures(surrogate.MLP(8, 2), *POLYCONVEX[kind]).min() < -1e-3
 
 
+@pytest.mark.slow
 def test_derivatives_of_a_network_that_was_never_trained_pass_a_taylor_test():
     measures, ranges = MEASURES["strain"]
     problem = block(lambda mesh: stabilized(LearnedEnergy(random(ranges), mesh, measures, quadrature_degree=2)), 2)

@@ -6,11 +6,11 @@ import math
 import re
 
 import numpy as np
-from optimize_cases import Counted, beam, bowl, formula, hock_schittkowski_71, valley
+from optimize_cases import Counted, beam, bowl, formula, hock_schittkowski_71, minimize, valley
 import pytest
 import scipy.optimize
 
-from sobofem.coupling.optimize import NoAnswer, Task, certify, minimize, search
+from sobofem.coupling.optimize import NoAnswer, Task, certify, search
 from sobofem.coupling.optimize.report import convergence_figure
 from sobofem.coupling.optimize.wall import RESOLUTION, wall
 
@@ -23,7 +23,7 @@ QUICK = pytest.mark.parametrize("predictors", [pytest.param("automatic", marks=p
 def lightest():
     """The model with its calls, and the search under both limits."""
     model = beam()
-    return model, minimize(model, LIMITED)
+    return model, minimize(model, LIMITED, predictors="automatic")
 
 
 @pytest.mark.parametrize("predictors", ["automatic", "quasi-newton"])
@@ -115,7 +115,9 @@ def test_samples_with_other_fixed_values_guide_too():
     model, archive = beam(), None
     for height in (1.5, 1.6):
         before = len(model.calls)
-        solution = minimize(model, Task("weight", {"stress": 1.0}, fixed={"height": height}), archive=archive)
+        solution = minimize(
+            model, Task("weight", {"stress": 1.0}, fixed={"height": height}), archive=archive, predictors="automatic"
+        )
         archive = solution.archive
         assert solution.certified
         assert solution.x[:2] == pytest.approx([1 / height**2, height], rel=1e-6)
@@ -126,17 +128,17 @@ def test_samples_with_other_fixed_values_guide_too():
     "wrong", [beam(bias=1.3), pytest.param(beam(bias=-0.4), marks=pytest.mark.slow)], ids=["biased", "absurd"]
 )
 def test_a_wrong_surrogate_still_ends_at_the_models_optimum(wrong):
-    solution = minimize(beam(), LIMITED, surrogate=wrong)
+    solution = minimize(beam(), LIMITED, surrogate=wrong, predictors="automatic")
     assert solution.certified
     assert solution.objective == pytest.approx(4 * 16 ** (-2 / 3), rel=1e-6)
 
 
 def test_a_good_surrogate_saves_solves(lightest):
-    assert minimize(beam(), LIMITED, surrogate=beam(bias=1.001)).solves < lightest[1].solves
+    assert minimize(beam(), LIMITED, surrogate=beam(bias=1.001), predictors="automatic").solves < lightest[1].solves
 
 
 def test_a_perfect_surrogate_needs_the_start_and_one_confirmation():
-    assert minimize(beam(), LIMITED, surrogate=beam()).solves <= 3
+    assert minimize(beam(), LIMITED, surrogate=beam(), predictors="automatic").solves <= 3
 
 
 @QUICK
@@ -228,7 +230,7 @@ def test_a_better_optimum_that_the_guide_foretells_elsewhere_is_tried():
 
     model, task = formula(wells), Task("objective")
     scattered = minimize(model, task, starts=8, seed=1, solves=8)
-    solution = minimize(model, task, start=[0.15, 0.2], archive=scattered.archive)
+    solution = minimize(model, task, start=[0.15, 0.2], archive=scattered.archive, predictors="automatic")
     assert solution.certified
     assert solution.objective == pytest.approx(scipy.optimize.minimize(lambda x: wells(x)[0], [0.8, 0.8]).fun, rel=1e-6)
 
@@ -471,7 +473,7 @@ def test_a_search_goes_on_along_a_wall_of_failed_points(fails, truth):
     Halving steps comes to rest in front of the wall where it first meets it, after more than thirty.
     """
     model = formula(bowl(0.3, 0.8, width=5.0), fails=fails)
-    solution = minimize(model, Task("objective"), solves=60)
+    solution = minimize(model, Task("objective"), solves=60, predictors="automatic")
     assert solution.objective < truth + 2e-2 and solution.optimum.feasible and not solution.certified
     assert sum(bool(step.failure) for step in solution.path) <= 15 and solution.solves <= 30
 
@@ -514,3 +516,33 @@ def test_the_best_feasible_combination_wins_over_one_of_an_earlier_search_and_th
     solution = minimize(beam(), task, archive=known, solves=1)
     assert solution.optimum.feasible
     assert solution.x[1] == 2.5 and solution.objective == pytest.approx(1 / 2.5, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [(math.nan, "NaN or infinity"), (RuntimeError("the mesh broke"), "RuntimeError: the mesh broke")],
+)
+def test_a_solve_that_goes_wrong_on_the_way_is_a_failed_one_and_the_search_goes_on(wrong, reason):
+    class Fragile(Counted):
+        def evaluate(self, x, *, jacobian=True):
+            y, dy = super().evaluate(x, jacobian=jacobian)
+            if len(self.calls) == 2 and isinstance(wrong, Exception):
+                raise wrong
+            return (y * wrong if len(self.calls) == 2 else y), dy
+
+    fragile, task = valley(), Task("height")
+    fragile.__class__ = Fragile
+    solution = minimize(fragile, task)
+    assert solution.certified and solution.x == pytest.approx([1.0, 1.0], abs=1e-4)
+    (failure,) = solution.archive.failures
+    assert reason in failure.reason
+
+
+def test_a_model_that_goes_wrong_at_once_is_not_asked_again():
+    def broken(x):
+        raise RuntimeError("the mesh broke")
+
+    model = Counted(("a", "b"), [[0.0, 1.0]] * 2, objective=broken)
+    with pytest.raises(RuntimeError, match="the mesh broke"):
+        minimize(model, Task("objective"))
+    assert len(model.calls) == 1

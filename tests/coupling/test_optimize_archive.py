@@ -5,12 +5,12 @@ import io
 import shutil
 
 import numpy as np
-from optimize_cases import beam, valley
+from optimize_cases import beam, minimize, valley
 import pytest
 from rich.console import Console
 
 from sobofem.coupling import Dataset, Description
-from sobofem.coupling.optimize import Task, minimize
+from sobofem.coupling.optimize import Task
 from sobofem.coupling.optimize.report import show
 from sobofem.coupling.solving import jobs
 
@@ -28,8 +28,14 @@ def test_every_solve_is_on_disk_before_the_next_begins(tmp_path):
 @pytest.mark.slow
 def test_a_search_that_dies_goes_on_from_its_solves(tmp_path):
     path, dying, whole = tmp_path / "beam.h5", beam(), beam()
-    dying.fails = lambda x: 1 / 0 if len(dying.calls) > 4 else False
-    with pytest.raises(ZeroDivisionError):
+
+    def killed(x):
+        if len(dying.calls) > 4:
+            raise KeyboardInterrupt  # an error of the code would be a failed point
+        return False
+
+    dying.fails = killed
+    with pytest.raises(KeyboardInterrupt):
         minimize(dying, LIMITED, path=path)
     assert len(Dataset.open(path)) == 4
     minimize(whole, LIMITED)

@@ -4,11 +4,11 @@ import io
 import itertools
 
 import numpy as np
-from optimize_cases import Counted, beam, formula
+from optimize_cases import Counted, beam, formula, minimize
 import pytest
 from rich.console import Console
 
-from sobofem.coupling.optimize import NoAnswer, Predictor, Task, minimize, pareto, search_all
+from sobofem.coupling.optimize import NoAnswer, Predictor, Task, pareto, search_all
 from sobofem.coupling.optimize.combinations import Combinations, Relaxed
 from sobofem.coupling.optimize.report import show
 
@@ -64,6 +64,7 @@ def test_limits_that_no_combination_meets_end_the_search_at_the_least_violation_
     assert "left out" in solution.message and solution.solves <= 20
 
 
+@pytest.mark.slow
 def test_limits_that_few_combinations_meet_do_not_end_it_before_one_of_them():
     choices = {"layers": (1, 2, 3, 4, 5), "rib": tuple(np.linspace(0.0, 2.0, 21))}
     task = Task("cost", at_least={"stiffness": 20.1}, discrete=choices)
@@ -169,7 +170,7 @@ def test_the_published_optimum_among_thousands_of_combinations_takes_few_of_them
         discrete={"shell": plates, "head": plates},
     )
     steps = []
-    solution = minimize(vessel(), task, progress=steps.append)
+    solution = minimize(vessel(), task, progress=steps.append, predictors="automatic")
     assert [step.number for step in steps] == list(range(1, solution.solves + 1))
     assert solution.certified
     assert tuple(solution.x[:2]) == (0.8125, 0.4375)
@@ -333,7 +334,9 @@ def two_valleys(x):
 
 
 def test_optima_that_were_found_on_the_way_are_listed_each_certified():
-    found = minimize(formula(two_valleys), Task("objective"), start=[0.1, 0.2], starts=4, seed=1)
+    found = minimize(
+        formula(two_valleys), Task("objective"), start=[0.1, 0.2], starts=4, seed=1, predictors="automatic"
+    )
     (other,) = found.others
     assert found.certified and other.certified
     assert other.objective > found.objective

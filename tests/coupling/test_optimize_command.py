@@ -73,7 +73,7 @@ def test_cold_with_data_certificate_and_picture(here, sketch):
 def test_a_sum_with_a_start_and_a_fixed_parameter(here, sketch):
     code, output, _ = here(
         "optimize", MODEL, "--minimize", "weight", "--maximize", "stress=0.01", "--fix", "height=2",
-        "--at-most", "stress=1", "--start", "width=1.5", "--out", "best.json",
+        "--at-most", "stress=1", "--start", "width=1.5", "--out", "best.json", "--predictors", "quasi-newton",
     )  # fmt: skip
     assert code == 0
     record = json.loads((sketch / "best.json").read_text())
@@ -98,7 +98,16 @@ def test_an_equation_is_met_and_shown(here, sketch):
 @pytest.mark.slow
 def test_discrete_values(here, sketch):
     code, output, _ = here(
-        "optimize", MODEL, "--minimize", "weight", "--at-most", "stress=1", "--one-of", "height=1,2,2.5"
+        "optimize",
+        MODEL,
+        "--minimize",
+        "weight",
+        "--at-most",
+        "stress=1",
+        "--one-of",
+        "height=1,2,2.5",
+        "--predictors",
+        "quasi-newton",
     )
     assert code == 0
     assert "best of" in output and "2.5" in output
@@ -106,7 +115,7 @@ def test_discrete_values(here, sketch):
 
 @pytest.mark.slow
 def test_exit_code_1_and_advice_where_nothing_is_certified(here, sketch):
-    wanted = ("optimize", MODEL, "--minimize", "weight", "--at-most", "stress=0.5")
+    wanted = ("optimize", MODEL, "--minimize", "weight", "--at-most", "stress=0.5", "--predictors", "quasi-newton")
     code, output, _ = here(*wanted, "--solves", "2")
     assert code == 1
     assert "Not certified after 2 solves: all solves are spent" in output

@@ -1,10 +1,10 @@
 """Points where the first-order conditions hold, and that are no minima, are found out by one more solve."""
 
 import numpy as np
-from optimize_cases import Counted, bowl, formula
+from optimize_cases import Counted, bowl, formula, minimize
 import pytest
 
-from sobofem.coupling.optimize import Task, minimize
+from sobofem.coupling.optimize import Task
 from sobofem.coupling.optimize.curvature import LeastCurvature
 from sobofem.coupling.optimize.scaled_task import ScaledTask
 
@@ -186,6 +186,19 @@ def test_a_model_that_has_no_products_here_is_believed_as_one_that_offers_none()
     solution = minimize(Pathwise([[0.0, 1.0]] * 2, f=quartic(np.array([2.0, 1.0]))), Task("f"))
     assert solution.certified and solution.solves == 2 and solution.optimum.curvature is None
     assert "offers no products" in solution.optimum.second_order
+
+
+@pytest.mark.parametrize("answer", [np.nan, RuntimeError("no form"), ArithmeticError("singular")])
+def test_products_that_fail_at_the_optimum_do_not_lose_it(answer):
+    class Failing(Bent):
+        def hvp(self, x, weights, directions):
+            if isinstance(answer, Exception):
+                raise answer
+            return answer * directions
+
+    with pytest.warns(UserWarning, match="second derivatives are not used"):
+        solution = minimize(Failing([[0.0, 1.0]] * 2, f=quartic(np.array([2.0, 1.0]))), Task("f"))
+    assert solution.certified and solution.optimum.curvature is None
 
 
 def test_where_slopes_are_left_curvature_is_not_looked_at_whatever_the_model_offers():

@@ -204,7 +204,9 @@ def test_a_limit_that_is_flat_where_it_holds_and_steep_at_the_start_is_met():
     assert product(solution.x)[0] >= 0.5 * (1 - 1e-5)
 
 
-@pytest.mark.parametrize("start", [None, [0.3, 0.4, 3.0], [1.7, 1.2, 5.0]])
+@pytest.mark.parametrize(
+    "start", [None, *(pytest.param(x, marks=pytest.mark.slow) for x in ([0.3, 0.4, 3.0], [1.7, 1.2, 5.0]))]
+)
 def test_the_published_spring_is_found_from_starts_where_its_limits_are_thousands_of_times_flatter(start):
     model, limits = spring()
     solution = minimize(model, Task("weight", limits), start=start, predictors="quasi-newton")

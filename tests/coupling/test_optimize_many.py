@@ -225,7 +225,7 @@ class Dying(Valley):
 
     def evaluate(self, x, *, jacobian=True):
         if len(self.calls) == self.most:
-            raise RuntimeError("killed")
+            raise KeyboardInterrupt("killed")
         self.calls.append(np.array(x))
         if np.mean(x) > 1.2:
             raise NoEquilibrium("too heavy")
@@ -240,7 +240,7 @@ def test_a_search_that_forgets_samples_goes_on_exactly_wherever_it_was_killed(st
     assert expected.certified
     for k in sorted({1, 2, starts, starts + 1, len(whole.calls) // 2, len(whole.calls) - 1}):
         path, dying, again = tmp_path / f"{k}.h5", Dying(250, k), Dying(250)
-        with pytest.raises(RuntimeError, match="killed"):
+        with pytest.raises(KeyboardInterrupt, match="killed"):
             optimize.minimize(dying, task, path=path, **options)
         solution = optimize.minimize(again, task, path=path, **options)
         np.testing.assert_array_equal([*dying.calls, *again.calls], whole.calls)
@@ -312,7 +312,7 @@ class Killed(Bars):
     def evaluate(self, x, *, jacobian=True):
         self.left -= 1
         if self.left < 0:
-            raise RuntimeError("killed")
+            raise KeyboardInterrupt("killed")
         return super().evaluate(x)
 
 
@@ -323,7 +323,9 @@ def test_two_searches_that_are_killed_in_turn_in_one_file_both_go_on(killed, tmp
     path = tmp_path / "bars.h5"
     light, half = (optimize.Task("sag", at_most=limits) for limits in ({"weight": 0.5}, {"weight": 0.8, "half": 0.3}))
     for task, most in zip((light, half, light), killed, strict=True):
-        with contextlib.suppress(RuntimeError):  # a search that begins again with the other's samples may end sooner
+        with contextlib.suppress(
+            KeyboardInterrupt
+        ):  # a search that begins again with the other's samples may end sooner
             optimize.minimize(Killed(250, most), task, path=path)
     for task in (half, light):
         found, alone = optimize.minimize(Killed(250), task, path=path), optimize.minimize(Killed(250), task)

@@ -4,23 +4,23 @@ import contextlib
 import json
 
 import numpy as np
-from optimize_cases import beam, bowl, formula
+from optimize_cases import beam, bowl, formula, minimize
 import pytest
 
 from sobofem.coupling import Dataset
-from sobofem.coupling.optimize import NoAnswer, Task, minimize, pareto
+from sobofem.coupling.optimize import NoAnswer, Task, pareto
 
 LIMITED = Task("weight", at_most={"stress": 1.0, "slenderness": 4.0})
 DISCRETE = Task("weight", at_most={"stress": 1.0}, discrete={"height": (1.5, 2.0)}, fixed={"idle": 0.5})
 
 SEARCHES = {
-    "plain": (LIMITED, {}),
+    "plain": (LIMITED, {"predictors": "automatic"}),
     "quasi-Newton": (LIMITED, {"predictors": "quasi-newton"}),
     "quasi-Newton, everywhere": (LIMITED, {"predictors": "quasi-newton"}),
     "from a start": (LIMITED, {"start": [0.5, 2.5, 0.0]}),
     "from several starts": (LIMITED, {"starts": 5}),
-    "with a surrogate": (LIMITED, {"surrogate": beam(bias=1.2)}),
-    "discrete": (DISCRETE, {}),
+    "with a surrogate": (LIMITED, {"surrogate": beam(bias=1.2), "predictors": "automatic"}),
+    "discrete": (DISCRETE, {"predictors": "automatic"}),
     "about failures": (LIMITED, {"start": [1.9, 1.0, 0.5], "starts": 3}),
 }
 
@@ -28,7 +28,7 @@ EVERY = "quasi-Newton, everywhere"
 """The one that is stopped after each solve; the others at the start, in the middle and before the end."""
 
 
-class Killed(RuntimeError):
+class Killed(KeyboardInterrupt):
     """What ends a run in the middle."""
 
 
@@ -78,7 +78,7 @@ def test_too_few_solves_are_gone_on_from_as_well(name, tmp_path):
 def test_a_search_that_was_guided_otherwise_goes_on_from_all_that_is_known(tmp_path):
     path, dying, again = tmp_path / "beam.h5", model("", most=5), model("")
     with pytest.raises(Killed):
-        minimize(dying, LIMITED, surrogate=beam(bias=2.0), starts=4, path=path)
+        minimize(dying, LIMITED, surrogate=beam(bias=2.0), starts=4, path=path, predictors="automatic")
     solution = minimize(again, LIMITED, starts=4, path=path)
     points = np.array([*dying.calls[:5], *again.calls])
     assert solution.certified

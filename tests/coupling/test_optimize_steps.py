@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
-from optimize_cases import bowl, formula, valley
+from optimize_cases import bowl, formula, minimize, valley
 import pytest
 
-from sobofem.coupling.optimize import Task, minimize
+from sobofem.coupling.optimize import Task
 from sobofem.coupling.optimize.acceptance import Filter, Trial
 
 

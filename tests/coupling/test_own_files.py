@@ -131,7 +131,7 @@ def test_what_is_no_python_file_is_refused(here, own):
 
 
 def test_a_job_script_uses_the_files(here, own, tmp_path):
-    wanted = ("slurm", "own.py:smooth", "--out", "a.h5", "--", "--design", "corners")
+    wanted = ("jobscript", "own.py:smooth", "--out", "a.h5", "--", "--design", "corners")
     code, text, errors = here("--use", "own.py", *wanted)
     assert code == 0, errors
     assert f'"${{sobofem[@]}}" --use {tmp_path / "own.py"} generate own.py:smooth' in text

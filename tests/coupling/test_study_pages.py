@@ -146,6 +146,7 @@ def test_a_page_is_for_another_file_than_its_numbers(here, models):
     assert code == 2 and "name it .json" in errors
 
 
+@pytest.mark.slow
 def test_finite_elements_are_shown_before_and_after_and_written_for_paraview(here, models):
     pytest.importorskip("sobofem.fem")
     (models / "beam.py").write_text(

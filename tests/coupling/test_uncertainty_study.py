@@ -203,6 +203,7 @@ def test_the_command_writes_numbers_and_pictures_and_goes_on_where_it_was(here, 
     assert json.loads((out / "results.json").read_text()) == numbers
 
 
+@pytest.mark.slow
 def test_the_command_counts_solves_without_an_answer(here, surrogate_file, tmp_path):
     options = (*UNCERTAIN, "--model", f"{TOYS}:fragile", "--solves", 16, "--samples", 1024, "--out", tmp_path)
     code, text, errors = here("uq", surrogate_file, *options)

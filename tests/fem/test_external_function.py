@@ -136,6 +136,7 @@ def softening(F, law, stiffness):
     return ufl.diff(stretched(variable, law, stiffness), variable)[0, 0]
 
 
+@pytest.mark.slow
 def test_fields_may_hold_the_tangent_of_a_law_and_look_at_its_derivative():
     external, closed = (plate(law, shape=False, fields=[stretched, softening]) for law in (external_law, closed_law))
     one, other = (CellField(problem, "stretched", degree=2) for problem in (external, closed))

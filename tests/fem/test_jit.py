@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from pathlib import Path
 import shutil
 import stat
 import subprocess
@@ -10,11 +11,12 @@ import time
 
 from mpi4py import MPI
 import dolfinx
+import numpy as np
 import pytest
 import ufl
 
 from sobofem.fem.assembly import compilation as jit
-from sobofem.fem.assembly.compilation import compile_form
+from sobofem.fem.assembly.compilation import compile_expression, compile_form
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +48,14 @@ def test_an_unfinished_compilation_is_done_again(cache):
     form = compile_form(area_form(2.0), MPI.COMM_SELF)
     assert dolfinx.fem.assemble_scalar(form) == pytest.approx(2.0)
     assert time.monotonic() - begin < 60  # and not after waiting in vain
+
+
+def test_an_expression_that_is_a_function_is_compiled_once(cache):
+    """DOLFINx gives its type another name than the default one has: it would be compiled once more, without lock."""
+    mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 2, 2)
+    u = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1)))
+    compile_expression(u, np.array([[0.25, 0.25]]), MPI.COMM_SELF)
+    assert len([*cache.glob("*/libffcx_expressions_*.c")]) == 1
 
 
 def test_a_compilation_whose_source_is_gone_is_done_again(cache):
@@ -157,25 +167,43 @@ def test_a_link_is_no_cache_and_one_on_the_way_is_followed_with_the_same_care(tm
     assert jit.cache_directory().resolve() == tmp_path / "closed" / "cache"
 
 
+@pytest.fixture
+def form_folder(tmp_path, monkeypatch):
+    """The folder, in a cache of its own, of the form that `refused` asks for."""
+    cache = tmp_path / "own" / "cache"
+    monkeypatch.setenv("SOBOFEM_CACHE", str(cache))
+    compile_form(area_form(4.0), MPI.COMM_SELF)
+    (folder,) = cache.iterdir()
+    return folder
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")
-@pytest.mark.parametrize("whose", ["cache", ".", "cache/libffcx_forms_0.so", "cache/lock"])
-def test_nothing_of_another_account_is_believed(tmp_path, monkeypatch, whose):
-    (tmp_path / "own" / "cache").mkdir(parents=True, mode=0o700)
-    place = tmp_path / "own" / whose
+@pytest.mark.parametrize("whose", ["../..", "..", ".", "libffcx_forms_0.so", "lock"])
+def test_nothing_of_another_account_is_believed(form_folder, monkeypatch, whose):
+    place = form_folder / whose
     if not place.exists():
         place.touch()
     os.chown(place, 65533, 65533)
-    assert "the account with number 65533" in refused(tmp_path / "own" / "cache", monkeypatch)
+    assert "the account with number 65533" in refused(form_folder.parent, monkeypatch)
 
 
-def test_a_lock_that_is_a_link_truncates_nothing(tmp_path, monkeypatch):
+def test_a_lock_that_is_a_link_truncates_nothing(form_folder, tmp_path, monkeypatch):
     (tmp_path / "precious").write_text("data")
-    (tmp_path / "cache").mkdir(mode=0o700)
-    (tmp_path / "cache" / "lock").symlink_to(tmp_path / "precious")
-    assert "is a link" in refused(tmp_path / "cache", monkeypatch)
-    with pytest.raises(OSError), jit._locked(tmp_path / "cache"):  # also where it came after the check
+    (form_folder / "lock").unlink()
+    (form_folder / "lock").symlink_to(tmp_path / "precious")
+    assert "is a link" in refused(form_folder.parent, monkeypatch)
+    with pytest.raises(OSError), jit._locked(form_folder):  # also where it came after the check
         pass
     assert (tmp_path / "precious").read_text() == "data"
+
+
+def test_other_forms_cost_nothing(form_folder, monkeypatch):
+    """On thousands of ranks a look at each of thousands of folders is a load on the file system."""
+    listed, scan = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(Path(path)) or scan(path))
+    jit._directory.cache_clear()
+    compile_form(area_form(4.0), MPI.COMM_SELF)
+    assert form_folder in listed and form_folder.parent not in listed
 
 
 def test_without_a_usable_home_a_folder_of_the_process_does(tmp_path, monkeypatch):
@@ -231,7 +259,7 @@ def test_a_compiled_form_that_was_damaged_is_compiled_again(tmp_path, monkeypatc
 import os, sys
 from mpi4py import MPI
 import dolfinx, ufl
-from sobofem.fem.assembly.compilation import compile_form
+from sobofem.fem.assembly.compilation import compile_expression, compile_form
 mesh = dolfinx.mesh.create_unit_interval(MPI.COMM_SELF, 2)
 for os.environ["SOBOFEM_CACHE"] in sys.argv[1:]:
     print(dolfinx.fem.assemble_scalar(compile_form(4.5 * ufl.dx(mesh), mesh.comm)))

@@ -16,6 +16,7 @@ def test_a_full_beam_bends_and_shears_as_theory_says():
     assert compliance == pytest.approx(bending + shear, rel=0.02) and volume == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_the_stiffest_beam_of_half_the_material_is_certified_and_drawn(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["topology.py", "--out", str(tmp_path), "--cells", "24", "10"])
     topology.main()

@@ -84,6 +84,7 @@ def test_a_constant_strain_passes_to_the_last_digits(gdim, degree, kind):
     assert found[4] < 1e-20
 
 
+@pytest.mark.slow
 def test_stiffness_converges_as_on_matching_meshes():
     exact = cell(degree=2, cells=12, skew=0.0).evaluate(POINT, jacobian=False)[0][0]
     matching, other = (

@@ -57,6 +57,7 @@ def test_the_problem_knows_the_dimensions_of_its_mesh(specimen):
     assert np.max(x[np.isclose(x[:, 1], 0.0), 0]) == pytest.approx(CENTRE - RADIUS)
 
 
+@pytest.mark.slow
 def test_a_wider_slot_keeps_the_outline_and_a_round_root(coarse):
     def slotted(radius):
         """Places of the nodes, and how far they are from the middle of the slot."""
@@ -225,6 +226,7 @@ def names(folder):
     return {array.get("Name") for array in arrays}
 
 
+@pytest.mark.slow
 def test_paraview_gets_the_last_state_or_chosen_points_of_the_path(coarse, tmp_path):
     coarse.evaluate(at(), jacobian=False)
     last = write_vtk(coarse, tmp_path / "last" / "specimen.pvd")

@@ -8,7 +8,7 @@ import ufl
 
 from sobofem import fem
 from sobofem.coupling import taylor_test
-from sobofem.fem.parameters import own_values
+from sobofem.fem.parameters import smoothing
 from sobofem.fem.parameters.places import places_in_order
 
 CELLS = 12
@@ -211,7 +211,7 @@ def test_a_filter_that_reaches_nowhere_or_everywhere_keeps_values_or_takes_their
 
 
 def test_a_density_filter_for_which_there_is_no_memory_is_refused(monkeypatch):
-    monkeypatch.setattr(own_values, "PAIRS", 100)
+    monkeypatch.setattr(smoothing, "PAIRS", 100)
     with pytest.raises(ValueError, match=r"averages 1.4e\+02 pairs of places.*smaller radius"):
         bar(field(), fem.DensityFilter(radius=9.0))
 

@@ -35,9 +35,9 @@ def evaluate_plate(folder, half_width, radii, tractions, *, size=5.0):
 def test_stress_concentration_tends_to_kirsch_as_the_plate_grows(tmp_path):
     tractions = (130.0, 40.0)
     exact = inglis_concentration(20.0 + 1e-6, 20.0, *tractions)
-    errors = [abs(evaluate_plate(tmp_path, w, (20.0, 20.0), tractions) / exact - 1) for w in (200.0, 400.0, 800.0)]
-    assert errors[0] > 3 * errors[1] > 9 * errors[2]  # the disturbance falls with the square of radius / width
-    assert errors[2] < 0.002
+    errors = [abs(evaluate_plate(tmp_path, w, (20.0, 20.0), tractions) / exact - 1) for w in (200.0, 400.0)]
+    assert errors[0] > 3 * errors[1]  # the disturbance falls with the square of radius / width
+    assert errors[1] < 0.008
 
 
 @pytest.mark.slow

@@ -112,6 +112,7 @@ def test_frequencies_of_a_periodic_cell_are_those_of_waves_that_fit(skew):
     np.testing.assert_allclose(jacobian, [[-y[0] / 2, 2 * y[0]], [y[1] / 2, 0.0]], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_mean_that_vanishes_by_symmetry_changes_no_limit_load(monkeypatch):
     x, step = np.array([70e3, 2.0, 0.05, 0.05]), np.array([1e3, 0.05, 0.02, 0.02])
 
@@ -171,6 +172,7 @@ def plastic_cell(*, pin, skew=0.0):
     )
 
 
+@pytest.mark.slow
 def test_a_plastic_cell_has_the_same_history_on_a_pin_and_by_its_mean():
     x = [0.011, 240.0]
     pinned, mean = (plastic_cell(pin=pin).evaluate(x) for pin in (True, False))

@@ -16,6 +16,7 @@ import ufl
 from sobofem import fem
 from sobofem.coupling.contract import Model, Products, describe
 from sobofem.fem.fields import CellField, SolutionField
+from sobofem.fem.library.hyperelastic_square import hyperelastic_square, log_modulus_field
 from sobofem.fem.library.plate_with_hole import plate_with_hole
 from sobofem.fem.library.random_block import random_block
 
@@ -233,3 +234,15 @@ def test_fields_of_own_values_are_the_same_on_any_number_of_ranks(basis, space):
     np.testing.assert_allclose(together.jvp(x, v), alone.jvp(x, v), rtol=1e-8)
     product = alone.hvp(x, weights, v)
     np.testing.assert_allclose(together.hvp(x, weights, v), product, atol=1e-8 * abs(product).max())
+
+
+def test_samples_of_a_random_field_and_matrices_of_norms_are_the_same_on_any_number_of_ranks():
+    found = []
+    for comm in (WORLD, MPI.COMM_SELF):
+        problem = hyperelastic_square(comm, cells=(6, 5))
+        prior, field = log_modulus_field(problem), SolutionField(problem)
+        m = prior.sample(2, seed=3)
+        u, slope = field.evaluate(m[0], directions=m[1:].T)
+        found.append((prior.points, m, *prior.modes(4), field.consistent_mass @ u, field.stiffness @ slope))
+    for together, alone in zip(*found, strict=True):
+        np.testing.assert_allclose(together, alone, rtol=1e-8, atol=1e-9 * np.abs(alone).max())

@@ -1,5 +1,6 @@
 """Closed-form functions with automatic gradients, sampled as training data."""
 
+from dataclasses import replace
 from math import pi
 
 import numpy as np
@@ -63,6 +64,12 @@ def borehole_samples(N, *, seed):
 def five_samples(N, *, seed):
     """Samples of `five` on [-1, 1]^6."""
     return sample(five, [[-1.0, 1.0]] * 6, N, seed=seed)
+
+
+def two_of_five(N, *, seed):
+    """Samples of two of these responses, the least smooth among them."""
+    five = five_samples(N, seed=seed)
+    return replace(five, y=five.y[:, 2:4], jacobian=five.jacobian[:, 2:4], responses=("q2", "q3"))
 
 
 def value_error(surrogate, data):

@@ -196,9 +196,16 @@ def test_exact_labels_take_a_smaller_decay_than_noisy_ones():
 
 
 @pytest.mark.slow
-def test_the_path_errs_less_than_adam_and_lbfgs_at_one_decay():
-    data, unseen = borehole_samples(48, seed=1), borehole_samples(300, seed=2)
-    ours, before = (train(data, network=MLP(16, 3), **how) for how in ({}, {"optimizers": (Adam(), LBFGS())}))
+@pytest.mark.parametrize(
+    ("N", "network", "stages"),
+    [
+        (24, MLP(8, 2), (Adam(100), LBFGS(300))),
+        pytest.param(48, MLP(16, 3), (Adam(), LBFGS()), marks=pytest.mark.bench),
+    ],
+)
+def test_the_path_errs_less_than_adam_and_lbfgs_at_one_decay(N, network, stages):
+    data, unseen = borehole_samples(N, seed=1), borehole_samples(300, seed=2)
+    ours, before = (train(data, network=network, **how) for how in ({}, {"optimizers": stages}))
     assert value_error(ours, unseen) < 0.5 * value_error(before, unseen)
 
 
@@ -258,6 +265,7 @@ def test_of_several_starts_the_likeliest_is_kept():
     assert {stage.split(",")[0] for stage in stages} == {"start 1 of 2", "start 2 of 2"}
 
 
+@pytest.mark.slow
 def test_an_interruption_of_a_later_start_returns_the_best_so_far():
     def interrupt(progress):
         if progress.stage.startswith("start 2"):

@@ -93,17 +93,17 @@ def test_responses_that_share_features_are_learned_better_than_one_by_one():
         return Samples(x, y, J, *names, np.tile([-1.0, 1.0], (4, 1)), {})
 
     data, unseen = related(16, 0), related(400, 1)
-    shared = fit(data, families=(replace(SMALL, iterations=400),))
+    shared = fit(data, families=(replace(SMALL, iterations=200),))
     apart = [
         fit(
             replace(data, y=data.y[:, i : i + 1], jacobian=data.jacobian[:, i : i + 1], responses=(f"q{i}",)),
-            families=(replace(SMALL, iterations=400),),
+            families=(replace(SMALL, iterations=200),),
         )
-        for i in range(4)
+        for i in (0, 2)
     ]
     single = np.hstack([model.predict(unseen.x)[0] for model in apart])
-    error = np.sqrt(((single - unseen.y) ** 2).mean(0)) / unseen.y.std(0)
-    assert value_error(shared, unseen) < error.mean()
+    ours, theirs = (np.square(y - unseen.y[:, ::2]).mean(0) for y in (shared.predict(unseen.x)[0][:, ::2], single))
+    assert np.sqrt(ours / unseen.y[:, ::2].var(0)).mean() < np.sqrt(theirs / unseen.y[:, ::2].var(0)).mean()
 
 
 @pytest.mark.slow

@@ -80,10 +80,12 @@ SPOILERS = {
     "slopes ten times too large": {"slopes": lambda J: 10.0 * J},
     "slopes without meaning": {"slopes": lambda J: 1e9 + 0.0 * J},
 }
+ALIKE = ("a million times too large", "a sentinel", "no float32", "slopes without meaning")
+"""Those that others are found like."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", SPOILERS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.bench] * (kind in ALIKE)) for kind in SPOILERS])
 def test_one_spoilt_sample_of_thirty_is_found_and_no_other(clean, kind):
     change = SPOILERS[kind]
     doubts = find_doubts(spoilt(clean, **change))
@@ -91,12 +93,15 @@ def test_one_spoilt_sample_of_thirty_is_found_and_no_other(clean, kind):
     assert np.flatnonzero(doubts.slopes.any(axis=(1, 2))).tolist() == ([ROW] if "slopes" in change else [])
 
 
-@pytest.mark.parametrize("kind", ["a million times too large", "a sentinel", "almost infinite"])
+@pytest.mark.parametrize(
+    "kind", ["a sentinel", *(pytest.param(kind, marks=pytest.mark.slow) for kind in list(SPOILERS)[:5:4])]
+)
 def test_a_spoilt_value_is_found_without_slopes(few, kind):
     doubts = find_doubts(replace(spoilt(few, **SPOILERS[kind]), jacobian=None))
     assert np.flatnonzero(doubts.values).tolist() == [ROW]
 
 
+@pytest.mark.slow
 def test_a_spoilt_sample_is_named_and_does_no_harm(few, unseen):
     surrogate, said = learned(spoilt(few, **SPOILERS["diverged in values and slopes"]))
     alone, _ = learned(without(few))
@@ -126,7 +131,7 @@ def test_a_narrow_peak_beside_a_sample_is_believed(clean, offset):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [1e-150, 1e150, 1e299])
+@pytest.mark.parametrize("size", [1e-150, pytest.param(1e150, marks=pytest.mark.bench), 1e299])
 def test_doubts_do_not_depend_on_the_unit(clean, size):
     data = spoilt(clean, slopes=lambda J: -J)
     scaled = find_doubts(replace(data, y=size * data.y / 3.0, jacobian=size * data.jacobian / 3.0))
@@ -214,7 +219,9 @@ def test_slopes_that_are_wrong_in_all_samples_do_no_harm(clean, unseen, change):
     assert "contradict its values" in said
 
 
-@pytest.mark.parametrize("signs", [[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0]])
+@pytest.mark.parametrize(
+    "signs", [[-1.0, 1.0], *(pytest.param(signs, marks=pytest.mark.slow) for signs in ([-1.0, -1.0], [1.0, -1.0]))]
+)
 def test_values_refute_slopes_of_the_wrong_sign(few, signs):
     """Whatever processes that learn from both make of them, and without a family being trained."""
     doubts = find_doubts(replace(few, jacobian=few.jacobian * signs))

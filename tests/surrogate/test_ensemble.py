@@ -272,14 +272,18 @@ def test_folds_hold_out_every_sample_once():
 
 
 @pytest.mark.slow
-def test_intervals_cover_unseen_points():
+def test_intervals_cover_unseen_points_and_an_ensemble_is_better_than_its_members():
     known, unseen = five_samples(40, seed=3), five_samples(400, seed=4)
     surrogate = train_ensemble(known, members=5, network=MLP(12, 2), optimizers=(Adam(80), LBFGS(200)))
     values, slopes = coverage(surrogate, unseen)
     assert 0.85 <= values <= 0.995
     assert 0.85 <= slopes <= 0.995
+    members = [replace(surrogate, module=member) for member in surrogate.module.members]
+    for error in (value_error, derivative_error):
+        assert error(surrogate, unseen) < np.mean([error(member, unseen) for member in members])
 
 
+@pytest.mark.bench
 @pytest.mark.slow
 def test_an_ensemble_of_the_borehole_function_is_better_than_its_members_and_knows_it():
     known, unseen = borehole_samples(32, seed=1), borehole_samples(400, seed=2)

@@ -295,22 +295,22 @@ def sequential(*activations):
 MODULES = {
     "ensemble": Ensemble(3, 2),
     "sine": MLP(8, 2, "sine").build(3, 2, torch.Generator().manual_seed(0)),
-    "tanh": MLP(8, 2, "tanh").build(3, 2, torch.Generator().manual_seed(0)),
-    "silu": sequential(nn.SiLU()),
-    "elu and layer norm": sequential(nn.ELU(), nn.LayerNorm(6)),
+    "tanh": MLP(8, 1, "tanh").build(3, 2, torch.Generator().manual_seed(0)),
+    "silu, elu and layer norm": sequential(nn.SiLU(), nn.ELU(), nn.LayerNorm(6)),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "precision"),
-    [*((name, "float64") for name in MODULES), ("ensemble", "float32"), ("sine", "float32")],
+    [*((name, "float64") for name in MODULES), ("ensemble", "float32")],
 )
 def test_other_modules_pass_with_their_hessians(trained, data, tmp_path, name, precision):
     surrogate = with_module(trained, MODULES[name])
-    differences = export_model(surrogate, tmp_path / "a.onnx", precision=precision, hessian=True)
+    hessian = precision == "float64"
+    differences = export_model(surrogate, tmp_path / "a.onnx", precision=precision, hessian=hessian)
     assert max(differences.values()) < {"float64": 1e-10, "float32": 1e-5}[precision]
-    if precision == "float64":
+    if hessian:
         x, v = points(data.bounds, 3), directions(data.bounds, 3)
         action = open_exported(tmp_path / "a.onnx").run(x, v)["hessian_action"]
         assert off(action, hessian_actions(surrogate, x, v), np.ptp(data.bounds, axis=1)) < 1e-9

@@ -130,6 +130,18 @@ def test_the_tolerance_is_the_share_of_snapshots_that_is_left_out_and_no_rank_is
     assert share[basis.rank] <= tolerance < share[basis.rank - 1]
 
 
+def test_correlated_inputs_have_their_derivatives_taken_along_the_samples_deviations():
+    """The modes are the singular vectors of fields, uncentered, and of slopes times deviations."""
+    data = exact_samples(9, seed=4)
+    found = reduced_basis(data, rank=2, centered=False, correlated=True, derivatives=2.0)
+    deviations = (data.x - data.x.mean(axis=0)).T / 3.0
+    snapshots = np.hstack([data.fields.T / 3.0, *(2.0 / 3.0 * slope @ deviations for slope in data.jacobian)])
+    U, values, _ = np.linalg.svd(snapshots)
+    assert np.allclose(found.values, values[:2]) and not found.mean.any()
+    assert np.allclose(np.abs(np.sum(found.modes * U[:, :2], axis=0)), 1.0)
+    assert reduced_basis(data, tolerance=1e-9, most=1).rank == 1
+
+
 def test_truncation_is_measured_in_the_inner_product_apart_for_values_and_derivatives():
     data, unseen = rough_samples(12, seed=1), rough_samples(20, seed=9)
     W = bar_mass().toarray()

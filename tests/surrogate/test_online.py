@@ -57,13 +57,16 @@ def one_of_five(N, *, seed):
 
 
 @pytest.mark.slow
-def test_online_training_reaches_the_error_of_offline_training_soon_after_the_last_sample():
+@pytest.mark.parametrize(
+    ("seeds", "N", "network"), [(1, 32, MLP(6, 2)), pytest.param(2, 64, MLP(12, 2), marks=pytest.mark.bench)]
+)
+def test_online_training_reaches_the_error_of_offline_training_soon_after_the_last_sample(seeds, N, network):
     """In 500 iterations after it, where offline training takes 3000; network, weighting and data are the same."""
     ratios = []
-    for seed in range(2):
-        known, unseen = one_of_five(64, seed=seed), one_of_five(500, seed=99)
-        offline = train(known, network=MLP(12, 2), optimizers=(Adam(), LBFGS()), seed=seed)
-        settings = OnlineSettings(network=MLP(12, 2), seed=seed, expected=64)
+    for seed in range(seeds):
+        known, unseen = one_of_five(N, seed=seed), one_of_five(500, seed=99)
+        offline = train(known, network=network, optimizers=(Adam(), LBFGS()), seed=seed)
+        settings = OnlineSettings(network=network, seed=seed, expected=N)
         training = OnlineTraining(known.parameters, known.responses, known.bounds, settings=settings)
         stream(training, known, steps=40, each=4)
         online = training.finish((LBFGS(500),))
@@ -408,6 +411,7 @@ def test_the_gradient_residual_is_large_near_samples_that_were_not_learned():
     assert training.gradient_residual(data.x[bad] * 0.999) == pytest.approx(residual[bad])
 
 
+@pytest.mark.slow
 def test_choices_do_not_clump(data):
     training = trained_on(data, range(16), members=2)
     near = data.x[20] + 1e-6 * np.random.default_rng(0).normal(size=(50, 6))

@@ -99,8 +99,16 @@ def test_slopes_are_the_derivatives_and_survive_a_file(fitted, tmp_path):
         assert np.array_equal(found, wanted)
 
 
+def test_projections_are_among_the_families_from_20_inputs_on():
+    projections = {"shallow network of projections", "Gaussian process of projections"}
+    with pytest.warns(UserWarning, match="32 points can't span 40 parameters|was learned"):  # in no time
+        model = surrogate.fit(samples(), budget=1e-6)
+    assert projections <= set(model.provenance["budget"]["missed"]) | set(model.provenance["choice"]["shares"])
+
+
+@pytest.mark.bench
 @pytest.mark.slow
-def test_with_no_settings_projections_are_among_the_families_from_20_inputs_on():
+def test_with_no_settings_they_learn_it():
     with pytest.warns(UserWarning, match="32 points can't span 40 parameters"):
         model = surrogate.fit(samples())  # doubts and all
     shares = model.provenance["choice"]["shares"]

@@ -43,9 +43,14 @@ def data():
 
 
 @pytest.mark.slow
-def test_sensitivities_cut_the_error_on_unseen_points_of_the_borehole_function():
+@pytest.mark.parametrize(
+    ("network", "stages"),
+    [(MLP(8, 2), (Adam(100), LBFGS(300))), pytest.param(MLP(16, 3), None, marks=pytest.mark.bench)],
+)
+def test_sensitivities_cut_the_error_on_unseen_points_of_the_borehole_function(network, stages):
     data, unseen = borehole_samples(32, seed=1), borehole_samples(500, seed=2)
-    sobolev, values = (train(data, network=MLP(16, 3), weighting=each) for each in (PerChannel(), ValuesOnly()))
+    how = {"optimizers": stages} if stages else {}
+    sobolev, values = (train(data, network=network, weighting=each, **how) for each in (PerChannel(), ValuesOnly()))
     assert value_error(sobolev, unseen) < 0.01
     assert value_error(sobolev, unseen) < value_error(values, unseen) / 4
     assert derivative_error(sobolev, unseen) < derivative_error(values, unseen) / 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import cos, pi
 
 import torch
 from torch import Tensor
@@ -30,6 +31,8 @@ class Adam(Optimizer):
         nesterov: Whether steps look ahead by Nesterov's rule.
         shrinkage: Share of the weight matrices, times the learning rate, that each update takes away. It is not part
             of the objective, as the decay is, and L-BFGS knows nothing of it.
+        warm_up: First steps, over which the learning rate rises from nothing; none by default.
+        longest: Norm that gradients are cut to; None for no cut.
     """
 
     steps: int = 100
@@ -41,6 +44,8 @@ class Adam(Optimizer):
     memory: float = 0.999
     nesterov: bool = False
     shrinkage: float = 0.0
+    warm_up: int = 0
+    longest: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that train nothing."""
@@ -54,6 +59,10 @@ class Adam(Optimizer):
                 raise ValueError(f"{name} is {kept:g}; expected a share from 0 to less than 1")
         if not 0.0 <= self.shrinkage < float("inf"):
             raise ValueError(f"shrinkage is {self.shrinkage:g}; expected zero or more")
+        if not 0 <= self.warm_up < self.steps:
+            raise ValueError(f"warm_up is {self.warm_up}; expected less than all {self.steps} steps")
+        if self.longest is not None and not self.longest > 0.0:
+            raise ValueError(f"longest is {self.longest:g}; expected a positive norm, or None")
 
     def run(self, objective: Objective, monitor: Monitor) -> None:
         """Train until the steps are done or the monitor says stop."""
@@ -63,6 +72,8 @@ class Adam(Optimizer):
         for step, rows in zip(range(1, self.steps + 1), objective.draws(self.batch), strict=False):
             optimizer.zero_grad()
             objective(rows).backward()
+            if self.longest is not None:
+                torch.nn.utils.clip_grad_norm_(objective.parameters, self.longest)
             optimizer.step()
             schedule.step()
             if monitor.stop(step):
@@ -71,7 +82,8 @@ class Adam(Optimizer):
 
     def shortened(self, share: float) -> Adam:
         """The stage with this share of its steps."""
-        return replace(self, steps=part_of(self.steps, share))
+        steps = part_of(self.steps, share)
+        return replace(self, steps=steps, warm_up=min(part_of(self.warm_up, share), steps - 1) if self.warm_up else 0)
 
     def with_rate(self, learning_rate: float) -> Adam:
         """The stage with this learning rate."""
@@ -92,4 +104,13 @@ class Adam(Optimizer):
         else:
             optimizer = torch.optim.AdamW(groups, self.learning_rate, betas)
         eta_min = self.final * self.learning_rate
+        if self.warm_up:
+            return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, self._rise_and_decay)
         return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps, eta_min=eta_min)
+
+    def _rise_and_decay(self, step: int) -> float:
+        """Share of the learning rate after so many steps."""
+        if step < self.warm_up:
+            return (step + 1) / (self.warm_up + 1)
+        decay = (1.0 + cos(pi * (step - self.warm_up) / (self.steps - self.warm_up))) / 2.0
+        return self.final + (1.0 - self.final) * decay

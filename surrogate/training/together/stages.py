@@ -170,7 +170,7 @@ def run_stages(optimizers: Sequence[Optimizer], losses: Losses, history: BatchHi
 def _run(stage: Optimizer, losses: Losses, history: BatchHistory, flat: Tensor) -> None:
     if isinstance(stage, LBFGS):
         _lbfgs(stage, losses, history, flat)
-    elif isinstance(stage, Adam) and stage.batch is None:
+    elif isinstance(stage, Adam) and stage.batch is None and stage.longest is None:  # gradients are cut one by one
         _adam(stage, losses, history, flat)
     else:
         _in_turn(stage, losses, history, flat)

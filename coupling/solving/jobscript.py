@@ -1,7 +1,8 @@
-"""Job scripts for Slurm that requeue themselves until a dataset is complete."""
+"""Job scripts that go on until a dataset is complete, for Slurm, PBS, LSF, and by templates of a site's own."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 import re
@@ -25,138 +26,7 @@ STEPS = """\
 for _ in $(seq $((${SLURM_RESTART_COUNT:-0} % 16))); do srun --overlap --mpi=none --nodes=1 --ntasks=1 true; done
 """
 
-JOB = _Script("""\
-#!/bin/bash
-# Written by `sobofem slurm`. Submit it from the folder that its paths start at: sbatch FILE
-#
-# It requeues itself until `sobofem status` says that nothing is left. It ends for good when a mistake is yours (exit
-# code 2), when too many samples fail (3), when it is cancelled, when a run ends by itself and found nothing new, or
-# after @@{max_idle} restarts in a row that found nothing new.
-#
-#SBATCH --requeue
-#SBATCH --open-mode=append
-@@{sbatch}
-
-@@{setup}
-export OMP_NUM_THREADS=1  # parallelism is MPI's
-
-# This job's own name, in an array this task's.
-job=$SLURM_JOB_ID
-[ -z "$SLURM_ARRAY_TASK_ID" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
-
-# Compiled forms: no other job or account touches them, and each node has its own unless this is a shared folder. A
-# restart takes the same folder, and so removes what a run left that was killed. They are programs: a folder that
-# another account made by that name is left alone. A container is given the folder, so that it has to be there before.
-mkdir -p @@{cache}
-SOBOFEM_CACHE=@@{cache}/sobofem-cache-$job
-mkdir -m 700 "$SOBOFEM_CACHE" 2>/dev/null || { [ -O "$SOBOFEM_CACHE" ] && [ ! -L "$SOBOFEM_CACHE" ]; } ||
-    SOBOFEM_CACHE=$(mktemp --directory @@{cache}/sobofem-cache-XXXXXXXXXX) || exit 1
-export SOBOFEM_CACHE
-
-sobofem=(@@{sobofem})
-launcher=(@@{launcher})
-dataset=@@{out}
-notes=$dataset.restarts-$job  # how far the last run found the dataset, and how many restarts found nothing new
-trap 'rm -rf "$SOBOFEM_CACHE"' EXIT
-
-everywhere() {  # run something once on each node
-    if [ "${SLURM_JOB_NUM_NODES:-1}" -eq 1 ]; then
-        "$@"
-    else
-        srun --ntasks-per-node=1 --ntasks="$SLURM_JOB_NUM_NODES" "$@"
-    fi
-}
-
-finish() {  # end for good
-    rm -f "$notes"
-    everywhere rm -rf "$SOBOFEM_CACHE"
-    exit "$1"
-}
-
-requeue() {
-    trap 'exit 75' TERM  # by which Slurm ends this run once the job is requeued
-    echo "$(date '+%F %T') job $job: requeued, $1"
-    for pause in 1 5 10 30; do
-        scontrol requeue "$job" && sleep 60
-        sleep "$pause"
-    done
-    echo "job $job could not be requeued; submit this script again, and it goes on where it was"
-    exit 75
-}
-
-state() {
-    squeue --noheader --states=all --jobs="$job" --format='%T %r'
-}
-
-at_the_limit() {  # Slurm ends the script; where that is for another reason, it has signalled the ranks, too
-    case "$(state)" in *TimeLimit) requeue "a sample took longer than the grace" ;; esac
-}
-
-look() {  # how far the dataset is, in n_done, n_failed and so on; empty where that is unknown
-    local line pause name
-    for pause in 0 1 5; do
-        sleep "$pause"
-        line=$("${sobofem[@]}" status "$dataset" --json 2>"$SOBOFEM_CACHE/why") && break
-        line=
-    done
-    for name in done failed remaining jobs; do
-        printf -v "n_$name" %s "$(sed -nE "s/.*\\"$name\\": ([0-9]+).*/\\1/p" <<<"$line")"
-    done
-    [ -n "$line" ] || echo "job $job: sobofem status $dataset fails: $(cat "$SOBOFEM_CACHE/why")"
-}
-
-# Restarts that found nothing new since the one before must not go on for ever.
-look
-idle=0 before=
-found="$n_done $n_failed"
-if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && [ -f "$notes" ]; then
-    read -r idle before <"$notes"
-    [ -n "$n_done" ] || found=$before
-    if [ "$found" = "$before" ]; then idle=$((idle + 1)); else idle=0; fi
-fi
-if [ "$idle" -gt @@{max_idle} ]; then
-    echo "job $job: no new sample in $idle restarts; look at the messages above. Does a sample fit into the time limit?"
-    finish 1
-fi
-echo "$idle $found" >"$notes"
-
-everywhere sh -c 'mkdir -p "${0%/*}"; mkdir -m 700 "$0" 2>/dev/null || [ -O "$0" ]' "$SOBOFEM_CACHE" || finish 1
-@@{steps}trap at_the_limit TERM
-"${launcher[@]}" "${sobofem[@]}" @@{use}generate @@{generate} &
-ranks=$!
-while kill -0 "$ranks" 2>/dev/null; do wait "$ranks"; done  # a signal interrupts the waiting, not the ranks
-wait "$ranks"
-code=$?
-
-case "$(state)" in
-    RUNNING* | *TimeLimit | "") ;;
-    *)
-        echo "$(date '+%F %T') job $job: cancelled; submit this script again, and it goes on where it was"
-        finish "$code"
-        ;;
-esac
-look
-[ "$n_done $n_failed" = "$found" ] && new= || new=yes
-if [ "$n_remaining" = 0 ] && { [ "$code" -eq 0 ] || [ -n "$new" ]; }; then  # else it may end before it has begun
-    echo "$(date '+%F %T') job $job: nothing is left to do"
-    finish "$((code == 3 ? 3 : 0))"
-fi
-case $code in
-    2 | 3 | 130) finish "$code" ;;  # a mistake, too many failures, Ctrl-C
-    75) requeue "asked to stop before the time limit, or a sample hung" ;;
-    9 | 11 | 15 | 59 | 129 | 1[345]?)  # the short ones by mpiexec, which leaves 128 out; 59 by PETSc
-        requeue "killed (exit code $code; 9 and 137 are often lack of memory)" ;;
-esac
-if [ "$code" -eq 0 ] && [ "${n_jobs:-0}" -gt 0 ]; then
-    echo "$(date '+%F %T') job $job: other jobs compute what is left"
-    finish 0
-fi
-[ -z "$new" ] || requeue "ended with exit code $code, and ${n_remaining:-unknown} samples are left"
-echo "$(date '+%F %T') job $job: ended with exit code $code and nothing new; ${n_remaining:-unknown} samples are left"
-finish "$((code ? code : 1))"
-""")
-
-
+_TEMPLATES = Path(__file__).parent / "jobscripts"
 _PLAIN = re.compile(r"[\w.+@-]+")
 _TIMES = (  # Slurm's forms of a time limit, by what their numbers count [s]
     (re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?"), (86400, 3600, 60, 1)),
@@ -168,7 +38,7 @@ _WAIT = 60  # how long ranks may outlive the first that ended [s]: `srun` alone 
 
 @dataclass(frozen=True)
 class Resources:
-    """What is asked of Slurm; None leaves it to the cluster."""
+    """What is asked of the scheduler; None leaves it to the cluster."""
 
     ntasks: int | None = option(
         None, help="MPI ranks, each with a core of its own; --nodes times --ntasks-per-node by default.", min=1
@@ -180,7 +50,9 @@ class Resources:
         help="Time limit of one run: `90` (minutes), `1:30:00` or `2-12` (days-hours); the partition's by default. "
         "A short one does no harm, since the job requeues itself.",
     )
-    partition: str | None = option(None, help="Where to run; `sinfo` lists them.")
+    partition: str | None = option(
+        None, help="Where to run: Slurm's partition (`sinfo` lists them), the others' queue."
+    )
     account: str | None = option(None, help="Who pays.")
     array: int | None = option(
         None, help="So many jobs, each with its own ranks, share the work on the dataset.", min=1
@@ -193,8 +65,8 @@ class Resources:
     )
     more: tuple[str, ...] = option(
         tuple,
-        flags="--sbatch",
-        help="Any other option, such as --mem-per-cpu=4G. Repeat for more.",
+        flags="--directive",
+        help="Any other option of the scheduler, such as --mem-per-cpu=4G. Repeat for more.",
         reading=Texts("OPTION"),
     )
 
@@ -218,7 +90,7 @@ class Resources:
             _plain(flag, name)
         for text in self.more:
             if not text.startswith("-") or "\n" in text:
-                raise ValueError(f"--sbatch {text!r} is no option of sbatch, such as --sbatch=--mem-per-cpu=4G")
+                raise ValueError(f"--directive {text!r} is no option, such as --directive=--mem-per-cpu=4G")
 
 
 @dataclass(frozen=True)
@@ -227,10 +99,15 @@ class Launch:
 
     max_requeues: int = option(3, help="Restarts in a row without a new sample before it gives up.", min=0)
     container: str | None = option(None, help="Apptainer image that holds sobofem, such as sobofem.sif.")
-    launcher: str = option(
-        "srun --mpi=pmi2",
-        help="What starts the ranks, with its options: `srun --mpi=pmi2`, `srun --mpi=pmix`, `mpiexec`. "
-        "`srun --mpi=list` says what your Slurm has.",
+    template: str = option(
+        "slurm",
+        help="Whose script: slurm, pbs, lsf, or a file of your site's own, in which the marks are @@{directives}, "
+        "@@{generate} and others (docs/cluster.md).",
+    )
+    launcher: str | None = option(
+        None,
+        help="What starts the ranks, with its options: `srun --mpi=pmi2` (Slurm's default), `srun --mpi=pmix`, "
+        "`mpiexec` (the others'). `srun --mpi=list` says what your Slurm has.",
     )
     setup: tuple[str, ...] = option(
         tuple,
@@ -244,21 +121,22 @@ class Launch:
     )
 
     def __post_init__(self) -> None:
-        if not shlex.split(self.launcher):
+        if self.launcher is not None and not shlex.split(self.launcher):
             raise ValueError("--launcher is empty; give what starts MPI ranks here, such as 'srun --mpi=pmi2'")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A generation as a Slurm job.
+    """A generation as a job.
 
     Attributes:
         generate: Arguments of `sobofem generate`, the model first.
         out: The dataset, as `generate` names it.
-        resources: What is asked of Slurm.
+        resources: What is asked of the scheduler.
         launch: How its ranks are started.
         name: Of the job and its log.
         use: Files of the user's own that are run first.
+        file: Where the script will be, by which it submits itself again; None if that is not known.
     """
 
     generate: tuple[str, ...]
@@ -267,27 +145,73 @@ class Job:
     launch: Launch = Launch()
     name: str = "sobofem"
     use: tuple[str, ...] = ()
+    file: Path | None = None
 
     def __post_init__(self) -> None:
         _plain("--name", self.name)
 
 
+@dataclass(frozen=True)
+class Scheduler:
+    """What schedulers differ in.
+
+    Attributes:
+        template: Name of the script's template.
+        directive: What lines of options begin with.
+        options: The options of a job.
+        launcher: What starts ranks by default.
+        tasks: Variable that holds their number, if there is one.
+        scratch: Folder of the node, as a word of shell.
+        submit: Command that submits a file, whose name follows.
+        others: Further values of the template.
+    """
+
+    template: str
+    directive: str
+    options: Callable[[Job], list[str]]
+    launcher: str
+    submit: str
+    tasks: str = ""
+    scratch: str = '"${TMPDIR:-/tmp}"'
+    others: Callable[[str], dict[str, str]] = lambda file: {}
+
+
 def script(job: Job) -> str:
-    """The text of a job script for `sbatch`, to be submitted from the folder that its paths start at."""
-    launch = job.launch
+    """The text of a job script, to be submitted from the folder that its paths start at.
+
+    Raises:
+        ValueError: If the script must know its own file, and that is not given; or a template has an unknown mark.
+        OSError: If there is no such template.
+    """
+    launch, scheduler = job.launch, SCHEDULERS.get(job.launch.template, SCHEDULERS["slurm"])
+    launcher = launch.launcher or scheduler.launcher
+    file = "FILE" if job.file is None else shlex.quote(str(job.file))
     values = {
-        "sbatch": "\n".join(f"#SBATCH {text}" for text in _options(job)),
+        "directives": "\n".join(f"{scheduler.directive} {text}" for text in scheduler.options(job)),
         "setup": "\n".join(("# The environment.", *launch.setup, "")) if launch.setup else "",
-        "cache": shlex.quote(str(launch.cache)) if launch.cache else '"${SLURM_TMPDIR:-${TMPDIR:-/tmp}}"',
+        "cache": shlex.quote(str(launch.cache)) if launch.cache else scheduler.scratch,
         "sobofem": _program(launch.container),
-        "launcher": _launcher(launch.launcher),
-        "steps": STEPS if _is_srun(launch.launcher) else "",
-        "use": "".join(f"--use {shlex.quote(file)} " for file in job.use),
-        "generate": shlex.join(job.generate),
+        "launcher": _launcher(launcher, scheduler.tasks or str(job.resources.ranks)),
+        "before": STEPS if _is_srun(launcher) else "",
+        "generate": "".join(f"--use {shlex.quote(file)} " for file in job.use) + f"generate {shlex.join(job.generate)}",
         "out": shlex.quote(job.out),
+        "name": job.name,
+        "ranks": str(job.resources.ranks),
+        "seconds": str(seconds(job.resources.time) if job.resources.time else 0),
+        "grace": str(job.resources.grace),
         "max_idle": str(launch.max_requeues),
+        "submit_once": f"{scheduler.submit} {file}",
+        **scheduler.others(file),
     }
-    return JOB.substitute(values)
+    own = launch.template not in SCHEDULERS
+    text = (Path(launch.template) if own else _TEMPLATES / f"{scheduler.template}.sh").read_text(encoding="utf-8")
+    if job.file is None and "@@{resubmit}" in text:
+        raise ValueError("the job submits its own script again, and has to know where that is: name it by --script")
+    try:
+        return _Script(text).substitute(values)
+    except (KeyError, ValueError) as error:
+        marks = ", ".join(f"@@{{{name}}}" for name in values)
+        raise ValueError(f"{launch.template} has a mark {error} that nothing stands for; there are {marks}") from error
 
 
 def seconds(time: str) -> int:
@@ -300,8 +224,7 @@ def seconds(time: str) -> int:
     )
 
 
-def _options(job: Job) -> list[str]:
-    """The `#SBATCH` lines."""
+def _slurm(job: Job) -> list[str]:
     asked = job.resources
     named = {
         "job-name": job.name,
@@ -318,6 +241,85 @@ def _options(job: Job) -> list[str]:
     return [*(f"--{key}={value}" for key, value in named.items() if value is not None), *asked.more]
 
 
+def _pbs(job: Job) -> list[str]:
+    asked = job.resources
+    nodes = asked.nodes or 1
+    each = asked.ntasks_per_node or -(-asked.ranks // nodes)
+    chunks = f"-l select={nodes if asked.nodes else -(-asked.ranks // each)}:ncpus={each}:mpiprocs={each}"
+    named = {
+        "-N": job.name,
+        "-q": asked.partition,
+        "-A": asked.account,
+        "-J": f"0-{asked.array - 1}" if asked.array else None,
+        "-l": f"walltime={_clock(asked.time)}" if asked.time else None,
+    }
+    return ["-j oe", "-r n", chunks, *_pairs(named), *asked.more]
+
+
+def _lsf(job: Job) -> list[str]:
+    asked = job.resources
+    each = asked.ntasks_per_node or (-(-asked.ranks // asked.nodes) if asked.nodes else None)
+    named = {
+        "-J": f"{job.name}[1-{asked.array}]" if asked.array else job.name,
+        "-o": f"{job.name}-%J_%I.log" if asked.array else f"{job.name}-%J.log",
+        "-n": asked.ranks,
+        "-R": f"'span[ptile={each}]'" if each else None,
+        "-W": _clock(asked.time).rpartition(":")[0] if asked.time else None,
+        "-q": asked.partition,
+        "-P": asked.account,
+    }
+    return [*_pairs(named), *asked.more]
+
+
+def _pairs(named: Mapping[str, object]) -> list[str]:
+    return [f"{flag} {value}" for flag, value in named.items() if value is not None]
+
+
+def _clock(time: str) -> str:
+    """A time limit as hours:minutes:seconds."""
+    minutes, rest = divmod(seconds(time), 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
+
+
+# A job of an array submits itself again as one that is none.
+SCHEDULERS = {
+    "slurm": Scheduler(
+        "slurm",
+        "#SBATCH",
+        _slurm,
+        "srun --mpi=pmi2",
+        "sbatch",
+        '"$SLURM_NTASKS"',
+        '"${SLURM_TMPDIR:-${TMPDIR:-/tmp}}"',
+    ),
+    "pbs": Scheduler(
+        "chain",
+        "#PBS",
+        _pbs,
+        "mpiexec",
+        "qsub",
+        others=lambda file: {
+            "folder": "${PBS_O_WORKDIR:-.}",
+            "index": "${PBS_ARRAY_INDEX:+-$PBS_ARRAY_INDEX}",
+            "resubmit": f"sed '/^#PBS -J /d' {file} | qsub",
+        },
+    ),
+    "lsf": Scheduler(
+        "chain",
+        "#BSUB",
+        _lsf,
+        "mpiexec",
+        "bsub <",
+        others=lambda file: {
+            "folder": "${LS_SUBCWD:-.}",
+            "index": '$([ "${LSB_JOBINDEX:-0}" -eq 0 ] || echo "-$LSB_JOBINDEX")',
+            "resubmit": f"sed 's/^\\(#BSUB -J [^[]*\\)\\[.*/\\1/' {file} | bsub",
+        },
+    ),
+}
+"""Schedulers by name."""
+
+
 def _program(container: str | None) -> str:
     """How each rank calls sobofem, as words of a shell array."""
     if container is None:
@@ -325,11 +327,11 @@ def _program(container: str | None) -> str:
     return f'apptainer exec --bind "$PWD" --bind "$SOBOFEM_CACHE" --pwd "$PWD" {shlex.quote(container)} sobofem'
 
 
-def _launcher(command: str) -> str:
+def _launcher(command: str, tasks: str) -> str:
     """What starts the ranks, as words of a shell array; `mpiexec` and its like need the number."""
     words = shlex.split(command)
     if not _is_srun(command):
-        return f'{shlex.join(words)} -n "$SLURM_NTASKS"'
+        return f"{shlex.join(words)} -n {tasks}"
     waits = any(word.startswith(("--wait", "-W")) for word in words)
     return shlex.join(words if waits else [*words, f"--wait={_WAIT}"])
 

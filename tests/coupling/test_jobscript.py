@@ -10,7 +10,7 @@ import pytest
 import toys
 
 from sobofem.coupling import Design, generate
-from sobofem.coupling.solving.slurm import Job, Launch, Resources, script, seconds
+from sobofem.coupling.solving.jobscript import Job, Launch, Resources, script, seconds
 
 MODEL = f"{TOYS}:smooth"
 
@@ -192,7 +192,7 @@ def test_time_limits_are_read_as_slurm_reads_them():
         (["--ntasks", 6, "--ranks-per-solve", 4], "groups of 4 ranks can't be made of 6; start 4, 5, 8 or 9"),
         (["--partition", "a b"], "--partition 'a b' has characters other than"),
         (["--launcher", ""], "--launcher is empty"),
-        (["--sbatch", "mem=4G"], "is no option of sbatch"),
+        (["--directive", "mem=4G"], "is no option, such as"),
         (["--container", "none.sif"], "apptainer build none.sif sobofem.def"),
         (["--ntask", 3], "--ntasks"),
         (["--", "--sample", 3], "--samples"),
@@ -200,19 +200,19 @@ def test_time_limits_are_read_as_slurm_reads_them():
 )
 def test_mistakes_are_told_before_the_night(here, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
-    code, text, errors = here("slurm", MODEL, "--out", "a.h5", *options)
+    code, text, errors = here("jobscript", MODEL, "--out", "a.h5", *options)
     assert code == 2 and message in errors and not text
     assert not list(tmp_path.iterdir())
 
 
 def test_a_model_file_that_is_not_here_is_named(here):
-    code, _, errors = here("slurm", "absent.py:model", "--out", "a.h5")
+    code, _, errors = here("jobscript", "absent.py:model", "--out", "a.h5")
     assert code == 2 and "there is no file absent.py here" in errors
 
 
 def test_the_command_writes_a_script_and_overwrites_none(here, tmp_path):
     file = tmp_path / "job.sh"
-    line = ("slurm", MODEL, "--out", "plate a.h5", "--nodes", 2, "--ntasks-per-node", 4, "--ranks-per-solve", 2)
+    line = ("jobscript", MODEL, "--out", "plate a.h5", "--nodes", 2, "--ntasks-per-node", 4, "--ranks-per-solve", 2)
     code, text, _ = here(*line, "--script", file, "--", "--samples", 256)
     assert code == 0 and f"sbatch {file}" in text
     options = sbatch(file.read_text())
@@ -222,3 +222,86 @@ def test_the_command_writes_a_script_and_overwrites_none(here, tmp_path):
     assert code == 2 and "overwrite it with --force" in errors
     assert here(*line, "--script", file, "--force")[0] == 0
     assert here(*line)[1] == file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("template", "lines"),
+    [
+        (
+            "pbs",
+            {
+                "#PBS -l select=2:ncpus=4:mpiprocs=4",
+                "#PBS -l walltime=01:30:00",
+                "#PBS -N plate",
+                "#PBS -q long",
+                "#PBS -A p.42",
+                "#PBS -J 0-2",
+                "#PBS -l mem=4gb",
+            },
+        ),
+        (
+            "lsf",
+            {
+                "#BSUB -J plate[1-3]",
+                "#BSUB -n 8",
+                "#BSUB -R 'span[ptile=4]'",
+                "#BSUB -W 01:30",
+                "#BSUB -q long",
+                "#BSUB -P p.42",
+                "#BSUB -l mem=4gb",
+            },
+        ),
+    ],
+)
+def test_other_schedulers_are_asked_for_the_same(template, lines):
+    asked = Resources(8, 2, 4, "1:30:00", "long", "p.42", 3, 60, ("-l mem=4gb",))
+    text = written(resources=asked, name="plate", template=template, file=Path("job.sh"))
+    assert lines <= set(text.splitlines()) and "limit=5400 grace=60" in text
+    assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("template", "submit"), [("pbs", "qsub"), ("lsf", "bsub")])
+@pytest.mark.parametrize(
+    ("code", "computed", "left", "end"),
+    [(0, 1, 0, 0), (75, 1, 3, "again"), (137, 0, 3, "again"), (1, 1, 3, "again"), (1, 0, 3, 1), (2, 1, 3, 2)],
+)
+def test_a_chain_of_jobs_goes_on_until_nothing_is_left(tmp_path, template, submit, code, computed, left, end):
+    (tmp_path / "computed").write_text("4")
+    programs = {
+        "mpiexec": f"echo {4 + computed} >computed; exit {code}",
+        "sobofem": f'echo "{{\\"done\\": $(cat computed), \\"failed\\": 0, \\"remaining\\": {left}, \\"jobs\\": 0}}"',
+        submit: "cat >submitted",
+    }
+    text = written(template=template, file=Path("job.sh"), resources=Resources(8, array=2), name="plate")
+    done = run(text, tmp_path, **programs)
+    assert done.returncode == (0 if end == "again" else end), done.stdout + done.stderr
+    assert (tmp_path / "submitted").exists() == (end == "again")
+    if end == "again":  # by itself: the array is there already
+        again = (tmp_path / "submitted").read_text()
+        assert "plate[" not in again and "-J 0-1" not in again and "generate plate.py:model" in again
+    assert bool(list(tmp_path.glob("*restarts*"))) == (end == "again") and not list(tmp_path.glob("sobofem-cache*"))
+
+
+def test_a_chain_tells_its_ranks_to_stop_before_the_time_limit(tmp_path):
+    text = written(template="pbs", file=Path("job.sh"), resources=Resources(8, time="0:02", grace=1))
+    waits = "trap 'touch told; exit 75' TERM; for k in $(seq 100); do sleep 0.1; done"
+    done = run(text, tmp_path, mpiexec=waits, sobofem='echo "{\\"remaining\\": 3}"', qsub="cat >submitted")
+    assert done.returncode == 0 and (tmp_path / "told").exists() and (tmp_path / "submitted").exists()
+
+
+def test_a_chain_has_to_know_its_own_script():
+    with pytest.raises(ValueError, match="--script"):
+        written(template="pbs")
+
+
+def test_a_site_brings_a_template_of_its_own(here, tmp_path):
+    (tmp_path / "site.sh").write_text("#!/bin/bash\n#QSUB -n @@{ranks}\nrun @@{sobofem} @@{generate}\n")
+    line = ("jobscript", MODEL, "--out", "a.h5", "--ntasks", 4, "--template")
+    code, text, _ = here(*line, tmp_path / "site.sh", "--", "--samples", 8)
+    assert code == 0
+    assert text == f"#!/bin/bash\n#QSUB -n 4\nrun sobofem generate {MODEL} --out a.h5 --samples 8\n"
+    (tmp_path / "site.sh").write_text("@@{rank}")
+    code, _, errors = here(*line, tmp_path / "site.sh")
+    assert code == 2 and "'rank'" in errors and "@@{ranks}" in errors
+    code, _, errors = here(*line, "torque")
+    assert code == 2 and "torque" in errors

@@ -1,4 +1,4 @@
-"""`sobofem slurm`."""
+"""`sobofem jobscript`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sobofem.coupling.commands.files import absolute, check_writable
 from sobofem.coupling.models.loading import USED, check_file
 from sobofem.coupling.options import words
 from sobofem.coupling.parallel.groups import check_size
+from sobofem.coupling.solving.jobscript import SCHEDULERS, Job, Launch, Resources, Scheduler, script
 from sobofem.coupling.solving.settings import SolveRanks
-from sobofem.coupling.solving.slurm import Job, Launch, Resources, script
 
 
 @command(needs_mpi=False)
-def slurm(
+def jobscript(
     model: ModelName,
     out: Annotated[Path, typer.Option(help="HDF5 dataset to make or to continue.", show_default=False)],
     options: Annotated[
@@ -36,11 +36,12 @@ def slurm(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
-    """Write a job script that runs `sobofem generate` under Slurm and requeues itself until the dataset is complete.
+    """Write a job script that runs `sobofem generate` on a cluster, again and again until the dataset is complete.
 
-    What follows `--` goes to `generate`. Submit the script with `sbatch`, from this folder.
+    For Slurm, PBS or LSF, or by your site's own template (--template). What follows `--` goes to `generate`. Submit
+    the script from this folder.
 
-    Example: sobofem slurm plate.py:model --out plate.h5 --ntasks 64 --time 4:00:00 --script plate.sh -- --samples 4096
+    Example: sobofem jobscript plate.py:model --out a.h5 --ntasks 64 --time 4:00:00 --script a.sh -- --samples 4096
     """
     arguments = (model, "--out", str(out), *words(ranks), *(options or []))
     _check(arguments, launch.container)
@@ -52,8 +53,9 @@ def slurm(
         replace(launch, cache=absolute(launch.cache)),
         name=name or re.sub(r"[^\w.+@-]", "-", out.stem),
         use=tuple(map(str, USED)),
+        file=file,
     )
-    _write(script(job), file, force=force)
+    _write(script(job), file, SCHEDULERS.get(launch.template), force=force)
 
 
 def _check(arguments: tuple[str, ...], container: str | None) -> None:
@@ -72,7 +74,7 @@ def _check(arguments: tuple[str, ...], container: str | None) -> None:
         )
 
 
-def _write(text: str, file: Path | None, *, force: bool) -> None:
+def _write(text: str, file: Path | None, scheduler: Scheduler | None, *, force: bool) -> None:
     if file is None:
         typer.echo(text, nl=False)
         return
@@ -80,4 +82,5 @@ def _write(text: str, file: Path | None, *, force: bool) -> None:
     if file.exists() and not force:
         raise FileExistsError(f"there is a file {file}; choose another name, or overwrite it with --force")
     file.write_text(text)
-    typer.echo(f"{file}: submit it from this folder with: sbatch {file}")
+    how = f" with: {scheduler.submit} {file}" if scheduler else ""
+    typer.echo(f"{file}: submit it from this folder{how}")
