@@ -81,8 +81,9 @@ def minimize(
     """
     settings = Settings(tolerance, solves, predictors, starts, seed)
     where = None if path is None else Path(path)
+    answered = archive is not None and len(archive) > 0
     with (
-        solver(model, comm=comm, ranks_per_solve=ranks_per_solve, forgiving=True) as own,
+        solver(model, comm=comm, ranks_per_solve=ranks_per_solve, forgiving=True, answered=answered) as own,
         contextlib.ExitStack() as held,
     ):
         description = own.description

@@ -190,7 +190,7 @@ class Flight:
             future.add_done_callback(self._done.put)
 
     def _note_begun(self) -> None:
-        """Note which rows workers have begun: of these a death is told. The executor takes them in turn."""
+        """Note which rows workers have begun: a death is said of these. The executor takes them in turn."""
         while self._waiting and len(self._begun) < self._at_work:
             future = self._waiting.popleft()
             self._begun.add(future)
@@ -293,7 +293,7 @@ def _order(model: Model | Callable[..., Model] | str, settings: Settings) -> Ord
             f"{name} is a model, and each worker makes its own: give the function or class that makes it, or its "
             "specification, such as 'file.py:name'"
         )
-    # the same specification may name something else by now: each run makes its models anew
+    # the same specification may name something else by now: each run makes its models again
     return Order(uuid.uuid4().hex, model, name, settings.order, settings.products)
 
 

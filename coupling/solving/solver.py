@@ -66,9 +66,17 @@ class SequentialSolver:
 
     concurrency = 1
 
-    def __init__(self, model: Model, description: Description, ranks: Comm, *, forgiving: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model,
+        description: Description,
+        ranks: Comm,
+        *,
+        forgiving: bool = False,
+        answered: bool = False,
+    ) -> None:
         self.description, self.ranks = description, ranks
-        self._asked = _Asked(model, forgiven=forgiving and ranks.size == 1)
+        self._asked = _Asked(model, forgiven=forgiving and ranks.size == 1, answered=answered)
 
     def solve(self, points: Array, *, keep: OnRecord | None = None, on_record: OnRecord | None = None) -> list[Record]:
         """See `Solver`."""
@@ -84,10 +92,16 @@ class ParallelSolver:
     """Groups of ranks: each takes every so many-th point."""
 
     def __init__(
-        self, model: Model | None, description: Description, groups: Groups, *, forgiving: bool = False
+        self,
+        model: Model | None,
+        description: Description,
+        groups: Groups,
+        *,
+        forgiving: bool = False,
+        answered: bool = False,
     ) -> None:
         alone = groups.own is None or groups.own.size == 1
-        self._asked = None if model is None else _Asked(model, forgiven=forgiving and alone)
+        self._asked = None if model is None else _Asked(model, forgiven=forgiving and alone, answered=answered)
         self.description, self._groups = description, groups
         self.ranks, self.concurrency = groups.world, len(groups.leaders)
 
@@ -160,10 +174,11 @@ class _Asked:
     Args:
         model: The model.
         forgiven: Whether an error of its code is a failure of the sample, once it has answered.
+        answered: Whether it has, before.
     """
 
-    def __init__(self, model: Model, *, forgiven: bool) -> None:
-        self._model, self._forgiven, self._answered = model, forgiven, False
+    def __init__(self, model: Model, *, forgiven: bool, answered: bool) -> None:
+        self._model, self._forgiven, self._answered = model, forgiven, answered
 
     def solve(self, point: Array, *callbacks: OnRecord | None) -> Record:
         """The answer at a point (n,), which callbacks are called with. Collective on the model's ranks."""
@@ -196,6 +211,7 @@ def solver(
     comm: MPI.Comm | None,
     ranks_per_solve: int | None,
     forgiving: bool = False,
+    answered: bool = False,
 ) -> Iterator[Solver]:
     """Make a solver. Collective.
 
@@ -205,6 +221,7 @@ def solver(
         ranks_per_solve: Ranks of a group; None for all ranks on every point.
         forgiving: Whether an error of the model's code is a failed sample, once it has answered, and a rank solves by
             itself: where others take part, an error of one ends all.
+        answered: Whether the model has answered before.
     """
     if ranks_per_solve is None:
         found = find(model) if isinstance(model, str) else model
@@ -214,12 +231,12 @@ def solver(
         ranks: Comm = Serial() if of_model is None or of_model.size == 1 else of_model
         description = describe(made, name=name.rpartition(":")[2], source=source_of(found, model))
         with duplicated(ranks) as own, ending_all(own):
-            yield SequentialSolver(made, description, own, forgiving=forgiving)
+            yield SequentialSolver(made, description, own, forgiving=forgiving, answered=answered)
         return
     with duplicated(world(comm)) as own, ending_all(own), grouped(own, ranks_per_solve) as groups:
         with StopRequest() as stop:  # only while models are made: afterwards Ctrl-C ends the search
             of_group, description, _ = make_model(model, groups, stop)
-        yield ParallelSolver(of_group, description, groups, forgiving=forgiving)
+        yield ParallelSolver(of_group, description, groups, forgiving=forgiving, answered=answered)
 
 
 class Leader:

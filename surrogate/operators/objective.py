@@ -150,7 +150,7 @@ class FieldObjective(Objective):
         weighting: How the terms weigh.
         norms: How errors are measured.
         relative: Whether an error is measured by its own sample, and not by the mean over all.
-        products: Directions and weights of each sample that count in a step, drawn anew each time.
+        products: Directions and weights of each sample that count in a step, others each time.
         generator: Of batches and of what is drawn.
     """
 

@@ -72,7 +72,7 @@ def train_operator(
         relative: Whether errors are relative to the norm of their own field, and not to the mean over all.
         energy: Symmetric sparse matrix (P, P) or (P c_out, P c_out), such as a stiffness matrix or an H1 product:
             errors are measured in its norm as well.
-        products: Directions and weights of each sample that count in a step, drawn anew each time.
+        products: Directions and weights of each sample that count in a step, others each time.
         precision: Of the network and its training.
         seed: Decides the start of the network, the split and the batches.
         device: Where to train, as torch names it; the surrogate comes back on the CPU.

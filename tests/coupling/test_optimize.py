@@ -10,7 +10,7 @@ from optimize_cases import Counted, beam, bowl, formula, hock_schittkowski_71, m
 import pytest
 import scipy.optimize
 
-from sobofem.coupling.optimize import NoAnswer, Task, certify, search
+from sobofem.coupling.optimize import NoAnswer, Task, certify, pareto, search
 from sobofem.coupling.optimize.report import convergence_figure
 from sobofem.coupling.optimize.wall import RESOLUTION, wall
 
@@ -546,3 +546,17 @@ def test_a_model_that_goes_wrong_at_once_is_not_asked_again():
     with pytest.raises(RuntimeError, match="the mesh broke"):
         minimize(model, Task("objective"))
     assert len(model.calls) == 1
+
+
+def test_an_error_at_one_point_of_a_front_does_not_lose_the_certificates_of_others():
+    class Fragile(Counted):
+        def evaluate(self, x, *, jacobian=True):
+            answer = super().evaluate(x, jacobian=jacobian)
+            if np.allclose(x, front.x[1]):
+                raise RuntimeError("the mesh broke")
+            return answer
+
+    both = {"one": bowl(0.3, 0.8), "other": bowl(0.8, 0.3)}
+    front = pareto(Counted(("a", "b"), [[0.0, 1.0]] * 2, **both), ("one", "other"), points=3)
+    found = front.certify(Fragile(("a", "b"), [[0.0, 1.0]] * 2, **both))
+    assert found.certificates[0].certified and found.certificates[2].certified
