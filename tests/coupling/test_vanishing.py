@@ -55,7 +55,9 @@ def assert_finished(path, whole, kept):
 
 
 def removed(path):
-    shutil.rmtree(unfinished.folder(path))
+    """At one moment for a job at work, which may add a file to a folder that is being emptied."""
+    moved(path)
+    shutil.rmtree(path.with_name("elsewhere"))
 
 
 def moved(path):
@@ -73,7 +75,7 @@ def replaced(path):
 def copied(path):
     """As onto another disk."""
     shutil.copytree(unfinished.folder(path), path.with_name("elsewhere"))
-    removed(path)
+    shutil.rmtree(unfinished.folder(path))
     unfinished.folder(path).symlink_to(path.with_name("elsewhere"))
 
 
