@@ -9,6 +9,9 @@ import argparse
 import importlib
 
 from rich.console import Console
+from rich.table import Table
+
+from benchmarks import page
 
 NAMES = (
     "jacobian_cost",
@@ -23,13 +26,16 @@ NAMES = (
     "scheduler_simulation",
     "reduction_cost",
     "derivative_informed",
+    "nodal_loads",
     "learned_laws",
+    "two_scales",
     "protocol",
 )
 LONG = (
     "forward_solve",
     "ensemble_efficiency",
     "ensemble_memory",
+    "folding",
     "online_training",
     "active_sampling",
     "ensemble_training",
@@ -38,6 +44,7 @@ LONG = (
     "many_inputs",
     "weighting_study",
     "optimization",
+    "topology",
     "calibration",
     "uncertainty_check",
     "damaged_datasets",
@@ -53,13 +60,19 @@ def main() -> None:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"which: {', '.join(NAMES)} (the default), {', '.join(LONG)}"
     )
-    names = parser.parse_args().names or NAMES
+    parser.add_argument("--keep", action="store_true", help="put what is measured into docs/benchmarks.md")
+    arguments = parser.parse_args()
+    names = arguments.names or NAMES
     unknown = [name for name in names if name not in NAMES + LONG]
     if unknown:
         parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(NAMES + LONG)}")
     console = Console(width=110)
     for name in names:
-        console.print(importlib.import_module(f"benchmarks.{name}").table())
+        table = importlib.import_module(f"benchmarks.{name}").table()
+        console.print(table)
+        if arguments.keep and isinstance(table, Table):
+            page.Figures.of(name, table).save()
+            page.write()
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from rich.table import Table
 from benchmarks.damages import damages, journal_of
 from sobofem.coupling import Dataset
 from sobofem.coupling.contract import Description
-from sobofem.coupling.dataset import store, unfinished
+from sobofem.coupling.dataset import hdf5, store, unfinished
 from sobofem.coupling.dataset.journal import Header, JournalWriter
 from sobofem.coupling.dataset.records import Failure, Sample
 
@@ -81,7 +81,7 @@ def write(folder: Path, kind: str) -> Path:
 def write_unsealed(path: Path, data: Dataset) -> None:
     """Write a dataset as versions without seals did."""
     with h5py.File(path, "w") as file:
-        store._fill(file, data)
+        hdf5.fill(file, data)
         file.attrs["version"] = 1
 
 

@@ -26,7 +26,15 @@ import torch
 from sobofem import surrogate
 from sobofem.surrogate.export import open_exported
 from sobofem.surrogate.files import container
-from sobofem.surrogate.reduction import linear_subspace
+from sobofem.surrogate.operators import (
+    DeepONet,
+    Mesh,
+    OperatorSamples,
+    OperatorSurrogate,
+    ReducedOperator,
+    train_operator,
+)
+from sobofem.surrogate.reduction import FieldSamples, linear_subspace
 
 LIMIT = 20
 """Seconds after which reading counts as endless."""
@@ -58,6 +66,7 @@ def models(folder: Path, *, programs: bool = True) -> dict[Path, Callable[[Path]
     basis = surrogate.reduced_basis(fields, rank=2)
     field = surrogate.FieldSurrogate(basis, surrogate.train(basis.reduce(fields), **small))
     saved = {"plain": plain, "ensemble": ensemble, "mixture": mixture, "projected": projected, "field": field}
+    saved |= between_fields(rng)
     for name, model in saved.items():
         model.save(folder / f"{name}.safetensors")
     settings = surrogate.OnlineSettings(network=surrogate.MLP(6, 1), watermark=8)
@@ -71,6 +80,23 @@ def models(folder: Path, *, programs: bool = True) -> dict[Path, Callable[[Path]
     readers: dict[Path, Callable[[Path], Any]] = {folder / f"{name}.safetensors": surrogate.load for name in saved}
     readers[folder / "checkpoint.safetensors"] = surrogate.OnlineTraining.load_checkpoint
     return readers | {folder / f"program.{kind}": open_exported for kind in kinds}
+
+
+def between_fields(rng: np.random.Generator) -> dict[str, Any]:
+    """A network between the nodal fields of a bar, and its modes, learned in two cases."""
+    nodes = np.arange(6)
+    mesh = Mesh(nodes[:, None] / 5.0, np.stack((nodes[:-1], nodes[1:]), 1), "line")
+    loads, matrix = np.zeros((24, 4)), rng.standard_normal((6, 4))
+    loads[:12, :2], loads[12:, 2:] = rng.uniform(-1.0, 1.0, (2, 12, 2))
+    y, names = loads @ matrix.T, tuple("abcd")
+    modes = surrogate.fit_field(
+        FieldSamples(loads, y, np.tile(matrix, (24, 1, 1)), names, np.tile((-1.0, 1.0), (4, 1)))
+    )
+    samples = OperatorSamples(mesh, np.pad(loads, ((0, 0), (1, 1)))[:, :, None], y[:, :, None])
+    return {
+        "modes between fields": ReducedOperator(modes, mesh, nodes[1:5], ("load",), ("u",)),
+        "network between fields": train_operator(samples, DeepONet(width=6, depth=1), optimizers=QUICK),
+    }
 
 
 def damages(content: bytes, count: int, rng: np.random.Generator) -> Iterator[bytes]:
@@ -157,8 +183,15 @@ def answers(model: Any) -> bytes:
         with TemporaryDirectory() as folder:
             model.save_checkpoint(path := Path(folder) / "checkpoint")
             return container.unpack(path.read_bytes()).digest.encode()
+    rng = np.random.default_rng(1)
+    if isinstance(model, ReducedOperator | OperatorSurrogate):
+        x = np.zeros((2, len(model.mesh), 1))
+        x[0, 1:3], x[1, 3:5] = rng.uniform(0.2, 0.8, (2, 2, 1))
+        numbers = (model.predict(x), model.vjp(x, np.ones((1, *x.shape[1:]))), model.mesh.points, model.mesh.cells)
+        names = json.dumps([model.input_names, model.output_names, dict(model.units)])
+        return b"".join(array.tobytes() for array in numbers) + names.encode()
     low, high = model.bounds.T
-    x = low + (high - low) * np.random.default_rng(1).uniform(0.2, 0.8, (3, len(low)))
+    x = low + (high - low) * rng.uniform(0.2, 0.8, (3, len(low)))
     y, slopes = model.predict(x, jacobian=True)
     names = json.dumps([model.parameters, model.responses, dict(getattr(model, "units", {}))])
     return y.tobytes() + slopes.tobytes() + model.bounds.tobytes() + names.encode()
@@ -220,4 +253,4 @@ def table(count: int = 700) -> Table:
 
 
 if __name__ == "__main__":
-    Console(width=120).print(table(-(-int(sys.argv[1] if len(sys.argv) > 1 else "5600") // 8)))
+    Console(width=120).print(table(-(-int(sys.argv[1] if len(sys.argv) > 1 else "7000") // 10)))

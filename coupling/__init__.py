@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sobofem.coupling.design.marginals import Marginal
     from sobofem.coupling.design.own import OwnDesign
     from sobofem.coupling.design.points import PointsFile
+    from sobofem.coupling.materials.cell_energy import CellEnergy
     from sobofem.coupling.materials.learned_energy import LearnedEnergy
     from sobofem.coupling.materials.weights import LawWeights
     from sobofem.coupling.models.loading import load_model
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from sobofem.coupling.solving.ledger import Progress
 
 __all__ = [
+    "CellEnergy",
     "Dataset",
     "Description",
     "Design",
@@ -59,6 +61,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CellEnergy": "sobofem.coupling.materials.cell_energy",
     "Dataset": "sobofem.coupling.dataset.dataset",
     "Description": "sobofem.coupling.contract",
     "Design": "sobofem.coupling.design",

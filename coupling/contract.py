@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 import hashlib
 import inspect
 from pathlib import Path
@@ -109,6 +110,18 @@ class CountsPivots(Protocol):
 
 
 @runtime_checkable
+class KnowsOutside(Protocol):
+    """What a model may offer besides: whether parts of it were used outside of what they were made for."""
+
+    @property
+    def share_outside(self) -> float | None:
+        """Of the last evaluation: share of the points where a law is outside of what it learned; None without any.
+
+        Collective on the model's communicator.
+        """
+
+
+@runtime_checkable
 class KnowsRest(Protocol):
     """What a model that counts pivots may offer besides: whether there were negative ones before any load."""
 
@@ -205,6 +218,11 @@ def indefinite_at_rest(model: Model) -> bool:
     return isinstance(model, KnowsRest) and model.indefinite_at_rest
 
 
+def share_outside(model: Model) -> float:
+    """Share of the points of the last evaluation where a model's law is outside of what it learned; 0 without any."""
+    return (model.share_outside or 0.0) if isinstance(model, KnowsOutside) else 0.0
+
+
 def negative_pivots(model: Model) -> int | None:
     """Negative pivots in the last evaluation of a model that counts them; None where unknown."""
     return model.negative_pivots if isinstance(model, CountsPivots) else None
@@ -249,6 +267,17 @@ class Description:
     digest: str = ""
     on_mesh: Any = None
 
+    @cached_property
+    def reach(self) -> Array:
+        """The bounds, checked, and widened by round-off: what a sample may have, (n, 2).
+
+        Raises:
+            ValueError: If a row is not finite and increasing.
+        """
+        low, high = checked_bounds(self.bounds, self.parameters).T
+        slack = 1e-12 * (high - low) + 1e-14 * np.maximum(np.abs(low), np.abs(high))
+        return np.stack([low - slack, high + slack], axis=1)
+
     def label(self, name: str) -> str:
         """The name with its unit, as on an axis: `traction_x [MPa]`."""
         unit = self.units.get(name, "")
@@ -282,7 +311,7 @@ def describe(model: Model, *, name: str = "", source: Path | None = None) -> Des
         parameters=parameters,
         responses=responses,
         bounds=checked_bounds(model.bounds, parameters),
-        units=units_of(model),
+        units={name: unit for name, unit in units_of(model).items() if name in names},  # all that datasets keep
         digest=(model.digest if isinstance(model, HasDigest) else "") or _source_digest(model, source),
     )
 

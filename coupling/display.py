@@ -1,6 +1,6 @@
 """Words for people: progress, a live bar on a terminal or lines in a job's log, and errors of the system.
 
-Rich is imported where something is shown: on rank 0.
+Rich is imported where there is a terminal, or a table.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 import errno
 import os
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -26,10 +27,7 @@ INTERVAL = 3.0  # between two lines in a log [s]
 @contextmanager
 def display(*, interval: float = INTERVAL) -> Iterator[ProgressCallback]:
     """Yield a function of (done, total, text) that may be called as often as it likes."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    with _bar(console) if console.is_terminal else _lines(console, interval) as update:
+    with _bar() if sys.stderr.isatty() else _lines(interval) as update:
         yield update
 
 
@@ -71,11 +69,12 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def _bar(console: Console) -> Iterator[ProgressCallback]:
+def _bar() -> Iterator[ProgressCallback]:
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
     columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
-    progress = Progress(*columns, console=console, refresh_per_second=5)
+    progress = Progress(*columns, console=Console(stderr=True), refresh_per_second=5)
     task = progress.add_task("")
 
     def update(done: int, total: int, text: str) -> None:
@@ -89,7 +88,7 @@ def _bar(console: Console) -> Iterator[ProgressCallback]:
 
 
 @contextmanager
-def _lines(console: Console, interval: float) -> Iterator[ProgressCallback]:
+def _lines(interval: float) -> Iterator[ProgressCallback]:
     printed_at, latest, printed = -interval, "", ""
 
     def update(done: int, total: int, text: str) -> None:
@@ -97,13 +96,13 @@ def _lines(console: Console, interval: float) -> Iterator[ProgressCallback]:
         latest = text
         if time.monotonic() - printed_at >= interval:
             printed_at, printed = time.monotonic(), latest
-            console.print(latest, highlight=False, soft_wrap=True)
+            print(latest, file=sys.stderr, flush=True)
 
     try:
         yield update
     finally:
         if latest != printed:
-            console.print(latest, highlight=False, soft_wrap=True)
+            print(latest, file=sys.stderr, flush=True)
 
 
 def report_console() -> Console:

@@ -18,7 +18,8 @@ import scipy.optimize
 from sobofem.coupling import Design, generate
 from sobofem.coupling.contract import Model
 from sobofem.coupling.optimize import Front, Optimum, Solution, Task, judged_as, minimize, pareto
-from sobofem.coupling.optimize.report import convergence_picture, front_picture
+from sobofem.coupling.optimize.front_report import front_picture
+from sobofem.coupling.optimize.report import convergence_picture
 from sobofem.fem.library.cantilever import cantilever
 from sobofem.fem.library.random_block import random_block
 

@@ -1,11 +1,16 @@
 """A material of one's own: Norton's creep, implicit in time, in a bracket under constant load.
 
 sobofem check examples/own_material.py:creeping_bracket
+python examples/own_material.py --out own_material.png
 """
+
+import argparse
+from pathlib import Path
 
 from mpi4py import MPI
 import dolfinx
 from dolfinx.fem import Constant
+from matplotlib.figure import Figure
 import numpy as np
 import ufl
 
@@ -67,8 +72,22 @@ def creeping_bracket(comm: MPI.Intracomm = MPI.COMM_WORLD) -> fem.Problem:
     )
 
 
+def draw(problem: fem.Problem, path: Path) -> None:
+    """How far the bracket has sunk with time, under three loads."""
+    axes = (figure := Figure(figsize=(7, 4), layout="constrained")).subplots()
+    for traction in (2.0, 3.0, 4.0):
+        sunk = [np.abs(problem.unknown.x.array[1::2]).max() for _ in problem.walk([150e3, traction, 3e-12, 4.0])]
+        axes.semilogx(HOURS, sunk, "o-", label=f"{traction:g} MPa")
+    axes.set(xlabel="hours", ylabel="deflection [mm]")
+    axes.legend()
+    figure.savefig(path, dpi=110)
+
+
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, default=Path("own_material.png"), help="picture to write")
     problem = creeping_bracket()
+    draw(problem, parser.parse_args().out)
     response, jacobian = problem.evaluate([150e3, 3.0, 3e-12, 4.0])
     print(dict(zip(problem.responses, response, strict=True)))
     print(jacobian)

@@ -2,11 +2,16 @@
 
 sobofem check examples/own_problem.py:bimetal
 mpiexec -n 2 sobofem generate examples/own_problem.py:bimetal --samples 64 --out bimetal.h5
+python examples/own_problem.py --out own_problem.png
 """
+
+import argparse
+from pathlib import Path
 
 from mpi4py import MPI
 import dolfinx
 from dolfinx.fem import Constant
+from matplotlib.figure import Figure
 import numpy as np
 import ufl
 
@@ -48,8 +53,26 @@ def bimetal(comm: MPI.Intracomm = MPI.COMM_WORLD) -> fem.Problem:
     )
 
 
+def draw(problem: fem.Problem, path: Path) -> None:
+    """The middle of the strip, bent by three heatings; the deflection is shown larger than the length."""
+    axes = (figure := Figure(figsize=(7, 4), layout="constrained")).subplots()
+    nodes = problem.unknown.function_space.tabulate_dof_coordinates()
+    middle = np.flatnonzero(np.isclose(nodes[:, 1], HEIGHT / 2))
+    middle = middle[nodes[middle, 0].argsort()]
+    for heating in (20.0, 80.0, 150.0):
+        problem.evaluate([210e3, 100e3, heating], jacobian=False)
+        moved = problem.unknown.x.array.reshape(-1, 2)[middle]
+        axes.plot(nodes[middle, 0] + moved[:, 0], moved[:, 1], label=f"{heating:g} K")
+    axes.set(xlabel="along the strip [mm]", ylabel="deflection [mm]")
+    axes.legend()
+    figure.savefig(path, dpi=110)
+
+
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, default=Path("own_problem.png"), help="picture to write")
     problem = bimetal()
+    draw(problem, parser.parse_args().out)
     response, jacobian = problem.evaluate([210e3, 100e3, 100.0])
     print(dict(zip(problem.responses, response, strict=True)))
     print(jacobian)

@@ -99,7 +99,7 @@ def designs(network: Model, plate: Model, *, starts: int = 4) -> dict[str, np.nd
     given = inputs(network, UNCERTAIN, fixed={"radius_x": 20.0, "radius_y": 20.0})
     worst = f"upper({LIMIT.response})"
     reliable = Reliable(network, given, BETA, upper=(LIMIT.response,))
-    in_the_mean = Task("mean(mass)", at_most={f"worst({LIMIT.response})": LIMIT.value})
+    in_the_mean = Task("mean(mass)", at_most={f"upper({LIMIT.response})": LIMIT.value})
     found = {
         "medians": search(reliable, Task("mass", at_most={LIMIT.response: LIMIT.value}), starts=starts).x,
         "mean + 3 std": search(Robust(network, given), in_the_mean, starts=starts).x,

@@ -1,9 +1,10 @@
-"""Four problems of topology optimization, with projected densities, step by step sharper, and files for ParaView.
+"""Five problems of topology optimization, with projected densities, step by step sharper, and files for ParaView.
 
     python examples/topology_problems.py conductor --out topology-output
 
 - `cantilever`: the stiffest console of 40 % of its box, held at the left, pulled down at the lower right corner
   (Sigmund, Struct. Multidisc. Optim. 21 (2001) 120-127).
+- `bridge`: the stiffest bridge of 30 %, under a load along its lower edge.
 - `conductor`: the coolest plate of 40 % of good material, heated everywhere, with one sink in its middle at the top
   (Bendsøe and Sigmund, Topology Optimization, Springer 2003).
 - `inverter`: the mechanism of 30 % that moves its right end to the left when its left end is pushed to the right,
@@ -149,6 +150,17 @@ def cantilever(size: tuple[int, int] = (32, 20)) -> Problem:
     )
 
 
+def bridge(size: tuple[int, int] = (60, 20)) -> Problem:
+    """Least compliance under an even load of one along the lower edge, held at the left, on a roller at the right."""
+    plate = Plate.of(size, 2, 1.5)
+    mesh = plate.u.function_space.mesh
+    edge = dolfinx.mesh.locate_entities_boundary(mesh, 1, lambda p: np.isclose(p[1], 0.0))
+    tags = dolfinx.mesh.meshtags(mesh, 1, edge, np.ones_like(edge))
+    work = -plate.u[1] / size[0] * ufl.Measure("ds", mesh, subdomain_data=tags)(1)
+    supports = [plate.held(lambda p: _near(p, 0.0, 0.0)), plate.held(lambda p: _near(p, size[0], 0.0), 1)]
+    return plate.problem(plate.elastic() * plate.dx - work, supports, [fem.Response("compliance", work)])
+
+
 def conductor(size: tuple[int, int] = (30, 30)) -> Problem:
     """Least mean temperature, times the heat, of a plate that is heated evenly: 0.01 for each cell."""
     plate = Plate.of(size, 1, 1.5)
@@ -194,6 +206,7 @@ def bracket(size: tuple[int, int] = (30, 30)) -> Problem:
 
 PROBLEMS: dict[str, tuple[Callable[..., Problem], str, dict[str, float], float]] = {
     "cantilever": (cantilever, "compliance", {"volume": 0.4}, 0.4),
+    "bridge": (bridge, "compliance", {"volume": 0.3}, 0.3),
     "conductor": (conductor, "compliance", {"volume": 0.4}, 0.4),
     "inverter": (inverter, "output", {"volume": 0.3}, 0.3),
     "bracket": (bracket, "volume", {"stress": LIMIT}, 1.0),
@@ -255,7 +268,9 @@ def main() -> None:
         largest = CellField(problem, "relaxed").evaluate(found[-1].x, jacobian=False)[0].max()
         print(f"p-norm of stresses {found[-1].optimum.y[1]:.4g}, the largest one of a cell {largest:.4g}")
     cells = (
-        tuple(args.size) if args.size else {"cantilever": (32, 20), "inverter": (40, 20)}.get(args.problem, (30, 30))
+        tuple(args.size)
+        if args.size
+        else {"cantilever": (32, 20), "bridge": (60, 20), "inverter": (40, 20)}.get(args.problem, (30, 30))
     )
     picture(problem, cells, found).savefig(args.out / f"{args.problem}.png", dpi=150)
 

@@ -208,3 +208,9 @@ def rigid_displacements(points: np.ndarray) -> np.ndarray:
     for k, (i, j) in enumerate(planes, start=gdim):
         motions[:, i, k], motions[:, j, k] = -points[:, j], points[:, i]
     return motions
+
+
+def largest_cell(mesh: dolfinx.mesh.Mesh) -> float:
+    """Largest diameter of a cell on any rank. Collective."""
+    cells = np.arange(mesh.topology.index_map(mesh.topology.dim).size_local, dtype=np.int32)
+    return float(mesh.comm.allreduce(mesh.h(mesh.topology.dim, cells).max(initial=0.0), op=MPI.MAX))

@@ -57,10 +57,13 @@ class LimitLoad(_FreeFactor):
     Args:
         increment: Of the load factor in the first step; later ones adapt to how the path bends.
         max_steps: Steps of arc length after which there is no limit load.
+        branch: A form of rank 0, linear in the unknown, such as `u[0] * dP(7)`: the path is left at its first
+            bifurcation by the branch along which this grows, to the limit point of that. None to stay on the path.
     """
 
     increment: float = 0.1
     max_steps: int = 200
+    branch: ufl.Form | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,6 +71,18 @@ class LimitLoad(_FreeFactor):
         if tuple(self.points) != (1.0,):
             raise ValueError("a limit load has no points; its load factor follows from the structure")
         _check_steps("increment", self.increment, self.max_steps)
+        if self.branch is not None and (not isinstance(self.branch, ufl.Form) or self.branch.arguments()):
+            raise TypeError("branch of a limit load is a form of rank 0, such as u[0] * dP(7)")
+
+    @property
+    def forms(self) -> Sequence[ufl.Form]:
+        """What says by which branch."""
+        return [] if self.side is None else [self.side]
+
+    @property
+    def side(self) -> ufl.Form | None:
+        """What grows along the branch."""
+        return None if self.branch is None else expand(with_quadrature_degrees(self.branch))
 
     def condition(self, residual: ufl.Form, unknown: Any, left: Any, right: Any) -> ufl.Form:
         """What vanishes at a limit point: the tangent between its null vectors."""
@@ -111,6 +126,11 @@ class ControlledPath(_FreeFactor):
         return [self._control]
 
     @property
+    def side(self) -> ufl.Form | None:
+        """The control."""
+        return self._control if self.bifurcation is not None else None
+
+    @property
     def _control(self) -> ufl.Form:
         assert self.control is not None
         return expand(with_quadrature_degrees(self.control))
@@ -121,15 +141,25 @@ class ControlledPath(_FreeFactor):
         Raises:
             ValueError: If it does not depend on the unknown, or is not linear in it.
         """
-        (test,) = residual.arguments()
-        slope = by_function(self._control, unknown, test)
-        if slope.empty() or unknown in slope.coefficients():
-            raise ValueError("control of a path has to be linear in the unknown, such as the mean of a displacement")
+        check_linear("control of a path", self._control, residual, unknown)
         return self._control
 
     def states(self, continuation: Any) -> Iterator[Step]:
         """The points, one after the other."""
         yield from continuation.to_control(self.points, self.bifurcation, self.max_steps)
+
+
+def check_linear(name: str, form: ufl.Form, residual: ufl.Form, unknown: Any) -> ufl.Form:
+    """The derivative of an expanded form by the unknown, with the test function of the residual.
+
+    Raises:
+        ValueError: If it does not depend on the unknown, or is not linear in it; with its name.
+    """
+    (test,) = residual.arguments()
+    slope = by_function(form, unknown, test)
+    if slope.empty() or unknown in slope.coefficients():
+        raise ValueError(f"{name} has to be linear in the unknown, such as the mean of a displacement")
+    return slope
 
 
 def _check_steps(name: str, increment: Any, max_steps: Any) -> None:

@@ -129,6 +129,11 @@ class LoadPath:
         """What decides the path beside its constants."""
         return []
 
+    @property
+    def side(self) -> ufl.Form | None:
+        """What tells the sides of a bifurcation apart, where the load factor is an unknown and a branch is taken."""
+        return None
+
     def condition(self, residual: ufl.Form, unknown: Any, left: Any, right: Any) -> ufl.Form:
         """Where the load factor is an unknown: a form of rank 0 whose value decides it.
 

@@ -81,8 +81,8 @@ class Modes(ModeShapes, ABC):
         self._checked: list[list[dolfinx.fem.Function]] = []
         self._kernels: list[Kernels] = []
         tied = dolfinx.fem.Function(self._space)
-        self._ties = Ties(ties, tied, prescribed(self._bcs, owned=True)) if ties else None
-        if self._ties is not None and self._ties.integrals:
+        self.ties = Ties(ties, tied, prescribed(self._bcs, owned=True)) if ties else None
+        if self.ties is not None and self.ties.integrals:
             raise ValueError(
                 "modes obey no ZeroMean; without it the first modes of a body that floats are its rigid motions, to be "
                 "counted off"
@@ -104,13 +104,14 @@ class Modes(ModeShapes, ABC):
         """Each function that is set to a mode, with what decides which, beside the forms. Collective."""
         held = dolfinx.fem.Function(self._space)
         held.x.array[prescribed(self._bcs, owned=False)] = 1.0
-        of = f"{type(self).__name__} {marks(held)}" + (f" {marks(self._ties.probe())}" if self._ties else "")
+        of = f"{type(self).__name__} {marks(held)}" + (f" {marks(self.ties.probe())}" if self.ties else "")
         numbered = [(mode, f"{of} number {number}") for number, mode in self._shapes.items()]
         return numbered + [(mode, f"{of} of {self._count} like {values(like)}") for like, mode in self._followed]
 
-    def changed_tie(self) -> int | None:
-        """The number of a tie that would be another one on the mesh as it is now. Collective."""
-        return None if self._ties is None else self._ties.changed()
+    @property
+    def functions(self) -> list[dolfinx.fem.Function]:
+        """What is set to modes."""
+        return [*self._shapes.values(), *(mode for _, mode in self._followed)]
 
     def refresh(self) -> None:
         """Set all modes that responses are made of to those of the present state. Collective.
@@ -144,9 +145,9 @@ class Modes(ModeShapes, ABC):
         matrix = kernel.create_matrix()
         # zero at prescribed values: without mass their eigenvalue is infinite, and in nobody's way
         kernel.fill(matrix, self._bcs, diagonal=0.0)
-        if self._ties is None:
+        if self.ties is None:
             return matrix
-        reduced = self._ties.reduced(matrix)
+        reduced = self.ties.reduced(matrix)
         matrix.destroy()
         return reduced
 
@@ -208,8 +209,8 @@ class Modes(ModeShapes, ABC):
     def _write(self, function: dolfinx.fem.Function, mode: PETSc.Vec) -> None:
         function.x.array[: owned_size(self._space)] = mode.array_r
         function.x.scatter_forward()
-        if self._ties is not None:
-            self._ties.agree_with(function)
+        if self.ties is not None:
+            self.ties.agree_with(function)
 
     def _hold(self, matrix: PETSc.Mat) -> float:
         """Put the size of an assembled matrix on its diagonal at prescribed values, where it has zero; that size."""
@@ -223,7 +224,7 @@ class Modes(ModeShapes, ABC):
     def _fixed(self) -> np.ndarray:
         """Owned degrees of freedom that the eigenvalue problem has nothing to say about: prescribed, or following."""
         held = prescribed(self._bcs, owned=True)
-        return held if self._ties is None else np.concatenate([held, self._ties.followers])
+        return held if self.ties is None else np.concatenate([held, self.ties.followers])
 
     @abstractmethod
     def _find(self, solver: SLEPc.EPS, left: PETSc.Mat, right: PETSc.Mat) -> tuple[PETSc.Mat, int]:

@@ -17,10 +17,10 @@ from sobofem.fem.definition.arguments import Arguments
 from sobofem.fem.definition.digest import digest
 from sobofem.fem.definition.formulation import formulate
 from sobofem.fem.definition.present import Assignment, Fingerprint, Present
-from sobofem.fem.definition.tie_checks import check_ties_stay, moving_ties
-from sobofem.fem.derivatives.evaluation import evaluation_of
+from sobofem.fem.definition.tie_checks import bind_to_ties, moving_ties
+from sobofem.fem.derivatives.evaluation import Parts, evaluation_of
 from sobofem.fem.derivatives.second_order import Curvature, check_possible
-from sobofem.fem.derivatives.sensitivity import METHODS, Method, Parts
+from sobofem.fem.derivatives.sensitivity import METHODS, Method
 from sobofem.fem.load_path import LoadPath, Step
 from sobofem.fem.parameters import Parameter
 from sobofem.fem.responses import Response
@@ -103,14 +103,14 @@ class Problem:
             path=path,
             history=self.history,
             local=local,
+            ties=ties,
         )
-        self._system, combination, memory, _ = formulation
+        self._system, combination, memory, *_ = formulation
         remembers = memory is not None
         points = PointValues(local, formulation.everything, path.forms, self.fields, self.mesh)
         checks.check_initial_values([unknown, *self.history, *(own.function for own in local)])
         if path.times is not None:  # so that nothing is ever assembled with another step, such as 0
             path.apply(path.between(0))
-        # states
         residual, symmetric = self._system.residual, not form.arguments()  # an energy has no test function
         self._equilibrium = Equilibrium(residual, unknown, bcs, solver, newton, points, symmetric=symmetric, ties=ties)
         linear, tied = self._equilibrium.linear, self._equilibrium.ties
@@ -118,13 +118,13 @@ class Problem:
             checks.check_free_factor(remembers or bool(local), bool(points.expansions), linear=linear, path=path)
         self._moving = moving_ties(tied, combination.modes, parameters, self.mesh, history=remembers, path=path)
         if tied is not None:
-            check_ties_stay(tied, parameters, self._system.bindings)
-        self._assignment = Assignment(self.mesh, parameters, self._system.bindings, tied if self._moving else None)
+            bind_to_ties(tied, unknown, parameters, self._system.bindings, path)
+        self._assignment = Assignment(self.mesh, parameters, self._system.bindings, self._moving.ties)
         self.digest = digest(formulation, bcs, parameters, path, self._equilibrium)
         # responses and derivatives
         self._evaluation = evaluation_of(self._system, combination, memory, self._equilibrium, path, self._moving)
         checks.check_regions(responses, combination, self._evaluation.functionals.assemble())
-        fingerprint = Fingerprint(formulation.everything, unknown)
+        fingerprint = Fingerprint([*formulation.everything, *formulation.means], unknown, bcs)
         self._present = Present(self._arguments, self._assignment, fingerprint, self._equilibrium, history=remembers)
 
     @property
@@ -154,23 +154,22 @@ class Problem:
 
     @property
     def indefinite_at_rest(self) -> bool:
-        """Whether its tangent was indefinite before any load, so that no stability was lost on the last load path."""
+        """Whether its tangent was indefinite before any load, so that the last load path lost no stability."""
         return bool(self.stability.at_rest)
+
+    @property
+    def share_outside(self) -> float | None:
+        """Of the last state: share of points where a law is outside of what it was made for. Collective."""
+        return self._equilibrium.points.share_outside()
 
     @property
     def parts(self) -> Parts:
         """What the state at the end of the load path is differentiated with."""
-        if self.path.finds_factor or self._moving:
-            what = "shapes change ties" if self._moving else "the load factor is an unknown"
+        if self.path.finds_factor or self._moving.of_unknown:
+            what = "shapes change ties" if self._moving.of_unknown else "the load factor is an unknown"
             raise NotImplementedError(f"fields have no derivatives yet where {what}")
-        return Parts(
-            self._solve,
-            self._equilibrium,
-            self._evaluation.sensitivity,
-            self._system.bindings,
-            self._assignment.coordinates,
-            self._equilibrium.points.check_field,
-        )
+        check = self._equilibrium.points.check_field
+        return Parts(self._solve, self._system, self._evaluation, self._assignment.coordinates, check)
 
     def close(self) -> None:
         """Free the solver's memory; the problem can't be evaluated any more. Collective.
@@ -286,7 +285,7 @@ class Problem:
             NotImplementedError: If internal variables, local unknowns, or responses before the end of the load path
                 are involved.
         """
-        check_possible(self._evaluation, moving_ties=bool(self._moving))
+        check_possible(self._evaluation, moving_ties=bool(self._moving.of_unknown))
         weights = self._arguments.rows(weights, len(self.responses), "weights")
         if len(weights) != 1:
             raise ValueError(f"weights have shape {np.shape(weights)}, expected ({len(self.responses)},)")
@@ -334,10 +333,10 @@ class Problem:
             if self._present.starts != own:
                 raise RuntimeError("the problem was solved again during a walk, which has lost its state; walk first")
 
-    def _solve(self, x: ArrayLike) -> None:
+    def _solve(self, x: ArrayLike, *, gently: bool | None = None) -> None:
         """Be in equilibrium at x; nothing to do where that is so. Collective."""
         if not self._present.is_solved(x):
-            self._present.start(x)
+            self._present.start(x, gently=gently)
             self._evaluation.walk()
             self._evaluation.response()
             self._present.solved(x)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 import contextlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 import warnings
 
 import numpy as np
@@ -20,11 +20,20 @@ from ufl.geometry import GeometricQuantity
 from sobofem.fem.assembly.forms import rounded, without_variables
 from sobofem.fem.assembly.switches import PATHS, jumping, jumps
 
+if TYPE_CHECKING:
+    from sobofem.fem.solving.ties import Ties
+
 When = int | Literal["end", "sum"]
 
 
 class ModeShapes(ABC):
-    """What sets functions in the integrals of responses to modes of a state, before they are taken: `fem.modes`."""
+    """What sets functions in the integrals of responses to modes of a state, before they are taken: `fem.modes`.
+
+    Attributes:
+        ties: Which modes obey; None without any.
+    """
+
+    ties: Ties | None = None
 
     @abstractmethod
     def refresh(self) -> None:
@@ -39,9 +48,10 @@ class ModeShapes(ABC):
             marks: Makes a text of numbers at degrees of freedom.
         """
 
-    def changed_tie(self) -> int | None:
-        """The number of a tie that would be another one on the mesh as it is now; None without any. Collective."""
-        return None
+    @property
+    def functions(self) -> Sequence[Any]:
+        """What is set, each on the space of the modes."""
+        return ()
 
 
 @dataclass(frozen=True)

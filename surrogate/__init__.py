@@ -46,6 +46,7 @@ from sobofem.surrogate.reduction import (
     reduced_basis,
 )
 from sobofem.surrogate.samples import Samples
+from sobofem.surrogate.selection.between_fields import fit_operator
 from sobofem.surrogate.selection.field import fit_coefficients, fit_field
 from sobofem.surrogate.selection.fit import fit
 from sobofem.surrogate.selection.tuning import restarted, tuned
@@ -110,6 +111,7 @@ __all__ = [
     "fit",
     "fit_coefficients",
     "fit_field",
+    "fit_operator",
     "linear_subspace",
     "load",
     "open_exported",

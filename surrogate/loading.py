@@ -10,13 +10,24 @@ from sobofem.surrogate.device import undisturbed
 from sobofem.surrogate.export import open_exported
 from sobofem.surrogate.model import Surrogate
 from sobofem.surrogate.online import checkpoint
+from sobofem.surrogate.operators.reduced import ReducedOperator
 from sobofem.surrogate.operators.surrogate import OperatorSurrogate
+from sobofem.surrogate.reduction.cases import CasesSurrogate
 from sobofem.surrogate.reduction.field_surrogate import FieldSurrogate
 from sobofem.surrogate.reduction.magnitude import RelativeSurrogate
 from sobofem.surrogate.reduction.process import GradientProcess
 from sobofem.surrogate.reduction.projected import ProjectedSurrogate
 
-type Loaded = Surrogate | FieldSurrogate | ProjectedSurrogate | RelativeSurrogate | GradientProcess | OperatorSurrogate
+type Loaded = (
+    Surrogate
+    | FieldSurrogate
+    | ProjectedSurrogate
+    | RelativeSurrogate
+    | CasesSurrogate
+    | GradientProcess
+    | OperatorSurrogate
+    | ReducedOperator
+)
 
 
 @undisturbed()

@@ -5,6 +5,7 @@ With shifted seeds the generators of all tests begin elsewhere, so that no test 
 
 import atexit
 import gc
+import importlib
 import os
 from pathlib import Path
 import shutil
@@ -83,6 +84,13 @@ def labels_believed():
 def labels_doubted(labels_believed):
     """For a test among those with `labels_believed` that is about all of `fit`."""
     labels_believed.undo()
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pages without their figures, for tests that are not about pages: to draw takes longer than a small study."""
+    page = importlib.import_module("sobofem.coupling.report.page")
+    monkeypatch.setattr(page, "as_html", lambda figure, alt, prefix: "")
 
 
 @pytest.fixture

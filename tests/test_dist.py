@@ -41,7 +41,7 @@ def test_the_wheel_holds_the_package_whole_and_nothing_else(wheel):
 
 
 def files(folder):
-    kept = {".py", ".typed", ".h5", ".xdmf", ".html", ".sh"}
+    kept = {".py", ".typed", ".h5", ".xdmf", ".html", ".sh", ".safetensors"}
     return [path for path in folder.rglob("*") if path.suffix in kept and "__pycache__" not in path.parts]
 
 

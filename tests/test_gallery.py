@@ -35,7 +35,7 @@ def test_the_gallery_shows_every_example_with_a_picture_that_is_there():
     assert set(GALLERY) == there - parts
     assert len(GALLERY) >= 20
     for about in GALLERY.values():
-        assert "picture" not in about or (ROOT / "docs" / "pictures" / about["picture"]).is_file()
+        assert (ROOT / "docs" / "pictures" / about["picture"]).is_file()
 
 
 @pytest.mark.slow
@@ -103,3 +103,11 @@ def test_a_learned_law_pulls_as_the_closed_form(tmp_path):
     stress, slopes = example("law_in_structure").draw(tmp_path / "law.png")
     np.testing.assert_allclose(stress[1], stress[0], rtol=0.02)
     np.testing.assert_allclose(slopes[1], slopes[0], rtol=0.05)
+
+
+@pytest.mark.slow
+def test_a_law_of_a_cell_is_certified_in_a_structure(tmp_path):
+    module = example("two_scales")
+    found = module.learn(tmp_path, module.Settings(tolerance=0.2, states=1, points=6, rounds=2, iterations=150))
+    assert found.certified and found.solves >= 4
+    assert module.draw(found, tmp_path / "scales.png").is_file()

@@ -99,6 +99,32 @@ except AttributeError as error:
     assert done.stdout.strip() == "module 'sobofem' has no attribute 'nothing'", done.stderr
 
 
+def test_generating_imports_nothing_that_takes_long_and_is_not_used(tmp_path):
+    (tmp_path / "model.py").write_text("""
+import numpy as np
+class Model:
+    parameters, responses, bounds, digest = ("a",), ("b",), np.array([[0.0, 1.0]]), "1"
+    def evaluate(self, x, *, jacobian=True):
+        return x**2, np.diag(2 * x)
+model = Model()
+""")
+    script = """
+import atexit, sys
+slow = {"scipy", "scipy.stats", "torch", "rich", "matplotlib", "dolfinx", "mpi4py", "asyncio"}
+before = set(sys.modules)
+from sobofem.coupling.parallel import leaving
+def report(error):
+    print("imported:", sorted(slow & set(sys.modules)), len(set(sys.modules) - before))
+leaving.end_despite_others = report
+from sobofem.coupling.start import main
+sys.argv = ["sobofem", "generate", "model.py:model", "--samples", "8", "--seed", "1", "--out", "a.h5"]
+main()
+"""
+    done = run((), script, tmp_path)
+    *_, names, count = done.stdout.rpartition("imported: ")[2].rsplit(" ", 1)
+    assert names == "[]" and int(count) < 700, done.stderr
+
+
 def test_every_everyday_name_leads_to_something():
     assert all(getattr(sobofem, name) is not None for name in sobofem.__all__)
 

@@ -52,6 +52,12 @@ def test_bimetal_deflection_matches_timoshenko(example):
     assert abs(deflection) == pytest.approx(curvature * centre**2 / 2, rel=0.02)
 
 
+def test_what_users_copy_from_draws_its_picture(example, own_material, bracket, tmp_path):
+    example.draw(example.bimetal(), tmp_path / "strip.png")
+    own_material.draw(bracket, tmp_path / "bracket.png")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["bracket.png", "strip.png"]
+
+
 def test_its_derivatives_pass_taylor(example):
     report = taylor_test(example.bimetal(), seed=1)
     assert report.passed, report

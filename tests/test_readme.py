@@ -35,7 +35,7 @@ def test_excused_blocks_give_a_known_reason(page):
             assert any(excuse in block["excuse"] for excuse in EXCUSES)
 
 
-@pytest.mark.parametrize("page", ["docs/own_problem.md", "docs/problems.md"])
+@pytest.mark.parametrize("page", ["docs/own_problem.md", "docs/problems.md", "docs/learned_laws.md"])
 def test_excerpts_are_some(page):
     found = [block for block in blocks(page) if "an excerpt" in (block["excuse"] or "")]
     assert found
@@ -227,11 +227,23 @@ def test_commands_and_snippets_run_in_order(shell, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of eight samples
 @pytest.mark.usefixtures("labels_believed")
-def test_a_problem_of_one_s_own_comes_to_its_optimum(shell, monkeypatch):
+def test_a_stranger_comes_from_the_landing_page_to_the_optimum_of_a_problem_of_their_own(shell, monkeypatch):
+    """The demo and the journeys, on the same way, have tests of their own."""
     Path("examples").symlink_to(ROOT / "examples")
     monkeypatch.setattr(surrogate, "fit", partial(surrogate.fit, families=BRIEF))
-    for block in blocks("docs/own_problem.md"):
+    landing = (ROOT / "docs/index.md").read_text()
+    first, *_ = blocks("docs/index.md")
+    demo, doctor = first["text"].splitlines()
+    assert demo.startswith("make demo")
+    shell(doctor.partition("#")[0], "bash")
+    (way,) = (line for line in landing.splitlines() if line.startswith("- **New here?**"))
+    pages = re.findall(r"\]\((\w+\.md)\)", way)
+    assert pages == ["installing.md", "journeys.md", "own_problem.md"]
+    for block in blocks(f"docs/{pages[-1]}"):
         if not block["excuse"]:
             shell(fewer(block["text"]), block["language"])
-    assert json.loads(Path("bimetal.json").read_text())["certified"]
-    assert Path("bimetal.html").is_file()
+    assert len(Dataset.open("bimetal.h5")) == 8 and json.loads(Path("bimetal.json").read_text())["certified"]
+    assert load("bimetal.safetensors").responses == ("deflection", "stress")
+    for picture in ("samples.png", "report/values.png"):
+        assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in Path("bimetal.html").read_text() and Path("report/report.html").is_file()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sobofem.coupling.contract import Array, checked_bounds
-from sobofem.coupling.design.marginals import Marginal
+from sobofem.coupling.design.marginals import HOW, Marginal
 from sobofem.coupling.design.truncated import Truncated
 
 
@@ -55,7 +55,7 @@ class Coordinates:
         chosen = []
         for name, (low, high) in zip(names, box, strict=True):
             try:
-                chosen.append(Truncated(priors.get(name, Marginal("uniform")), low, high))
+                chosen.append(Truncated(_prior(priors.get(name, "uniform")), low, high))
             except ValueError as error:
                 raise ValueError(f"prior of {name!r}: {error}") from error
         low, width = np.array([(prior.ends[0], prior.ends[1] - prior.ends[0]) for prior in chosen]).T
@@ -89,3 +89,11 @@ class Coordinates:
     def prior_residual(self, u: Array) -> Array:
         """Distance from the centres of the priors in standard deviations, (n,); 0 for flat ones."""
         return self.precision * (u - self.centre)
+
+
+def _prior(how: Marginal | str) -> Marginal:
+    """A prior, flat or normal, with or without a logarithm: the maps of the chains are made for these."""
+    marginal = Marginal.of(how)
+    if marginal.of_scipy:
+        raise ValueError(f"{marginal} is no prior that a calibration knows; write {HOW}")
+    return marginal

@@ -34,7 +34,7 @@ UsageError: type[Any] = typer.BadParameter.__mro__[1]
 """What a command line raises that no command understands; typer has no public name for it."""
 ORDER = (
     *("doctor", "models", "check", "generate", "import", "stream", "jobscript", "status", "info", "verify", "merge"),
-    *("infill", "train", "report", "export-model", "optimize", "calibrate", "uq", "run"),
+    *("infill", "train", "report", "export-model", "optimize", "calibrate", "uq", "two-scales", "run"),
 )
 """Commands as the help lists them; others follow."""
 

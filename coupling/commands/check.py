@@ -13,12 +13,14 @@ import typer
 from sobofem.coupling.commands import ModelName, command
 from sobofem.coupling.contract import (
     Array,
+    KnowsOutside,
     Model,
     ProgressCallback,
     SampleFailure,
     describe,
     indefinite_at_rest,
     negative_pivots,
+    share_outside,
 )
 from sobofem.coupling.display import display_on_root, report_console
 from sobofem.coupling.models.loading import load_model
@@ -72,12 +74,14 @@ def check(model: ModelName, settings: Checking = Checking()) -> None:
         with keeping(lambda: kept.format(len(reports), settings.points)), display_on_root() as update:
             _test(reports, found, settings, update)
         values = [row for report in reports for row in value_test(found, report.point)]
+        outside = max((_share_outside(found, report.point) for report in reports), default=0.0)
         unstable = [(r.point, indefinite_at_rest(found)) for r in reports if _is_unstable(found, r.point)]
     sound = all(row.passed for row in values)
     passed = all(report.passed for report in reports)
     if ranks()[0] == 0:
         _show(found, reports, unstable, passed=passed)
         _show_values(values)
+        _show_outside(outside)
     if not (passed and sound):
         raise typer.Exit(1)
 
@@ -127,6 +131,23 @@ def _is_unstable(model: Model, x: Array) -> bool:
         return False
     model.evaluate(x, jacobian=False)
     return bool(negative_pivots(model))
+
+
+def _share_outside(model: Model, x: Array) -> float:
+    """Share of the points where a law is outside of what it learned, at x: solved again, where there is a law."""
+    if not isinstance(model, KnowsOutside) or model.share_outside is None:
+        return 0.0
+    model.evaluate(x, jacobian=False)
+    return share_outside(model)
+
+
+def _show_outside(share: float) -> None:
+    """Say that a law is outside of what it learned."""
+    if share:
+        report_console().print(
+            f"[yellow]Warning[/]: at up to {share:.1%} of the points the law is outside of what it was learned from: "
+            "train it on more, narrow the bounds, or refuse such states with outside='refuse'."
+        )
 
 
 def _show_values(values: list[ValueRow]) -> None:

@@ -17,9 +17,8 @@ from sobofem.coupling.dataset.dataset import Dataset
 from sobofem.coupling.study.settings import Table
 
 if TYPE_CHECKING:
-    from sobofem.coupling.dataset.field_data import FieldData
     from sobofem.surrogate import Surrogate
-    from sobofem.surrogate.operators import OperatorSurrogate
+    from sobofem.surrogate.operators import OperatorSurrogate, ReducedOperator
 
 SurrogateFile = Annotated[
     Path, typer.Argument(metavar="SURROGATE", help="Surrogate (safetensors).", show_default=False)
@@ -44,25 +43,12 @@ def open_samples(path: Path, table: Table) -> Dataset:
     return Dataset.open(path)
 
 
-def open_fields(path: Path) -> FieldData | None:
-    """The samples of a dataset of fields on a mesh, which stay in the file; None if it is of something else.
-
-    Says so where it holds whole Jacobians, which nothing between fields learns from.
-    """
-    from sobofem.coupling.dataset.field_data import FieldData
-
+def open_fields(path: Path) -> Dataset | None:
+    """The samples of a dataset of fields on a mesh, which stay in the file; None if it is of something else."""
     if sources.is_table(path):
         return None
     found = Dataset.open(path, in_memory=False)
-    if found.on_mesh is None:
-        return None
-    if found.jacobian is not None:
-        typer.echo(
-            f"note: the Jacobians in {path} are not used; between fields J v and Jᵀ w are learned, which "
-            "`sobofem generate --directions 2 --weights 1` stores",
-            err=True,
-        )
-    return FieldData.of(found)
+    return None if found.on_mesh is None else found
 
 
 def open_unseen(path: Path, model: Model) -> Dataset:
@@ -95,7 +81,7 @@ def load_model_of_responses(path: Path) -> Model:
     return found
 
 
-def load_surrogate(path: Path) -> Surrogate | OperatorSurrogate:
+def load_surrogate(path: Path) -> Surrogate | OperatorSurrogate | ReducedOperator:
     """Read a surrogate of responses, or between fields, that says how it was trained.
 
     Raises:
@@ -104,10 +90,10 @@ def load_surrogate(path: Path) -> Surrogate | OperatorSurrogate:
         TypeError: If it is a surrogate of something else.
     """
     from sobofem.surrogate import Surrogate, load
-    from sobofem.surrogate.operators import OperatorSurrogate
+    from sobofem.surrogate.operators import OperatorSurrogate, ReducedOperator
 
     found = load(path)
-    if not isinstance(found, Surrogate | OperatorSurrogate):
+    if not isinstance(found, Surrogate | OperatorSurrogate | ReducedOperator):
         raise TypeError(f"{path} is a {type(found).__name__}; expected a Surrogate of responses")
     return found
 

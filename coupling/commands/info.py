@@ -15,7 +15,7 @@ from sobofem.coupling.dataset.dataset import Dataset
 
 if TYPE_CHECKING:
     from sobofem.surrogate import History, Surrogate
-    from sobofem.surrogate.operators import OperatorSurrogate
+    from sobofem.surrogate.operators import OperatorSurrogate, ReducedOperator
 
 DATASETS = (".h5", ".hdf5", ".csv", ".parquet", ".npz")
 """Endings of what is, or could be made, a dataset."""
@@ -45,11 +45,11 @@ def _surrogate(file: Path) -> str:
     """What a surrogate maps, and how its training ended."""
     from sobofem import surrogate
     from sobofem.surrogate import files
-    from sobofem.surrogate.operators import OperatorSurrogate
+    from sobofem.surrogate.operators import OperatorSurrogate, ReducedOperator
 
     stored = files.read(file)
     model = files.unpack(stored)
-    if isinstance(model, OperatorSurrogate):
+    if isinstance(model, OperatorSurrogate | ReducedOperator):
         return "\n".join([*_between_fields(model), _checksum(stored.checked)])
     bounds = zip(model.parameters, model.bounds, strict=True)
     parameters = "parameters: " + ", ".join(f"{name} in [{low:g}, {high:g}]" for name, (low, high) in bounds)
@@ -77,15 +77,22 @@ def _surrogate(file: Path) -> str:
     )
 
 
-def _between_fields(model: OperatorSurrogate) -> list[str]:
+def _between_fields(model: OperatorSurrogate | ReducedOperator) -> list[str]:
     """What a surrogate between fields is."""
     given, found = (", ".join(names) for names in (model.input_names, model.output_names))
     return [
         f"surrogate between fields: {model.network}",
         f"from {given} to {found} at {len(model.mesh)} nodes of {len(model.mesh.cells)} cells ({model.mesh.cell})",
-        _course(model.history),
+        *([] if (history := getattr(model, "history", None)) is None else [_course(history)]),
         *_training_data(model.provenance),
+        *_held_out_fields(model.provenance),
     ]
+
+
+def _held_out_fields(provenance: Mapping[str, Any]) -> list[str]:
+    """A line on the error of fields not seen, where training held some out."""
+    found = provenance.get("validation")
+    return [f"relative error of {found['samples']} fields held out: {found['relative']:.2g}"] if found else []
 
 
 def _course(history: History) -> str:

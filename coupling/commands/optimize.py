@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-import numpy as np
 import typer
 
 from sobofem.coupling.commands import ModelName, command
 from sobofem.coupling.commands.files import absolute, check_writable, load_model_of_responses
-from sobofem.coupling.contract import HasComm, Model, SampleFailure, describe, units_of
-from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.commands.front import FrontSearch
+from sobofem.coupling.contract import HasComm, KnowsOutside, Model, SampleFailure, describe, share_outside
 from sobofem.coupling.models.loading import load_model
 from sobofem.coupling.models.matching import require_same_names
-from sobofem.coupling.optimize import NoAnswer, Optimum, Solution, Step, Task, certify, minimize, pareto
+from sobofem.coupling.optimize import NoAnswer, Optimum, Solution, Step, Task, certify, minimize
 from sobofem.coupling.optimize.report import (
     convergence_picture,
-    front_picture,
     line,
     show,
     show_confirmation,
-    show_front,
     show_largest,
+    show_outside,
     so_far,
     write,
-    write_front,
     write_unfinished,
 )
+from sobofem.coupling.optimize.uncertain import Uncertainties
 from sobofem.coupling.parallel.abort import ranks
 from sobofem.coupling.parallel.interruption import keeping
-from sobofem.coupling.parallel.world import Serial, on_root, world
+from sobofem.coupling.parallel.world import Serial, world
 from sobofem.coupling.report.geometry import fields_figure, is_drawable, states
 from sobofem.coupling.study.purposes import Optimization
 
@@ -77,16 +76,24 @@ def optimize(
     Example: sobofem optimize plate.py:model --minimize mass --at-most stress=200 --fix load=10 --data plate.h5
 
     A front: sobofem optimize plate.py:model --minimize mass --minimize deflection --data plate.h5 --pareto 5
+
+    A reliable design: sobofem optimize plate.py:model --minimize mass --at-most stress=200 --input load=normal:10,1 \
+    --failure-probability 0.001
     """
     for path in (out, out and _beside(out, ".html"), picture):
         if path is not None:
             check_writable(path)
     if model.endswith(".safetensors"):
         raise ValueError(f"{model} is a surrogate; write: sobofem optimize MODEL --surrogate {model} ...")
-    task = _task(settings)
+    task, uncertain = _task(settings), _uncertainties(settings)
     steps, out, picture, data = list[Step](), absolute(out), absolute(picture), absolute(data)
     guide = None if surrogate is None else load_model_of_responses(surrogate)
     found: Model | str = _together(model) if settings.ranks_per_solve is None else model
+    seen: Callable[[Model], Model] = lambda each: each  # noqa: E731
+    if uncertain is not None:
+        assert not isinstance(found, str)
+        seen = partial(uncertain.model, task=task)
+        found, guide, task = seen(found), None if guide is None else seen(guide), uncertain.task(task)
     per_solve = settings.ranks_per_solve or _of_one_rank(model, found, pareto=bool(settings.pareto))
     guided = {
         "surrogate": guide,
@@ -97,22 +104,22 @@ def optimize(
     }
     if settings.pareto and settings.confirm_on is not None:
         raise ValueError("--confirm-on is for one optimum; leave it or --pareto out")
-    search = Search(model, found, task, settings.tolerance, steps, data, None if settings.pareto else out)
-    with keeping(search.kept):
-        if settings.pareto:
-            certified = _front(search, settings.pareto, settings.seed, guided, out, picture)
-        else:
-            how = guided | {
-                "seed": settings.seed,
-                "starts": settings.starts,
-                "predictors": settings.predictors.value,
-                "ranks_per_solve": per_solve,
-            }
+    if settings.pareto:
+        front = FrontSearch(model, found, task, settings.tolerance, steps, data, out, str(uncertain or ""))
+        certified = front(settings.pareto, settings.seed, guided, picture)
+    else:
+        search = Search(model, found, task, settings.tolerance, steps, data, out, seen, str(uncertain or ""))
+        how = guided | {
+            "seed": settings.seed,
+            "starts": settings.starts,
+            "predictors": settings.predictors.value,
+            "ranks_per_solve": per_solve,
+        }
+        with keeping(search.kept):
             solution, confirmed = _optimum(search, dict(settings.start) or None, how, settings.confirm_on, picture)
-            certified = solution.certified
-    if search.out is not None:
         with keeping(lambda: f"{search.out} is complete, but for pictures of the structure"):
             search.draw(solution, confirmed)
+        certified = solution.certified
     if not certified:
         raise typer.Exit(1)
 
@@ -147,7 +154,19 @@ def _task(settings: Optimization) -> Task:
     return Task(settings.objective, at_most, at_least, settings.fixed, settings.one_of)
 
 
-@dataclass(frozen=True, eq=False)
+def _uncertainties(settings: Optimization) -> Uncertainties | None:
+    """Which inputs are uncertain, and what a design is to keep in spite of them; None where none is."""
+    if not settings.inputs:
+        if settings.deviations is not None or settings.failure_probability is not None or settings.correlated:
+            raise ValueError("no input is uncertain; say how one is distributed: --input load=normal:100,8")
+        return None
+    if settings.ranks_per_solve is not None:
+        raise ValueError("under uncertain inputs all ranks solve each point together; leave --ranks-per-solve out")
+    names = ("correlated", "deviations", "failure_probability", "samples", "allow_outside", "seed")
+    return Uncertainties(settings.inputs, *(getattr(settings, name) for name in names))
+
+
+@dataclass(eq=False)
 class Search:
     """A search under way, and where its record goes.
 
@@ -158,8 +177,11 @@ class Search:
         tolerance: Of an optimum.
         steps: Its solves so far, on rank 0.
         data: Where these are kept, or None.
-        out: The JSON file for its record, or None; not of a front, which is of several searches.
+        out: The JSON file for its record, or None.
+        seen: Makes of another model what the task is about: itself, or its statistics under uncertain inputs.
+        uncertain: What these are, in a sentence; empty without any.
         largest: Largest values at the optimum of what means stand for, by response.
+        outside: Share of the points there where the model's law is outside of what it learned.
     """
 
     name: str
@@ -169,7 +191,10 @@ class Search:
     steps: list[Step]
     data: Path | None
     out: Path | None
+    seen: Callable[[Model], Model]
+    uncertain: str = ""
     largest: dict[str, float] = field(default_factory=dict)
+    outside: float = 0.0
 
     def kept(self) -> str:
         """What is there of an interrupted search, after that was written to the page."""
@@ -185,7 +210,15 @@ class Search:
         if self.out is None or ranks()[0] != 0 or isinstance(self.model, str):
             return
         about = describe(self.model, name=self.name)
-        write_unfinished(self.task, about, self.steps, self.tolerance, why, self.out, ended=ended)
+        write_unfinished(
+            self.task, about, self.steps, self.tolerance, why, self.out, ended=ended, uncertain=self.uncertain
+        )
+
+    def write(self, solution: Solution, confirmed: dict[str, Any] | None = None, **drawn: Any) -> None:
+        """Write the record and the page of a solution."""
+        if self.out is not None:
+            about: dict[str, Any] = {"model": self.name, "uncertain": self.uncertain, "outside": self.outside}
+            write(solution, self.out, confirmed, self.largest, **about, **drawn)
 
     def draw(self, solution: Solution, confirmed: dict[str, Any] | None) -> None:
         """Solve where the search began and at the optimum, for pictures and ParaView. Collective."""
@@ -201,7 +234,7 @@ class Search:
         if ranks()[0] == 0:
             fields = fields_figure(shown) if shown else None
             beside = [paraview.name]
-            write(solution, self.out, confirmed, self.largest, model=self.name, fields=fields, others=beside)
+            self.write(solution, confirmed, fields=fields, others=beside)
 
 
 def _beside(out: Path, suffix: str) -> Path:
@@ -219,48 +252,52 @@ def _optimum(
     search: Search, start: dict[str, float] | None, how: dict[str, Any], confirm_on: str | None, picture: Path | None
 ) -> tuple[Solution, dict[str, Any] | None]:
     """Find one optimum, and show it on rank 0; with what another model says of it, where that is asked for."""
-    other = None if confirm_on is None else _together(confirm_on)
+    other = None if confirm_on is None else search.seen(_together(confirm_on))
     if other is not None and not isinstance(search.model, str):  # before any solve
         require_same_names(f"--confirm-on {confirm_on}", other, search.model)
     try:
         solution = minimize(search.model, search.task, start=start, **how)
-    except NoAnswer as error:
-        search.write_unfinished(str(error), ended=True)
+    except Exception as error:
+        if isinstance(error, NoAnswer) or search.steps:  # no mistake in the task, of which nothing is kept
+            search.write_unfinished(str(error) or type(error).__name__, ended=True)
         raise
     if ranks()[0] == 0:
         show(solution, solution.archive.units)
         if search.out is not None:  # before any more solves
-            write(solution, search.out, model=search.name)
-    search.largest.update(_largest(search.model, solution.optimum))
+            search.write(solution)
+    search.largest, search.outside = _at_optimum(search.model, solution.optimum)
     confirmed = None if other is None or confirm_on is None else _confirmed(other, confirm_on, solution.optimum)
     if ranks()[0] == 0:
-        if search.out is not None and (confirmed is not None or search.largest):
-            write(solution, search.out, confirmed, search.largest, model=search.name)
+        if search.out is not None and (confirmed is not None or search.largest or search.outside):
+            search.write(solution, confirmed)
         if picture is not None:
             convergence_picture(solution, picture)
     return solution, confirmed
 
 
-def _largest(model: Model | str, best: Optimum) -> dict[str, float]:
-    """Largest values of what means in the task stand for, by one more solve of finite elements; shown on rank 0."""
-    if not is_drawable(model):
-        return {}
-    from sobofem.fem.maxima import maxima
-
-    problem: Any = model
-    asked = {*best.task.weights, *best.task.at_most, *best.task.at_least}
-    if not asked & problem.largest.keys():
-        return {}
+def _at_optimum(model: Model | str, best: Optimum) -> tuple[dict[str, float], float]:
+    """Largest values of what means in the task stand for, and the share of points where a law is outside; shown."""
+    if isinstance(model, str):
+        return {}, 0.0
+    means: dict[str, Any] = getattr(model, "largest", {}) if is_drawable(model) else {}
+    asked = {*best.task.weights, *best.task.at_most, *best.task.at_least} & means.keys()
+    if not asked and not (isinstance(model, KnowsOutside) and model.share_outside is not None):
+        return {}, 0.0
     try:
-        problem.evaluate(best.x, jacobian=False)
+        model.evaluate(best.x, jacobian=False)
     except Exception as error:
         if not isinstance(error, SampleFailure):
             raise
-        return {}
-    found = {name: value for name, value in maxima(problem).items() if name in asked}
+        return {}, 0.0
+    share, found = share_outside(model), {}
+    if asked:
+        from sobofem.fem.maxima import maxima
+
+        found = {name: value for name, value in maxima(cast(Any, model)).items() if name in asked}
     if ranks()[0] == 0:
         show_largest(best, found)
-    return found
+        show_outside(share)
+    return found, share
 
 
 def _together(name: str) -> Model:
@@ -292,50 +329,6 @@ def _confirmed(model: Model, name: str, best: Optimum) -> dict[str, Any]:
     values = dict(zip(there.responses, there.y.tolist(), strict=True))
     judged = {"violation": there.violation, "optimality": there.optimality, "feasible": there.feasible}
     return {"by": name, "model": values, "not_met": list(there.unmet)} | judged
-
-
-def _front(search: Search, points: int, seed: int, how: dict[str, Any], out: Path | None, picture: Path | None) -> bool:
-    """A front of the surrogate, some points of which the model certifies; whether it does."""
-    model, task = search.model, search.task
-    if isinstance(model, str):
-        raise ValueError("a front is certified point by point; leave --ranks-per-solve out")
-    if task.discrete:
-        raise ValueError("a front over discrete parameters is not offered; fix them, one value after the other")
-    cheap = how["surrogate"] or _fitted(how["path"])
-    minimized = [name for name, weight in task.weights.items() if weight > 0.0]
-    maximized = [name for name, weight in task.weights.items() if weight < 0.0]
-    together = world()
-    front = on_root(
-        together,
-        lambda: pareto(
-            cheap,
-            minimized + maximized,
-            maximized=maximized,
-            at_most=task.at_most,
-            at_least=task.at_least,
-            fixed=task.fixed,
-            seed=seed,
-        ),
-    )
-    rows = np.unique(np.linspace(0, len(front.x) - 1, min(points, len(front.x))).round().astype(int)).tolist()
-    front = front.certify(model, rows, **how | {"surrogate": cheap})
-    if ranks()[0] == 0:
-        show_front(front, units_of(model))
-        if out is not None:
-            write_front(front, out, model=search.name, units=units_of(model))
-        if picture is not None:
-            front_picture(front, picture)
-    return not front.unanswered and all(solution.certified for solution in front.certificates.values())
-
-
-def _fitted(data: Path | None) -> Model:
-    """A surrogate of the samples at hand."""
-    if data is None or not data.exists():
-        raise ValueError("a front is sought on a surrogate: give --surrogate, or --data with samples to train one on")
-    from sobofem import surrogate
-
-    fitted: Model = surrogate.fit(Dataset.open(data))
-    return fitted
 
 
 def _tell(steps: list[Step], solves: int, step: Step) -> None:

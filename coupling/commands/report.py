@@ -30,10 +30,10 @@ def report(
     Example: sobofem report plate.safetensors unseen.h5 --out report
     """
     from sobofem.coupling.report import overlap, write_report
-    from sobofem.surrogate.operators import OperatorSurrogate
+    from sobofem.surrogate.operators import OperatorSurrogate, ReducedOperator
 
     model = load_surrogate(surrogate)
-    if isinstance(model, OperatorSurrogate):
+    if isinstance(model, OperatorSurrogate | ReducedOperator):
         from sobofem.coupling.dataset.field_data import FieldData
         from sobofem.coupling.report.fields import write_field_report
 

@@ -51,11 +51,13 @@ def run(
     unknown = sorted(set(only or ()) - {stage.name for stage in stages})
     if unknown:
         raise ValueError(f"there is no stage {', '.join(unknown)}; there are {', '.join(s.name for s in stages)}")
+    wanted = [stage for stage in stages if not only or stage.name in only]
+    for stage in wanted:  # what is wrong with a later one is said before any work
+        Action.of(stage)
     if not dry:
         on_root(together, lambda: folder.mkdir(parents=True, exist_ok=True))
     about = Source(model, definition(model, file))
     _warn_of_changes(on_root(together, lambda: _ledger(folder)), about, folder)
-    wanted = [stage for stage in stages if not only or stage.name in only]
     ends = {stage.name: _carry_out(stage, folder, about, together, dry=dry) for stage in wanted}
     if failed := [name for name, code in ends.items() if code]:
         _tell(

@@ -12,10 +12,9 @@ from rich.table import Table
 import typer
 
 from sobofem.coupling.commands import command
-from sobofem.coupling.dataset import unfinished
+from sobofem.coupling.dataset import store, unfinished
 from sobofem.coupling.dataset.dataset import Dataset
 from sobofem.coupling.dataset.journal import Journal
-from sobofem.coupling.dataset.records import Failure
 from sobofem.coupling.display import duration, report_console
 from sobofem.coupling.solving import jobs
 
@@ -41,15 +40,18 @@ def status(
     if as_json and not file.exists():
         typer.echo(json.dumps(dict.fromkeys(COUNTS, 0) | {"remaining": None, "wanted": None}))
         return
-    data, journals = Dataset.open(file, in_memory=False), unfinished.read(file, in_memory=False)
+    journals = unfinished.read(file, in_memory=False)
+    data = Dataset(**store.read(file, unread=True))
+    became = unfinished.answers(data, journals)
+    done, failed = len(became.rows), len(became.failures)
     # A design that the trainer chooses from has more rows than are solved: its budget counts.
     wanted = min(data.provenance.get("budget", len(data.design)), len(data.design))
-    remaining = max(wanted - len(data) - len(data.failures), 0)
+    remaining = max(wanted - done - failed, 0)
     if as_json:
-        counts = (len(data), len(data.failures), remaining, wanted, len(jobs.living(file)), sum(data.attempts.values()))
+        counts = (done, failed, remaining, wanted, len(jobs.living(file)), sum(became.attempts.values()))
         typer.echo(json.dumps(dict(zip(COUNTS, counts, strict=True))))
         return
-    typer.echo(f"{file}: {len(data)} done, {len(data.failures)} failed, {remaining} remaining of {wanted}")
+    typer.echo(f"{file}: {done} done, {failed} failed, {remaining} remaining of {wanted}")
     if running := jobs.living(file):
         typer.echo(f"{len(running)} {'jobs are' if len(running) > 1 else 'job is'} at work on it")
     latest = _latest_run(journals)
@@ -59,7 +61,7 @@ def status(
             typer.echo(f"{rate:.3g} samples a second while it runs; the rest takes {duration(remaining / rate)}")
     if latest:
         report_console().print(_table(latest))
-    for line in data.damage:
+    for line in became.damage:
         typer.echo(f"damaged: {line}")
 
 
@@ -71,7 +73,7 @@ def _latest_run(journals: list[Journal]) -> list[Journal]:
 
 def _mean_seconds(journal: Journal) -> float:
     spent = [record.seconds for record in journal.records]
-    both = np.concatenate([spent, *(columns.arrays["seconds"] for columns in journal.columns)])
+    both = np.concatenate([spent, *(columns.seconds for columns in journal.columns)])
     return float(both.mean()) if len(both) else 0.0
 
 
@@ -79,8 +81,7 @@ def _table(journals: list[Journal]) -> Table:
     """What each group of ranks of a run has done."""
     table = Table("group", "done", "failed", "seconds a sample", "last wrote", title="groups of ranks in the last run")
     for journal in journals:
-        failed = sum(isinstance(record, Failure) for record in journal.records)
-        done = len(journal.answered) - failed
+        done, failed = len(journal.sampled), len(journal.failures)
         group = int(journal.path.stem.split("-")[-1])
         age = time.time() - journal.path.stat().st_mtime
         table.add_row(str(group), str(done), str(failed), f"{_mean_seconds(journal):.3g}", f"{duration(age)} ago")

@@ -21,7 +21,9 @@ from sobofem.coupling.study.settings import Table, Training
 
 if TYPE_CHECKING:
     from sobofem import surrogate
+    from sobofem.coupling.dataset.dataset import Dataset
     from sobofem.coupling.dataset.field_data import FieldData
+    from sobofem.surrogate.operators import OperatorSurrogate, ReducedOperator
     from sobofem.surrogate.weighting import Weighting
 
 AS_STORED = Table()
@@ -30,6 +32,7 @@ _NOTHING = (
     "no surrogate was written, as none was trained on all samples yet: repeat the same command, or let --descent keep "
     "the best so far"
 )
+_NOTHING_BETWEEN = "no surrogate was written: repeat the same command, or take a --network, which keeps the best so far"
 
 
 @command(needs_mpi=False)
@@ -46,8 +49,8 @@ def train(
     time, with --budget nearly so, else once a family was trained on all samples; the exit code is that of the signal
     all the same.
 
-    A dataset of fields on a mesh is learned as a map between fields, by a network that fits mesh and samples; --network
-    takes another.
+    A dataset of fields on a mesh is learned as a map between fields: where it holds Jacobians, by modes of the field;
+    else, or with --descent, by a network that fits mesh and samples; --network takes another.
 
     Another program's table is learned as `sobofem import` would read it.
 
@@ -112,37 +115,64 @@ def train(
         raise Stopped(heard(), f"{out} is the best so far: repeat the same command for better")
 
 
-def train_fields(data: FieldData, out: Path, settings: Training, layers: dict[str, Any]) -> None:
-    """Train a network between fields, and say how good it is."""
+def train_fields(data: Dataset, out: Path, settings: Training, layers: dict[str, Any]) -> None:
+    """Learn a map between fields, by modes or by a network, and say how good it is."""
     import torch
 
-    from sobofem.surrogate.operators import train_operator
+    from sobofem.coupling.dataset.field_data import FieldData
+    from sobofem.surrogate.selection.between_fields import fit_operator, why_reduced
 
     if settings.budget is not None:
         raise typer.BadParameter("--budget is for the choice among families; between fields give --steps")
     torch.set_num_threads(settings.threads)
     if settings.samples is not None:
-        data = data.select(range(min(settings.samples, len(data))))
-    start = time.monotonic()
-    with keeping(lambda: _NOTHING), display() as update:
-        trained = train_operator(
-            data,
-            _network(settings.network, layers, "operator") if settings.network else None,
-            weighting=_weighting(settings.weighting),
-            seed=settings.seed,
-            device=settings.device,
-            progress=_Shown(update, None, start),
-            **_given({"validation": settings.validation, "steps": settings.steps}),
+        data = data.head(settings.samples)
+    between, start = FieldData.of(data), time.monotonic()
+    of_networks = {name: getattr(settings, name) for name in ("network", "weighting", "validation", "steps")} | layers
+    by_network = bool(_given(of_networks)) or settings.descent or settings.device != "cpu"
+    why = "" if by_network else why_reduced(data)
+    if data.jacobian is not None and not why:
+        typer.echo(
+            "note: the Jacobians are not used; networks between fields learn J v and Jᵀ w, which "
+            "`sobofem generate --directions 2 --weights 1` stores",
+            err=True,
         )
+    trained: ReducedOperator | OperatorSurrogate
+    with keeping(lambda: _NOTHING_BETWEEN), display() as update:
+        if why:
+            units = dict(between.units)
+            trained = fit_operator(data, units=units, seed=settings.seed, progress=_Shown(update, None, start))
+        else:
+            trained = _network_between(between, settings, layers, _Shown(update, None, start))
     trained.save(out)
-    typer.echo(f"{out}: {trained.network}, trained on {len(data)} samples in {duration(time.monotonic() - start)}")
-    if "choice" in trained.provenance:
-        typer.echo(f"  {trained.provenance['choice']}")
+    count = trained.provenance.get("samples", len(data))
+    typer.echo(f"{out}: {trained.network}, trained on {count} samples in {duration(time.monotonic() - start)}")
+    if incomplete := trained.provenance.get("incomplete"):
+        typer.echo(f"note: {incomplete} samples lack values or derivatives, and were left out", err=True)
+    if reason := why or trained.provenance.get("choice", ""):
+        typer.echo(f"  {reason}")
     if "validation" in trained.provenance:
         found = trained.provenance["validation"]
         typer.echo(f"  relative error of {found['samples']} fields held out: {found['relative']:.2g}")
-    if trained.history.interrupted:
+    if (history := getattr(trained, "history", None)) is not None and history.interrupted:
         raise Stopped(heard(), f"{out} is the best so far: repeat the same command for better")
+
+
+def _network_between(
+    data: FieldData, settings: Training, layers: dict[str, Any], progress: _Shown
+) -> OperatorSurrogate:
+    """A network between fields."""
+    from sobofem.surrogate.operators import train_operator
+
+    return train_operator(
+        data,
+        _network(settings.network, layers, "operator") if settings.network else None,
+        weighting=_weighting(settings.weighting),
+        seed=settings.seed,
+        device=settings.device,
+        progress=progress,
+        **_given({"validation": settings.validation, "steps": settings.steps}),
+    )
 
 
 @dataclass

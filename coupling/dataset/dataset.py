@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sobofem.coupling.contract import Array, Description, checked_bounds
+from sobofem.coupling.contract import Array, Description
 from sobofem.coupling.dataset import export, imported, sources, store, unfinished
 from sobofem.coupling.dataset.mesh import OnMesh
 from sobofem.coupling.dataset.records import LABELS, PRODUCTS, UNKNOWN_PIVOTS, Failure, product_shapes
@@ -72,7 +72,7 @@ class Dataset:
 
     def __post_init__(self) -> None:
         n, m, N = len(self.parameters), len(self.responses), len(self.rows)
-        checked_bounds(self.bounds, self.parameters)
+        _ = self.description.reach  # refuses bounds that are none
         if not len(self.negative_pivots):
             object.__setattr__(self, "negative_pivots", np.full(N, UNKNOWN_PIVOTS))
         shapes = {"x": (N, n), "y": (N, m), "jacobian": (N, m, n), "seconds": (N,), "design": (len(self.design), n)}
@@ -90,7 +90,7 @@ class Dataset:
             self.on_mesh.check(n, m)
         for name in ("x", "directions", *LABELS, *PRODUCTS):
             self._check_finite(name)
-        self._check_bounds()
+        self._check_inside()
         for name in (*shapes, "rows"):
             values = getattr(self, name)
             if values is not None:
@@ -115,9 +115,7 @@ class Dataset:
             ValueError: If it is no dataset, a damaged one, or of a newer format.
         """
         path = Path(path)
-        # before the file: a run that ends meanwhile moves samples into the file
-        journals = unfinished.read(path, in_memory=in_memory)
-        return unfinished.merge_journals(cls(**store.read(path, in_memory=in_memory)), journals)
+        return unfinished.opened(path, lambda: cls(**store.read(path, in_memory=in_memory)), in_memory=in_memory)
 
     @classmethod
     def from_arrays(
@@ -318,7 +316,7 @@ class Dataset:
         gaps = self.missing and name in LABELS
         if values is None or isinstance(values, Rows):  # those were checked when they were computed
             return
-        if (fine := np.isfinite(values) | (gaps & np.isnan(values))).all():
+        if (fine := ~np.isinf(values) if gaps else np.isfinite(values)).all():
             return
         if name in PRODUCTS and values.ndim == 2:
             raise ValueError(f"{name} holds NaN or infinity")
@@ -326,12 +324,11 @@ class Dataset:
         what = "infinity" if gaps else "NaN or infinity"
         raise ValueError(f"{name} holds {what} in rows {bad[:5].tolist()} ({len(bad)} of {len(self)})")
 
-    def _check_bounds(self) -> None:
+    def _check_inside(self) -> None:
         if isinstance(self.x, Rows):  # checked when they were computed
             return
-        low, high = self.bounds.T
-        slack = 1e-12 * (high - low) + 1e-14 * np.abs(self.bounds).max(axis=1)
-        outside = (self.x < low - slack) | (self.x > high + slack)
+        (low, high), reach = self.bounds.T, self.description.reach.T
+        outside = (self.x < reach[0]) | (self.x > reach[1])
         if outside.any():
             sample, i = np.argwhere(outside)[0]
             raise ValueError(

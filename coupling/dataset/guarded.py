@@ -68,11 +68,12 @@ def main(seconds: float) -> None:
     """The process: a dataset on standard input becomes a sealed one on standard output, or a sentence and a code."""
     from sobofem.coupling.dataset import store
     from sobofem.coupling.dataset.dataset import Dataset
+    from sobofem.coupling.dataset.hdf5 import decoded
 
     file = sys.stdin.buffer
     _limit(file.seek(0, 2), seconds)
     try:
-        content = store.image(Dataset(**store.decoded(file, sealed=False)))
+        content = store.image(Dataset(**decoded(file, sealed=False)))
     except Foreign as error:
         _end(error, _FOREIGN)
     except MemoryError:

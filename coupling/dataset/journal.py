@@ -1,31 +1,27 @@
 """Journals: append-only files of checksummed records, which survive the death of their writer.
 
-A journal is a sequence of records, the first of which says what the others belong to:
-
-    b"SBFJ"  kind: u8, 3 bytes of zero  length: u32  crc: u32  payload of that length     (little-endian)
-
-The checksum (CRC32) covers kind, length and payload. A record goes to the operating system in one write, so
-that a killed process leaves whole records and at most one incomplete one at the end. Before a sample is begun a
-record says so: one that kills its process is known by that, and by the answer that never came.
+A journal is a sequence of records (`frames`), the first of which says what the others belong to. A record goes to
+the operating system in one write, so that a killed process leaves whole records and at most one incomplete one at the
+end. Before a sample is begun a record says so: one that kills its process is known by that, and by the answer that
+never came.
 """
 
 from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-import functools
 import json
 import os
 from pathlib import Path
 import struct
 import time
 import warnings
-import zlib
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sobofem.coupling.dataset.columns import Columns, columns, form_of
+from sobofem.coupling.dataset.columns import Columns, Found, fits
+from sobofem.coupling.dataset.frames import SIZE, framed, next_record, pairs, record_at
 from sobofem.coupling.dataset.open_files import OpenFile, beside, created, is_at, write
 from sobofem.coupling.dataset.records import Failure, Sample
 from sobofem.coupling.dataset.sample_bytes import as_bytes, left_in, packed, unpacked
@@ -33,9 +29,6 @@ from sobofem.coupling.dataset.sample_bytes import as_bytes, left_in, packed, unp
 VERSION = 5
 HEADER, SAMPLE, FAILURE, ATTEMPT = range(4)
 _LARGEST = 1 << 30  # bytes to read at once
-_MARK = b"SBFJ"
-_FRAME = struct.Struct("<4sB3sII")
-_COVERED = struct.Struct("<BI")
 _FAILURE = struct.Struct("<qdd")
 _ROW = struct.Struct("<q")
 
@@ -77,8 +70,18 @@ class Journal:
     @property
     def answered(self) -> NDArray[np.int64]:
         """Rows that have a sample or a failure here."""
-        of_records = [np.array([record.row for record in self.records], dtype=np.int64)]
-        return np.concatenate([*of_records, *(each.rows for each in self.columns)])
+        return np.concatenate([self.sampled, np.array([f.row for f in self.failures], dtype=np.int64)])
+
+    @property
+    def sampled(self) -> NDArray[np.int64]:
+        """Rows that have a sample here."""
+        records = [record.row for record in self.records if isinstance(record, Sample)]
+        return np.concatenate([np.array(records, dtype=np.int64), *(each.rows for each in self.columns)])
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Rows that have no answer here."""
+        return [record for record in self.records if isinstance(record, Failure)]
 
 
 @dataclass
@@ -126,7 +129,7 @@ class JournalWriter:
 
     def _append(self, kind: int, payload: bytes) -> None:
         self._stay()
-        self._put(_framed(kind, payload))
+        self._put(framed(kind, payload))
 
     def _put(self, record: bytes) -> None:
         try:
@@ -185,11 +188,7 @@ class JournalWriter:
 
 def _head(header: Header) -> bytes:
     """The first records, twice: nothing can be read without them."""
-    return 2 * _framed(HEADER, json.dumps({"version": VERSION, **vars(header)}).encode())
-
-
-def _framed(kind: int, payload: bytes) -> bytes:
-    return _FRAME.pack(_MARK, kind, bytes(3), len(payload), _checksum(kind, payload)) + payload
+    return 2 * framed(HEADER, json.dumps({"version": VERSION, **vars(header)}).encode())
 
 
 def _refusal(error: OSError, path: Path, rest: str) -> OSError:
@@ -211,7 +210,7 @@ def read_journal(path: Path, *, in_memory: bool = True, in_columns: bool = False
     """
     with path.open("rb") as file:
         stays = OpenFile(file)
-        kind, payload, _ = _record(stays, 0)
+        kind, payload, _ = record_at(stays, 0)
         first = _header(path, payload) if kind == HEADER else None
         of_fields = first is not None and first.of_fields
         return _read(path, stays if of_fields and not in_memory else file.read(), in_columns=in_columns)
@@ -221,27 +220,20 @@ def _read(path: Path, data: bytes | OpenFile, *, in_columns: bool) -> Journal:
     header: Header | None = None
     records: list[Sample | Failure] = []
     begun: dict[int, None] = {}
-    plain: dict[tuple[int, int], list[bytes]] = {}
+    plain = Found()
     damage, at = [], 0
     while at < len(data):
-        kind, payload, problem = _record(data, at)
-        if (
-            in_columns
-            and kind == SAMPLE
-            and header is not None
-            and not header.of_fields
-            and (form := form_of(payload, header.parameters, header.responses))
-        ):
-            plain.setdefault(form, []).append(payload)
-            begun.pop(_ROW.unpack_from(payload)[0], None)
-            at += _FRAME.size + len(payload)
-            continue
+        if in_columns and header is not None and not header.of_fields and isinstance(data, bytes):
+            if taken := _columns(data, at, header, plain, begun):
+                at += taken
+                continue
+        kind, payload, problem = record_at(data, at)
         if problem:
             # a torn or overwritten stretch costs its own records alone: reading goes on at the next whole one
             damage.append(f"{problem} at byte {at} of {len(data)}")
-            at = _next_record(data, at + 1)
+            at = next_record(data, at + 1)
             continue
-        start, at = at, at + _FRAME.size + len(payload)
+        start, at = at, at + SIZE + len(payload)
         if kind == HEADER:
             header = header or _header(path, payload)
             continue
@@ -260,35 +252,33 @@ def _read(path: Path, data: bytes | OpenFile, *, in_columns: bool) -> Journal:
             records.append(record)
             # what stays in `begun` was being computed when the process ended
             begun.pop(record.row, None)
-    found = [
-        columns(payloads, has, header.parameters, header.responses)
-        for (has, _), payloads in plain.items()
-        if header is not None
-    ]
+    found = plain.columns(path, header.parameters, header.responses) if header is not None else ()
     text = f"{path}: {'; '.join(damage)}" if damage else ""
-    return Journal(path, header, tuple(records), tuple(begun), text, columns=tuple(found), size=len(data))
+    return Journal(path, header, tuple(records), tuple(begun), text, columns=found, size=len(data))
 
 
-def _next_record(data: bytes | OpenFile, at: int) -> int:
-    """First byte from `at` on where a whole record begins; the end if none does."""
-    while (at := data.find(_MARK, at)) >= 0:
-        if not _record(data, at)[2]:
-            return at
-        at += 1
-    return len(data)
+def _columns(data: bytes, at: int, header: Header, plain: Found, begun: dict[int, None]) -> int:
+    """Note the samples from a byte on that can be columns, as long as each follows an attempt; how many bytes.
 
-
-def _record(data: bytes | OpenFile, at: int) -> tuple[int, bytes, str]:
-    """Kind and payload of the record at a byte, and what is wrong with it (empty if nothing)."""
-    if (begin := at + _FRAME.size) > len(data):
-        return 0, b"", "record cut off"
-    mark, kind, zeros, length, checksum = _FRAME.unpack(data[at:begin])
-    if mark != _MARK or any(zeros):
-        return 0, b"", "no record begins"
-    payload = data[begin : begin + length]
-    if zlib.crc32(payload, _begun_checksum(kind, length)) == checksum:
-        return kind, payload, ""
-    return 0, b"", "record cut off" if len(payload) < length else "checksum does not fit its record"
+    Args:
+        data: Of the journal.
+        at: Where a record begins.
+        header: The journal's.
+        plain: Takes the samples.
+        begun: Rows that have no answer so far.
+    """
+    attempts, samples = pairs(data, at, (ATTEMPT, SAMPLE))
+    length = samples.shape[1]
+    if not len(samples) or attempts.shape[1] != _ROW.size or not fits(samples, header.parameters, header.responses):
+        return 0
+    step = 2 * SIZE + _ROW.size + length
+    rows = plain.add(samples, at + 2 * SIZE + _ROW.size + step * np.arange(len(samples)))
+    tried = attempts.copy().view("<i8")[:, 0]
+    if begun or (tried != rows).any():
+        for row, answered in zip(tried.tolist(), rows.tolist(), strict=True):
+            begun[row] = None
+            begun.pop(answered, None)
+    return step * len(samples)
 
 
 def _header(path: Path, payload: bytes) -> Header | None:
@@ -322,12 +312,3 @@ def _failure(payload: bytes, header: Header) -> Failure:
     end = _FAILURE.size + 8 * header.parameters
     x = np.frombuffer(payload[_FAILURE.size : end], "<f8").astype(np.float64)
     return Failure(row, x, payload[end:].decode(), load_factor, seconds)
-
-
-def _checksum(kind: int, payload: bytes) -> int:
-    return zlib.crc32(payload, _begun_checksum(kind, len(payload)))
-
-
-@functools.lru_cache
-def _begun_checksum(kind: int, length: int) -> int:
-    return zlib.crc32(_COVERED.pack(kind, length))

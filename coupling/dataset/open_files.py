@@ -151,6 +151,9 @@ class OpenFile:
 class Enduring:
     """A file that HDF5 can write to though the disk refuses, since it may crash where it learns of that.
 
+    Args:
+        file: Without a buffer of its own, which would be written, and refused, when the file is read.
+
     Attributes:
         refused: What the disk said; then the content is of no use.
     """
@@ -166,11 +169,17 @@ class Enduring:
 
     def write(self, content: Any) -> int:
         """Write bytes, as far as nothing was refused."""
-        return self._try(lambda: self._file.write(content), len(content))
+        return self._try(lambda: self._all(memoryview(content)), len(content))
 
     def truncate(self, size: int) -> int:
         """Cut or extend it, likewise."""
         return self._try(lambda: self._file.truncate(size), size)
+
+    def _all(self, content: memoryview) -> int:
+        written = 0
+        while written < len(content):  # a disk may take a part, and refuse the rest
+            written += self._file.write(content[written:])
+        return written
 
     def _try(self, step: Callable[[], int], pretended: int) -> int:
         if self.refused is None:

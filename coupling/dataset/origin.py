@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 import contextlib
 from contextvars import ContextVar
-import importlib.metadata
 import platform
 import shlex
 import sys
@@ -47,6 +46,8 @@ def commands() -> tuple[str, ...]:
 
 def versions(*more: str) -> dict[str, str]:
     """Versions of Python and of the packages that make samples, as far as they are installed; and of others."""
+    import importlib.metadata  # with thirty modules, on rank 0
+
     found = {"python": platform.python_version()}
     for name in (*PACKAGES, *more):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

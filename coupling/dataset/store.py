@@ -29,39 +29,24 @@ from collections.abc import Iterator
 import contextlib
 import errno
 import io
-import json
 import os
 from pathlib import Path
 import socket
 from typing import IO, TYPE_CHECKING, Any
 import warnings
 
-import h5py
-import numpy as np
-
-from sobofem.coupling.contract import Description
-from sobofem.coupling.dataset import guarded, layout, names, parts, seal
-from sobofem.coupling.dataset.open_files import Enduring, OpenFile
-from sobofem.coupling.dataset.records import LABELS, PRODUCTS, UNKNOWN_PIVOTS, Failure
-from sobofem.coupling.dataset.rows import Rows
+from sobofem.coupling.dataset import guarded, seal
+from sobofem.coupling.dataset.open_files import OpenFile
 from sobofem.coupling.dataset.sources import is_table
 
 if TYPE_CHECKING:
     from sobofem.coupling.dataset.dataset import Dataset
 
-FORMAT = "sobofem dataset"
-VERSION = 4
-SEALED = 2
-"""First version whose files are sealed."""
 
 UNSEALED = (
     "{path} has no checksum of all its bytes, as earlier versions wrote datasets: damage to its names, units and other "
     "texts can't be seen; `sobofem merge {path} --out NEW.h5` adds one"
 )
-WITHOUT_ACTIONS, WITH_ACTIONS = 2, 3
-"""The versions of files of before there were fields, without Hessian actions and with them."""
-
-_ARRAYS = ("x", "y", "jacobian", "directions", "hessian_actions", "rows", "seconds", "design", *PRODUCTS)
 
 
 def write(path: Path, data: Dataset) -> None:
@@ -70,16 +55,13 @@ def write(path: Path, data: Dataset) -> None:
     Raises:
         OSError: If the disk refuses; a dataset that was at `path` before is untouched.
     """
-    content = None if _is_on_disk(data) else image(data)
+    from sobofem.coupling.dataset import hdf5
+
     # A name of its own: where locks hold on one node only, two might write at the same time.
     temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     try:
-        with temporary.open("w+b") as target:
-            if content is None:
-                _streamed(target, data)
-            else:
-                target.write(content)
-            target.flush()
+        with temporary.open("w+b", buffering=0) as target:
+            hdf5.write(target, data)
             os.fsync(target.fileno())
         os.replace(temporary, path)
         _sync(path.parent)
@@ -92,37 +74,14 @@ def write(path: Path, data: Dataset) -> None:
 
 def image(data: Dataset) -> memoryview:
     """The bytes of a dataset's file."""
-    buffer = io.BytesIO()  # since HDF5 itself may crash where the disk is full
-    with h5py.File(buffer, "w", userblock_size=seal.LENGTH) as file:
-        _fill(file, data)
-    content = buffer.getbuffer()
-    seal.sealed(content)
-    return content
+    from sobofem.coupling.dataset import hdf5
+
+    buffer = io.BytesIO()
+    hdf5.write(buffer, data)
+    return buffer.getbuffer()
 
 
-def _is_on_disk(data: Dataset) -> bool:
-    return any(isinstance(values, Rows) for values in data.of_samples().values())
-
-
-def _streamed(target: IO[bytes], data: Dataset) -> None:
-    """Write a dataset whose rows are not in memory, and seal it.
-
-    Raises:
-        OSError: If the disk refuses.
-    """
-    through = Enduring(target)
-    try:
-        with h5py.File(through, "w", userblock_size=seal.LENGTH) as file:
-            _fill(file, data)
-    except (OSError, RuntimeError):  # HDF5 reads again what was never written
-        if through.refused is None:
-            raise
-    if through.refused is not None:
-        raise through.refused
-    seal.seal_file(target)
-
-
-def read(path: Path, *, in_memory: bool = True) -> dict[str, Any]:
+def read(path: Path, *, in_memory: bool = True, unread: bool = False) -> dict[str, Any]:
     """The fields of a dataset, by name.
 
     A file without a seal is read in a process of its own, whose time and memory are limited, with a warning.
@@ -130,12 +89,15 @@ def read(path: Path, *, in_memory: bool = True) -> dict[str, Any]:
     Args:
         path: The file.
         in_memory: Whether all is read; else what is compressed stays in the file as `Rows`.
+        unread: Whether all that there is of each sample stays there, but for its row: for those who count them.
 
     Raises:
         FileNotFoundError: If there is no such file.
         IsADirectoryError: If it is a folder.
         ValueError: If it is no HDF5 file, a damaged one, another program's, or of a newer format.
     """
+    from sobofem.coupling.dataset.hdf5 import decoded
+
     with _opened(path) as file:
         sealed = seal.is_sealed(file)
         if not (sealed or seal.is_hdf5(file)):
@@ -147,7 +109,8 @@ def read(path: Path, *, in_memory: bool = True) -> dict[str, Any]:
             if problem:
                 raise ValueError(problem)
             if sealed:
-                return decoded(file) if in_memory else decoded(OpenFile(file), in_memory=False)
+                stays = unread or not in_memory
+                return decoded(OpenFile(file), in_memory=False, unread=unread) if stays else decoded(file)
             content = guarded.sealed_copy(file)
     warnings.warn(UNSEALED.format(path=path), stacklevel=3)
     return decoded(io.BytesIO(content))
@@ -163,28 +126,6 @@ def is_sealed(path: Path) -> bool:
     """Whether a file has a checksum of all its bytes."""
     with _opened(path) as file:
         return seal.is_sealed(file)
-
-
-def decoded(file: IO[bytes] | OpenFile, *, sealed: bool = True, in_memory: bool = True) -> dict[str, Any]:
-    """The fields of a dataset, by name.
-
-    Args:
-        file: Of which every byte has been checked; or any file, in a process that may die of it.
-        sealed: Whether it has a seal, which its version has to agree with.
-        in_memory: See `read`; if not, the file is kept open as long as any of its rows may be read.
-
-    Raises:
-        ValueError: If it is not a dataset's.
-    """
-    size = file.seek(0, 2)
-    content = h5py.File(file, "r")
-    try:
-        _check_format(content, sealed=sealed)
-        layout.check(content, size)
-        return _fields(content, in_memory=in_memory)
-    finally:
-        if in_memory:
-            content.close()
 
 
 @contextlib.contextmanager
@@ -214,88 +155,6 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             yield file
     except OSError as error:
         raise OSError(error.errno, f"can't be read: {error.strerror}", str(path)) from error
-
-
-def _fill(file: h5py.File, data: Dataset) -> None:
-    description = data.description
-    version = WITHOUT_ACTIONS if data.hessian_actions is None else WITH_ACTIONS
-    version = VERSION if data.of_fields else version
-    file.attrs.update(format=FORMAT, version=version, name=description.name, digest=description.digest)
-    for name in _ARRAYS:
-        parts.put(file, name, getattr(data, name), packed=data.of_fields and name in layout.COMPRESSED)
-    if (data.negative_pivots != UNKNOWN_PIVOTS).any():
-        parts.put(file, "negative_pivots", data.negative_pivots)
-    parts.put(file, "bounds", description.bounds)
-    if data.of_fields:
-        parts.put_text(file, "names", json.dumps(names.counted(description)))
-    else:
-        every = description.parameters + description.responses
-        parts.put_text(file, "parameters", description.parameters)
-        parts.put_text(file, "responses", description.responses)
-        parts.put_text(file, "units", [description.units.get(name, "") for name in every])
-    if data.on_mesh is not None:
-        parts.put_mesh(file.create_group("mesh"), data.on_mesh)
-    failures = file.create_group("failures")
-    parts.put(failures, "rows", np.array([f.row for f in data.failures], dtype=np.int64))
-    parts.put(failures, "x", np.array([f.x for f in data.failures]).reshape(-1, len(description.parameters)))
-    parts.put_text(failures, "reason", [f.reason for f in data.failures])
-    parts.put(failures, "load_factor", np.array([f.load_factor for f in data.failures], dtype=np.float64))
-    parts.put(failures, "seconds", np.array([f.seconds for f in data.failures], dtype=np.float64))
-    if data.attempts:
-        parts.put(file, "attempts", np.array(sorted(data.attempts.items()), dtype=np.int64))
-    parts.put_text(file, "provenance", json.dumps(data.provenance))
-
-
-def _fields(file: h5py.File, *, in_memory: bool) -> dict[str, Any]:
-    if "names" in file:
-        parameters, responses, units = names.listed(json.loads(file["names"].asstr()[()]))
-    else:
-        parameters, responses = parts.text_in(file["parameters"]), parts.text_in(file["responses"])
-        units = dict(zip(parameters + responses, parts.text_in(file["units"]), strict=True))
-    provenance = json.loads(file["provenance"].asstr()[()])
-    if not isinstance(provenance, dict):
-        raise ValueError("provenance is not a record")
-    failures = file["failures"]
-    arrays: dict[str, Any] = {}
-    for name in _ARRAYS:
-        values = file.get(name)
-        on_disk = not in_memory and values is not None and values.compression and not _is_shared(name, values)
-        arrays[name] = None if values is None else Rows.of(values) if on_disk else values[()]
-    columns = [failures[name][()] for name in ("rows", "x", "load_factor", "seconds")]
-    records = zip(*columns, parts.text_in(failures["reason"]), strict=True)
-    return {
-        **arrays,
-        "missing": any(np.isnan(arrays[name]).any() for name in LABELS if isinstance(arrays[name], np.ndarray)),
-        "description": Description(
-            name=str(file.attrs["name"]),
-            parameters=parameters,
-            responses=responses,
-            bounds=file["bounds"][()],
-            units={name: unit for name, unit in units.items() if unit},
-            digest=str(file.attrs["digest"]),
-        ),
-        "failures": tuple(Failure(int(r), x, why, float(t), float(s)) for r, x, t, s, why in records),
-        **({"negative_pivots": file["negative_pivots"][()]} if "negative_pivots" in file else {}),
-        "attempts": dict(file["attempts"][()].tolist()) if "attempts" in file else {},
-        "provenance": provenance,
-        "on_mesh": parts.mesh_in(file),
-    }
-
-
-def _is_shared(name: str, values: h5py.Dataset) -> bool:
-    """Whether all samples have the same."""
-    return name in PRODUCTS and len(values.shape) == 2
-
-
-def _check_format(file: h5py.File, *, sealed: bool) -> None:
-    found = file.attrs.get("format")
-    if found != FORMAT:
-        raise guarded.Foreign(f"is an HDF5 file of format {found!r}, expected {FORMAT!r}: another program's file")
-    version = int(file.attrs["version"])
-    if version > VERSION:
-        raise guarded.Foreign(f"has dataset format {version}, this sobofem reads up to {VERSION}; use a newer one")
-    if sealed != (version >= SEALED):
-        raise ValueError(f"its format is {version}, which has {'no' if sealed else 'a'} seal")
 
 
 def _sync(path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import contextlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
+import functools
 import hashlib
 from pathlib import Path
 import re
@@ -45,14 +46,16 @@ def files(path: Path) -> list[Path]:
     return sorted(file for file in folder(path).glob("run-*.journal") if _NAME.match(file.name))
 
 
-def read(path: Path, *, in_memory: bool = True) -> list[Journal]:
+def read(path: Path, *, in_memory: bool = True, run: int | None = None) -> list[Journal]:
     """Read the journals beside a dataset; one that a run has just folded into the file is passed over.
 
     Args:
         path: The dataset.
-        in_memory: Whether samples are read as a whole; else fields stay where they are.
+        in_memory: Whether fields are read as a whole; else they stay where they are. Other samples do until they are
+            merged.
+        run: Whose journals; by default those of all runs.
     """
-    journals, found = [], files(path)
+    journals, found = [], [file for file in files(path) if run in (None, run_of(file))]
     # before: a job that ends meanwhile has then written all it had
     growing = {run: is_living(file) for run, file in {run_of(file): file for file in found}.items()}
     for file in found:
@@ -63,6 +66,15 @@ def read(path: Path, *, in_memory: bool = True) -> list[Journal]:
             if error.errno not in GONE:
                 raise
     return journals
+
+
+def opened(path: Path, read_file: Callable[[], Dataset], *, in_memory: bool) -> Dataset:
+    """A dataset with the samples in the journals beside it, whatever other jobs do meanwhile."""
+    while True:
+        journals = read(path, in_memory=in_memory)  # before the file, into which a run that ends moves its samples
+        data = read_file()
+        with contextlib.suppress(FileNotFoundError):  # one has done so just now
+            return merge_journals(data, journals)
 
 
 def runs(path: Path) -> set[int]:
@@ -89,8 +101,9 @@ def mark_run_failed(place: Path, run: int) -> None:
 
 def settled(path: Path, run: int) -> NDArray[np.int64]:
     """Rows that a run answered, or found to have no answer, and that are not in the dataset yet."""
-    journals = [journal for journal in read(path) if run_of(journal.path) == run]
-    return np.concatenate([np.zeros(0, np.int64), *(journal.answered for journal in journals)])
+    return np.concatenate(
+        [np.zeros(0, np.int64), *(journal.answered for journal in read(path, in_memory=False, run=run))]
+    )
 
 
 def fingerprint(data: Dataset) -> str:
@@ -112,17 +125,32 @@ def header_of(data: Dataset) -> Header:
     return Header(fingerprint(data), len(data.parameters), len(data.responses), data.of_fields)
 
 
-def merge_journals(data: Dataset, journals: Sequence[Journal]) -> Dataset:
-    """The dataset with the journals' records added: one sample a row, and one failure where there is none.
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What became of the rows of a dataset, in its file and in the journals beside it.
 
-    A row that is already there keeps its sample. A sample wins over a failure; a later failure over an earlier.
+    Attributes:
+        rows: Those that have a sample, increasing.
+        failures: Of those that have none, by row.
+        attempts: How often a process died while it computed a row, for rows without an answer where one did.
+        damage: What could not be read.
+    """
+
+    rows: NDArray[np.int64]
+    failures: tuple[Failure, ...]
+    attempts: dict[int, int]
+    damage: tuple[str, ...]
+
+
+def answers(data: Dataset, journals: Sequence[Journal]) -> Answers:
+    """What became of the rows: a sample wins over a failure; a later failure over an earlier.
 
     Raises:
         ValueError: If a journal belongs to another problem definition or design.
     """
     expected = header_of(data)
-    samples: dict[int, Sample] = {}
     failures = {failure.row: failure for failure in data.failures}
+    found = [data.rows]
     for journal in journals:
         if journal.header and journal.header != expected:
             raise ValueError(
@@ -130,49 +158,76 @@ def merge_journals(data: Dataset, journals: Sequence[Journal]) -> Dataset:
                 f"dataset back that it belongs to, or move {journal.path.parent} away"
             )
         for record in (*journal.records, *_hung(data, journal)):
-            _check_point(data, journal, record.row, record.x)
-            if isinstance(record, Sample):
-                samples.setdefault(record.row, record)
-            else:
+            _check_point(data, journal.path, record.row, record.x)
+            if isinstance(record, Failure):
                 failures[record.row] = record
         for columns in journal.columns:
-            _check_points(data, journal, columns)
-    known = merged(data.of_samples(), [each for journal in journals for each in journal.columns])
-    rows = set(known["rows"].tolist())
-    if new := [samples[row] for row in sorted(samples.keys() - rows)]:
-        known = _with_samples(known, new, stays=data.of_fields)
-    answered = rows | samples.keys()
-    return replace(
-        data,
-        **known,
-        failures=_still_failed(failures, answered),
-        attempts=_attempts(data, journals, answered | failures.keys()),
-        damage=data.damage + tuple(journal.damage for journal in journals if journal.damage and not journal.growing),
+            _check_rows(data, columns)
+        found.append(journal.sampled)
+    rows = np.unique(np.concatenate(found))
+    attempts = _attempts(data, journals)
+    candidates = np.array([*failures, *attempts], dtype=np.int64)
+    answered = set(candidates[np.isin(candidates, rows)].tolist())
+    return Answers(
+        rows,
+        tuple(failures[row] for row in sorted(failures.keys() - answered)),
+        {row: count for row, count in attempts.items() if row not in answered | failures.keys()},
+        data.damage + tuple(journal.damage for journal in journals if journal.damage and not journal.growing),
     )
 
 
-def _check_points(data: Dataset, journal: Journal, columns: Columns) -> None:
-    """Refuse samples of which one is not of its row's point."""
-    known = (columns.rows >= 0) & (columns.rows < len(data.design))
-    x = columns.arrays["x"]
-    if not known.all() or (x != data.design[columns.rows]).any():
-        for row, point in zip(columns.rows.tolist(), x, strict=True):
-            _check_point(data, journal, row, point)
+def merge_journals(data: Dataset, journals: Sequence[Journal]) -> Dataset:
+    """The dataset with the journals' records added: one sample a row, and one failure where there is none.
+
+    A row that is already there keeps its sample. A sample wins over a failure; a later failure over an earlier.
+
+    Raises:
+        ValueError: If a journal belongs to another problem definition or design.
+        FileNotFoundError: If one is not there any more, since another job has moved it into the dataset.
+    """
+    became = answers(data, journals)
+    found = [each for journal in journals for each in journal.columns]
+    known = merged(data.of_samples(), found, functools.partial(_check_points, data))
+    samples: dict[int, Sample] = {}
+    for journal in journals:
+        for record in journal.records:
+            if isinstance(record, Sample):
+                samples.setdefault(record.row, record)
+    rows = set(known["rows"].tolist()) if samples else set()
+    if new := [samples[row] for row in sorted(samples.keys() - rows)]:
+        known = _with_samples(known, new, stays=data.of_fields)
+    return replace(data, **known, failures=became.failures, attempts=became.attempts, damage=became.damage)
 
 
-def _check_point(data: Dataset, journal: Journal, row: int, x: Array) -> None:
+def _check_rows(data: Dataset, columns: Columns) -> None:
+    """Refuse columns of which a row is not planned."""
+    if len(columns.rows) and not 0 <= columns.rows.min() <= columns.rows.max() < len(data.design):
+        for part, arrays in columns.blocks():
+            _check_points(data, columns, part, arrays["x"])
+
+
+def _check_points(data: Dataset, columns: Columns, part: slice, x: Array) -> None:
+    """Refuse columns of which one is not of its row's point."""
+    rows = columns.rows[part]
+    known = (rows >= 0) & (rows < len(data.design))
+    if not known.all() or (x != data.design[rows]).any():
+        for row, point in zip(rows.tolist(), x, strict=True):
+            _check_point(data, columns.path, row, point)
+
+
+def _check_point(data: Dataset, path: Path, row: int, x: Array) -> None:
     """Refuse a record that is not of its row's point."""
     known = 0 <= row < len(data.design)
     if not known or not np.array_equal(x, data.design[row]):
         planned = data.design[row].tolist() if known else "nothing"
         raise ValueError(
-            f"{journal.path} has row {row} at {x.tolist()}, where its dataset plans {planned}; "
-            f"put the dataset back that it belongs to, or move {journal.path.parent} away"
+            f"{path} has row {row} at {x.tolist()}, where its dataset plans {planned}; "
+            f"put the dataset back that it belongs to, or move {path.parent} away"
         )
 
 
-def _attempts(data: Dataset, journals: Sequence[Journal], answered: set[int]) -> dict[int, int]:
-    """How often a process died while it computed a row, for rows without an answer.
+def _attempts(data: Dataset, journals: Sequence[Journal]) -> dict[int, int]:
+    """How often a process died while it computed a row.
 
     A run that ended by an error did not die of a row, one that lives has not died, and the attempts of one that was
     folded into the dataset were counted then. Where a signal came first, the death was another's wish, however often
@@ -185,7 +240,7 @@ def _attempts(data: Dataset, journals: Sequence[Journal], answered: set[int]) ->
             wished = _size(journal.path.with_suffix(SIGNALS)) > 0
             for row in journal.attempts:
                 counts[row] = max(counts[row], 1) if wished else counts[row] + 1
-    return {row: count for row, count in sorted(counts.items()) if row not in answered}
+    return dict(sorted(counts.items()))
 
 
 def _ended_by_error(file: Path) -> bool:
@@ -214,10 +269,6 @@ def _size(file: Path) -> int:
         return file.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def _still_failed(failures: dict[int, Failure], computed: set[int]) -> tuple[Failure, ...]:
-    return tuple(failures[row] for row in sorted(failures.keys() - computed))
 
 
 def _with_samples(known: dict[str, Any], samples: list[Sample], *, stays: bool) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Sobol' and Halton designs are prefix-stable: the first N rows of a longer design with the same seed are the
 design of length N, so that a dataset made with them can grow. Latin hypercubes and grids are not.
 
-scipy.stats takes a second to import, which only those pay who draw a design.
+scipy.stats takes a second to import, which only those pay who draw another design than Sobol's.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from sobofem.coupling.contract import Array
 from sobofem.coupling.design.marginals import Marginal
+from sobofem.coupling.design.sequence import scrambled_sobol
 
 PREFIX_STABLE = {"sobol", "halton"}
 """Designs of which a longer one begins with the shorter."""
@@ -26,18 +27,15 @@ PREFIX_STABLE = {"sobol", "halton"}
 def sobol(bounds: ArrayLike, N: int, *, seed: int) -> Array:
     """First N points of a scrambled Sobol' sequence in the box, (N, n).
 
-    The sequence is drawn to the next power of two and cut: its balance is best when N is a power of two.
+    Its balance is best when N is a power of two.
 
     Args:
         bounds: Lower and upper end of each input, (n, 2).
         N: Number of points.
         seed: Seed of the scrambling.
     """
-    from scipy.stats import qmc
-
     box = _checked(bounds, N)
-    exponent = max(N - 1, 0).bit_length()
-    return _scaled(qmc.Sobol(len(box), scramble=True, rng=seed).random_base2(exponent)[:N], box)
+    return _scaled(scrambled_sobol(len(box), N, seed=seed), box)
 
 
 def halton(bounds: ArrayLike, N: int, *, seed: int) -> Array:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from mpi4py import MPI
 import dolfinx
 import numpy as np
+from numpy.typing import NDArray
 import ufl
 
 from sobofem.coupling.materials.parts import Energy, Learned, Part, SlopeAtRest, ZeroAtRest
@@ -20,6 +21,19 @@ from sobofem.surrogate import Surrogate
 from sobofem.surrogate.model.derivatives import digest
 
 type Outside = Literal["allow", "refuse"]
+
+
+class LawFunction(ExternalFunction):
+    """What stands for a learned law in forms.
+
+    Attributes:
+        law: The law.
+        part: The part of its energy that this is.
+    """
+
+    law: LearnedEnergy
+    part: Part
+
 
 MARGIN = 1e-9
 """Part of the width of a bound by which round-off may pass it: that of I1 = 3 without strain, say."""
@@ -51,8 +65,8 @@ class LearnedEnergy:
             more than F or has no derivative at F = I.
 
     Attributes:
+        measures: Those of F.
         energy: The energy of measures and parameters as it was learned.
-        parts: What the law is made of, by the functions that stand in forms.
         trained: The network's weights as they were given.
         varied: Whether they are parameters of a problem: see `LawWeights`.
     """
@@ -78,7 +92,7 @@ class LearnedEnergy:
         # what becomes of the network afterwards must not change the answers of a problem behind its digest
         self._model = replace(model, module=deepcopy(model.module))
         self._mesh = mesh
-        self._measures = measures
+        self.measures = measures
         self._degree = quadrature_degree
         self._stress_free = stress_free
         self._refuses = outside == "refuse"
@@ -90,7 +104,6 @@ class LearnedEnergy:
         self.energy = Energy(self._model, _column(model, response))
         self.trained = [weight.detach().clone() for weight in self.energy.weights]
         self.varied = False
-        self.parts: dict[ExternalFunction, Part] = {}
         self._digest = f"{self.energy.response} {digest(self._model)}"
 
     def __call__(self, F: Any, *parameters: Any) -> Any:
@@ -139,13 +152,21 @@ class LearnedEnergy:
         self._deviation(self._model.bounds.mean(axis=1)[None], 0)
         return self._looked_at("standard deviation", self._deviation)(*self._arguments(F, parameters))
 
+    def stress_at_rest(self, parameters: np.ndarray) -> np.ndarray:
+        """Stresses (k, 3, 3) at F = I that were learned, and are taken off, for parameters (k, p)."""
+        if not self._stress_free:
+            return np.zeros((len(parameters), 3, 3))
+        rest = np.tile(self._measures_at_rest, (len(parameters), 1))
+        slope = self.energy.derivatives(np.hstack([rest, parameters]), 1)[1]
+        return np.tensordot(slope[:, : rest.shape[1]], self._slopes_at_rest, axes=1)
+
     def share_outside(self) -> float:
         """Share of all points at which, at the last state, a measure or parameter was out of bounds. Collective.
 
         Raises:
             ValueError: If there was no state yet.
         """
-        outside = self._is_outside(self._function.arguments())
+        outside = self.is_outside(self._function.arguments())
         found, total = self._mesh.comm.allreduce(np.array([outside.sum(), len(outside)], dtype=float), op=MPI.SUM)
         return float(found / total) if total else 0.0
 
@@ -154,7 +175,9 @@ class LearnedEnergy:
         """The energy of measures and parameters."""
         kind = ZeroAtRest if self._stress_free else Learned
         refuse = self._refusal if self._refuses else None
-        return self._external("energy", kind(self.energy, self._measures_at_rest), refuse=refuse)
+        return self._external(
+            "energy", kind(self.energy, self._measures_at_rest), refuse=refuse, outside=self.is_outside
+        )
 
     def _arguments(self, F: Any, parameters: tuple[Any, ...]) -> tuple[Any, ...]:
         """Measures and parameters, checked."""
@@ -165,7 +188,7 @@ class LearnedEnergy:
         names = self._model.parameters[len(self._measures_at_rest) :]
         if len(parameters) != len(names):
             raise ValueError(f"the law has parameters {names} behind its measures, but {len(parameters)} are given")
-        return *self._measures(F), *parameters
+        return *self.measures(F), *parameters
 
     def _distance(self, z: np.ndarray, _: int) -> list[np.ndarray]:
         """How far points (k, n) are outside of the bounds, in widths of these."""
@@ -186,13 +209,13 @@ class LearnedEnergy:
     def _external(self, what: str, part: Part, **options: Any) -> ExternalFunction:
         name = f"{what} of {self._model.responses[self.energy.response]!r}"
         text = f"{what} {type(part).__name__} {self._digest}"
-        function = ExternalFunction(
+        function = LawFunction(
             self._mesh, part.derivatives, quadrature_degree=self._degree, digest=text, name=name, **options
         )
-        self.parts[function] = part
+        function.law, function.part = self, part
         return function
 
-    def _is_outside(self, z: np.ndarray) -> np.ndarray:
+    def is_outside(self, z: np.ndarray) -> NDArray[np.bool_]:
         """Which points (k,) have an argument out of bounds."""
         low, high = self._model.bounds.T
         margin = MARGIN * (high - low)
@@ -200,7 +223,7 @@ class LearnedEnergy:
 
     def _refusal(self, z: np.ndarray) -> str | None:
         """What to say of arguments (k, n) at an equilibrium, if one of them is out of bounds."""
-        outside = self._is_outside(z)
+        outside = self.is_outside(z)
         if not outside.any():
             return None
         cells = outside.reshape(self._mesh.topology.index_map(self._mesh.topology.dim).size_local, -1).any(axis=1)

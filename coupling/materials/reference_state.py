@@ -85,6 +85,11 @@ def linear_parts(slopes: np.ndarray, F: Any) -> list[tuple[np.ndarray, Any]]:
     return found
 
 
+def measured(measures: Measures, F: np.ndarray) -> np.ndarray:
+    """Measures (n,) of a deformation gradient (3, 3) of numbers."""
+    return np.array([float(_number(ufl.as_ufl(z))) for z in measures(ufl.as_matrix(F.tolist()))])
+
+
 def _number(expression: Any) -> np.ndarray:
     """A UFL expression of numbers as an array."""
     lowered = expand_derivatives(apply_algebra_lowering(expression))

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 import ufl
 
-from sobofem.coupling.materials.learned_energy import LearnedEnergy
+from sobofem.coupling.materials.learned_energy import LawFunction, LearnedEnergy
 from sobofem.coupling.materials.parts import Part
 from sobofem.fem.assembly.forms import Member, Span, as_evaluated
 from sobofem.fem.assembly.stacking import owned_size
@@ -134,11 +134,13 @@ class BoundWeights:
 
     def derivatives(self, form: ufl.Form) -> list[Member | Span]:
         """By all weights, through what an expanded form holds of the law's derivatives."""
-        parts = self._law.parts
         held = {c for c in as_evaluated(form).coefficients() if isinstance(c, Coefficient)}
-        own = [c for c in held if c.expansion.function in parts and c is not c.expansion.point]
-        own.sort(key=lambda c: c.count())
-        pairs = [(c, parts[c.expansion.function]) for c in own]
+        own, pairs = [], []
+        for c in sorted(held, key=lambda c: c.count()):
+            function = c.expansion.function
+            if isinstance(function, LawFunction) and function.law is self._law and c is not c.expansion.point:
+                own.append(c)
+                pairs.append((c, function.part))
         return [Span(form, tuple(own), _Basis(pairs, self._weights))]
 
     def direct(self, values: np.ndarray) -> None:

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 import hashlib
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sobofem.coupling.contract import Array, Gentle, KnowsStandardDeviation, Model, describe, units_of
+from sobofem.coupling.contract import (
+    Array,
+    Curved,
+    Gentle,
+    HasComm,
+    KnowsStandardDeviation,
+    Model,
+    describe,
+    units_of,
+)
 from sobofem.coupling.models.corrected import predictions
 from sobofem.coupling.models.matching import require_within
 
@@ -40,6 +48,13 @@ class Fixed:
         self.parameters = tuple(name for name in names if name not in values)
         self.responses = tuple(model.responses)
         self.bounds = box[self._free]
+        # attributes of the instance, since protocols are not asked of what `__getattr__` would give
+        if isinstance(model, HasComm):
+            self.comm = model.comm
+        if isinstance(model, Gentle):
+            self.evaluate_gently = self._gently
+        if isinstance(model, Curved):
+            self.hvp = self._hvp
 
     @cached_property
     def units(self) -> Mapping[str, str]:
@@ -58,16 +73,16 @@ class Fixed:
         y, dy = self.model.evaluate(self._completed(x), jacobian=jacobian)
         return y, None if dy is None else dy[:, self._free]
 
-    def __getattr__(self, name: str) -> Any:
-        """The model's more patient try, where it has one."""
-        if name != "evaluate_gently" or not isinstance(self.model, Gentle):
-            raise AttributeError(f"{type(self).__name__} has no {name}")
-        return self._gently
-
     def _gently(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
         assert isinstance(self.model, Gentle)
         y, dy = self.model.evaluate_gently(self._completed(x), jacobian=jacobian)
         return y, None if dy is None else dy[:, self._free]
+
+    def _hvp(self, x: ArrayLike, weights: ArrayLike, directions: ArrayLike) -> Array:
+        assert isinstance(self.model, Curved)
+        known = np.nan_to_num(self._x)  # no direction leads away from what is known
+        rows = self._completed(directions) - known * ~self._free
+        return self.model.hvp(self._completed(x), weights, rows)[..., self._free]
 
     def predict(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
         """Responses (N, m) and Jacobians (N, m, n) at points (N, n), in one go where the model can do that."""

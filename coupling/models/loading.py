@@ -21,8 +21,9 @@ from sobofem.coupling.parallel.usercode import EndsProgram, UserCode
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-FOLDER = Path(__file__).parents[2] / "fem" / "library"
-"""The library's problems, whose names are found without importing FEniCSx."""
+ROOT = Path(__file__).parents[2]
+LIBRARIES = ("fem.library", "coupling.library")
+"""Where the library's problems are, whose names are found without importing FEniCSx."""
 
 
 def load_model(spec: str, comm: MPI.Comm | None = None) -> Model:
@@ -229,12 +230,20 @@ def _offer(name: str, names: list[str]) -> str:
 
 def library() -> dict[str, str]:
     """Return the name of each problem of the library, and in a sentence what it is."""
-    return {path.stem: _sentence(path) for path in sorted(FOLDER.glob("[!_]*.py"))}
+    return {name: _sentence(path) for name, path in sorted(_problems())}
+
+
+def _problems() -> Iterator[tuple[str, Path]]:
+    """Name and file of each problem of the library."""
+    for room in LIBRARIES:
+        for path in ROOT.joinpath(*room.split(".")).glob("[!_]*.py"):
+            yield path.stem, path
 
 
 def full_name(spec: str) -> str:
     """Return the `module:name` that a specification stands for: a short name is that of a problem of the library."""
-    return f"sobofem.fem.library.{spec}:{spec}" if (FOLDER / f"{spec}.py").is_file() and spec.isidentifier() else spec
+    path = dict(_problems()).get(spec)
+    return spec if path is None else f"sobofem.{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}:{spec}"
 
 
 def _sentence(path: Path) -> str:

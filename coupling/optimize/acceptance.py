@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from sobofem.coupling.contract import Array
 from sobofem.coupling.optimize.scaled_task import ScaledTask
+from sobofem.coupling.optimize.separable import MANY
 
 MARGIN = 1e-5
 """Share of its violation by which a point must beat those in the filter."""
@@ -17,7 +18,8 @@ SWITCH = 0.1
 """A step is for the objective's sake if it is to gain at least this times the violation."""
 
 FARTHEST = 0.05
-"""Sum of violations that a step for the objective's sake may lead to."""
+"""Sum of violations, or distance to where the limits are met to first order there, that a step for the objective's sake
+may lead to: a limit that grows by powers is passed by much within a short way."""
 
 NOISE = 1e-13
 """Relative accuracy of a solve, below which gains mean nothing."""
@@ -56,6 +58,8 @@ class Trial:
         predicted: Violation predicted.
         reached: Objective by the model.
         left: Violation by the model.
+        distance: How far the point is from meeting every limit, to first order, as a share of the box; among many
+            inputs its violation.
         tolerance: Violation that an optimum may have.
     """
 
@@ -65,15 +69,32 @@ class Trial:
     predicted: float
     reached: float
     left: float
+    distance: float
     tolerance: float
 
     @classmethod
     def of(
-        cls, scaled: ScaledTask, before: Array, after: Array, predicted: tuple[float, float], tolerance: float
+        cls,
+        scaled: ScaledTask,
+        before: Array,
+        after: tuple[Array, Array],
+        predicted: tuple[float, float],
+        tolerance: float,
     ) -> Trial:
-        """A step from responses (m,) to others, with its predicted decrease of the objective and violation."""
-        objective, excess = scaled.objective(before), scaled.excess(before)
-        return cls(objective, excess, *predicted, scaled.objective(after), scaled.excess(after), tolerance)
+        """A step, with its predicted decrease of the objective and violation.
+
+        Args:
+            scaled: The task.
+            before: Responses where it starts (m,).
+            after: Responses (m,) and Jacobian (m, n) where it ends.
+            predicted: Decrease of the objective, and violation there.
+            tolerance: Violation that an optimum may have.
+        """
+        objective, excess, (y, jacobian) = scaled.objective(before), scaled.excess(before), after
+        left = scaled.excess(y)
+        # Among many inputs every violation is a short way off: each of them need move but little.
+        distance = left if jacobian.shape[1] > MANY else scaled.violation(y, jacobian)
+        return cls(objective, excess, *predicted, scaled.objective(y), left, distance, tolerance)
 
     @property
     def for_objective(self) -> bool:
@@ -100,7 +121,9 @@ class Trial:
             return False
         if self.for_objective:
             gained = self.objective - self.reached
-            return gained >= MIN_GAIN_SHARE * self.gain - self._noise and left <= max(FARTHEST, before)
+            return gained >= MIN_GAIN_SHARE * self.gain - self._noise and min(left, self.distance) <= max(
+                FARTHEST, before
+            )
         return before - left >= MIN_GAIN_SHARE * (before - predicted)
 
     @property

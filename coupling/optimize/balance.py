@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,38 +84,40 @@ def _least_squares(
     eased = near**2 / (1.0 + near**2)
     columns, distance = np.vstack([rows, -rows[equal]]).T, np.concatenate([margins, margins[equal]])
 
-    def left(found: Array) -> tuple[Array, float]:
-        rest = slope - columns @ found
-        weights = np.where(sides * rest > 0.0, eased, 1.0)
-        return weights, float(weights @ rest**2 + np.sum((distance * found) ** 2))
+    def weighed(rest: Array) -> Array:
+        return np.where(sides * rest > 0.0, eased, 1.0)
 
-    def falls(found: Array, step: Array, length: float) -> float:
-        """How steeply what is left falls at a length of a step."""
-        rest = slope - columns @ (found + length * step)
-        weighted = np.where(sides * rest > 0.0, eased, 1.0) * rest
-        return float(weighted @ (columns @ step) - (distance**2 * step) @ (found + length * step))
+    def falls(length: float) -> float:
+        """How steeply what is left falls at a length of the step."""
+        there = rest - length * moved
+        return float((weighed(there) * there) @ moved - (distance**2 * step) @ (found + length * step))
 
-    found = np.zeros(columns.shape[1])
-    weights, size = left(found)
+    found, rest = np.zeros(columns.shape[1]), slope
+    weights = weighed(rest)
+    size = float(weights @ rest**2)
     for _ in range(STEPS if columns.size else 0):
         step = _weighted(columns, slope, distance, weights, found) - found
-        steepest = falls(found, step, 0.0)
+        moved = columns @ step
+        steepest = falls(0.0)
         if steepest <= 1e-14 * size:
             break
         length = 1.0
-        if falls(found, step, 1.0) < -0.1 * steepest:  # with other weights at its end the full step leads too far
-            length = scipy.optimize.brentq(partial(falls, found, step), 0.0, 1.0)
+        if falls(1.0) < -0.1 * steepest:  # with other weights at its end the full step leads too far
+            length = scipy.optimize.brentq(falls, 0.0, 1.0)
         found = found + length * step
-        before, (weights, size) = size, left(found)
+        rest, before = slope - columns @ found, size
+        weights = weighed(rest)
+        size = float(weights @ rest**2 + np.sum((distance * found) ** 2))
         if size >= before * (1.0 - 1e-13):
             break
-    rest = slope - columns @ found
     pushed = np.maximum(sides * rest, 0.0) / (1.0 + near**2)
     return np.concatenate([found[: len(rows)], pushed, found[len(rows) :]]), float(np.sqrt(size))
 
 
 def _weighted(columns: Array, slope: Array, distance: Array, weights: Array, near: Array) -> Array:
     """Multipliers ≥ 0 that leave least of a slope whose entries are weighed (n,); of equal ones the nearest."""
+    if len(distance) == 1:  # of a hundred thousand inputs in no time
+        return np.array([_sole(columns[:, 0], slope, float(distance[0]), weights, float(near[0]))])
     roots = np.sqrt(weights)
     system = np.vstack([roots[:, None] * columns, np.diag(distance)])
     basis, small = np.linalg.qr(system)
@@ -124,6 +125,14 @@ def _weighted(columns: Array, slope: Array, distance: Array, weights: Array, nea
     damping = DAMPING * np.linalg.norm(columns, axis=0)
     small, right = np.vstack([small, np.diag(damping)]), np.concatenate([right, damping * near])
     return np.asarray(scipy.optimize.nnls(small, right)[0])
+
+
+def _sole(column: Array, slope: Array, distance: float, weights: Array, near: float) -> float:
+    """The same of a single constraint."""
+    weighed = weights * column
+    damping = DAMPING**2 * float(column @ column)
+    steep = float(weighed @ column) + distance**2 + damping
+    return max(float(weighed @ slope) + damping * near, 0.0) / steep if steep > 0.0 else near
 
 
 def _against_bounds(slope: Array, z: Array) -> Array:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sobofem.coupling.contract import LISTED, Description
-from sobofem.coupling.optimize.pareto import Front
 from sobofem.coupling.optimize.solution import NOT_YET, Step
 from sobofem.coupling.optimize.task import Task
 from sobofem.coupling.report.page import Cell, Page, Part, Picture, Points, Section, Table, short
@@ -163,10 +162,12 @@ def _task(record: Record) -> Iterator[Part]:
         + (", under these limits:" if limits.at_most or limits.at_least else ", without other limits.")
     )
     if limits.at_most or limits.at_least:
-        yield Points(_limits(limits, units))
+        yield Points(limited(limits, units))
+    if record["uncertain"]:
+        yield record["uncertain"]
 
 
-def _limits(task: Task, units: Mapping[str, str]) -> list[str]:
+def limited(task: Task, units: Mapping[str, str]) -> list[str]:
     """The limits of a task, each with its unit."""
     names = dict.fromkeys([*task.at_least, *task.at_most])
     return [f"{name} {task.limits(name)} {units.get(name, '')}".strip() for name in names]
@@ -220,12 +221,14 @@ def _responses(record: Record) -> Table:
 
 def _certificate(record: Record) -> Table:
     failed = sum("failure" in step for step in record["path"])
+    share = f"{record['share_outside']:.1%}" if "share_outside" in record else ""
     return Table(
         ["by the model", "found", "allowed"],
         [
             ["residual of the first-order (KKT) conditions", record["optimality"], record["tolerance"]],
             ["violation of limits, as a share of the box", record["violation"], record["tolerance"]],
             *_largest(record),
+            *([["points where the law is outside of what it learned", share, ""]] if share else []),
             ["second order", record.get("second_order", NOT_YET), ""],
             ["solves", record["solves"], ""],
             ["solves without an answer", failed, ""],
@@ -290,43 +293,3 @@ def _outcome(step: Record, tolerance: float) -> str:
     if "failure" in step:
         return f"no answer: {step['failure']}"
     return "" if step["violation"] <= tolerance else "limits not met"
-
-
-def front_page(front: Front, name: str, units: Mapping[str, str], picture: Picture) -> Page:
-    """The page of a front, some points of which the model has judged.
-
-    Args:
-        front: The front.
-        name: What the model is called.
-        units: Unit of each parameter and response that has one.
-        picture: The front.
-    """
-    solutions = sorted(front.certificates.items())
-    certified = sum(solution.certified for _, solution in solutions)
-    asked = len(solutions) + len(front.unanswered)
-    titles = [f"{each} [{units[each]}]" if units.get(each) else each for each in front.objectives]
-    rows: list[list[Cell]] = []
-    for row, solution in solutions:
-        best = solution.optimum
-        values = [float(best.y[front.responses.index(each)]) for each in front.objectives]
-        found = [best.optimality, best.violation, solution.solves]
-        rows.append([str(row), *values, *found, "certified" if solution.certified else solution.message])
-    where = [[str(row), *solution.optimum.x.tolist()] for row, solution in solutions]
-    names = [f"{each} [{units[each]}]" if units.get(each) else each for each in front.parameters]
-    return Page(
-        f"Trade-offs of {short(name)}: {' against '.join(front.objectives)}",
-        "good" if certified == asked else "bad",
-        f"{certified} of {asked} points certified",
-        f"The front was found on a surrogate of {name}; {asked} of its {len(front.x)} points were put to the model.",
-        [
-            *(
-                [Section("Limits", [Points(_limits(front.task, units))])]
-                if front.task.at_most or front.task.at_least
-                else []
-            ),
-            Section("Front", [picture]),
-            Section("Points by the model", [Table(["point", *titles, "residual", "violation", "solves", ""], rows)]),
-            Section("Where they are", [Table(["point", *names], where), MEANING]),
-        ],
-        [f"Point {row}: the model has no answer there ({why})." for row, why in sorted(front.unanswered.items())],
-    )

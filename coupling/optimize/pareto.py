@@ -90,11 +90,11 @@ class Front:
         for row in range(len(x)) if rows is None else rows:
             how: dict[str, Any] = {"surrogate": surrogate, "tolerance": tolerance, "path": path, "progress": progress}
             try:
-                there = minimize(model, self._of(y[row]), start=x[row], archive=known, solves=1, **how)
+                there = minimize(model, self.task_at(y[row]), start=x[row], archive=known, solves=1, **how)
             except NoAnswer as error:
                 unanswered[row] = error.path[0].failure if error.path else str(error)
                 continue
-            task = self._of(_answer(there.archive, x[row], y[row]))
+            task = self.task_at(_answer(there.archive, x[row], y[row]))
             moved = minimize(model, task, archive=there.archive, solves=max(solves - there.solves, 1), **how)
             steps = enumerate((*there.path, *moved.path), start=1)
             solution = replace(moved, path=tuple(replace(step, number=k) for k, step in steps))
@@ -104,7 +104,7 @@ class Front:
 
     def refined(self, model: Model, row: int) -> Array:
         """The point (n,) of a row, moved until a cheap model itself finds it optimal, to first order."""
-        task = self._of(self.y[row])
+        task = self.task_at(self.y[row])
         scaled = ScaledTask(task, self.parameters, self.responses, np.asarray(model.bounds, dtype=np.float64))
         z = scaled.unit(self.x[row])[scaled.free]
         jacobian = checked_evaluation(model, self.x[row])[1]
@@ -116,7 +116,7 @@ class Front:
         end = whole.solve(z[None])[0]
         return scaled.physical(end.z) if end.excess <= NEARLY else self.x[row]
 
-    def _of(self, y: Array) -> Task:
+    def task_at(self, y: Array) -> Task:
         """The first objective with responses (m,) as limits of the others (Haimes, Lasdon & Wismer 1971)."""
         first, *others = self.objectives
         at_most, at_least = dict(self.task.at_most), dict(self.task.at_least)

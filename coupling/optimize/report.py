@@ -15,8 +15,7 @@ from rich.table import Table
 from sobofem.coupling.contract import Description, shown
 from sobofem.coupling.display import report_console
 from sobofem.coupling.optimize.obstacle import Obstacle
-from sobofem.coupling.optimize.page import change, front_page, page, problem, started, unfinished
-from sobofem.coupling.optimize.pareto import Front
+from sobofem.coupling.optimize.page import change, page, problem, started, unfinished
 from sobofem.coupling.optimize.separable import MANY
 from sobofem.coupling.optimize.solution import COVERS, Optimum, Solution, Step
 from sobofem.coupling.optimize.task import Task
@@ -126,6 +125,14 @@ def show_largest(best: Optimum, largest: Mapping[str, float]) -> None:
         )
 
 
+def show_outside(share: float) -> None:
+    """Print that the model's law is outside of what it learned, if so."""
+    if share:
+        report_console().print(
+            f"[yellow]Warning[/]: at {share:.1%} of the points the model's law is outside of what it was learned from."
+        )
+
+
 def verdict(solution: Solution) -> str:
     """What to think of the optimum, in a few sentences."""
     if solution.certified:
@@ -135,30 +142,6 @@ def verdict(solution: Solution) -> str:
             f"after {solution.solves} solves{extra}."
         )
     return f"Not certified after {solution.solves} solves: {solution.message}. {solution.advice}"
-
-
-def show_front(front: Front, units: Mapping[str, str]) -> None:
-    """Print the certified points of a front."""
-    console = report_console()
-    titles = [f"{name} [{units[name]}]" if units.get(name) else name for name in front.objectives]
-    table = Table(
-        "point", *titles, "KKT residual", "violation", "solves", "certified", title="Pareto front, by the model"
-    )
-    for row, solution in sorted(front.certificates.items()):
-        best = solution.optimum
-        values = [f"{best.y[front.responses.index(name)]:.6g}" for name in front.objectives]
-        residuals = (f"{best.optimality:.1e}", f"{best.violation:.1e}")
-        table.add_row(str(row), *values, *residuals, str(solution.solves), "yes" if solution.certified else "no")
-    console.print(table)
-    for row, solution in sorted(front.certificates.items()):
-        if not solution.certified:
-            console.print(f"Point {row}: {verdict(solution)}")
-    for row, reason in sorted(front.unanswered.items()):
-        console.print(f"Point {row}: the model has no answer there ({reason}); it stays what the surrogate says.")
-    certified = sum(solution.certified for solution in front.certificates.values())
-    points = len(front.certificates) + len(front.unanswered)
-    solves = sum(solution.solves for solution in front.certificates.values())
-    console.print(f"{certified} of {points} points certified by the model with {solves} solves.")
 
 
 COURSE = (
@@ -177,6 +160,8 @@ def write(
     largest: Mapping[str, float] | None = None,
     *,
     model: str = "",
+    uncertain: str = "",
+    outside: float = 0.0,
     fields: Figure | None = None,
     others: Sequence[str] = (),
 ) -> None:
@@ -188,13 +173,17 @@ def write(
         confirmed: What another model says of the optimum: its name `by`, and its responses or `no_answer`.
         largest: Largest values of what means among the responses stand for, by response.
         model: What the model is called; by default as its samples call it.
+        uncertain: Which inputs are uncertain, and what is taken of the responses, in a sentence.
+        outside: Share of the points at the optimum where the model's law is outside of what it learned.
         fields: The structure before and after, as `fields_figure` draws it.
         others: Names of files beside it that the page should mention.
     """
     about = solution.archive.description
     found = {**solution.record(), "problem": problem(about, model), "start": started(about, solution.path)}
+    found["uncertain"] = uncertain
     found |= {} if confirmed is None else {"confirmed_on": dict(confirmed)}
     found |= {"largest": dict(largest)} if largest else {}
+    found |= {"share_outside": outside} if outside else {}
     drawn = (
         None if fields is None else Picture(fields, "A field of the model, where the search began and where it ended")
     )
@@ -202,7 +191,15 @@ def write(
 
 
 def write_unfinished(
-    task: Task, about: Description, steps: Sequence[Step], tolerance: float, why: str, path: Path, *, ended: bool
+    task: Task,
+    about: Description,
+    steps: Sequence[Step],
+    tolerance: float,
+    why: str,
+    path: Path,
+    *,
+    ended: bool,
+    uncertain: str = "",
 ) -> None:
     """Write what is there of a search that has no solution: as `write`, with the best point so far.
 
@@ -214,9 +211,10 @@ def write_unfinished(
         why: Why it ended, in a sentence.
         path: The JSON file.
         ended: Whether it has ended by itself.
+        uncertain: As in `write`.
     """
     found = unfinished(task, about, steps, tolerance, why, ended=ended)
-    found |= {"problem": problem(about), "start": started(about, steps)}
+    found |= {"problem": problem(about), "start": started(about, steps), "uncertain": uncertain}
     _write(found, path, Picture(course_figure(task, steps, tolerance), COURSE))
 
 
@@ -229,28 +227,9 @@ def _write(
     write_page(page(found, course, fields), path.with_suffix(".html"), record=path.name, others=others)
 
 
-def write_front(front: Front, path: Path, *, model: str, units: Mapping[str, str]) -> None:
-    """Write the certificates of a front as JSON, and a page beside it.
-
-    Args:
-        front: The front.
-        path: The JSON file.
-        model: What the model is called.
-        units: Unit of each parameter and response that has one.
-    """
-    write_record([solution.record() for _, solution in sorted(front.certificates.items())], path)
-    picture = Picture(front_figure(front), f"Points of the front: {' against '.join(front.objectives)}")
-    write_page(front_page(front, model, units, picture), path.with_suffix(".html"), record=path.name)
-
-
 def convergence_picture(solution: Solution, path: str | Path) -> None:
     """Write `convergence_figure` to a PNG file."""
     convergence_figure(solution).savefig(path, dpi=110)
-
-
-def front_picture(front: Front, path: str | Path) -> None:
-    """Write `front_figure` to a PNG file."""
-    front_figure(front).savefig(path, dpi=110)
 
 
 def convergence_figure(solution: Solution) -> Figure:
@@ -302,24 +281,6 @@ def course_figure(task: Task, path: Sequence[Step], tolerance: float, obstacle: 
         way = " and ".join(obstacle.towards)
         title = f"Failed points bound the search{f', towards {way}' if way else ''}:\n{obstacle.title}"
         figure.suptitle(title, fontsize="medium", color="tab:red")
-    return figure
-
-
-def front_figure(front: Front) -> Figure:
-    """Draw a front over its first two objectives, and what the model certified of it."""
-    figure = Figure(figsize=(5, 4), layout="constrained")
-    axes = figure.subplots()
-    first, second = (front.responses.index(name) for name in front.objectives[:2])
-    rows = np.array(sorted(front.certificates), dtype=np.intp)
-    rest = np.setdiff1d(np.arange(len(front.x)), rows)
-    axes.plot(front.y[rest, first], front.y[rest, second], ".", color="tab:gray", label="by the surrogate")
-    for done, marker, label in ((True, "o", "certified by the model"), (False, "x", "by the model, not certified")):
-        own = [row for row in rows if front.certificates[row].certified is done]
-        if own:
-            axes.plot(front.y[own, first], front.y[own, second], marker, color="tab:blue", label=label)
-    axes.set(xlabel=front.objectives[0], ylabel=front.objectives[1])
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
     return figure
 
 

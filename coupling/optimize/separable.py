@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.optimize
@@ -94,10 +94,6 @@ class Approximation:
         """Values (c,) at z (n,)."""
         return self.constant + self.p @ (1.0 / (self.high - z)) + self.q @ (1.0 / (z - self.low))
 
-    def slopes(self, z: Array) -> Array:
-        """Slopes (c, n) at z (n,)."""
-        return self.p / (self.high - z) ** 2 - self.q / (z - self.low) ** 2
-
 
 def minimized(functions: Approximation, box: Array, near: Array | None = None) -> tuple[Array, Array]:
     """The point (n,) of a box (n, 2) with the least of the first function plus penalties where others are positive.
@@ -137,19 +133,17 @@ class _Dual:
 
     def __init__(self, functions: Approximation, box: Array) -> None:
         self._functions, (self._low, self._high) = functions, box.T
+        self._last: tuple[bytes, _Least] | None = None
 
     def inputs(self, multipliers: Array) -> Array:
         """Where it is least (n,)."""
-        functions = self._functions
-        p, q = self._weighted(multipliers)
-        right, left = np.sqrt(p), np.sqrt(q)
-        found: Array = np.clip((right * functions.low + left * functions.high) / (right + left), self._low, self._high)
-        return found
+        return self._least(multipliers).z
 
     def slope(self, multipliers: Array) -> Array:
         """By the multipliers (c,): what the functions exceed zero by, less what their penalties let pass."""
-        over = np.maximum(multipliers - PENALTY, 0.0) / ELASTIC
-        return self._functions(self.inputs(multipliers))[1:] - over
+        functions, least = self._functions, self._least(multipliers)
+        values = functions.constant + functions.p @ least.right + functions.q @ least.left
+        return np.asarray(values[1:] - np.maximum(multipliers - PENALTY, 0.0) / ELASTIC)
 
     def rise(self, multipliers: Array, step: Array, length: float) -> float:
         """Slope along a step at a length of it."""
@@ -157,17 +151,35 @@ class _Dual:
 
     def bend(self, multipliers: Array) -> Array:
         """How fast that slope falls (c, c); inputs that the box holds have little weight, so that it is never zero."""
-        functions, z = self._functions, self.inputs(multipliers)
-        p, q = self._weighted(multipliers)
-        bends = 2.0 * p / (functions.high - z) ** 3 + 2.0 * q / (z - functions.low) ** 3
-        weights = np.where((z > self._low) & (z < self._high), 1.0, HELD) / bends
-        rows = functions.slopes(z)[1:]
+        functions, least = self._functions, self._least(multipliers)
+        right, left = least.right * least.right, least.left * least.left
+        bends = 2.0 * (least.p * right * least.right + least.q * left * least.left)
+        weights = np.where((least.z > self._low) & (least.z < self._high), 1.0, HELD) / bends
+        rows = functions.p[1:] * right - functions.q[1:] * left
         matrix = (rows * weights) @ rows.T + np.diag((multipliers > PENALTY) / ELASTIC)
         return np.asarray(matrix + 1e-12 * (np.trace(matrix) + 1e-12) * np.eye(len(matrix)))
 
-    def _weighted(self, multipliers: Array) -> tuple[Array, Array]:
-        weights = np.concatenate([[1.0], multipliers])
-        return weights @ self._functions.p, weights @ self._functions.q
+    def _least(self, multipliers: Array) -> _Least:
+        """All that depends on the weights alone; of the last ones it is known."""
+        key = multipliers.tobytes()
+        if self._last is None or self._last[0] != key:
+            functions, weights = self._functions, np.concatenate([[1.0], multipliers])
+            p, q = weights @ functions.p, weights @ functions.q
+            right, left = np.sqrt(p), np.sqrt(q)
+            free = (right * functions.low + left * functions.high) / (right + left)
+            z = np.clip(free, self._low, self._high)
+            self._last = key, _Least(z, p, q, 1.0 / (functions.high - z), 1.0 / (z - functions.low))
+        return self._last[1]
+
+
+class _Least(NamedTuple):
+    """The inputs (n,) at which a weighted sum is least, its p and q, and the reciprocal distances to the asymptotes."""
+
+    z: Array
+    p: Array
+    q: Array
+    right: Array
+    left: Array
 
 
 def _newton_step(bend: Array, slope: Array, multipliers: Array) -> Array:
@@ -217,7 +229,7 @@ class SeparableSelection:
     def known(self, x: Array, y: Array, jacobian: Array, center: int, radius: float) -> Known:
         """The center alone, in scaled units; see `PredictorSelection.known`."""
         scaled, one = self.scaled, slice(center, center + 1)
-        slopes = jacobian[one][:, scaled.used][:, :, scaled.free] * scaled.span[scaled.free]
+        slopes = scaled.scaled_jacobian(jacobian[center])[None]
         z: Array = scaled.unit(x[one])[:, scaled.free]
         offset: Array = y[center, scaled.used] / scaled.slopes
         weights = scaled.weights * scaled.slopes / scaled.slope

@@ -59,7 +59,9 @@ def forget(region: TrustRegion, given: int, failed_before: int) -> tuple[NDArray
     checked = region.second_order.checked_at
     region._center, region._resumed = place[center], {place[i] for i in region._resumed if i in place}
     region.second_order.checked_at = None if checked is None else place.get(checked)
-    region.path = [replace(step, x=np.zeros(0)) for step in region.path]
+    for k, step in enumerate(region.path):
+        if len(step.x):
+            region.path[k] = replace(step, x=np.zeros(0))
     return kept, failures
 
 

@@ -133,11 +133,11 @@ class _Memory:
 
     def __init__(self, predict: Margins, center: Array, radius: float, slack: Array) -> None:
         self._predict, self._center, self._radius, self._slack = predict, center, radius, slack
-        self._last: tuple[Array, tuple[float, Array, Array, Array]] | None = None
+        self._at, self._last = b"", (0.0, center, slack, center)  # of no point yet
 
     def at(self, t: Array) -> tuple[float, Array, Array, Array]:
         """Objective, slope (n,), margins (c,) and slopes (c, n) at a step t (n,)."""
-        if self._last is None or not np.array_equal(self._last[0], t):
+        if (point := t.tobytes()) != self._at:  # SciPy asks four times a point: comparing arrays takes longer
             f, g, c, rows = self._predict(self._center + self._radius * t)
-            self._last = (np.array(t), (f, g * self._radius, c - self._slack, rows * self._radius))
-        return self._last[1]
+            self._at, self._last = point, (f, g * self._radius, c - self._slack, rows * self._radius)
+        return self._last

@@ -299,9 +299,10 @@ class TrustRegion:
         if rescaled:
             self._settle(COLD)
             return
-        before, tolerance = self.solved.y[self._center], self.solved.tolerance
+        before, solved = self.solved.y[self._center], self.solved
         trials = [
-            (p, i, Trial.of(self.scaled, before, self.solved.y[i], (p.gain, p.excess), tolerance)) for p, i in answered
+            (p, i, Trial.of(self.scaled, before, solved.point(i)[1:], (p.gain, p.excess), solved.tolerance))
+            for p, i in answered
         ]
         good = [(proposal, i, trial) for proposal, i, trial in trials if self._accepts(proposal, i, trial)]
         if not good:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 import math
+from typing import Any
 
 from sobofem.coupling.design.marginals import Marginal, parse
 
@@ -69,9 +70,16 @@ def exact(value: float) -> str:
     return repr(float(value))
 
 
-def exact_marginal(marginal: Marginal) -> str:
-    """A distribution as `parse` reads it, to the last digit."""
-    return f"{marginal.kind}:{marginal.centre!r},{marginal.spread!r}" if marginal.normal else marginal.kind
+def exact_marginal(how: Any) -> str:
+    """A distribution, all that `Marginal.of` takes, as `parse` reads it, to the last digit.
+
+    Raises:
+        ValueError: If SciPy has no name for it.
+    """
+    marginal = Marginal.of(how)
+    if marginal.custom is not None:
+        raise ValueError(f"{marginal.kind} is a distribution of your own, which no command line can name")
+    return marginal.written(exact)
 
 
 def values(example: str, metavar: str = "NAME=VALUE") -> Named[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 import time
@@ -18,6 +18,12 @@ _TASK = 76
 MIN_RANKS_WITH_MANAGER = 1000
 """Ranks from which on rank 0 only hands out work: one rank less costs less than waiting for its answers."""
 
+MIN_RANKS_WITH_COORDINATORS = 2000
+"""Ranks from which on rank 0 hands out work to coordinators, where it may: it would have too many to listen to."""
+
+SECTOR = 256
+"""Most groups of a coordinator."""
+
 PAUSE = 1e-3
 """Between two looks for a message [s]: a rank that waits in MPI takes a core from one that solves."""
 
@@ -31,12 +37,41 @@ class Groups:
         own: This rank's group; None where it is in none, or there is no MPI.
         number: Which group that is, from 0; -1 where it is in none.
         leaders: The first rank of each group.
+        coordinators: Ranks that pass work on between rank 0 and the leaders, who are shared out among them in turn of
+            their ranks; none where there are few groups.
     """
 
     world: Comm
     own: MPI.Comm | None
     number: int
-    leaders: tuple[int, ...]
+    leaders: Sequence[int]
+    coordinators: Sequence[int] = ()
+
+    @property
+    def superior(self) -> int:
+        """The rank that a leader or a coordinator has its work from."""
+        if self.coordinators and self.leads:
+            return self.coordinators[self._sector(self.world.rank)]
+        return 0
+
+    @property
+    def inferiors(self) -> Sequence[int]:
+        """The ranks that have their work from this one, unless it is itself."""
+        rank = self.world.rank
+        if rank in self.coordinators:
+            k, L, K = self.coordinators.index(rank), len(self.leaders), len(self.coordinators)
+            return self.leaders[-(-k * L // K) : -(-(k + 1) * L // K)]
+        return (self.coordinators or tuple(leader for leader in self.leaders if leader)) if rank == 0 else ()
+
+    @property
+    def siblings(self) -> int:
+        """How many ranks have their work from the same as this one."""
+        if self.coordinators and self.leads:
+            return -(-len(self.leaders) // len(self.coordinators))
+        return len(self.coordinators or self.leaders)
+
+    def _sector(self, leader: int) -> int:
+        return self.leaders.index(leader) * len(self.coordinators) // len(self.leaders)
 
     @property
     def solves(self) -> bool:
@@ -71,8 +106,12 @@ class Groups:
 
         return int(self.own.allreduce(number, op=MPI.MAX))
 
-    def in_turn[T](self, action: Callable[[], T]) -> T | None:
+    def in_turn[T](self, action: Callable[[], T], between: Callable[[int], None] = lambda first: None) -> T | None:
         """Do something in the first group, then in all the others; None on a rank that is in none. Collective on all.
+
+        Args:
+            action: What.
+            between: Called on all ranks after the first group, with its first rank, where there are several ranks.
 
         Raises:
             Exception: What the action raised, in the first group, where every rank of it raised alike.
@@ -95,11 +134,14 @@ class Groups:
             raise failure
         if message is not None:
             raise RootFailed(f"rank {self.leaders[0]}: {message}")
+        between(self.leaders[0])
         return action() if self.number > 0 else answer
 
 
 @contextmanager
-def grouped(world: Comm, ranks_per_solve: int, *, manager_alone: bool = False) -> Iterator[Groups]:
+def grouped(
+    world: Comm, ranks_per_solve: int, *, manager_alone: bool = False, coordinated: bool = False
+) -> Iterator[Groups]:
     """Split all ranks into groups of equal size. Collective.
 
     Rank 0 solves, too, and hands out work in between. Where one rank is left over, or there are many, that is all it
@@ -109,6 +151,7 @@ def grouped(world: Comm, ranks_per_solve: int, *, manager_alone: bool = False) -
         world: All ranks.
         ranks_per_solve: Ranks of a group.
         manager_alone: Whether rank 0 must not solve.
+        coordinated: Whether some ranks may be coordinators, if there are many groups of one rank.
 
     Raises:
         ValueError: If the ranks don't make groups of that size.
@@ -121,10 +164,13 @@ def grouped(world: Comm, ranks_per_solve: int, *, manager_alone: bool = False) -
         return
     from mpi4py import MPI
 
-    leaders = tuple(range(int(alone), size, ranks_per_solve))
-    number = (world.rank - alone) // ranks_per_solve
+    many = coordinated and ranks_per_solve == 1 and size >= MIN_RANKS_WITH_COORDINATORS
+    first = 1 - (size - 1) // -(SECTOR + 1) if many else int(alone)
+    leaders = range(first, size, ranks_per_solve)
+    number = max(-1, (world.rank - first) // ranks_per_solve)
     if ranks_per_solve == 1:
-        yield Groups(world, MPI.COMM_SELF if number >= 0 else None, number, leaders)
+        coordinators = range(1, first) if many else range(0)
+        yield Groups(world, MPI.COMM_SELF if number >= 0 else None, number, leaders, coordinators)
         return
     own = world.Split(number if number >= 0 else MPI.UNDEFINED, world.rank)
     yield Groups(world, own if number >= 0 else None, number, leaders)

@@ -62,7 +62,7 @@ def keeping(kept: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        raise Stopped(stop.signal if isinstance(stop, Stopped) else signal.SIGINT, kept()) from None
+        raise Stopped(stop.signal if isinstance(stop, Stopped) else heard(), kept()) from None
 
 
 class Endings:

@@ -18,7 +18,7 @@ from sobofem.coupling.report.surrogate_page import page, record
 
 if TYPE_CHECKING:
     from sobofem.surrogate import History, Surrogate
-    from sobofem.surrogate.operators import OperatorSurrogate
+    from sobofem.surrogate.operators import OperatorSurrogate, ReducedOperator
 
 PANELS = 12
 TABLES = ("errors.json", "errors.md", "errors.csv")
@@ -163,7 +163,7 @@ def _weights_panel(ax: Axes, history: History, names: Sequence[str]) -> None:
     ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
 
 
-def overlap(surrogate: Surrogate | OperatorSurrogate, data: Any) -> str:
+def overlap(surrogate: Surrogate | OperatorSurrogate | ReducedOperator, data: Any) -> str:
     """A warning that the surrogate was trained on samples of the same design of the same problem; empty if not."""
     trained, now = dict(surrogate.provenance), provenance_of(data)
     digest = (data.description.digest if isinstance(data, HasDescription) else "") or now.get("digest", "")

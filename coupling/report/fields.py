@@ -17,7 +17,9 @@ from sobofem.coupling.report.geometry import draw
 from sobofem.coupling.report.page import Cell, Page, Picture, Section, Table, finite, write_page, write_record
 
 if TYPE_CHECKING:
-    from sobofem.surrogate.operators import FieldErrors, OperatorSurrogate
+    from sobofem.surrogate.operators import FieldErrors, OperatorSurrogate, ReducedOperator
+
+    type BetweenFields = OperatorSurrogate | ReducedOperator
 
 FACES = {
     "triangle": ((0, 1, 2),),
@@ -51,7 +53,7 @@ def triangles(cells: NDArray[np.int64], cell: str) -> NDArray[np.int64]:
     return np.concatenate([faces[:, [0, k, k + 1]] for k in range(1, faces.shape[1] - 1)])
 
 
-def field_figure(model: OperatorSurrogate, data: Any, rows: Sequence[int]) -> Figure:
+def field_figure(model: BetweenFields, data: Any, rows: Sequence[int]) -> Figure:
     """True field, predicted field and error, side by side on the deformed mesh, a sample below the other.
 
     Of as many output channels as the mesh has dimensions the size is drawn, at nodes displaced by them; of others the
@@ -64,7 +66,7 @@ def field_figure(model: OperatorSurrogate, data: Any, rows: Sequence[int]) -> Fi
     """
     mesh, d = model.mesh, model.mesh.points.shape[1]
     flat, moved = triangles(mesh.cells, mesh.cell), len(model.output_names) == d
-    name = f"|{', '.join(model.output_names)}|" if moved else model.output_names[0]
+    name = f"|{_vector(model.output_names)}|" if moved else model.output_names[0]
     unit = model.units.get(model.output_names[0], "")
     label = f"{name} [{unit}]" if unit else name
     extent = np.ptp(mesh.points, axis=0)
@@ -93,8 +95,14 @@ def field_figure(model: OperatorSurrogate, data: Any, rows: Sequence[int]) -> Fi
     return figure
 
 
+def _vector(names: Sequence[str]) -> str:
+    """What components make up: `displacement` of `displacement_x` and `displacement_y`, or all of their names."""
+    stems = {name.rpartition("_")[0] for name in names}
+    return stems.pop() if len(stems) == 1 and "" not in stems else ", ".join(names)
+
+
 def write_field_report(
-    model: OperatorSurrogate, data: Any, folder: str | Path, *, name: str = "", norm: Any = None
+    model: BetweenFields, data: Any, folder: str | Path, *, name: str = "", norm: Any = None
 ) -> list[Path]:
     """Write a page, pictures and a record of a surrogate's errors on fields that it has not seen.
 
@@ -106,31 +114,33 @@ def write_field_report(
         norm: As for `field_errors`.
 
     Returns:
-        The files: `report.html`, `errors.json`, `fields.png` and `history.png`.
+        The files: `report.html`, `errors.json`, `fields.png` and, of a network, `history.png`.
 
     Raises:
         ValueError: If the samples are of other fields, or on another mesh.
     """
     from sobofem.coupling.report import history_figure
-    from sobofem.surrogate.operators import field_errors
+    from sobofem.surrogate.operators import OperatorSurrogate, field_errors
 
     _check_same(model, data)
     found = field_errors(model, data, norm=norm)
     order = np.argsort(found.relative)
     rows = list(dict.fromkeys([int(order[len(order) // 2]), int(np.argmax(found.norms)), int(order[-1])]))
-    figures = {"fields": field_figure(model, data, rows), "history": history_figure(model, NORMS)}
+    figures = {"fields": field_figure(model, data, rows)}
+    if isinstance(model, OperatorSurrogate):
+        figures["history"] = history_figure(model, NORMS)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for key, figure in figures.items():
         figure.savefig(folder / f"{key}.png", dpi=150)
     numbers = finite(_record(model, data, found))
     write_record(numbers, folder / "errors.json")
-    page = _page(numbers, name, {key: Picture(figures[key], words) for key, words in PICTURES.items()})
+    page = _page(numbers, name, {key: Picture(figure, PICTURES[key]) for key, figure in figures.items()})
     write_page(page, folder / "report.html", record="errors.json")
-    return [folder / each for each in ("report.html", "errors.json", "fields.png", "history.png")]
+    return [folder / each for each in ("report.html", "errors.json", *(f"{key}.png" for key in figures))]
 
 
-def _check_same(model: OperatorSurrogate, data: Any) -> None:
+def _check_same(model: BetweenFields, data: Any) -> None:
     """Refuse fields of other names, and on another mesh, whose nodes may be as many."""
     for what in ("input_names", "output_names"):
         if (known := tuple(getattr(model, what))) != (found := tuple(getattr(data, what))):
@@ -154,7 +164,7 @@ PICTURES = {
 """What the pictures show."""
 
 
-def _record(model: OperatorSurrogate, data: Any, found: FieldErrors) -> dict[str, Any]:
+def _record(model: BetweenFields, data: Any, found: FieldErrors) -> dict[str, Any]:
     """All numbers of a report as plain values, by name."""
     return {
         "samples": len(found.relative),
@@ -206,6 +216,6 @@ def _page(numbers: dict[str, Any], name: str, pictures: dict[str, Picture]) -> P
                     ),
                 ],
             ),
-            Section("Training", [f"Network: `{numbers['network']}`.", pictures["history"]]),
+            Section("Training", [f"`{numbers['network']}`", *([pictures["history"]] if "history" in pictures else [])]),
         ],
     )

@@ -17,6 +17,7 @@ from sobofem.coupling.dataset.merging import differences, identity
 from sobofem.coupling.dataset.origin import versions
 from sobofem.coupling.dataset.records import Failure
 from sobofem.coupling.design import PREFIX_STABLE, Distributed, Recipe
+from sobofem.coupling.design.marginals import Marginal
 from sobofem.coupling.design.own import KIND as OWN
 from sobofem.coupling.solving import jobs
 from sobofem.coupling.solving.products import NOTHING, Multiplied
@@ -99,7 +100,7 @@ def plan(
         provenance={
             "design": kind,
             "seed": seed,
-            "inputs": {name: str(marginal) for name, marginal in marginals.items()},
+            "inputs": {name: str(Marginal.of(how)) for name, how in marginals.items()},
             "model": model,
             **({} if budget is None else {"budget": budget}),
             "versions": versions(),
@@ -117,12 +118,11 @@ def begin(path: Path, planned: Dataset, *, retry_failed: bool) -> Work:
     """
     run = jobs.next_run(path)
     if jobs.living(path):
-        stored = _continued(Dataset(**store.read(path, in_memory=False)), planned, path)
-        (_without_failures(stored) if retry_failed else stored).save(path)
-        data = _repeated_crashes_failed(Dataset.open(path, in_memory=False))
+        data, rows = _joined(path, planned, retry_failed=retry_failed)
     else:
         data = _recovered(path, planned, retry_failed=retry_failed)
-    settled = np.union1d(data.rows, np.array([failure.row for failure in data.failures], dtype=np.int64))
+        rows = data.rows
+    settled = np.union1d(rows, np.array([failure.row for failure in data.failures], dtype=np.int64))
     missing = np.setdiff1d(np.arange(len(planned.design)), settled)
     return Work(
         points=data.design,
@@ -135,12 +135,35 @@ def begin(path: Path, planned: Dataset, *, retry_failed: bool) -> Work:
     )
 
 
-def complete(path: Path, run: int) -> Dataset:
-    """All that is there now; folded into the file unless another job than `run` is at work. Hold the shared state."""
+def complete(path: Path) -> Dataset:
+    """All that is there, folded into the file. Hold the shared state, and let no other job live."""
     journals = unfinished.read(path, in_memory=False)
     stored = Dataset(**store.read(path, in_memory=False))
     data = _repeated_crashes_failed(unfinished.merge_journals(stored, journals))
-    return data if jobs.living(path) - {run} else _journals_merged(path, data, journals)
+    return _journals_merged(path, data, journals)
+
+
+def so_far(path: Path) -> Dataset:
+    """All that is there now, while other jobs are at work."""
+    return _repeated_crashes_failed(Dataset.open(path, in_memory=False))
+
+
+def _joined(path: Path, planned: Dataset, *, retry_failed: bool) -> tuple[Dataset, NDArray[np.int64]]:
+    """The dataset in its file with the failures since then, and the rows of all samples, while other jobs are at work.
+
+    Nothing else is read of samples in journals: the other jobs wait.
+    """
+    before = Dataset(**store.read(path, in_memory=False))
+    stored = _continued(before, planned, path)
+    stored = _without_failures(stored) if retry_failed else stored
+    same = len(stored.design) == len(before.design) and stored.provenance == before.provenance
+    if not same or len(stored.failures) != len(before.failures):
+        stored.save(path)
+    became = unfinished.answers(stored, unfinished.read(path, in_memory=False))
+    return (
+        _repeated_crashes_failed(replace(stored, failures=became.failures, attempts=became.attempts)),
+        became.rows,
+    )
 
 
 def _recovered(path: Path, planned: Dataset, *, retry_failed: bool) -> Dataset:

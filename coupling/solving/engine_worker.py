@@ -28,6 +28,7 @@ from sobofem.coupling.parallel.interruption import StopRequest
 from sobofem.coupling.solving import evaluate
 from sobofem.coupling.solving.evaluate import GO_ON, Journals, in_words
 from sobofem.coupling.solving.handout import Task
+from sobofem.coupling.solving.model_making import made_and_described
 from sobofem.coupling.solving.products import NOTHING, Multiplied
 from sobofem.coupling.solving.timelimit import TimeLimit
 
@@ -109,8 +110,6 @@ def _model(order: Order) -> tuple[Model, Description]:
         _kept = None  # two might not fit into memory
         _have_petsc_alone()
         found = find(order.model) if isinstance(order.model, str) else order.model
-        from sobofem.coupling.solving.generate import made_and_described
-
         comm = _single_rank(found)
         made = made_and_described(order.model, found, comm, order.name, order.order, order.products)
         _kept = (order.key, *made)

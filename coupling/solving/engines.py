@@ -236,8 +236,8 @@ class Flight:
         failed = isinstance(record, Failure)
         words = in_words(record) if isinstance(record, Failure) and not self._shown else ""
         self._shown = self._shown or failed
-        self._schedule.settle(record.row, record.seconds)
-        self._halted = self._ledger.record_outcome(Outcome(record.row, record.seconds, failed, None, words))
+        self._schedule.settle((record.row,), (record.seconds,))
+        self._halted = self._ledger.record_outcome(Outcome((record.row,), (record.seconds,), failed, None, words))
 
     def _put_back(self, task: Task, error: BaseException) -> None:
         """Have a sample computed once more, at the end, whose worker died while the executor goes on."""

@@ -98,7 +98,7 @@ def work(
                 sample = record if send and isinstance(record, Sample) else None
                 words = in_words(record) if isinstance(record, Failure) and not shown else ""
                 shown = shown or failed
-                source.done(Outcome(task.row, record.seconds, failed, sample, words))
+                source.done(Outcome((task.row,), (record.seconds,), failed, sample, words))
             stop.signal = groups.largest(stop.signal)
 
 

@@ -5,30 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from numpy.typing import ArrayLike
 
-from sobofem.coupling.contract import Curved, Description, Model, Products, describe, name_of
+from sobofem.coupling.contract import Model
 from sobofem.coupling.dataset import unfinished
 from sobofem.coupling.dataset.dataset import Dataset
-from sobofem.coupling.dataset.mesh import on_mesh_of
 from sobofem.coupling.design import Recipe
 from sobofem.coupling.design.own import Drawn, OwnDesign
-from sobofem.coupling.models.loading import build, find, source_of
 from sobofem.coupling.parallel.abort import ending_all
 from sobofem.coupling.parallel.groups import Groups, grouped
 from sobofem.coupling.parallel.interruption import Interrupted, StopRequest
 from sobofem.coupling.parallel.world import Comm, RootOnly, Serial, duplicated, is_of_mpi, on_root, world
 from sobofem.coupling.solving import campaign
 from sobofem.coupling.solving import evaluate as solving
+from sobofem.coupling.solving.coordinator import follower
 from sobofem.coupling.solving.diagnosis import TooManyFailures
 from sobofem.coupling.solving.evaluate import Journals
-from sobofem.coupling.solving.handout import Manager, Source, follower
+from sobofem.coupling.solving.handout import Manager, Source
 from sobofem.coupling.solving.ledger import Ledger, LeftOver, Report, join
+from sobofem.coupling.solving.model_making import make_model
 from sobofem.coupling.solving.products import NOTHING, Multiplied
 from sobofem.coupling.solving.settings import Solving
 
@@ -191,7 +191,9 @@ def run(
         contextlib.ExitStack() as held,
         ending_all(ranks),
         StopRequest() as stop,
-        grouped(ranks, settings.ranks_per_solve, manager_alone=root_task is not None) as groups,
+        grouped(
+            ranks, settings.ranks_per_solve, manager_alone=root_task is not None, coordinated=root_task is None
+        ) as groups,
     ):
         on_root(ranks, lambda: check_place(named))
         solver, description, name = make_model(model, groups, stop, order=settings.order, products=settings.products)
@@ -327,53 +329,3 @@ def _drawn(design: Recipe | ArrayLike, solver: Model | None, groups: Groups) -> 
         points = groups.world.bcast(points, root=groups.leaders[0])
     assert points is not None
     return Drawn(points, design.kind, design.seed)
-
-
-def make_model(
-    model: Model | Callable[..., Model] | str,
-    groups: Groups,
-    stop: StopRequest,
-    *,
-    order: int = 1,
-    products: Multiplied = NOTHING,
-) -> tuple[Model | None, Description, str]:
-    """This group's model, made in the first group first; what describes it, and its name. Collective on all ranks.
-
-    Raises:
-        TypeError: If second derivatives are wanted (`order` 2) or products, and it has none.
-        ValueError: If products are wanted with vectors of another size.
-    """
-    found = find(model) if isinstance(model, str) else model
-    stop.arm()  # PETSc took the signals as it was imported
-    name = name_of(model)
-
-    answer = groups.in_turn(lambda: made_and_described(model, found, groups.own, name, order, products))
-    solver, description = answer or (None, None)
-    if not isinstance(groups.world, Serial) and groups.leaders[0]:  # rank 0 has no model
-        description = groups.world.bcast(description, root=groups.leaders[0])
-    assert description is not None
-    return solver, description, name
-
-
-def made_and_described(
-    model: Model | Callable[..., Model] | str,
-    found: Model | Callable[..., Model],
-    comm: MPI.Comm | None,
-    name: str,
-    order: int,
-    products: Multiplied = NOTHING,
-) -> tuple[Model, Description]:
-    """A model, made of what its specification names, and what identifies it.
-
-    Raises:
-        TypeError: If second derivatives (`order` 2) or products are wanted, and it has none.
-        ValueError: If products don't fit its inputs or responses.
-    """
-    made = build(found, comm, name)
-    if order == 2 and not isinstance(made, Curved):
-        raise TypeError(f"{name} has no hvp(x, weights, directions), which Hessian actions are made of; leave them")
-    if products and not isinstance(made, Products):
-        raise TypeError(f"{name} has no jvp(x, directions) and vjp(x, weights), which products are made by; leave them")
-    description = describe(made, name=name.rpartition(":")[2], source=source_of(found, model))
-    products.check(description)
-    return made, replace(description, on_mesh=on_mesh_of(made))

@@ -1,23 +1,26 @@
 """Handing out work by messages: rank 0 gives rows to the leaders of groups as they ask, and hears what became of them.
 
 Leaders ask while they have work left, and rank 0 answers between samples of its own: nobody waits for it unless a
-sample of its own takes longer than what the others have queued.
+sample of its own takes longer than what the others have queued. Of thousands of groups leaders ask coordinators, and
+these rank 0 (`coordinator`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 import time
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from sobofem.coupling.contract import Array
 from sobofem.coupling.dataset.records import Sample
 from sobofem.coupling.parallel.groups import PAUSE, Groups, wait_until
 from sobofem.coupling.parallel.interruption import StopRequest
 from sobofem.coupling.parallel.world import Serial
-from sobofem.coupling.solving.schedule import MAX_CHUNK_ROWS, Schedule
+from sobofem.coupling.solving.schedule import MAX_CHUNK_ROWS, Points, Schedule
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -27,6 +30,7 @@ LOW = 2
 """Rows that a group still has when it asks for more: rank 0 may be busy with a sample that takes longer than one."""
 
 _PATIENCE = 0.5  # for all leaders to ask for the first time, before rank 0 begins a sample of its own [s]
+_IDLE = 0.05  # without work, after which outcomes are reported, since others may wait for them [s]
 _INTERVAL = 0.2  # between two reports that nobody waits for, with up to 50 groups [s]
 
 
@@ -40,18 +44,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a row.
+    """What became of a row, or of several that have an answer.
 
     Attributes:
-        row: Which.
-        seconds: Its cost [s].
+        rows: Which.
+        seconds: Cost of each [s].
         failed: Whether it has no answer.
         sample: The sample itself, where somebody wants it.
         words: Of a group's first failure, what happened.
     """
 
-    row: int
-    seconds: float
+    rows: tuple[int, ...]
+    seconds: tuple[float, ...]
     failed: bool
     sample: Sample | None = None
     words: str = ""
@@ -59,7 +63,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Report:
-    """What a leader tells rank 0."""
+    """What a leader tells rank 0, or its coordinator."""
 
     outcomes: tuple[Outcome, ...]
     wants: bool
@@ -69,7 +73,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Order:
-    """What rank 0 tells a leader: further rows and their points, that there are no more, or to stop."""
+    """What it receives: further rows and their points, that there are no more, or to stop."""
 
     rows: tuple[int, ...]
     points: Array
@@ -92,12 +96,12 @@ class Source(Protocol):
 
 
 class Manager:
-    """Rank 0's part; a source for its own group as well.
+    """The part of a rank that others have their work from; a source for its own group as well.
 
     Args:
         groups: All ranks.
         schedule: The rows.
-        points: All planned points (D, n).
+        points: Their points.
         stop: This rank's signals.
         on_outcome: Called with each outcome of any group, and with None now and then; if it returns True, all groups
             stop after the sample under way.
@@ -108,7 +112,7 @@ class Manager:
         self,
         groups: Groups,
         schedule: Schedule,
-        points: Array,
+        points: Points,
         stop: StopRequest,
         on_outcome: Callable[[Outcome | None], bool],
         *,
@@ -117,7 +121,7 @@ class Manager:
         self._groups, self._schedule, self._points, self._stop = groups, schedule, points, stop
         self._on_outcome, self._allowance = on_outcome, allowance
         self.under_way = 0
-        self._workers = [leader for leader in groups.leaders if leader]
+        self._workers = groups.inferiors
         self._wanting: deque[int] = deque()
         self._working = set(self._workers)
         self._silent = set(self._workers)
@@ -164,22 +168,26 @@ class Manager:
 
     def done(self, outcome: Outcome) -> None:
         """Note an outcome, of rank 0's own group or another."""
-        self.under_way -= 1
-        self._schedule.settle(outcome.row, outcome.seconds)
+        self.under_way -= len(outcome.rows)
+        self._schedule.settle(outcome.rows, outcome.seconds)
         self._halted = self._on_outcome(outcome) or self._halted
 
     def finish(self) -> int:
         """Serve until every group is done, then let all ranks go; the signal that stopped them, or 0."""
-        while self.busy:
-            self.serve()
-            time.sleep(PAUSE)
+        self.serve_to_the_end()
         signal = self._stop.signal
         if not isinstance(self._groups.world, Serial):
-            for request in self._requests:
-                request.wait()
             for rank in range(1, self._groups.world.size):
                 self._groups.world.send(signal, rank, _END)
         return signal
+
+    def serve_to_the_end(self) -> None:
+        """Serve until every group is done that has its work from here."""
+        while self.busy:
+            self.serve()
+            time.sleep(PAUSE)
+        for request in self._requests:
+            request.wait()
 
     def _take(self, most: int, *, cheap: bool = False) -> list[int]:
         allowed = min(most, self._allowance())
@@ -209,7 +217,7 @@ class Manager:
             self._end_sent = True
             self._wanting.clear()
             for leader in self._working:
-                self._send(comm, Order((), self._points[:0], True, True, self._stop.signal), leader)
+                self._send(comm, Order((), np.zeros((0, 0)), True, True, self._stop.signal), leader)
 
     def _give(self, comm: MPI.Comm) -> None:
         while self._wanting and not self.stopping:
@@ -225,17 +233,21 @@ class Manager:
 
 
 class Worker:
-    """The part of a leader that is not rank 0.
+    """The part of a rank that has its work from another.
 
     Args:
-        comm: All ranks.
+        groups: All ranks.
         stop: This rank's signals.
-        groups: How many groups there are.
+
+    Attributes:
+        halted: Whether no further row is to be begun, for whatever reason.
     """
 
-    def __init__(self, comm: MPI.Comm, stop: StopRequest, groups: int) -> None:
-        self._comm, self._stop = comm, stop
-        self._interval = _INTERVAL * max(1.0, groups / 50.0)
+    def __init__(self, groups: Groups, stop: StopRequest) -> None:
+        assert not isinstance(groups.world, Serial)
+        self._comm, self._superior, self._stop = groups.world, groups.superior, stop
+        self._interval = _INTERVAL * max(1.0, groups.siblings / 50.0)
+        self.halted = False
         self._queue: deque[Task] = deque()
         self._outcomes: list[Outcome] = []
         self._asked = self._last = False
@@ -245,7 +257,7 @@ class Worker:
     def next(self) -> Task | None:
         """The next row for this group."""
         while True:
-            self._listen()
+            self.listen()
             if self._stop.signal or (self._last and not self._queue):
                 return None
             if not self._asked and not self._last and len(self._queue) <= LOW:
@@ -257,8 +269,20 @@ class Worker:
                 self._send(wants=False)
             time.sleep(PAUSE)
 
+    def ready(self) -> list[Task] | None:
+        """All rows that have come, without waiting, and ask for further ones; None where there may be some later."""
+        self.listen()
+        tasks = list(self._queue)
+        self._queue.clear()
+        if not self._asked and not self._last:
+            self._asked = True
+            self._send(wants=True)
+        if not tasks and self._outcomes and time.monotonic() - self._sent > _IDLE:
+            self._send(wants=False)
+        return tasks if tasks or self._last else None
+
     def done(self, outcome: Outcome) -> None:
-        """Tell rank 0 what became of a row: with the next request, or after a while."""
+        """Tell what became of a row: with the next request, or after a while."""
         self._outcomes.append(outcome)
         if outcome.sample is not None or time.monotonic() - self._sent > self._interval:
             self._send(wants=False)
@@ -268,7 +292,7 @@ class Worker:
         self._send(wants=False, final=True)
 
         def let_go() -> bool:
-            self._listen()  # to an order that was under way: rank 0 waits until it has left
+            self.listen()  # to an order that was under way: rank 0 waits until it has left
             return bool(self._comm.iprobe(0, _END))
 
         wait_until(let_go)
@@ -276,9 +300,10 @@ class Worker:
             request.wait()
         return released(self._comm)
 
-    def _listen(self) -> None:
-        while self._comm.iprobe(0, _ORDER):
-            self._take(self._comm.recv(source=0, tag=_ORDER))
+    def listen(self) -> None:
+        """Take the orders that have come."""
+        while self._comm.iprobe(self._superior, _ORDER):
+            self._take(self._comm.recv(source=self._superior, tag=_ORDER))
 
     def _take(self, order: Order) -> None:
         self._asked = False
@@ -286,37 +311,24 @@ class Worker:
         self._last = self._last or order.last
         self._stop.signal = self._stop.signal or order.signal
         if order.stop:
+            self.halted = True
             self._queue.clear()
 
     def _send(self, *, wants: bool, final: bool = False) -> None:
         self._requests = [request for request in self._requests if not request.test()[0]]
-        report = Report(tuple(self._outcomes), wants, self._stop.signal, final)
-        self._requests.append(self._comm.isend(report, 0, _REPORT))
+        report = Report(together(self._outcomes), wants, self._stop.signal, final)
+        self._requests.append(self._comm.isend(report, self._superior, _REPORT))
         self._outcomes, self._sent = [], time.monotonic()
 
 
-class Follower:
-    """The part of a rank that leads no group: it learns of its work from its leader."""
-
-    def __init__(self, comm: MPI.Comm) -> None:
-        self._comm = comm
-
-    def next(self) -> Task | None:
-        """Nothing of its own."""
-        return None
-
-    def done(self, outcome: Outcome) -> None:
-        """Its leader tells."""
-
-    def finish(self) -> int:
-        """Wait for rank 0's end message; returns the stop signal, or 0."""
-        return released(self._comm)
-
-
-def follower(groups: Groups, stop: StopRequest) -> Source:
-    """The part of a rank other than 0."""
-    assert not isinstance(groups.world, Serial)
-    return Worker(groups.world, stop, len(groups.leaders)) if groups.leads else Follower(groups.world)
+def together(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
+    """The same outcomes, those in one that say nothing but that rows have an answer: thousands a second may come."""
+    plain = [each for each in outcomes if not each.failed and each.sample is None]
+    others = [each for each in outcomes if each.failed or each.sample is not None]
+    if len(plain) > 1:
+        rows = tuple(row for each in plain for row in each.rows)
+        plain = [Outcome(rows, tuple(seconds for each in plain for seconds in each.seconds), failed=False)]
+    return (*plain, *others)
 
 
 def released(comm: MPI.Comm) -> int:

@@ -203,6 +203,7 @@ def script(job: Job) -> str:
         "submit_once": f"{scheduler.submit} {file}",
         **scheduler.others(file),
     }
+    values["progress"] = _Script((_TEMPLATES / "progress.sh").read_text(encoding="utf-8")).substitute(values).rstrip()
     own = launch.template not in SCHEDULERS
     text = (Path(launch.template) if own else _TEMPLATES / f"{scheduler.template}.sh").read_text(encoding="utf-8")
     if job.file is None and "@@{resubmit}" in text:

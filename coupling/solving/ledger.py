@@ -93,11 +93,12 @@ class Ledger:
 
     def manager(self, groups: Groups, stop: StopRequest) -> Manager:
         """Who hands out the work."""
-        schedule = self.schedule(len(groups.leaders))
+        shares = len(groups.coordinators or groups.leaders)
+        schedule = self.schedule(shares, width=-(-len(groups.leaders) // shares))
         return Manager(groups, schedule, self.work.points, stop, self.record_outcome)
 
-    def schedule(self, groups: int) -> Schedule:
-        """The rows that are to be computed, for so many groups."""
+    def schedule(self, groups: int, *, width: int = 1) -> Schedule:
+        """The rows that are to be computed, for so many groups, or so many that pass on rows to as many as `width`."""
         claims = self.claims()
 
         def more(least: int) -> jobs.Rows:
@@ -109,7 +110,7 @@ class Ledger:
                 self._refused = error
             return np.zeros(0, dtype=np.int64)
 
-        return Schedule(self.work.points, groups, more, self.work.attempts)
+        return Schedule(self.work.points, groups, more, self.work.attempts, width=width)
 
     def claims(self) -> jobs.Claims:
         """Takes rows so that no other job has them."""
@@ -118,8 +119,8 @@ class Ledger:
     def record_outcome(self, outcome: Outcome | None) -> bool:
         """Count an outcome, if there is one; whether all are to stop: too many fail, or the job lost its place."""
         if outcome is not None:
-            self._done += not outcome.failed
-            self._failed += outcome.failed
+            self._done += len(outcome.rows) * (not outcome.failed)
+            self._failed += len(outcome.rows) * outcome.failed
             self._show(outcome.words)
         now = time.monotonic()
         if self._progress is not None and (outcome is not None or now - self._reported > _REPORT_INTERVAL):
@@ -161,9 +162,10 @@ class Ledger:
     def conclude(self) -> Dataset:
         """The dataset as it is now; the job has ended then, as seen from others."""
         with jobs.shared_state(self._path):
-            data = campaign.complete(self._path, self.work.run)
+            last = not jobs.living(self._path) - {self.work.run}
+            data = campaign.complete(self._path) if last else None
             self._member.end()  # of two that end together the later must see that it is the last, and fold the journals
-            return data
+        return campaign.so_far(self._path) if data is None else data  # the others go on while this is read
 
     def _too_many(self, data: Dataset) -> bool:
         """Whether more than the allowed share failed, whichever job computed it; of few only once they are all."""

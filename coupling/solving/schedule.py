@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ SHARE = 4
 MAX_CHUNK_ROWS = 256
 """Most rows of a chunk."""
 
+LEAST_PART = 8
+"""Of the groups behind one that takes rows, every so many get one row at least at a time."""
+
 TAIL = 4
 """Rows for each group that are ordered by their cost at the end."""
 
@@ -40,28 +44,38 @@ _REMEMBERED = 4096
 type Rows = NDArray[np.int64]
 
 
+class Points(Protocol):
+    """Points of rows: an array (D, n), or as much of one as is known."""
+
+    def __getitem__(self, rows: Any, /) -> Array:
+        """The point (n,) of a row, or those (k, n) of several."""
+
+
 class Schedule:
     """Rows that wait to be computed by several groups.
 
     Args:
         points: All planned points, (D, n).
         groups: How many groups share the work.
-        more: Gives further rows, at least so many if there are; an empty array when there are no more.
+        more: Gives further rows, at least so many if there are; an empty array when there are no more, None where it
+            is to be asked again later.
         attempts: How often a row's process died while it was computed, where it did.
         ahead: Rows to have in hand for each group; few where `more` chooses better the later it is asked.
+        width: Groups behind each that takes rows, if it passes them on: then `groups` counts those that take.
     """
 
     def __init__(
         self,
-        points: Array,
+        points: Points,
         groups: int,
-        more: Callable[[int], Rows],
+        more: Callable[[int], Rows | None],
         attempts: Mapping[int, int] | None = None,
         *,
         ahead: int = AHEAD,
+        width: int = 1,
     ) -> None:
-        self._points, self._groups, self._more = points, groups, more
-        self._enough = ahead * groups
+        self._points, self._groups, self._more, self._width = points, groups, more, width
+        self._enough = ahead * groups * width
         self._attempts = dict(attempts or {})
         self._queue: deque[int] = deque()
         self._suspects: deque[int] = deque()
@@ -78,22 +92,24 @@ class Schedule:
         """The next rows for a group; none where all are handed out or the rest has to wait for others.
 
         Args:
-            most: How many at most.
+            most: How many at most, for each group behind the one that takes them.
             cheap: Whether to begin with the cheapest of the last: for a group that has something else to do besides.
         """
         self._refill()
         if not self._queue:
             return self._suspect()
-        if self._drained and len(self._queue) <= TAIL * self._groups:
+        if self._drained and len(self._queue) <= TAIL * self._groups * self._width:
             self._sort()
-            return [self._queue.pop() if cheap else self._queue.popleft()]
-        count = min(most, max(1, len(self._queue) // (SHARE * self._groups)))
+            if cheap:
+                return [self._queue.pop()]
+        least = -(-self._width // LEAST_PART)
+        count = min(most * self._width, max(least, len(self._queue) // (SHARE * self._groups)), len(self._queue))
         return [self._queue.popleft() for _ in range(count)]
 
-    def settle(self, row: int, seconds: float) -> None:
-        """Take note that a row is done, and what it cost."""
-        self._known.append((row, seconds))
-        if row == self._alone:
+    def settle(self, rows: Sequence[int], seconds: Sequence[float]) -> None:
+        """Take note that rows are done, and what each cost."""
+        self._known.extend(zip(rows, seconds, strict=True))
+        if self._alone in rows:
             self._alone = None
 
     def put_back(self, row: int) -> bool:
@@ -108,9 +124,11 @@ class Schedule:
 
     def _refill(self) -> None:
         while not self._drained and len(self._queue) < self._enough:
-            rows = self._more(self._enough).tolist()
-            self._drained = not rows
-            for row in rows:
+            rows = self._more(self._enough)
+            if rows is None:
+                return
+            self._drained = not len(rows)
+            for row in rows.tolist():
                 (self._suspects if row in self._attempts else self._queue).append(row)
 
     def _suspect(self) -> list[int]:

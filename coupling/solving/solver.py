@@ -16,8 +16,8 @@ from sobofem.coupling.parallel.groups import Groups, grouped, idle_barrier, wait
 from sobofem.coupling.parallel.interruption import StopRequest
 from sobofem.coupling.parallel.world import Comm, Serial, duplicated, world
 from sobofem.coupling.solving import evaluate as solving
-from sobofem.coupling.solving.generate import make_model
 from sobofem.coupling.solving.handout import Task
+from sobofem.coupling.solving.model_making import make_model
 
 if TYPE_CHECKING:
     from mpi4py import MPI

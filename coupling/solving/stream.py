@@ -297,7 +297,7 @@ class StreamTrainer:
 
     def _on_outcome(self, outcome: Outcome | None) -> bool:
         if outcome is not None:
-            self._pending.discard(outcome.row)
+            self._pending.difference_update(outcome.rows)
             self._failed += outcome.failed
             if outcome.sample is not None:
                 self._waiting.append(outcome.sample)

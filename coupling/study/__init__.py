@@ -103,7 +103,7 @@ class Study:
             `package.module:name` or `path/file.py:name`.
         design: Where to evaluate it.
         unseen: Where to evaluate it for the report on the surrogate's errors; None for no report.
-        training: How the surrogate is trained.
+        training: How the surrogate is trained; None where no purpose needs one.
         purposes: What it is for.
         ranks_per_solve: MPI ranks that solve one sample together.
     """
@@ -111,7 +111,7 @@ class Study:
     model: Callable[..., Model] | str
     design: Recipe
     unseen: Recipe | None = None
-    training: Training = field(default_factory=Training)
+    training: Training | None = field(default_factory=Training)
     purposes: Sequence[Purpose] = ()
     ranks_per_solve: int = 1
 
@@ -124,6 +124,8 @@ class Study:
                 raise TypeError(f"{name} is of type {type(recipe).__name__}; expected a Design, a Grid or a PointsFile")
         if self.unseen is not None and self.unseen == self.design:
             raise ValueError("unseen is the design that is learned from; give it another seed")
+        if self.training is None and self.unseen is not None:
+            raise ValueError("unseen samples judge a surrogate, and training is None; leave them out, or train one")
         names = [purpose.name for purpose in self.purposes]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"purposes of one name would write the same files: {repeated}; give them names")
@@ -133,8 +135,9 @@ class Study:
         yield self._generation("generate", self.design, files, files.data)
         if self.unseen is not None:
             yield self._generation("generate unseen", self.unseen, files, files.unseen)
-        training = {"data": files.data, "out": files.surrogate, "settings": self.training}
-        yield Stage("train", Call("train", training), (files.data,), (files.surrogate,))
+        if self.training is not None:
+            training = {"data": files.data, "out": files.surrogate, "settings": self.training}
+            yield Stage("train", Call("train", training), (files.data,), (files.surrogate,))
         if self.unseen is not None:
             report = files.folder / "report"
             judged = {"surrogate": files.surrogate, "data": files.unseen, "out": report}

@@ -12,10 +12,13 @@ from sobofem.coupling.design.marginals import Marginal
 from sobofem.coupling.options import option
 from sobofem.coupling.options.readings import CHOICES, Texts, Weights, distributions, values
 from sobofem.coupling.study import Call, Files, Stage
-from sobofem.coupling.study.settings import DISTRIBUTION
+from sobofem.coupling.study.settings import ANY_DISTRIBUTION, DISTRIBUTION
 
 MODEL = "With --model"
 """Heading of the options that ask the model."""
+
+UNCERTAIN = "Under uncertain inputs"
+"""Heading of the options of robust and reliable designs."""
 
 DRAWS = "Draws on the surrogate"
 """Heading of the options of a chain."""
@@ -79,6 +82,38 @@ class Optimization:
     ranks_per_solve: int | None = option(
         None, help="Groups of so many MPI ranks solve candidates in parallel; all solve each together if left out."
     )
+    inputs: Mapping[str, Marginal] = option(
+        dict,
+        flags="--input",
+        help=f"How an uncertain input is distributed: {ANY_DISTRIBUTION}, cut off at the bounds. Repeat for others; "
+        "those of which nothing is said are the design.",
+        reading=distributions("load=normal:100,8"),
+        panel=UNCERTAIN,
+    )
+    correlated: Mapping[str, float] = option(
+        dict,
+        flags="--correlate",
+        help="Correlation coefficient of two of them; other pairs have none. Repeatable.",
+        reading=values("young,density=0.6", "NAME,NAME=VALUE"),
+        panel=UNCERTAIN,
+    )
+    deviations: float | None = option(
+        None, help="Objective and limits are those of mean and so many standard deviations.", min=0.0, panel=UNCERTAIN
+    )
+    failure_probability: float | None = option(
+        None,
+        help="Each limit may be passed with this probability, to first order; the objective is that at the medians.",
+        panel=UNCERTAIN,
+    )
+    samples: int = option(
+        128,
+        help="With --deviations: points of the uncertain inputs, at which each design is solved.",
+        min=2,
+        panel=UNCERTAIN,
+    )
+    allow_outside: float = option(
+        0.01, help="Share of a distribution that may lie outside the bounds.", min=0.0, max=1.0, panel=UNCERTAIN
+    )
     name: str = field(default="optimum", compare=False)
 
     def stage(self, files: Files) -> Stage:
@@ -108,7 +143,7 @@ class Uncertainty:
     inputs: Mapping[str, Marginal] = option(
         dict,
         flags="--input",
-        help=f"How an input is distributed: {DISTRIBUTION}, cut off at the bounds. Repeat for others.",
+        help=f"How an input is distributed: {ANY_DISTRIBUTION}, cut off at the bounds. Repeat for others.",
         reading=distributions("young=normal:70e3,2e3"),
     )
     fixed: Mapping[str, float] = option(
@@ -198,6 +233,42 @@ class Calibration:
         asking = _with_model(replace(self, measurements=measured), files)
         arguments = {"surrogate": files.surrogate, "out": out, **asking}
         return Stage(self.name, Call("calibrate", arguments), (files.surrogate, measured), (out / "calibration.json",))
+
+
+@dataclass(frozen=True)
+class TwoScales:
+    """A law learned of a cell, the study's model, until a structure that is solved with it is certified.
+
+    `name` is what its folder and messages are called.
+    """
+
+    part: str = option(
+        help="What makes the structure of a law, called with law=: `file.py:name`, or a problem of the library.",
+        positional=True,
+    )
+    tolerance: float = option(0.01, help="Relative error that the structure's responses may have.")
+    states: int = option(
+        4, help="Points of the structure's box at which it is certified; the first is its middle.", min=1
+    )
+    points: int = option(
+        24, help="Quadrature points that are drawn for each certificate, at which cells are solved.", min=4
+    )
+    rounds: int = option(5, help="Laws, at most: each learns what certificates asked of the cell before.", min=1)
+    width: int = option(24, help="Units of a hidden layer.", min=1)
+    depth: int = option(2, help="Number of hidden layers.", min=1)
+    iterations: int = option(1000, help="Of L-BFGS, for each of the two networks of a round.", min=10)
+    seed: int = option(0, help="Of all that is drawn.", min=0)
+    ranks_per_solve: int | None = option(None, help="MPI ranks that solve one cell together; one by default.", min=1)
+    name: str = field(default="law", compare=False)
+
+    def stage(self, files: Files) -> Stage:
+        """`sobofem two-scales`."""
+        out, source = files.folder / self.name, Path(self.part.rpartition(":")[0])
+        ranks = self.ranks_per_solve or files.ranks_per_solve
+        settings = replace(self, ranks_per_solve=ranks if ranks > 1 else None)
+        arguments = {"cell": files.model, "settings": settings, "data": files.data, "out": out}
+        reads = (files.data, source) if source.suffix == ".py" else (files.data,)
+        return Stage(self.name, Call("two-scales", arguments), reads, (out / "results.json",))
 
 
 def _with_model(purpose: Uncertainty | Calibration, files: Files) -> dict[str, Any]:

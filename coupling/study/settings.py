@@ -23,6 +23,9 @@ TABLE = "Columns of a table"
 DISTRIBUTION = "uniform (the default), log, normal:MEAN,STD or lognormal:MEDIAN,STD_OF_LOG"
 """How a distribution is written."""
 
+ANY_DISTRIBUTION = f"{DISTRIBUTION}, or a continuous one of SciPy, as weibull_min:c=2,scale=3"
+"""How that of an input is."""
+
 
 def _interval(text: str) -> tuple[float, float]:
     low, _, high = text.partition(",")
@@ -58,7 +61,7 @@ class Sampling:
     inputs: Mapping[str, Marginal] = option(
         dict,
         flags="--input",
-        help=f"How an input is distributed within its bounds: {DISTRIBUTION}. Repeat for others.",
+        help=f"How an input is distributed within its bounds: {ANY_DISTRIBUTION}. Repeat for others.",
         reading=distributions("young=normal:70e3,2e3"),
     )
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+import hashlib
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sobofem.coupling.contract import Array, Model
+from sobofem.coupling.contract import Array, HasComm, Model, describe, units_of
 from sobofem.coupling.uncertainty.evaluation import predictions
 from sobofem.coupling.uncertainty.inputs import Inputs, drawn
 
@@ -30,7 +31,53 @@ ROUNDING = 64.0
 
 
 @dataclass(frozen=True, eq=False)
-class Reliable:
+class OfDesign:
+    """What models of a design whose other inputs are uncertain have in common.
+
+    Attributes:
+        model: The model of all inputs.
+        inputs: Which inputs are uncertain, and how; those held at values are the design.
+    """
+
+    model: Model
+    inputs: Inputs
+
+    def __post_init__(self) -> None:
+        if isinstance(
+            self.model, HasComm
+        ):  # of the instance, since protocols are not asked of what `__getattr__` gives
+            vars(self)["comm"] = self.model.comm
+        self.inputs.require_design()
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the design's inputs."""
+        return self.inputs.known
+
+    @property
+    def bounds(self) -> Array:
+        """Bounds of the design's inputs."""
+        return self.inputs.bounds[self.inputs.known_columns]
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Units of the design's inputs, and of statistics of responses."""
+        units, statistics = units_of(self.model), getattr(self, "responses", ())
+        inner = {name: name.partition("(")[2].rstrip(")") or name for name in statistics}
+        names = {**{name: name for name in self.parameters}, **inner}
+        return {name: units[of] for name, of in names.items() if of in units}
+
+    @property
+    def digest(self) -> str:
+        """Changes with the model's own, the distributions, and what is computed of them."""
+        kinds = {name: cut.identity for name, cut in self.inputs.marginals.items()}
+        own = {name: value for name, value in vars(self).items() if isinstance(value, int | float | tuple)}
+        text = f"{describe(self.model).digest} {kinds} {sorted(self.inputs.correlated.items())} {sorted(own.items())}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class Reliable(OfDesign):
     """Wraps a model; itself a `Model`, of the inputs that are not uncertain.
 
     Its responses are those of the model at the medians of the uncertain inputs, by their own names; `upper(r)`, the
@@ -44,34 +91,22 @@ class Reliable:
         lower: Responses that have a lower limit.
     """
 
-    model: Model
-    inputs: Inputs
     beta: float = 3.0
     upper: tuple[str, ...] = ()
     lower: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        self.inputs.require_design()
+        super().__post_init__()
         if not 0.0 < self.beta < np.inf:
             raise ValueError(f"beta is {self.beta:g}, expected a positive number")
         if unknown := sorted({*self.upper, *self.lower} - set(self.model.responses)):
             raise ValueError(f"there is no response {', '.join(unknown)}; there are {', '.join(self.model.responses)}")
 
     @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the design's inputs."""
-        return self.inputs.known
-
-    @property
     def responses(self) -> tuple[str, ...]:
         """The model's, then `upper(r)` and `lower(r)`."""
         worst = [*(f"upper({name})" for name in self.upper), *(f"lower({name})" for name in self.lower)]
         return (*self.model.responses, *worst)
-
-    @property
-    def bounds(self) -> Array:
-        """Bounds of the design's inputs."""
-        return self.inputs.bounds[self.inputs.known_columns]
 
     def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
         """Responses at the medians and the worst points, and their derivatives by the design x (k,)."""
@@ -141,34 +176,34 @@ def _rounded(increments: Array) -> tuple[float, Array]:
     return largest * size, (shares / size) ** (ROUNDING - 1.0)
 
 
+STATISTICS = ("mean", "std", "upper", "lower")
+
 STILL = 1e-12
 """Share of its mean below which a standard deviation is round-off, and has no derivative."""
 
 
 @dataclass(frozen=True, eq=False)
-class Robust:
+class Robust(OfDesign):
     """Wraps a model; itself a `Model`, of the inputs that are not uncertain.
 
-    For each response r it has `mean(r)`, `std(r)` and `worst(r)` = mean + `deviations` · std, with exact derivatives of
-    what it computes: statistics over one sample of the uncertain inputs, the same at each design, so that an optimizer
-    sees a smooth function.
+    For each response r it has `mean(r)`, `std(r)`, and `upper(r)` and `lower(r)`, the mean plus and minus `deviations`
+    times std, with exact derivatives of what it computes: statistics over one sample of the uncertain inputs, the same
+    at each design, so that an optimizer sees a smooth function.
 
     Attributes:
         model: Any model with a cheap evaluation.
         inputs: Which inputs are uncertain, and how; those held at values are the design.
-        deviations: How many standard deviations from the mean `worst` is; negative where small is bad.
+        deviations: How many standard deviations from the mean `upper` and `lower` are.
         samples: Size of the sample; a power of two.
         seed: Of the sample.
     """
 
-    model: Model
-    inputs: Inputs
     deviations: float = 3.0
     samples: int = 128
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self.inputs.require_design()
+        super().__post_init__()
         if self.samples < 2:
             raise ValueError(f"samples is {self.samples}, expected at least 2")
 
@@ -178,30 +213,22 @@ class Robust:
         return drawn(len(self.inputs.uncertain), self.samples, repeats=1, seed=self.seed)[0]
 
     @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the design's inputs."""
-        return self.inputs.known
-
-    @property
     def responses(self) -> tuple[str, ...]:
-        """`mean(r)`, `std(r)` and `worst(r)` of each response r of the model."""
-        return tuple(f"{what}({name})" for name in self.model.responses for what in ("mean", "std", "worst"))
-
-    @property
-    def bounds(self) -> Array:
-        """Bounds of the design's inputs."""
-        return self.inputs.bounds[self.inputs.known_columns]
+        """`mean(r)`, `std(r)`, `upper(r)` and `lower(r)` of each response r of the model."""
+        return tuple(f"{what}({name})" for name in self.model.responses for what in STATISTICS)
 
     def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[Array, Array | None]:
-        """Statistics (3m,) and, unless declined, their derivatives by the design (3m, k), at a design x (k,)."""
+        """Statistics (4m,) and, unless declined, their derivatives by the design (4m, k), at a design x (k,)."""
         y, dy = predictions(self.model, self.inputs.holding(x).at(self._sample), jacobian=jacobian)
         mean, std = y.mean(axis=0), y.std(axis=0)
-        statistics = np.stack([mean, std, mean + self.deviations * std], axis=1).ravel()
+        far = self.deviations * std
+        statistics = np.stack([mean, std, mean + far, mean - far], axis=1).ravel()
         if not jacobian:
             return statistics, None
         by_design = dy[:, :, self.inputs.known_columns]
         of_mean = by_design.mean(axis=0)
         moving = std > STILL * np.abs(mean)
         of_std = np.einsum("sm,smk->mk", y - mean, by_design) / (len(y) * np.where(moving, std, np.inf)[:, None])
-        both = np.stack([of_mean, of_std, of_mean + self.deviations * of_std], axis=1)
+        far = self.deviations * of_std
+        both = np.stack([of_mean, of_std, of_mean + far, of_mean - far], axis=1)
         return statistics, both.reshape(len(statistics), -1)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import log_ndtr, ndtri
 
 from sobofem.coupling.contract import Array, Model, checked_bounds
-from sobofem.coupling.design.marginals import Marginal, parse
+from sobofem.coupling.design.marginals import Marginal
 from sobofem.coupling.design.truncated import Truncated
 from sobofem.coupling.models.matching import require_within
 
@@ -158,7 +159,7 @@ class Inputs:
 
 def inputs(
     model: Model,
-    marginals: Mapping[str, Marginal | str] | None = None,
+    marginals: Mapping[str, Any] | None = None,
     *,
     fixed: Mapping[str, float] | None = None,
     correlated: Mapping[tuple[str, str], float] | Mapping[str, float] | None = None,
@@ -168,7 +169,8 @@ def inputs(
 
     Args:
         model: The surrogate or model, whose bounds cut the distributions off.
-        marginals: `Marginal`s, or their texts such as `normal:70e3,2e3`, by name.
+        marginals: `Marginal`s, their texts such as `normal:70e3,2e3`, or frozen distributions of `scipy.stats` such as
+            `weibull_min(2, scale=3)`, by name.
         fixed: Inputs that are known, by name.
         correlated: Correlation coefficients by pairs of uncertain inputs, or texts such as `load,width`; all other
             pairs are uncorrelated.
@@ -181,7 +183,7 @@ def inputs(
     """
     names, known = tuple(model.parameters), dict(fixed or {})
     box = checked_bounds(model.bounds, names)
-    given = {name: parse(how) if isinstance(how, str) else how for name, how in (marginals or {}).items()}
+    given = {name: Marginal.of(how) for name, how in (marginals or {}).items()}
     if unknown := sorted((set(given) | set(known)) - set(names)):
         raise ValueError(f"there is no input {', '.join(unknown)}; there are {', '.join(names)}")
     if both := sorted(set(given) & set(known)):
@@ -265,7 +267,7 @@ def _cut(name: str, marginal: Marginal, bounds: Array, allowed: float) -> Trunca
         raise ValueError(
             f"input {name!r}: {cut.outside:.2%} of {marginal} lies outside the bounds [{low:g}, {high:g}] within which "
             f"the model is known, more than {allowed:.2%}; widen the bounds and train again, or allow it "
-            f"(allow_outside={1.01 * cut.outside:.2g}) and have it cut off"
+            f"(allow_outside={1.06 * cut.outside:.2g}) and have it cut off"
         )
     return cut
 

@@ -28,7 +28,7 @@ def write_pages(app):
 
 def _page(name, about):
     lines = [f"# {about['title']}", ""]
-    lines += [f"![{about['title']}](../pictures/{about['picture']})\n"] if "picture" in about else []
+    lines += [f"![{about['title']}](../pictures/{about['picture']})\n"]
     lines += [f"{{download}}`examples/{name} <../../examples/{name}>`", ""]
     source = (ROOT / "examples" / name).read_text()
     lines += _notebook(source) if name.endswith(".ipynb") else _script(name, source)
@@ -60,8 +60,8 @@ def _overview():
     lines = ["# Gallery", "", "Each is a file to copy, and run by the tests.", "", ":::::{container} gallery"]
     for name, about in EXAMPLES.items():
         page, title = f"{Path(name).stem}.md", about["title"]
-        picture = f"[![{title}](../pictures/{about['picture']})]({page})\n\n" if "picture" in about else ""
-        lines += ["::::{container} example", f"{picture}[{title}]({page})", "::::"]
+        picture = f"[![{title}](../pictures/{about['picture']})]({page})\n"
+        lines += ["::::{container} example", picture, f"[{title}]({page})", "::::"]
     lines += [":::::", "", "```{toctree}", ":hidden:", "", *(Path(name).stem for name in EXAMPLES), "```"]
     return "\n".join([*lines, ""])
 

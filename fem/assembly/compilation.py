@@ -38,6 +38,7 @@ from sobofem.fem.assembly.private_folder import check_content, make_private
 from sobofem.fem.errors import agree
 
 _VARIABLE = "SOBOFEM_CACHE"
+_loaded: dict[Path, None] = {}
 _REMEDY = f"or name another folder of your own by ${_VARIABLE}"
 
 
@@ -62,7 +63,10 @@ def _directory(setting: str, *, named: bool) -> Path:
     Kept, so that a model that changes the working directory changes nothing here.
     """
     if setting:
-        folder = Path(setting).expanduser().absolute() / ("" if named else "sobofem")
+        try:
+            folder = Path(setting).expanduser().absolute() / ("" if named else "sobofem")
+        except RuntimeError as error:
+            raise OSError(f"there is no account for the ~ of {setting}") from error
         make_private(folder)
         return folder
     try:
@@ -80,6 +84,11 @@ def _words(error: Exception) -> str:
     """What is wrong with a folder."""
     known = isinstance(error, OSError) and error.filename
     return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and known else str(error)
+
+
+def compiled_here() -> tuple[Path, ...]:
+    """Folders of the forms that this process has loaded, all of them whole."""
+    return tuple(folder for folder in _loaded if is_compiled(folder))
 
 
 def compile_form(form: ufl.Form, comm: MPI.Intracomm) -> dolfinx.fem.Form:
@@ -129,18 +138,22 @@ def _compiled[T](what: Any, comm: MPI.Intracomm, build: Callable[[dict[str, Any]
     if refused := agree(comm, refused):
         raise ValueError(refused)
     try:
-        return build(options)
+        built = build(options)
+        _loaded[folder] = None
+        return built
     except ImportError as error:
         raise OSError(f"a compiled form can't be loaded ({error}); remove {folder}, {_REMEDY}") from error
+    except RuntimeError as error:
+        raise ValueError(f"DOLFINx can't make this form: {error}{_advice(error)}") from error
 
 
 def _compile(what: Any, folder: Path, scalar: dict[str, Any], options: dict[str, Any]) -> None:
     """Compile into its folder, unless that was done before."""
-    whole = folder / "whole"
-    if _is_compiled(whole):
+    if is_compiled(folder):
         return
-    with _locked(folder), _quietly(), _packages_read_once():  # building a form is collective, compiling it is not
-        if whole.exists() and not _is_compiled(whole):  # damaged: to load half a library would crash
+    whole = folder / "whole"
+    with locked(folder), _quietly(), _packages_read_once():  # building a form is collective, compiling it is not
+        if whole.exists() and not is_compiled(folder):  # damaged: to load half a library would crash
             for file in [*folder.glob("libffcx_*"), whole]:
                 file.unlink()
         _, module, _ = dolfinx.jit.ffcx_jit(MPI.COMM_SELF, what, form_compiler_options=scalar, jit_options=options)
@@ -193,15 +206,18 @@ CELL_SIZE = "abs(ufl.JacobianDeterminant(mesh)) ** (1 / {dimension})"
 
 
 def _advice(error: Exception) -> str:
-    """What to write instead of a geometric quantity that cells of a kind have not."""
+    """What to do instead of what cells of a kind have not."""
+    if "Multiple entity types" in str(error):
+        return ". It does not integrate over facets of prisms and pyramids; take tetrahedra or hexahedra for that"
     if "ufl.geometry." not in str(error) and "Only know how to compute" not in str(error):
         return ""
     size = CELL_SIZE.format(dimension="dimension of the cells")
     return f". Curved cells, quadrilaterals and hexahedra have no such quantity; a size of cells is {size}"
 
 
-def _is_compiled(whole: Path) -> bool:
+def is_compiled(folder: Path) -> bool:
     """Whether a form's marker names a library that is there, of its size, and its source: else FFCx compiles."""
+    whole = folder / "whole"
     try:
         name, size = whole.read_text().split()
         source = whole.with_name(f"{name}.c")
@@ -213,7 +229,7 @@ def _is_compiled(whole: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a form's folder; no collective call may be made meanwhile."""
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:

@@ -6,13 +6,14 @@ derivative is integrated by the same rule as the form it belongs to: only then i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ufl
 from ufl.algorithms import estimate_total_polynomial_degree, expand_derivatives
 from ufl.algorithms.analysis import extract_type
+from ufl.algorithms.apply_derivatives import apply_derivatives
 from ufl.classes import CoordinateDerivative
 from ufl.constantvalue import FloatValue, Zero
 from ufl.corealg.traversal import unique_post_traversal
@@ -97,16 +98,38 @@ def expand(form: ufl.Form) -> ufl.Form:
 
 def by_constant(form: ufl.Form, constant: Any, component: tuple[int, ...]) -> ufl.Form:
     """Partial derivative of an expanded form with respect to one entry of a `dolfinx.fem.Constant`."""
+    if constant not in form.constants():
+        return ufl.Form([])
     variable = ufl.variable(constant)
-    substituted = ufl.replace(form, {constant: variable})
 
     def differentiated(integrand: Any) -> Any:
-        slope = ufl.diff(integrand, variable)
-        found = expand_derivatives(slope[component] if component else slope)
+        if constant not in extract_type(integrand, ufl.Constant):
+            return Zero()
+        slope = ufl.diff(ufl.replace(integrand, {constant: variable}), variable)
+        # an expanded form has no tensor algebra left that `expand_derivatives` would have to look for
+        found = apply_derivatives(slope[component] if component else slope)
         # a distance from a point of expansion keeps its label, by which it is known to be zero
         return _mapped(found, lambda n, parts: parts[0] if isinstance(n, Variable) and not vanishes(n) else None)
 
-    return map_integrands(differentiated, substituted)
+    return map_integrands(differentiated, form)
+
+
+def along_constants(form: ufl.Form, directions: Mapping[Any, Any]) -> ufl.Form:
+    """Derivative of an expanded form by constants (`dolfinx.fem.Constant`) along directions of their shapes.
+
+    UFL passes through the form once for all of them: as d/ds at c + s d.
+    """
+    if form.empty() or not directions:
+        return ufl.Form([])
+    amount = ufl.variable(ufl.Constant(form.ufl_domain()))
+    moved = ufl.replace(form, {constant: constant + amount * way for constant, way in directions.items()})
+
+    def at_zero(node: Any, operands: list[Any]) -> Any:
+        if not isinstance(node, Variable):
+            return None
+        return Zero() if node == amount else None if vanishes(node) else operands[0]
+
+    return map_integrands(lambda integrand: _mapped(expand_derivatives(ufl.diff(integrand, amount)), at_zero), moved)
 
 
 def without_variables(expression: Any) -> Any:

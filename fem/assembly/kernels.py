@@ -21,7 +21,7 @@ from petsc4py import PETSc
 import ufl
 
 from sobofem.fem.assembly.compilation import compile_form
-from sobofem.fem.assembly.forms import as_evaluated
+from sobofem.fem.assembly.forms import as_evaluated, by_tags
 
 
 class Kernels:
@@ -36,12 +36,15 @@ class Kernels:
     """
 
     def __init__(self, form: ufl.Form, comm: MPI.Intracomm) -> None:
+        self.forms = []
         form = as_evaluated(form)
-        pieces = by_rule(form)
-        if len(pieces) > 1 and not comm.bcast(_mixes_rules_rightly() if comm.rank == 0 else None):
-            self.forms = [compile_form(piece, comm) for piece in pieces]
-        else:
-            self.forms = [compile_form(form, comm)]
+        # a form may hold several sets of mesh tags; for DOLFINx these are several forms
+        for part in by_tags([ufl.Form([integral]) for integral in form.integrals()]) or [form]:
+            pieces = by_rule(part)
+            if len(pieces) > 1 and not comm.bcast(_mixes_rules_rightly() if comm.rank == 0 else None):
+                self.forms += [compile_form(piece, comm) for piece in pieces]
+            else:
+                self.forms.append(compile_form(part, comm))
 
     @property
     def space(self) -> Any:

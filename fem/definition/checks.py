@@ -95,25 +95,31 @@ def check_forms(forms: Sequence[ufl.Form], unknown: dolfinx.fem.Function, parame
     fields = {
         parameter.function: f"field {parameter.name!r}" for parameter in parameters if isinstance(parameter, Field)
     }
-    comm = unknown.function_space.mesh.comm
+    mesh = unknown.function_space.mesh
     for form in forms:
         for integral in form.integrals():
+            if integral.ufl_domain() != mesh.ufl_domain():
+                raise ValueError("an integral is over another mesh than the unknown's; mark parts of one mesh by tags")
             if integral.integral_type() == "vertex" and extract_type(integral.integrand(), ufl.classes.Grad):
                 raise ValueError(
                     "an integral over vertices holds a gradient, which differs from cell to cell around a vertex; "
                     "average it over a region"
                 )
         for function in form.coefficients():
+            if function.ufl_function_space().ufl_domain() != mesh.ufl_domain():
+                raise ValueError(
+                    f"{function} lives on another mesh than the unknown; interpolate it to that of the unknown"
+                )
             for whole, name in {unknown: "the unknown", **fields}.items():
                 shared = function is not whole and np.shares_memory(function.x.array, whole.x.array)
-                if comm.allreduce(shared, op=MPI.LOR):
+                if mesh.comm.allreduce(shared, op=MPI.LOR):
                     raise ValueError(
                         f"{function} is a view of {name}, which UFL takes for another function; use ufl.split(...)"
                     )
         if moving and any(extract_type(form, kind) for kind in UNMOVED):
             raise ValueError(
                 "UFL does not differentiate Circumradius, CellDiameter and edge lengths by shape; "
-                "use the size of cells " + CELL_SIZE.format(dimension=unknown.function_space.mesh.topology.dim)
+                "use the size of cells " + CELL_SIZE.format(dimension=mesh.topology.dim)
             )
 
 

@@ -47,10 +47,10 @@ def digest(
         equilibrium: Has ties and external functions; and says whether its first step and what the unknown holds, from
             which every solve starts, may change the answers.
     """
-    system, combination, memory, _ = formulation
+    system, combination, memory, _, means = formulation
     ties, external = equilibrium.ties, equilibrium.points.expansions
     unknown, mesh = system.unknown, system.space.mesh
-    everything = [*formulation.everything, *path.forms, *(ties.integrals if ties is not None else [])]
+    everything = [*formulation.everything, *path.forms, *means]
     known = _Known(everything, unknown, bcs)
     known.leave_out([function for expansion in external for function in expansion.functions])
     moments = Moments(mesh)
@@ -63,7 +63,7 @@ def digest(
     if path.finds_factor:
         parts.append(type(path).__name__)
     for field in dataclasses.fields(path):
-        if field.name not in ("stored_steps", "control"):  # memory, not answers; and a form like the others
+        if field.name not in ("stored_steps", "control", "branch"):  # memory, not answers; and forms like the others
             value = getattr(path, field.name)
             if isinstance(value, dolfinx.fem.Constant):
                 known.vary(value)

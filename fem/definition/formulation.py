@@ -17,6 +17,7 @@ from sobofem.fem.load_path import LoadPath
 from sobofem.fem.parameters import Parameter
 from sobofem.fem.responses import Combination, Response
 from sobofem.fem.solving.history import History, LocalUnknown
+from sobofem.fem.solving.tie import Tie
 
 
 class Formulation(NamedTuple):
@@ -27,12 +28,14 @@ class Formulation(NamedTuple):
         combination: What responses make of them.
         memory: Internal variables; None without any.
         updates: Forms of what these become in a step.
+        means: Forms that vanish by ties.
     """
 
     system: System
     combination: Combination
     memory: History | None
     updates: list[ufl.Form]
+    means: list[ufl.Form]
 
     @property
     def everything(self) -> list[ufl.Form]:
@@ -51,6 +54,7 @@ def formulate(
     path: LoadPath,
     history: Mapping[dolfinx.fem.Function, Any],
     local: Sequence[LocalUnknown],
+    ties: Sequence[Tie],
 ) -> Formulation:
     """Expand and check the forms of a problem, and attach its parameters; for the arguments see `Problem`. Collective.
 
@@ -74,9 +78,11 @@ def formulate(
     checks.check_smoothness(responses, combination, integrals, varying)
     checks.check_differentiability([form, residual], responses, combination, integrals, updates, varying)
     bindings = together(mesh.comm, lambda: [parameter.bind(unknown, bcs) for parameter in parameters])
-    found = Formulation(System(residual, integrals, unknown, bindings), combination, memory, updates)
+    known = [] if isinstance(ties, Tie) else [(k, tie) for k, tie in enumerate(ties) if isinstance(tie, Tie)]
+    means = together(mesh.comm, lambda: [form for number, tie in known for form in tie.integrals(unknown, number)])
+    found = Formulation(System(residual, integrals, unknown, bindings), combination, memory, updates, means)
     # a parameter that reaches none of the forms has been forgotten in them: a derivative of 0 would hide that
     names = [name for parameter in parameters for name in parameter.names]
-    checks.check_effect(names, [by_parameters(form, bindings) for form in found.everything])
-    checks.check_path_matters(path, bcs, found.everything, fields)
+    checks.check_effect(names, [by_parameters(form, bindings) for form in (*found.everything, *means)])
+    checks.check_path_matters(path, bcs, [*found.everything, *means], fields)
     return found

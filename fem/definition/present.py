@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import dolfinx
 import numpy as np
@@ -26,15 +27,19 @@ class Fingerprint:
     Args:
         everything: Forms, whose constants and functions decide it.
         unknown: What holds it.
+        bcs: Boundary conditions, whose values do, too.
     """
 
-    def __init__(self, everything: Sequence[ufl.Form], unknown: dolfinx.fem.Function) -> None:
+    def __init__(
+        self, everything: Sequence[ufl.Form], unknown: dolfinx.fem.Function, bcs: Sequence[dolfinx.fem.DirichletBC]
+    ) -> None:
         constants = {id(c): c for form in everything for c in form.constants()}
         functions = {id(f): f for form in everything for f in form.coefficients()} | {id(unknown): unknown}
         self._values: list[Callable[[], np.ndarray]] = [
             *(partial(lambda c: np.asarray(c.value), constant) for constant in constants.values()),
             *(partial(lambda f: f.x.array, function) for function in functions.values()),
             lambda: unknown.function_space.mesh.geometry.x,
+            *(partial(_prescribed, bc) for bc in bcs),
         ]
         self._taken: list[np.ndarray] | None = None
 
@@ -54,6 +59,12 @@ class Fingerprint:
         return [np.array(x, dtype=np.float64), *(values().copy() for values in self._values)]
 
 
+def _prescribed(bc: dolfinx.fem.DirichletBC) -> np.ndarray:
+    """What a condition takes its values from."""
+    source: Any = bc.g
+    return np.asarray(source.x.array if hasattr(source, "x") else source.value)
+
+
 class Assignment:
     """Puts values of the parameters where forms, boundary conditions and the mesh have them. Collective.
 
@@ -68,7 +79,11 @@ class Assignment:
     """
 
     def __init__(
-        self, mesh: dolfinx.mesh.Mesh, parameters: Sequence[Parameter], bindings: Sequence[Binding], ties: Ties | None
+        self,
+        mesh: dolfinx.mesh.Mesh,
+        parameters: Sequence[Parameter],
+        bindings: Sequence[Binding],
+        ties: Sequence[Ties],
     ) -> None:
         self._mesh, self._bindings, self._ties = mesh, bindings, ties
         self.coordinates = mesh.geometry.x.copy()
@@ -87,8 +102,8 @@ class Assignment:
         together(self._mesh.comm, assign)
         if self._orientation is not None:
             self._orientation.check()
-        if self._ties is not None:
-            self._ties.follow_mesh()
+        for ties in self._ties:
+            ties.follow_mesh()
 
 
 class Present:

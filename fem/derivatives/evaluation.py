@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
+import ufl
 
 from sobofem.fem.assembly.families import Functionals
 from sobofem.fem.assembly.forms import Member
 from sobofem.fem.assembly.plain import PlainIntegrals
 from sobofem.fem.derivatives.free_factor import FreeFactorSensitivity
-from sobofem.fem.derivatives.moving_ties import MovingTiesSensitivity
+from sobofem.fem.derivatives.moving_ties import Moving, MovingModes, MovingTiesSensitivity
 from sobofem.fem.derivatives.sensitivity import Method, Sensitivity, System
 from sobofem.fem.derivatives.through_history import Recursion
 from sobofem.fem.errors import NotConverged
 from sobofem.fem.load_path import LoadPath, Step
+from sobofem.fem.parameters import Binding
 from sobofem.fem.responses import Combination
 from sobofem.fem.solving.continuation import Continuation
 from sobofem.fem.solving.equilibrium import Equilibrium
@@ -215,13 +218,47 @@ class Evaluation:
             self.recursion.close()
 
 
+class Parts(NamedTuple):
+    """What a problem is differentiated with, by other things than its parameters, or for more than its responses.
+
+    Attributes:
+        solve: Brings the problem to equilibrium at x (n,), unless it is there; with `gently=True` as
+            `Problem.evaluate_gently` does. Collective.
+        system: What decides the state.
+        evaluation: The responses there, with their derivatives.
+        coordinates: Of the mesh before any shape changes.
+        check_field: Refuses a field, as an expanded form with its name, of what the problem does not evaluate.
+    """
+
+    solve: Callable[..., None]
+    system: System
+    evaluation: Evaluation
+    coordinates: np.ndarray
+    check_field: Callable[[ufl.Form, str], None]
+
+    @property
+    def equilibrium(self) -> Equilibrium:
+        """Solves with the tangent at the state."""
+        return self.evaluation.equilibrium
+
+    @property
+    def sensitivity(self) -> Sensitivity:
+        """Derivatives of the residual."""
+        return self.evaluation.sensitivity
+
+    @property
+    def bindings(self) -> Sequence[Binding]:
+        """The parameters."""
+        return self.system.bindings
+
+
 def evaluation_of(
     system: System,
     combination: Combination,
     memory: History | None,
     equilibrium: Equilibrium,
     path: LoadPath,
-    moving: Mapping[int, np.ndarray],
+    moving: Moving,
 ) -> Evaluation:
     """Of a problem: its forms compiled, by the derivatives that fit it. Collective.
 
@@ -231,14 +268,17 @@ def evaluation_of(
         memory: Internal variables, if there are any.
         equilibrium: Solves.
         path: The load path.
-        moving: Columns of the parameters that change ties, with the motion of the geometry's nodes.
+        moving: Ties that shapes change.
     """
     continuation = None
+    beside = MovingModes(system.integrals, moving.of_modes).add_to if moving.of_modes else None
     if path.finds_factor:
         continuation = Continuation(equilibrium, system.residual, system.unknown, path)
-        sensitivity: Sensitivity = FreeFactorSensitivity(system, path, continuation)
+        sensitivity: Sensitivity = FreeFactorSensitivity(system, path, continuation, beside)
+    elif moving.of_unknown:
+        sensitivity = MovingTiesSensitivity(system, moving.of_unknown, beside)
     else:
-        sensitivity = MovingTiesSensitivity(system, moving) if moving else Sensitivity(system)
+        sensitivity = Sensitivity(system, beside)
     recursion = Recursion(sensitivity, system, memory, len(combination.names)) if memory else None
     functionals = Functionals([Member(integral) for integral in system.integrals], system.space.mesh)
     simulation = Simulation(equilibrium, system.unknown, path, memory, system.bindings, continuation)

@@ -10,6 +10,8 @@ At a limit point, G = ψᵀ K φ at fixed null vectors, the first of these does 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from sobofem.fem.assembly.stacking import summed
@@ -27,19 +29,30 @@ class FreeFactorSensitivity(Sensitivity):
         system: F, I and m.
         path: Whose load factor is an unknown.
         continuation: Finds the states, and knows G and the spring.
+        beside: As of a `Sensitivity`.
     """
 
-    def __init__(self, system: System, path: LoadPath, continuation: Continuation) -> None:
+    def __init__(
+        self,
+        system: System,
+        path: LoadPath,
+        continuation: Continuation,
+        beside: Callable[[np.ndarray], None] | None = None,
+    ) -> None:
         residual, integrals, unknown, bindings = system
         assert path.factor is not None
         factor = Scalar("load factor", path.factor, (0.0, 1.0)).bind(unknown, [])
-        super().__init__(System(residual, [*integrals, continuation.condition], unknown, [*bindings, factor]))
+        own = System(residual, [*integrals, continuation.condition], unknown, [*bindings, factor])
+        super().__init__(own, beside)
         self._continuation = continuation
         self.shape, self.by_state = (len(integrals), self.shape[1] - 1), self.by_state[:-1]
 
     def partial(self) -> np.ndarray:
         """Derivatives (K + 1, n + 1) of integrals and G by parameters and load factor, at fixed state."""
-        return self._partial.assemble().reshape(self.shape[0] + 1, self.shape[1] + 1)
+        found = self._partial.assemble().reshape(self.shape[0] + 1, self.shape[1] + 1)
+        if self._beside is not None:
+            self._beside(found[:-1, :-1])
+        return found
 
     def tangent(self, equilibrium: Equilibrium, chain: np.ndarray, directions: np.ndarray | None = None) -> np.ndarray:
         """Derivative (r, d) of combinations of the integrals along directions; see `Sensitivity`."""

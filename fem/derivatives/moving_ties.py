@@ -5,17 +5,72 @@ With ties A(m) u = 0, reactions Aᵀ μ in balance with the residual F, and a ch
     dI/dm = ∂I/∂m + ∂I/∂u w − (∂I/∂u) K⁻¹ (∂F/∂m + A'ᵀ μ + K w),
 
 where K⁻¹ is that of the system with ties: w is to them what the derivative of prescribed values is to supports.
+Modes φ that obey ties change by such a w, too; for the rest their eigenvalues are stationary in them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import ufl
 
+from sobofem.fem.assembly.families import LinearForms
+from sobofem.fem.assembly.forms import Member, by_function
 from sobofem.fem.assembly.stacking import summed
 from sobofem.fem.derivatives.sensitivity import Sensitivity, System
+from sobofem.fem.responses import ModeShapes
 from sobofem.fem.solving.equilibrium import Equilibrium
+from sobofem.fem.solving.ties import Ties
+
+
+class Moving(NamedTuple):
+    """Ties that shapes change.
+
+    Attributes:
+        of_unknown: Columns of the shapes that change those of the unknown, with motions (nodes, gdim) of the geometry.
+        of_modes: The same for those of modes.
+        own: Ties of the unknown.
+    """
+
+    of_unknown: Mapping[int, np.ndarray]
+    of_modes: Mapping[ModeShapes, Mapping[int, np.ndarray]]
+    own: Ties | None
+
+    @property
+    def ties(self) -> list[Ties]:
+        """All that change."""
+        every = [self.own if self.of_unknown else None, *(modes.ties for modes in self.of_modes)]
+        return [ties for ties in every if ties is not None]
+
+
+class MovingModes:
+    """Derivatives of integrals by shapes, as far as these move what follows in modes. Collective.
+
+    Args:
+        integrals: K of them, expanded.
+        moving: Modes whose ties shapes change, with columns and motions of these.
+    """
+
+    def __init__(self, integrals: Sequence[ufl.Form], moving: Mapping[ModeShapes, Mapping[int, np.ndarray]]) -> None:
+        self._parts = []
+        for modes, motions in moving.items():
+            for mode in modes.functions:
+                own = [k for k, integral in enumerate(integrals) if mode in integral.coefficients()]
+                space, test = mode.function_space, ufl.TestFunction(mode.function_space)
+                forms = LinearForms([Member(by_function(integrals[k], mode, test)) for k in own], space)
+                self._parts.append((modes.ties, motions, mode, own, forms))
+
+    def add_to(self, partial: np.ndarray) -> None:
+        """Add them to derivatives (K, n) at fixed modes."""
+        for ties, motions, mode, own, forms in self._parts:
+            assert ties is not None
+            slopes = forms.assemble().times()
+            state = mode.x.array[: len(slopes)]
+            carried, _ = ties.motion(list(motions.values()), state, np.zeros_like(state))
+            comm = mode.function_space.mesh.comm
+            partial[np.ix_(own, list(motions))] += summed(comm, slopes.T @ carried)
 
 
 class MovingTiesSensitivity(Sensitivity):
@@ -24,10 +79,13 @@ class MovingTiesSensitivity(Sensitivity):
     Args:
         system: F, I and m.
         moving: Columns of the parameters that change ties, with the motion (nodes, gdim) of the geometry's nodes.
+        beside: As of a `Sensitivity`.
     """
 
-    def __init__(self, system: System, moving: Mapping[int, np.ndarray]) -> None:
-        super().__init__(system)
+    def __init__(
+        self, system: System, moving: Mapping[int, np.ndarray], beside: Callable[[np.ndarray], None] | None = None
+    ) -> None:
+        super().__init__(system, beside)
         self._unknown, self._velocities, self._columns = system.unknown, list(moving.values()), list(moving)
 
     def tangent(self, equilibrium: Equilibrium, chain: np.ndarray, directions: np.ndarray | None = None) -> np.ndarray:

@@ -20,6 +20,7 @@ from sobofem.fem.assembly.forms import Member, Span, by_function, by_tags, total
 from sobofem.fem.assembly.stacking import summed
 from sobofem.fem.derivatives.evaluation import Evaluation, finite
 from sobofem.fem.derivatives.sensitivity import Sensitivity, System, by_parameters
+from sobofem.fem.parameters.scalar import along_all
 
 
 class Curvature:
@@ -65,7 +66,7 @@ class Curvature:
     def _along(self, member: Member | Span) -> list[Member | Span]:
         """δ of a form: the derivative along all parameters' directions and that of the state."""
         plain = [by_function(member.form, self._unknown, self._moved)]
-        plain += [binding.along(member.form) for binding in self._bindings]
+        plain += along_all(self._bindings, member.form)
         by_shape = [_like(member, member.form, (self._motion,))] if self._motion else []
         return [_like(member, total(plain), ()), *by_shape]
 

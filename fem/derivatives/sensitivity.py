@@ -16,7 +16,6 @@ from typing import Literal, NamedTuple
 
 import dolfinx
 import numpy as np
-from numpy.typing import ArrayLike
 import ufl
 
 from sobofem.fem.assembly.families import Functionals, LinearForms
@@ -60,9 +59,10 @@ class Sensitivity:
 
     Args:
         system: Decides the state, and holds the integrals.
+        beside: Adds to derivatives (K, n) at fixed state what no form says.
     """
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, beside: Callable[[np.ndarray], None] | None = None) -> None:
         residual, integrals, unknown, bindings = system
         space = system.space
         self._comm = space.mesh.comm
@@ -74,11 +74,15 @@ class Sensitivity:
         self.by_state = np.array([not slope.empty for slope in slopes])
         self.loads = LinearForms(loads, space)
         self.slopes = LinearForms(slopes, space)
+        self._beside = beside
         self._partial = Functionals([member for row in partial for member in row], space.mesh)
 
     def partial(self) -> np.ndarray:
         """Derivatives (K, n) of the integrals by the parameters at fixed state. Collective."""
-        return self._partial.assemble().reshape(self.shape)
+        found = self._partial.assemble().reshape(self.shape)
+        if self._beside is not None:
+            self._beside(found)
+        return found
 
     def tangent(self, equilibrium: Equilibrium, chain: np.ndarray, directions: np.ndarray | None = None) -> np.ndarray:
         """Derivative (r, d) of combinations `chain` (r, K) of the integrals along directions (n, d).
@@ -122,23 +126,3 @@ class Sensitivity:
     def _state_rows(self, chain: np.ndarray) -> np.ndarray:
         """Rows of a combination that depend on the state."""
         return np.flatnonzero(np.any(chain[:, self.by_state] != 0.0, axis=1))
-
-
-class Parts(NamedTuple):
-    """What a problem is differentiated with, for what is differentiated beside its responses: `sobofem.fem.fields`.
-
-    Attributes:
-        solve: Brings the problem to equilibrium at x (n,), unless it is there. Collective.
-        equilibrium: Solves with the tangent there.
-        sensitivity: Derivatives of the residual.
-        bindings: The parameters.
-        coordinates: Of the mesh before any shape changes.
-        check_field: Refuses a field, as an expanded form with its name, of what the problem does not evaluate.
-    """
-
-    solve: Callable[[ArrayLike], None]
-    equilibrium: Equilibrium
-    sensitivity: Sensitivity
-    bindings: Sequence[Binding]
-    coordinates: np.ndarray
-    check_field: Callable[[ufl.Form, str], None]

@@ -124,6 +124,11 @@ class ProblemField(ABC):
         """Unit of each parameter that has one, by name."""
         return {name: unit for name, unit in self._problem.units.items() if name in self.parameters}
 
+    @property
+    def negative_pivots(self) -> int | None:
+        """Of the last evaluation: 0 where the equilibrium is a minimum of the energy, None where that is unknown."""
+        return self._problem.negative_pivots
+
     def evaluate(
         self, x: ArrayLike, *, jacobian: bool = True, directions: ArrayLike | None = None
     ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -146,6 +151,11 @@ class ProblemField(ABC):
             return value, None
         change = self._change(np.eye(n) if along is None else along)
         return value, self._finite(self._gathering.gather(change))
+
+    def evaluate_gently(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+        """As `evaluate`, where that found no equilibrium: a second try as `Problem.evaluate_gently`'s."""
+        self._problem.parts.solve(x, gently=True)
+        return self.evaluate(x, jacobian=jacobian)
 
     def jvp(self, x: ArrayLike, directions: ArrayLike) -> np.ndarray:
         """Derivatives (k, M) along directions (k, n), or one (M,) along one (n,); raises as `evaluate`."""

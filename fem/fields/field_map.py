@@ -96,7 +96,7 @@ class FieldMap:
     @property
     def negative_pivots(self) -> int | None:
         """Of the last evaluation: 0 where the equilibrium is a minimum of the energy, None where that is unknown."""
-        return self._output.problem.negative_pivots
+        return self._output.negative_pivots
 
     def evaluate(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
         """The output field (m,) at inputs x (n,), and its Jacobian (m, n) unless declined: one column an input.
@@ -105,8 +105,11 @@ class FieldMap:
             NotConverged: If there is no equilibrium, or the field is not finite there.
             ValueError: If x has the wrong shape or lies outside the bounds.
         """
-        y, dy = self._output.evaluate(x, jacobian=jacobian)
-        return (y, dy) if self._mean is None else (self._mean @ y, None if dy is None else self._mean @ dy)
+        return self._at_nodes(*self._output.evaluate(x, jacobian=jacobian))
+
+    def evaluate_gently(self, x: ArrayLike, *, jacobian: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+        """As `evaluate`, where that found no equilibrium: a second try as `Problem.evaluate_gently`'s."""
+        return self._at_nodes(*self._output.evaluate_gently(x, jacobian=jacobian))
 
     def jvp(self, x: ArrayLike, directions: ArrayLike) -> np.ndarray:
         """Derivatives (k, m) along directions (k, n), or one (m,) along one (n,); raises as `evaluate`."""
@@ -117,6 +120,11 @@ class FieldMap:
         """Gradients (r, n) of the output's sums with weights (r, m), or one (n,) for one (m,); raises as `evaluate`."""
         rows = np.asarray(weights, dtype=np.float64)
         return self._output.vjp(x, rows if self._mean is None else (self._mean.T @ rows.T).T)
+
+    def _at_nodes(self, y: np.ndarray, dy: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+        if self._mean is None:
+            return y, dy
+        return self._mean @ y, None if dy is None else self._mean @ dy
 
 
 def _components(name: str, count: int, gdim: int) -> tuple[str, ...]:

@@ -22,7 +22,11 @@ POISSON, PENALTY, VOID = 0.3, 3.0, 1e-4
 
 
 def mbb_beam(
-    comm: MPI.Intracomm = MPI.COMM_WORLD, *, cells: tuple[int, int] = (60, 20), radius: float = 1.5
+    comm: MPI.Intracomm = MPI.COMM_WORLD,
+    *,
+    cells: tuple[int, int] = (60, 20),
+    radius: float = 1.5,
+    void: float = VOID,
 ) -> Problem:
     """The beam as a `Problem`: symmetric at its left end, on a support at the lower right, loaded at the upper left.
 
@@ -34,6 +38,7 @@ def mbb_beam(
         comm: Communicator to distribute the mesh over.
         cells: Cells along span and height, of one mm each.
         radius: Of the density filter [mm].
+        void: Stiffness of a hole, as a share of that of the material.
     """
     (span, height), square = cells, dolfinx.mesh.CellType.quadrilateral
     mesh = dolfinx.mesh.create_rectangle(comm, [(0.0, 0.0), (float(span), float(height))], cells, square)
@@ -42,7 +47,7 @@ def mbb_beam(
     density = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("DG", 0)), name="density")
     dx = ufl.dx(mesh, metadata={"quadrature_degree": 2})
     strain = ufl.sym(ufl.grad(u))
-    young = VOID + (1.0 - VOID) * density**PENALTY
+    young = void + (1.0 - void) * density**PENALTY
     volumetric = POISSON / (1.0 - POISSON**2) * ufl.tr(strain) ** 2
     energy = young / 2 * (volumetric + ufl.inner(strain, strain) / (1.0 + POISSON)) * dx
 

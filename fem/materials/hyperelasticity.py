@@ -101,6 +101,17 @@ def isochoric_invariants(F: Any) -> tuple[Any, Any]:
     return J ** (-2 / 3) * first, J ** (-4 / 3) * second
 
 
+def triangular_stretch(F: Any) -> tuple[Any, Any, Any]:
+    """Entries 11, 22, 12 [-] of U − I in the plane, where F = R U with a rotation R and U upper triangular.
+
+    Three numbers that are C = FᵀF, and make an objective law of whatever anisotropy. Displacement gradients of a
+    periodic cell with H₂₁ = 0 are all that there are, but for rotations: its parameters are these measures.
+    """
+    C = F.T * F
+    along = ufl.sqrt(C[0, 0])
+    return along - 1, ufl.sqrt(C[0, 0] * C[1, 1] - C[0, 1] ** 2) / along - 1, C[0, 1] / along
+
+
 def taylor_hood(mesh: dolfinx.mesh.Mesh) -> dolfinx.fem.FunctionSpace:
     """Quadratic displacements with linear pressures, which `ufl.split` parts: stable without compressibility."""
     cell, gdim = mesh.basix_cell(), mesh.geometry.dim

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import dolfinx
@@ -10,6 +10,9 @@ import numpy as np
 import ufl
 
 from sobofem.fem.assembly.forms import Member, Span
+
+type Carried = Callable[[np.ndarray], np.ndarray]
+"""Maps a change of prescribed values, at all of this rank's nodes, to that with what follows it. Collective."""
 
 
 @runtime_checkable
@@ -45,6 +48,12 @@ class Binding(Protocol):
     def scale_boundary_values(self, factor: float) -> None:
         """Take the load factor as of now, which prescribed boundary values follow unless they are `Held`."""
 
+    def carry(self, carried: Carried) -> None:
+        """Let a change of prescribed values be that with what ties have follow it, from now on.
+
+        Asked of those parameters alone that prescribe values or means where there are ties.
+        """
+
     def derivatives(self, form: ufl.Form) -> list[Member | Span]:
         """Derivatives of an expanded form, as many as there are names, boundary values included."""
 
@@ -60,3 +69,30 @@ class Binding(Protocol):
     @property
     def motion(self) -> dolfinx.fem.Function | None:
         """Velocity of the mesh along the direction taken, on the coordinate element; None if it stays."""
+
+
+class Lift:
+    """Derivative of prescribed values by one parameter, with what follows them.
+
+    Args:
+        unknown: Whose values are prescribed.
+        following: Derivatives, at all of this rank's nodes, of those that follow the load factor.
+        held: Of the others.
+
+    Attributes:
+        function: The derivative as of now.
+    """
+
+    def __init__(self, unknown: dolfinx.fem.Function, following: np.ndarray, held: np.ndarray) -> None:
+        self.function = dolfinx.fem.Function(unknown.function_space)
+        self.function.x.array[:] = following + held
+        self._following, self._held = following, held
+        self._carried: Carried = lambda change: change
+
+    def carry(self, carried: Carried) -> None:
+        """From now on include what follows prescribed values by ties."""
+        self._carried = carried
+
+    def scale(self, factor: float) -> None:
+        """Take the load factor as of now."""
+        self.function.x.array[:] = self._carried(factor * self._following + self._held)

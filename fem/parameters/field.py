@@ -12,7 +12,7 @@ import ufl
 from sobofem.fem.assembly.forms import Member, Span, by_function, total
 from sobofem.fem.assembly.stacking import owned_size
 from sobofem.fem.load_path import Held
-from sobofem.fem.parameters.base import Binding
+from sobofem.fem.parameters.base import Binding, Carried, Lift
 from sobofem.fem.parameters.own_values import Applied, Basis, OwnValues
 
 
@@ -108,6 +108,9 @@ class _BoundField:
     def scale_boundary_values(self, factor: float) -> None:
         """Nothing to do: a field prescribes no boundary values."""
 
+    def carry(self, carried: Carried) -> None:
+        """Nothing to do either."""
+
     def derivatives(self, form: ufl.Form) -> list[Member | Span]:
         return [Span(form, (self.function,), self.basis)]
 
@@ -152,9 +155,8 @@ class _PrescribingField:
         self._own = own
         self._unknown = unknown
         self._shapes = [shape.copy() for shape in basis]
-        self._lifts = [dolfinx.fem.Function(unknown.function_space) for _ in basis]
-        self._following, self._held = (self._boundary_slopes(bcs, held=held) for held in (False, True))
-        self.scale_boundary_values(1.0)
+        following, kept = (self._boundary_slopes(bcs, held=held).T for held in (False, True))
+        self._lifts = [Lift(unknown, *slopes) for slopes in zip(following, kept, strict=True)]
 
     @property
     def count(self) -> int:
@@ -175,13 +177,19 @@ class _PrescribingField:
         self._own.assign(values)
 
     def scale_boundary_values(self, factor: float) -> None:
-        for k, lift in enumerate(self._lifts):
-            lift.x.array[:] = factor * self._following[:, k] + self._held[:, k]
+        for lift in self._lifts:
+            lift.scale(factor)
+
+    def carry(self, carried: Carried) -> None:
+        for lift in self._lifts:
+            lift.carry(carried)
 
     def derivatives(self, form: ufl.Form) -> list[Member | Span]:
         pairs = zip(self._shapes, self._lifts, strict=True)
         return [
-            Member(total([by_function(form, self._own.function, shape), by_function(form, self._unknown, lift)]))
+            Member(
+                total([by_function(form, self._own.function, shape), by_function(form, self._unknown, lift.function)])
+            )
             for shape, lift in pairs
         ]
 
@@ -189,7 +197,7 @@ class _PrescribingField:
         self._own.direct(values)
 
     def boundary_direction(self, values: np.ndarray) -> np.ndarray | float:
-        return np.sum([value * lift.x.array for value, lift in zip(values, self._lifts, strict=True)], axis=0)
+        return np.sum([value * lift.function.x.array for value, lift in zip(values, self._lifts, strict=True)], axis=0)
 
     def along(self, form: ufl.Form) -> ufl.Form:
         return self._own.along(form)

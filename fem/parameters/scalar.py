@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 import operator
+from typing import Any
 
 import dolfinx
 import numpy as np
 import ufl
 
-from sobofem.fem.assembly.forms import Member, Span, by_constant, by_function, map_integrands, total
+from sobofem.fem.assembly.forms import Member, Span, along_constants, by_constant, by_function, total
 from sobofem.fem.load_path import Held
-from sobofem.fem.parameters.base import Binding
+from sobofem.fem.parameters.base import Binding, Carried, Lift
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,11 @@ class Scalar:
 
     def bind(self, unknown: dolfinx.fem.Function, bcs: Sequence[dolfinx.fem.DirichletBC]) -> Binding:
         """Attach to a problem, finding the boundary values that the constant prescribes."""
-        prescribes = any(bc.g is self.constant._cpp_object for bc in bcs)
-        lift = dolfinx.fem.Function(unknown.function_space) if prescribes else None
-        following, held = (_boundary_slope(self, unknown, bcs, held=held) for held in (False, True))
-        if lift is not None:
-            lift.x.array[:] = following + held
+        lift = None
+        if any(bc.g is self.constant._cpp_object for bc in bcs):
+            lift = Lift(unknown, *(_boundary_slope(self, unknown, bcs, held=held) for held in (False, True)))
         direction = dolfinx.fem.Constant(unknown.function_space.mesh, 1.0)
-        return _BoundScalar(self, unknown, direction, lift, following, held)
+        return _BoundScalar(self, unknown, direction, lift)
 
 
 def _boundary_slope(
@@ -86,14 +85,13 @@ def _boundary_slope(
     return values
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _BoundScalar:
     scalar: Scalar
     unknown: dolfinx.fem.Function
     direction: dolfinx.fem.Constant
-    lift: dolfinx.fem.Function | None
-    following: np.ndarray
-    held: np.ndarray
+    lift: Lift | None
+    known: dict[int, tuple[ufl.Form, list[Member | Span]]] = field(default_factory=dict)
     count = 1
 
     def assign(self, values: np.ndarray) -> None:
@@ -101,24 +99,44 @@ class _BoundScalar:
 
     def scale_boundary_values(self, factor: float) -> None:
         if self.lift is not None:
-            self.lift.x.array[:] = factor * self.following + self.held
+            self.lift.scale(factor)
+
+    def carry(self, carried: Carried) -> None:
+        if self.lift is None:
+            self.lift = Lift(self.unknown, *np.zeros((2, len(self.unknown.x.array))))
+            self.known.clear()  # of a parameter that did not move the unknown
+        self.lift.carry(carried)
 
     def derivatives(self, form: ufl.Form) -> list[Member | Span]:
-        slope = by_constant(form, self.scalar.constant, self.scalar.index)
-        if self.lift is None:
-            return [Member(slope)]
-        return [Member(total([slope, by_function(form, self.unknown, self.lift)]))]
+        if id(form) not in self.known:  # asked twice: whether the parameter has an effect, and to be compiled
+            slope = by_constant(form, self.scalar.constant, self.scalar.index)
+            through = [] if self.lift is None else [by_function(form, self.unknown, self.lift.function)]
+            self.known[id(form)] = form, [Member(total([slope, *through]) if through else slope)]
+        return self.known[id(form)][1]
 
     def direct(self, values: np.ndarray) -> None:
         self.direction.value = values[0]
 
     def boundary_direction(self, values: np.ndarray) -> np.ndarray | float:
-        return 0.0 if self.lift is None else values[0] * self.lift.x.array
+        return 0.0 if self.lift is None else values[0] * self.lift.function.x.array
 
     def along(self, form: ufl.Form) -> ufl.Form:
-        slope = by_constant(form, self.scalar.constant, self.scalar.index)
-        return map_integrands(lambda integrand: self.direction * integrand, slope)
+        return total(along_all([self], form))
 
     @property
     def motion(self) -> None:
         return None
+
+
+def along_all(bindings: Sequence[Binding], form: ufl.Form) -> list[ufl.Form]:
+    """Derivatives of an expanded form along the directions that parameters have taken, those by constants as one.
+
+    UFL's passes through a form make up most of what second derivatives take to compile.
+    """
+    ways: dict[Any, np.ndarray] = {}
+    for own in (binding for binding in bindings if isinstance(binding, _BoundScalar)):
+        constant = own.scalar.constant
+        ways.setdefault(constant, np.zeros(constant.ufl_shape, dtype=object))[own.scalar.index] = own.direction
+    tensors = {c: ufl.as_tensor(way.tolist()) if way.shape else way[()] for c, way in ways.items()}
+    others = [binding for binding in bindings if not isinstance(binding, _BoundScalar)]
+    return [along_constants(form, tensors), *(binding.along(form) for binding in others)]

@@ -16,7 +16,7 @@ from ufl.core.expr import Expr
 from sobofem.fem.assembly.compilation import compile_expression
 from sobofem.fem.assembly.forms import Member, Span
 from sobofem.fem.errors import agree
-from sobofem.fem.parameters.base import Binding
+from sobofem.fem.parameters.base import Binding, Carried
 
 Velocity = Callable[[np.ndarray], np.ndarray] | Any
 """A function of points, or a vector-valued UFL expression; UFL has no types."""
@@ -81,6 +81,9 @@ class _BoundShape:
 
     def scale_boundary_values(self, factor: float) -> None:
         """Nothing to do: a shape prescribes no boundary values."""
+
+    def carry(self, carried: Carried) -> None:
+        """Nothing to do either."""
 
     def derivatives(self, form: ufl.Form) -> list[Member | Span]:
         return [Member(form, (self._velocity,))]

@@ -27,6 +27,7 @@ from sobofem.fem.assembly.families import Functionals, LinearForms
 from sobofem.fem.assembly.forms import Member, by_constant, by_function
 from sobofem.fem.assembly.stacking import owned_size
 from sobofem.fem.errors import NotConverged
+from sobofem.fem.limit_load import check_linear
 from sobofem.fem.load_path import LoadPath, march
 from sobofem.fem.solving.equilibrium import Equilibrium
 
@@ -113,6 +114,8 @@ class BorderedNewton:
         self.condition = path.condition(residual, unknown, self._left, self._right)
         self._loads = LinearForms([Member(by_constant(residual, factor, ()))], space)
         self._border = LinearForms([Member(by_function(self.condition, unknown, test))], space)
+        side = None if path.side is None else check_linear("what a branch is chosen by", path.side, residual, unknown)
+        self._side = None if side is None else LinearForms([Member(side)], space)
         corner = by_constant(self.condition, factor, ())
         self._values = Functionals([Member(self.condition), Member(corner)], space.mesh)
         self.hold, self.stiffness = np.zeros(self._owned), 0.0

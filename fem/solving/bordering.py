@@ -42,12 +42,13 @@ class Bordering:
 
     Args:
         unknown: Whose.
-        conditions: What vanishes, as columns (owned, k) to be multiplied by it.
+        conditions: What vanishes, as columns (owned, k) to be multiplied by it and by prescribed values.
         free: Which owned degrees of freedom (owned,) are neither prescribed nor follow others.
         broken_by: What boundary conditions and other ties forbid of motions (owned, j).
 
     Attributes:
         basis: Q, orthonormal, (owned, at most k).
+        given: What the conditions are to be less, as of now, in the unit of Qᵀ u.
 
     Raises:
         ValueError: If a condition holds nothing.
@@ -63,15 +64,18 @@ class Bordering:
         space = unknown.function_space
         self._comm: MPI.Intracomm = space.mesh.comm
         self._start = space.dofmap.index_map.local_range[0] * space.dofmap.index_map_bs
-        conditions = np.where(free[:, None], conditions, 0.0)
+        conditions, held = (np.where(part[:, None], conditions, 0.0) for part in (free, ~free))
         sizes = np.sqrt(summed(self._comm, (conditions**2).sum(axis=0)))
         if not (sizes > 0.0).all():
             raise ValueError(
                 "a mean that is to vanish is one of prescribed values alone, or over an empty region; leave it out"
             )
-        self.basis = _span(self._comm, conditions / sizes)
+        self.basis, self._mix, redundant = _span(self._comm, conditions / sizes)
+        self._mix, redundant = (part / sizes[:, None] for part in (self._mix, redundant))
+        self._held, self._contradiction, self._redundant = held @ self._mix, held @ redundant, redundant
+        self.given, self._contradicted = np.zeros(self.basis.shape[1]), np.zeros(redundant.shape[1])
         columns = np.concatenate([family.columns for family in families(unknown)], axis=1)
-        self._motions = _span(self._comm, np.where(free[:, None], self._not_forbidden(columns, broken_by), 0.0))
+        self._motions, *_ = _span(self._comm, np.where(free[:, None], self._not_forbidden(columns, broken_by), 0.0))
         # springs: as many as the conditions hold motions, on as few degrees of freedom as tell motions apart
         held = summed(self._comm, self.basis.T @ self._motions)
         _, strengths, rows = np.linalg.svd(held, full_matrices=False)
@@ -101,8 +105,26 @@ class Bordering:
             values -= way @ self.violation(values)
 
     def violation(self, values: np.ndarray) -> np.ndarray:
-        """Qᵀ times values (owned,)."""
-        return np.asarray(summed(self._comm, self.basis.T @ values))
+        """By how much values (owned,) break the conditions."""
+        return np.asarray(summed(self._comm, self.basis.T @ values)) + self.by_held(values) + self.given
+
+    def mixed(self, values: np.ndarray) -> np.ndarray:
+        """What the conditions become if parts without the unknown are values (k,): in the unit of Qᵀ u."""
+        return np.asarray(self._mix.T @ values)
+
+    def give(self, values: np.ndarray) -> None:
+        """Let parts without the unknown be values (k,)."""
+        self.given, self._contradicted = self.mixed(values), self._redundant.T @ values
+
+    def by_held(self, values: np.ndarray) -> np.ndarray:
+        """What prescribed values (owned,) contribute to the conditions."""
+        return np.asarray(summed(self._comm, self._held.T @ values))
+
+    def contradicted(self, values: np.ndarray) -> int:
+        """How many conditions that others imply these can't be obeyed with prescribed values (owned,)."""
+        sizes = np.abs(self.given) + summed(self._comm, np.abs(self._held).T @ np.abs(values))
+        beyond = np.abs(summed(self._comm, self._contradiction.T @ values) + self._contradicted)
+        return int(np.count_nonzero(beyond > INDEPENDENT * sizes.max(initial=0.0)))
 
     def reserve(self, matrix: PETSc.Mat) -> None:
         """Make room for the springs in a matrix that is being filled."""
@@ -187,8 +209,12 @@ class Bordering:
         return np.array(numbers, dtype=np.int64), np.array(values).reshape(len(numbers), rest.shape[1])
 
 
-def _span(comm: MPI.Intracomm, columns: np.ndarray) -> np.ndarray:
-    """An orthonormal basis (owned, j) of what columns (owned, k) span."""
+def _span(comm: MPI.Intracomm, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An orthonormal basis (owned, j) of what columns (owned, k) span; its mix (k, j) of these; mixes that vanish."""
     base, triangle = orthonormal(comm, columns)
-    outer, sizes, _ = np.linalg.svd(triangle)
-    return np.asarray(base @ outer[:, : len(sizes)][:, sizes > INDEPENDENT * sizes.max(initial=0.0)])
+    outer, sizes, inner = np.linalg.svd(triangle)
+    full = np.zeros(len(inner))
+    full[: len(sizes)] = sizes
+    kept = full > INDEPENDENT * full.max(initial=0.0)
+    mix = inner[kept].T / full[kept]
+    return np.asarray(base @ outer[:, : len(sizes)][:, kept[: len(sizes)]]), mix, inner[~kept].T

@@ -53,18 +53,25 @@ class Continuation(BorderedNewton):
             yield Step(float(self._factor.value), point)
 
     def to_limit(self, increment: float, max_steps: int) -> Iterator[Step]:
-        """The first limit point."""
+        """The first limit point, of the path or of the branch that leaves it."""
         self.start()
-        for point, following, step in self._along(increment, max_steps):
+        branching = self._side is not None
+        start, length = self._leave(increment, max_steps, None) if branching else self._first_tangent(increment)
+        if np.sign(increment) * start.slope <= 0.0:
+            raise NotConverged(
+                f"the load falls along the branch that leaves at load factor {start.factor:g}: the structure carries "
+                "no more than at the bifurcation, which is no limit point; small imperfections have one",
+                reason="no limit point",
+            )
+        for point, following, step in self._along(start, length, max_steps):
             if np.sign(increment) * following.slope <= 0.0:
                 self._refine(point, following, step)
                 yield Step(float(self._factor.value), 0)
                 return
         raise self._nothing("limit point", max_steps)
 
-    def _along(self, increment: float, max_steps: int) -> Iterator[tuple[Point, Point, float]]:
-        """Points from rest on, each with the next one and the step between them."""
-        point, step = self._first_tangent(increment)
+    def _along(self, point: Point, step: float, max_steps: int) -> Iterator[tuple[Point, Point, float]]:
+        """Points from one on, each with the next one and the step between them."""
         shortest = SHORTEST * step
         for _ in range(max_steps):
             following, iterations = self._advance(point, step, shortest)
@@ -80,50 +87,59 @@ class Continuation(BorderedNewton):
             reason=f"no {what}",
         )
 
-    def _leave(self, increment: float, max_steps: int, target: float) -> None:
-        """Go to the first bifurcation, and a little along the branch there, to the side of a value of the control."""
-        for point, following, step in self._along(increment, max_steps):
+    def _leave(self, increment: float, max_steps: int, target: float | None) -> tuple[Point, float]:
+        """Go to the first bifurcation, and a little along the branch there.
+
+        Args:
+            increment: Of the load factor in the first step.
+            max_steps: On the way there.
+            target: Value of the control whose side the branch is to go to; None for that on which `side` grows.
+
+        Returns:
+            The point, and how far it is from the bifurcation.
+        """
+        for point, following, step in self._along(*self._first_tangent(increment), max_steps):
             if following.negative is None:
                 raise ValueError("bifurcations are found by negative pivots; take an energy, or solver=fem.SYMMETRIC")
             if np.sign(increment) * following.slope <= 0.0:
                 raise NotConverged(
                     f"a limit point comes before any bifurcation, near load factor {following.factor:g}; leave out "
-                    "`bifurcation`",
+                    "`bifurcation`, or `branch`",
                     reason="no bifurcation",
                 )
             if point.is_across(following):
-                self._switch(following, abs(increment) * step / abs(following.factor - point.factor), target)
-                return
+                return self._switch(following, abs(increment) * step / abs(following.factor - point.factor), target)
         raise self._nothing("bifurcation", max_steps)
 
-    def _switch(self, at: Point, length: float, target: float) -> None:
+    def _switch(self, at: Point, length: float, target: float | None) -> tuple[Point, float]:
         """Onto the branch that leaves where the tangent is singular: its null vector is where to, as far as it works.
 
         The component along it is prescribed, so that the path itself is no solution.
         """
-        across, _, value = self._at_limit()
-        mode = self._null_vector()
+        assert self._side is not None
+        across, mode = self._side.assemble().times()[:, 0], self._null_vector()
         seen = self._sum(across @ mode)
         if not abs(seen) > UNSEEN * self._norm(across):
             raise NotConverged(
-                f"the control does not see the mode that leaves the path at load factor {at.factor:g}; take one that "
-                "does, such as a displacement to the side",
+                f"the {'branch' if target is None else 'control'} of the path does not see the mode that leaves it at "
+                f"load factor {at.factor:g}; take one that does, such as a displacement to the side",
                 reason="unseen branch",
             )
-        if abs(target - value) <= UNSEEN * abs(seen) * length:
+        ahead = 1.0 if target is None else target - self._at_limit()[2]
+        if target is not None and abs(ahead) <= UNSEEN * abs(seen) * length:
             raise NotConverged(
                 f"the first point of the path is {target:g}, which the control has where branches leave at load factor "
                 f"{at.factor:g}; put one before it that says to which side",
                 reason="unseen branch",
             )
-        mode *= np.sign(seen * (target - value))
+        mode *= np.sign(seen * ahead)
         self._brace(mode)
         for _ in range(BISECTIONS):
             self._put((at.unknown, at.factor))
             self._move(length * mode, 0.0)
             try:
                 self._newton(self._on_plane(Point(at.unknown, at.factor, mode, 0.0), length))
-                return
+                return self._with_tangent(mode), length
             except NotConverged as failure:
                 if failure.final:
                     raise

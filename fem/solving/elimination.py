@@ -25,37 +25,41 @@ class Elimination:
 
     Args:
         pairs: Followers with what they follow, which follows nothing itself.
-        held: Degrees of freedom with prescribed values; these are taken to be zero in all equations.
+        held: Degrees of freedom with prescribed values, which follow nothing.
 
     Attributes:
-        rows: Each follower as weights of degrees of freedom that neither follow nor are held.
-        used: Those that are held and stand in an equation.
+        rows: Each follower as weights of degrees of freedom that don't follow.
+        among_held: What is left of equations in which nothing else is: prescribed values have to obey these.
     """
 
     def __init__(self, pairs: Mapping[int, int], held: set[int]) -> None:
         self._held = held
         self.rows: dict[int, Equation] = {}
-        self.used = {leader for leader in pairs.values() if leader in held}
+        self.among_held: list[Equation] = []
         self._users: dict[int, set[int]] = {}
         for follower, leader in pairs.items():
-            self._follow(follower, {} if leader in held else {leader: 1.0})
+            self._follow(follower, {leader: 1.0})
 
     def add(self, equation: Equation) -> int | None:
         """Take one more equation; the degree of freedom that follows by it, None if it is redundant."""
         reduced: Equation = {}
-        least = REDUNDANT * max(map(abs, equation.values()))
+        size = max(map(abs, equation.values()))
         for dof, coefficient in equation.items():
-            if dof in self._held:
-                self.used |= {dof} if abs(coefficient) > least else set()
-                continue
             for leader, weight in self.rows.get(dof, {dof: 1.0}).items():
                 reduced[leader] = reduced.get(leader, 0.0) + coefficient * weight
-        largest = max(map(abs, reduced.values()), default=0.0)
-        if largest <= least:
+        largest = max((abs(coefficient) for dof, coefficient in reduced.items() if dof not in self._held), default=0.0)
+        if largest <= REDUNDANT * size:
+            left = {dof: coefficient / size for dof, coefficient in reduced.items() if dof in self._held}
+            self.among_held.append(
+                {dof: coefficient for dof, coefficient in left.items() if abs(coefficient) > REDUNDANT}
+            )
             return None
-        dust = DUST * max(map(abs, equation.values()))
-        reduced = {dof: coefficient for dof, coefficient in reduced.items() if abs(coefficient) > dust}
-        follower = next(dof for dof, coefficient in reduced.items() if abs(coefficient) >= THRESHOLD * largest)
+        reduced = {dof: coefficient for dof, coefficient in reduced.items() if abs(coefficient) > DUST * size}
+        follower = next(
+            dof
+            for dof, coefficient in reduced.items()
+            if dof not in self._held and abs(coefficient) >= THRESHOLD * largest
+        )
         pivot = reduced.pop(follower)
         row = {dof: -coefficient / pivot for dof, coefficient in reduced.items()}
         for user in self._users.pop(follower, set()):
@@ -115,17 +119,17 @@ def carried(
         Changes (N, s) of followers with which A u = 0 goes on at fixed others; and A'ᵀ μ, (N, s).
     """
     at_followers = np.searchsorted(dofs, np.sort(followers))
-    solver = scipy.sparse.linalg.splu(scipy.sparse.csc_array(_matrix(rows, dofs)[:, at_followers]))
+    solver = scipy.sparse.linalg.splu(scipy.sparse.csc_array(matrix_of(rows, dofs)[:, at_followers]))
     reactions = -solver.solve(forces[at_followers], trans="T")
     moved, pulled = np.zeros((2, len(dofs), len(slopes)))
     for s, part in enumerate(slopes):
-        slope = _matrix(part, dofs)
+        slope = matrix_of(part, dofs)
         moved[at_followers, s] = -solver.solve(slope @ values)
         pulled[:, s] = slope.T @ reactions
     return moved, pulled
 
 
-def _matrix(rows: Sequence[Equation], dofs: np.ndarray) -> scipy.sparse.csc_array:
+def matrix_of(rows: Sequence[Equation], dofs: np.ndarray) -> scipy.sparse.csc_array:
     """Equations as a matrix (equations, N)."""
     entries = [(k, dof, value) for k, row in enumerate(rows) for dof, value in row.items()]
     at, columns, values = zip(*entries, strict=True)

@@ -12,6 +12,7 @@ import ufl
 from sobofem.fem.assembly.kernels import Kernels
 from sobofem.fem.assembly.stacking import owned_size
 from sobofem.fem.errors import NotConverged
+from sobofem.fem.geometry import largest_cell
 from sobofem.fem.solving.boundary import BoundaryValues, prescribed
 from sobofem.fem.solving.linear_solver import DIRECT, SYMMETRIC, UNSOLVED, Options
 from sobofem.fem.solving.newton import Newton
@@ -98,7 +99,7 @@ class Equilibrium:
         self._boundary = BoundaryValues(bcs, unknown)
         self._regularity = Regularity(unknown, self.constrained, symmetric=symmetric, ties=self.ties)
         self._suspected = False
-        self._cell_size = _cell_size(space.mesh)
+        self._cell_size = largest_cell(space.mesh)
         self._initial = unknown.x.array.copy()
         self._at_rest = self.linear or not self.comm.allreduce(bool(self._initial.any()), op=MPI.LOR)
         self._imbalance: np.ndarray | None = None
@@ -144,7 +145,7 @@ class Equilibrium:
         """
         self._boundary.aim(factor, initial)
         if self.ties is not None:
-            self.ties.check_prescribed(self._boundary.values())
+            self.ties.aim(self._boundary.values())
         self._imbalance = None
 
     def solve(self, share: float = 1.0) -> int:
@@ -182,9 +183,9 @@ class Equilibrium:
             self._assemble_residual()
             self._imbalance = self._residual.array[: self._owned].copy()
         self._remaining = 1.0 - share
-        gap = self._boundary.gap(share)
-        if self.ties is not None and gap is not None:
-            self.ties.check_gap(gap)
+        gap, carries = self._boundary.gap(share), False
+        if self.ties is not None and gap is not None and (carries := self.ties.moves_with(gap)):
+            gap = self.ties.carried(gap)
         self.residuals = [self._checked(self._assemble_residual())]
         self._suspected = True  # until the first factor is sound
         for iteration in range(1, self.newton.max_iterations + 1):
@@ -195,10 +196,11 @@ class Equilibrium:
                 self._suspected = ratio is None or ratio > SUSPICIOUS
                 self._regularity.check_motions(self.tangent.system, self.tangent.solver)
             if gap is not None:
-                self._lift(gap)
+                self._lift(gap, carries=carries)
                 if iteration == 1:
                     self.residuals = [self._norm(self._residual.array[: self._owned])]
-            self.tangent.step(self._residual.petsc_vec, self._step, self._unknown.x.array[: self._owned])
+            broken = None if self.ties is None else self.ties.off_means(gap, share)
+            self.tangent.step(self._residual.petsc_vec, self._step, broken)
             if self.linear:
                 self._regularity.check(self.tangent.system, self.tangent.solver)
             taken = self._take_step(gap)
@@ -296,11 +298,14 @@ class Equilibrium:
             )
         return size
 
-    def _lift(self, gap: np.ndarray) -> None:
-        """Add to the residual what the tangent makes of a change of boundary values."""
+    def _lift(self, gap: np.ndarray, *, carries: bool) -> None:
+        """Add to the residual what the tangent makes of a change of boundary values, and of what follows these."""
         self._lifting.array[:] = 0.0
-        self.tangent.lift(self._lifting.array, self._boundary.less(gap))
-        self._lifting.scatter_reverse(dolfinx.la.InsertMode.add)
+        if carries:
+            self._lifting.array[: self._owned] = self.tangent.times(gap[: self._owned, None])[:, 0]
+        else:
+            self.tangent.lift(self._lifting.array, self._boundary.less(gap))
+            self._lifting.scatter_reverse(dolfinx.la.InsertMode.add)
         owned, lifted = self._residual.array[: self._owned], self._lifting.array[: self._owned]
         owned += lifted if self.ties is None else self.ties.restrict(lifted[:, None])[:, 0]
         owned[self.constrained] = 0.0
@@ -341,9 +346,3 @@ class Equilibrium:
     def _norm(self, owned: np.ndarray) -> float:
         square = float(np.einsum("i,i", owned, owned))  # no BLAS, whose idle threads would take the cores from assembly
         return float(np.sqrt(self.comm.allreduce(square, op=MPI.SUM)))
-
-
-def _cell_size(mesh: dolfinx.mesh.Mesh) -> float:
-    """Largest diameter of a cell on any rank."""
-    cells = np.arange(mesh.topology.index_map(mesh.topology.dim).size_local, dtype=np.int32)
-    return float(mesh.comm.allreduce(mesh.h(mesh.topology.dim, cells).max(initial=0.0), op=MPI.MAX))

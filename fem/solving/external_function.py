@@ -51,6 +51,7 @@ class ExternalFunction:
         orders: How many derivatives there are, 2 or 3. Products with Hessians need those of one order more than
             gradients do. 0 for what is only looked at, as a field of a problem.
         refuse: Why arguments (k, n) at an equilibrium are none that the function is to be believed at, if so.
+        outside: Which arguments (k, n) are outside of what the function was made for, (k,).
 
     Attributes:
         expansions: Its Taylor polynomials, one for each place where it is used.
@@ -69,6 +70,7 @@ class ExternalFunction:
         name: str = "external function",
         orders: int = ORDERS,
         refuse: Callable[[np.ndarray], str | None] | None = None,
+        outside: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         if orders not in (0, 2, ORDERS):
             raise ValueError(
@@ -82,6 +84,7 @@ class ExternalFunction:
         self.name = name
         self.orders = orders
         self.refuse = refuse
+        self.outside = outside
         self.expansions: list[Expansion] = []
 
     @property

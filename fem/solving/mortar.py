@@ -47,6 +47,7 @@ class Condition:
         points: Where these are on the other face, (N, gdim).
         diagonal: ∫ ψ_i N_i, (N,).
         summed: Which ψ_i sum to one, (N,); the others are of no mean.
+        parts: Numbers (N,) of what facets join: stresses of bodies that share no node there may differ.
         leaders: Degrees of freedom (L, components) of the nodes of the other face.
         weights: ∫ ψ_i N'_j, (N, L).
     """
@@ -55,6 +56,7 @@ class Condition:
     points: np.ndarray
     diagonal: np.ndarray
     summed: np.ndarray
+    parts: np.ndarray
     leaders: np.ndarray
     weights: scipy.sparse.csr_array
 
@@ -78,10 +80,11 @@ class Condition:
                 "follow, or the one without prescribed values"
             )
         rows: dict[int, dict[int, float]] = {int(i): {int(i): 1.0} for i in np.flatnonzero(~taken)}
-        tree = scipy.spatial.KDTree(self.points[takers])
         for given in np.flatnonzero(taken & self.summed):
-            least, _ = tree.query(self.points[given])
-            near = takers[tree.query_ball_point(self.points[given], AS_NEAR * least)]
+            own = takers[self.parts[takers] == self.parts[given]]
+            own = own if len(own) else takers
+            distances = np.linalg.norm(self.points[own] - self.points[given], axis=1)
+            near = own[distances <= AS_NEAR * distances.min()]
             for i in near:
                 rows[int(i)][int(given)] = 1.0 / len(near)
         found = []
@@ -202,12 +205,15 @@ def _condition(nodes: Nodes, followers: Facets, leaders: Facets, k: int, entries
     summed[row[diagonal & counts]] = True
     at = row[~diagonal], np.searchsorted(others, second[~diagonal])
     weights = scipy.sparse.csr_array(scipy.sparse.coo_array((values[~diagonal], at), shape=(len(own), len(others))))
-    components = followers.dofs[k].shape[2]
+    components, joined = followers.dofs[k].shape[2], np.searchsorted(own, followers.dofs[k][..., 0])
+    pairs = np.repeat(joined[:, 0], joined.shape[1]), joined.ravel()
+    graph = scipy.sparse.coo_array((np.ones(joined.size), pairs), shape=(len(own), len(own)))
     return Condition(
         dofs=followers.dofs[k].reshape(-1, components)[chosen],
         points=followers.points[k].reshape(-1, followers.points[k].shape[2])[chosen],
         diagonal=shares,
         summed=summed,
+        parts=scipy.sparse.csgraph.connected_components(graph, directed=False)[1],
         leaders=leaders.dofs[k].reshape(-1, components)[led],
         weights=weights,
     )

@@ -24,6 +24,10 @@ ALIKE = 1e-10
 """Difference of distances, over the size of the mesh, up to which two nodes are as near to an image."""
 
 
+SAME_SIDE = 0.9
+"""Cosine of the angle between the ways to facets of two nodes from which on these are on the same side."""
+
+
 @dataclass(frozen=True)
 class Periodic(Tie):
     """Values on one face are those on another: a periodic cell.
@@ -185,11 +189,7 @@ class Periodic(Tie):
         leaders = np.where(there, nearest, -1).max(axis=1, initial=-1)
         nodes.comm.Allreduce(MPI.IN_PLACE, leaders, op=MPI.MAX)
         if (torn := np.flatnonzero(nodes.comm.allreduce(there.sum(axis=1), op=MPI.SUM) > 1)).size:
-            raise ValueError(
-                f"tie {number} takes nodes of {component.name} to where there are several, as on the sides of a crack: "
-                f"the first to {np.round(images[torn[0]], 9).tolist()}. Let no crack, and no face that is "
-                "bonded, end on a periodic face"
-            )
+            leaders[torn] = self._on_the_same_side(nodes, number, component, followers[torn], images[torn])
         if only is not None:
             followers, leaders = followers[leaders >= 0], leaders[leaders >= 0]
         if (lost := np.flatnonzero(leaders < 0)).size:
@@ -198,6 +198,48 @@ class Periodic(Tie):
                 f"{np.round(images[lost[0]], 9).tolist()}; let `image` lead to a face that covers this one"
             )
         return list(zip(followers.tolist(), leaders.tolist(), strict=True))
+
+    def _on_the_same_side(
+        self, nodes: Nodes, number: int, component: Component, followers: np.ndarray, images: np.ndarray
+    ) -> np.ndarray:
+        """Of nodes at one place, as where bonded parts end, those whose facets lie where those of followers do."""
+        gdim, fdim = nodes.mesh.geometry.dim, nodes.mesh.topology.dim - 1
+        refusal = ValueError(
+            f"tie {number} takes nodes of {component.name} to where there are several, as on the sides of a crack: the "
+            f"first to {np.round(images[0], 9).tolist()}. Let a crack, or a face that is bonded, end on both periodic "
+            "faces or on none"
+        )
+        if fdim < 1:
+            raise refusal
+        leaf = next(leaf for leaf in nodes.leaves if component in leaf.components)
+        k, every = leaf.components.index(component), exterior(nodes.mesh)
+        on = dolfinx.mesh.locate_entities_boundary(nodes.mesh, fdim, lambda x: marks(self.where, x[:gdim].T, number))
+        parts = np.intersect1d(on, every), np.setdiff1d(every, on)
+        own, others = (facets_of(nodes, [leaf], part, number).everywhere(nodes.comm) for part in parts)
+        corners, points = (mapped(partial(self._imaged, number=number), p) for p in (own.corners, own.points[0]))
+        own = Facets(corners, (points,), own.dofs)
+        others = others.select(found_on(others.middles(), own, NEAR * nodes.size) >= 0)
+        numbers, places, ways = _ways(others, k)
+        found = []
+        for way, image in zip(_ways(own, k, followers)[2], images, strict=True):
+            near = np.flatnonzero(np.linalg.norm(places - image, axis=1) <= NEAR * nodes.size)
+            sizes = np.linalg.norm(ways[near], axis=1) * np.linalg.norm(way)
+            alike = near[ways[near] @ way > SAME_SIDE * sizes]
+            if len(alike) != 1:
+                raise refusal
+            found.append(numbers[alike[0]])
+        return np.array(found)
+
+
+def _ways(facets: Facets, k: int, only: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Nodes on facets: degrees of freedom of a component, places (N, gdim), and ways from there to facets' middles."""
+    dofs, points = facets.dofs[0][..., k], facets.points[0]
+    numbers, first, which = np.unique(dofs, return_index=True, return_inverse=True)
+    places = points.reshape(-1, points.shape[2])[first]
+    ways = np.zeros_like(places)
+    np.add.at(ways, which.reshape(dofs.shape), facets.middles()[:, None] - points)
+    chosen = np.arange(len(numbers)) if only is None else np.searchsorted(numbers, only)
+    return numbers[chosen], places[chosen], ways[chosen]
 
 
 def _places(nodes: Nodes, leaf: Leaf, pairs: np.ndarray) -> np.ndarray:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from mpi4py import MPI
 import dolfinx
+import numpy as np
 import ufl
 
 from sobofem.fem.assembly.forms import as_evaluated, expand
@@ -83,6 +85,21 @@ class PointValues:
         refusals = [expansion.refusal() for expansion in self.expansions if expansion.function.refuses]
         if refusals and (reason := agree(self._comm, next((found for found in refusals if found), None))):
             raise NotConverged(reason, reason="outside of what a law was made for")
+
+    def share_outside(self) -> float | None:
+        """Share of the points at which an external function is outside of what it was made for.
+
+        None where no function says what that is, NaN before the first state.
+        """
+        able = [(e.function.outside, e) for e in self.expansions if e.function.outside is not None]
+        if not able:
+            return None
+        if not all(expansion.evaluated for _, expansion in able):
+            return np.nan
+        found = [judge(expansion.at_points()) for judge, expansion in able]
+        counts = np.array([sum(each.sum() for each in found), sum(map(len, found))], dtype=float)
+        outside, total = self._comm.allreduce(counts, op=MPI.SUM)
+        return float(outside / total)
 
     def check_field(self, form: ufl.Form, name: str) -> None:
         """Refuse a field, as an expanded form, of external functions that are not evaluated, or not so far.

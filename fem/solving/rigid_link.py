@@ -17,7 +17,7 @@ from sobofem.fem.assembly.compilation import compile_form
 from sobofem.fem.assembly.forms import with_quadrature_degrees
 from sobofem.fem.geometry import coordinates_as_loaded, rigid_displacements
 from sobofem.fem.solving.rigid_motions import Leaf, points_of
-from sobofem.fem.solving.tie import SAME, Equation, Link, Nodes, Tie
+from sobofem.fem.solving.tie import Equation, Link, Nodes, Tie
 
 INDEPENDENT = 1e-9
 """Part of the largest pivot from which on a rigid motion of a face's nodes is one of its own."""
@@ -42,10 +42,7 @@ class Rigid(Tie):
 
     def check_moved(self, nodes: Nodes, number: int, velocity: np.ndarray) -> str | None:
         """See `Tie`."""
-        if not self.as_loaded:
-            return None
-        link = self.link(nodes, number)
-        if np.abs(nodes.moved(velocity, link.geometry) - link.geometry()).max() <= SAME:
+        if not self.as_loaded or not self.changes(nodes, number, velocity):
             return None
         return (
             f"changes the rigid face of tie {number} otherwise than by moving it as a whole, whose `motion` is that of "

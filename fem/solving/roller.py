@@ -13,7 +13,7 @@ import ufl
 from sobofem.fem.assembly.compilation import compile_form
 from sobofem.fem.errors import agree, together
 from sobofem.fem.solving.rigid_motions import Leaf, points_of
-from sobofem.fem.solving.tie import SAME, Equation, Link, Nodes, Tie
+from sobofem.fem.solving.tie import Equation, Link, Nodes, Tie
 
 SMOOTH = 0.9
 """Size of the mean of unit normals around a vertex below which two faces meet there: at some 50° for two facets."""
@@ -55,10 +55,7 @@ class Roller(Tie):
 
     def check_moved(self, nodes: Nodes, number: int, velocity: np.ndarray) -> str | None:
         """Normals that are a function of points have unknown derivatives; see `Tie`."""
-        if not callable(self.normal):
-            return None
-        link = self.link(nodes, number)
-        if np.abs(nodes.moved(velocity, link.geometry) - link.geometry()).max() <= SAME:
+        if not callable(self.normal) or not self.changes(nodes, number, velocity):
             return None
         return (
             f"turns the normals of tie {number}, which are a function of points, with unknown derivatives; give none, "

@@ -124,13 +124,13 @@ class Tangent:
         self.pivots.add(None if negative is None else negative + beyond)
         self.stale = False
 
-    def step(self, residual: PETSc.Vec, step: PETSc.Vec, state: np.ndarray) -> None:
-        """Newton's step, to be taken off a state (owned,), for a residual at what is solved for."""
+    def step(self, residual: PETSc.Vec, step: PETSc.Vec, broken: np.ndarray | None) -> None:
+        """Newton's step, to be taken off a state that breaks means by so much, for a residual at what is solved for."""
         if self._border is None:
             self.solver.solve(residual, step)
             found = step.array_r[:, None]
         else:
-            found = self._with_border(residual.array_r[:, None], False, self._border.violation(state)[:, None])
+            found = self._with_border(residual.array_r[:, None], False, None if broken is None else broken[:, None])
         if self._ties is not None:
             step.setArray(self._ties.expand(found)[:, 0])
 

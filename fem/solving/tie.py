@@ -167,10 +167,15 @@ class Tie:
         """Why a motion of the geometry's nodes (nodes, gdim) breaks the tie; None if it does not; see `edges`."""
         return None
 
+    def changes(self, nodes: Nodes, number: int, velocity: np.ndarray) -> bool:
+        """Whether a motion changes what decides the equations of its `link`, as it is made now; see `check_moved`."""
+        link = self.link(nodes, number)
+        return link is not None and bool(np.abs(nodes.moved(velocity, link.geometry) - link.geometry()).max() > SAME)
+
     def link(self, nodes: Nodes, number: int) -> Link | None:
         """Other equations, as `edges`; None without any."""
         return None
 
     def integrals(self, unknown: dolfinx.fem.Function, number: int) -> Sequence[ufl.Form]:
-        """Forms of rank 0, expanded and linear in the unknown, that vanish; see `edges`."""
+        """Forms of rank 0, expanded and linear in the unknown but for parts without it, that vanish; see `edges`."""
         return []

@@ -6,7 +6,7 @@ followers stay in it as equations 1 · û = 0 of their own, so that every vector
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import itertools
 
 from mpi4py import MPI
@@ -20,11 +20,10 @@ from sobofem.fem.assembly.forms import Member, by_function
 from sobofem.fem.assembly.stacking import summed
 from sobofem.fem.errors import NotConverged, agree
 from sobofem.fem.solving.bordering import Bordering
-from sobofem.fem.solving.elimination import Elimination, carried, followed
-from sobofem.fem.solving.tie import SAME, Equation, Nodes, Tie
-
-LIFT = "prescribe zero, and write the unknown plus a function with these values, as c * x[0] / length, in the form"
-"""What to do about prescribed values that others follow."""
+from sobofem.fem.solving.elimination import Elimination, carried, followed, matrix_of
+from sobofem.fem.solving.projection import room_on_diagonal, weights_matrix
+from sobofem.fem.solving.tie import NEAR, SAME, Equation, Nodes, Tie
+from sobofem.fem.solving.zero_mean import over_mesh_as_loaded, without
 
 
 class Ties:
@@ -36,6 +35,7 @@ class Ties:
         constrained: Owned degrees of freedom with prescribed values.
 
     Attributes:
+        nodes: Of the unknown.
         followers: Owned degrees of freedom that follow others, or are held by ties alone.
         integrals: What vanishes besides, as forms of rank 0.
         border: Lets it vanish; None where there is nothing.
@@ -51,7 +51,7 @@ class Ties:
         self._unknown = unknown
         if isinstance(ties, Tie):
             raise TypeError(f"ties is a {type(ties).__name__}, expected a list of such")
-        nodes = self._nodes = Nodes(unknown, ties)
+        nodes = self.nodes = Nodes(unknown, ties)
         self._owned, self._start = nodes.owned, nodes.start
         held = set(np.concatenate(self._comm.allgather(constrained + self._start)).tolist())
         pairs = followed(self._edges(ties), held)
@@ -65,20 +65,21 @@ class Ties:
         nodes.settled |= held | set(pairs)
         self._links = [(k, link) for k, tie in enumerate(ties) if (link := tie.link(nodes, k)) is not None]
         self._as_loaded = [link.geometry() for _, link in self._links]
-        both = [(follower, leader) for follower, leader in pairs.items() if follower in held]
-        self._held_pairs = np.array(both, dtype=np.int64).reshape(-1, 2)
-        # what is held, is held at zero: others that stand in an equation with it take part without it
+        self._held_pairs: list[Equation] = [{f: 1.0, leader: -1.0} for f, leader in pairs.items() if f in held]
         self._paired = self._local(np.array(list(self._pairs), dtype=np.int64))
+        self._scratch = dolfinx.la.vector(nodes.space.dofmap.index_map, nodes.space.dofmap.index_map_bs)
+        self._apart: np.ndarray | None = None
         self._product: PETSc.Mat | None = None
         self._system: PETSc.Mat | None = None
         self._eliminate()
-        self._as_many = self._count()
+        self._as_many = self._comm.allreduce(len(self.followers), op=MPI.SUM)
         self.integrals = [form for number, tie in enumerate(ties) for form in tie.integrals(unknown, number)]
+        given = [Member(without(form, unknown)) for form in self.integrals]
+        self._given = over_mesh_as_loaded(given, self.nodes) if not all(member.empty for member in given) else None
         self.border = self._bordering(constrained) if self.integrals else None
         if self.border is not None:
             self.border.reserve(self._ones)
         self._ones.assemble()
-        unknown.x.array[self._leaders_held] = 0.0
         self.agree_with(unknown)
         if self.border is not None:
             self.border.impose(unknown.x.array[: self._owned])
@@ -110,7 +111,8 @@ class Ties:
 
     def agree_with(self, function: dolfinx.fem.Function) -> None:
         """Make the followers of a function what they follow."""
-        function.x.array[: self._owned] = self.expand(function.x.array[: self._owned, None])[:, 0]
+        columns = function.x.array[: self._owned, None]
+        function.x.array[: self._owned] = (self.expand(columns) + self._following_held(columns))[:, 0]
         function.x.scatter_forward()
 
     def broken_by(self, columns: np.ndarray) -> np.ndarray:
@@ -118,69 +120,86 @@ class Ties:
         broken = columns - self.expand(columns)
         return broken if self.border is None else broken + self.border.held_part(columns)
 
-    def check_gap(self, gap: np.ndarray) -> None:
-        """Refuse prescribed values other than zero where others follow.
+    def moves_with(self, change: np.ndarray) -> bool:
+        """Whether a change of prescribed values changes what follows them, or a mean. Collective."""
+        moved = self._following_held(change[: self._owned, None]).any()
+        if self.border is not None:
+            moved |= self.border.by_held(change[: self._owned]).any()
+        return agree(self._comm, "moved" if moved else None) is not None
+
+    def carried(self, change: np.ndarray) -> np.ndarray:
+        """A change of prescribed values, at all of this rank's nodes, with what follows it. Collective.
+
+        Means are kept by a change of what is solved for.
+        """
+        owned = change[: self._owned, None]
+        owned = owned + self._following_held(owned)
+        if self.border is not None:
+            owned = owned - self.expand(self.border.basis @ self.border.by_held(owned[:, 0])[:, None])
+        return self._everyone(owned[:, 0])
+
+    def _everyone(self, owned: np.ndarray) -> np.ndarray:
+        """Values at all of this rank's nodes, from owned ones."""
+        self._scratch.array[: self._owned] = owned
+        self._scratch.scatter_forward()
+        return np.array(self._scratch.array)
+
+    def by_means(self, slopes: Callable[[], np.ndarray]) -> np.ndarray:
+        """A change of the unknown, at all of this rank's nodes, by which given means change so (k,). Collective."""
+        assert self.border is not None
+        return self._everyone(self.expand(-self.border.basis @ self.border.mixed(slopes())[:, None])[:, 0])
+
+    def aim(self, values: np.ndarray) -> None:
+        """Head for prescribed values, of all this rank's nodes, and for means as these are given now. Collective.
 
         Raises:
-            ValueError: If there is one.
+            ValueError: If ties hold some of them against each other.
         """
-        moved = bool(gap[self._leaders_held].any())
-        if agree(self._comm, "moved" if moved else None):
-            raise ValueError(
-                f"a value other than zero is prescribed where others follow it, or in a mean that is to vanish; {LIFT}"
-            )
-
-    def check_prescribed(self, values: np.ndarray) -> None:
-        """Refuse prescribed values, of all this rank's nodes, that differ where one follows the other. Collective.
-
-        Raises:
-            ValueError: If there are such.
-        """
-        if count := self._torn(values):
+        if self.border is not None and self._given is not None:
+            self.border.give(self._given())
+        self._apart = self._off_means(None)
+        if count := self.torn(values):
             raise ValueError(
                 f"boundary conditions prescribe {count} values other than those that they follow by a tie; prescribe "
                 "the same on both sides, or on one alone"
             )
 
-    def _torn(self, values: np.ndarray) -> int:
-        """How many prescribed values differ from those that they follow, which are prescribed as well. Collective."""
-        if not len(self._held_pairs):
-            return 0
-        pairs, own = np.zeros(self._held_pairs.shape), self._held_pairs - self._start
-        here = (own >= 0) & (own < self._owned)
-        pairs[here] = values[own[here]]
-        pairs = self._comm.allreduce(pairs, op=MPI.SUM)
-        return int(np.count_nonzero(np.abs(pairs[:, 0] - pairs[:, 1]) > SAME * np.abs(pairs).max()))
+    def off_means(self, gap: np.ndarray | None, share: float) -> np.ndarray | None:
+        """By how much means are not what they are to be on a part of the way from where `aim` was called. Collective.
 
-    def check_direction(self, change: np.ndarray | float) -> None:
-        """Refuse a change of prescribed values, by a parameter, where others follow. Collective.
-
-        Raises:
-            ValueError: If there is one.
+        Args:
+            gap: By which prescribed values, and what follows them, will be changed.
+            share: The part.
         """
-        moved = isinstance(change, np.ndarray) and bool(change[self._leaders_held].any())
-        if isinstance(change, np.ndarray) and self._torn(change):
-            raise ValueError(
-                "a parameter prescribes a value other than that which it follows by a tie; let it prescribe both sides"
-            )
-        if agree(self._comm, "moved" if moved else None):
-            raise ValueError(
-                f"a parameter prescribes a value that others follow, or one in a mean that is to vanish; {LIFT}"
-            )
+        off = self._off_means(gap)
+        return None if off is None or self._apart is None else off - (1.0 - share) * self._apart
+
+    def _off_means(self, gap: np.ndarray | None) -> np.ndarray | None:
+        values = self._unknown.x.array if gap is None else self._unknown.x.array + gap
+        return None if self.border is None else self.border.violation(values[: self._owned])
+
+    def torn(self, values: np.ndarray) -> int:
+        """How many equations between prescribed values, of all this rank's nodes, these don't obey. Collective."""
+        rows = [row for row in (*self._held_pairs, *self._among_held) if row]
+        count = 0
+        if rows:
+            dofs = np.unique([dof for row in rows for dof in row])
+            found = self._everywhere(dofs, values[: self._owned, None])[:, 0]
+            count = int(np.count_nonzero(np.abs(matrix_of(rows, dofs) @ found) > NEAR * np.abs(found).max()))
+        return count if self.border is None else count + self.border.contradicted(values[: self._owned])
 
     def probe(self) -> dolfinx.fem.Function:
         """A function that tells these ties from others."""
         function = dolfinx.fem.Function(self._unknown.function_space)
-        for leaf in self._nodes.leaves:
+        for leaf in self.nodes.leaves:
             for k, component in enumerate(leaf.components):
-                places = (component.points - self._nodes.low) / self._nodes.size
+                places = (component.points - self.nodes.low) / self.nodes.size
                 function.x.array[component.dofs] = np.sin(places @ np.array([1.3, 2.1, 0.7])[: places.shape[1]] + k)
         led = self.expand(function.x.array[: self._owned, None])[self._paired, 0]
         function.x.array[:] = 0.0  # so that a single tie shows in a large mesh
         function.x.array[self._paired] = 2.0 + led
         # which degree of freedom follows in an equation of several is left to round-off: these are marked as wholes
-        for _, link in self._links:
-            marks = link.marks()
+        for marks in (link.marks() for _, link in self._links):
             own = self._local(np.array(list(marks), dtype=np.int64))
             function.x.array[own] += [marks[dof] for dof in (own + self._start).tolist()]
         function.x.scatter_forward()
@@ -202,8 +221,8 @@ class Ties:
 
     def broken(self, velocity: np.ndarray) -> str | None:
         """Why a motion of the geometry's nodes (nodes, gdim) breaks one of the ties; None if it breaks none."""
-        for number, tie in enumerate(self._nodes.ties):
-            if trouble := tie.check_moved(self._nodes, number, velocity):
+        for number, tie in enumerate(self.nodes.ties):
+            if trouble := tie.check_moved(self.nodes, number, velocity):
                 return trouble
         return None
 
@@ -213,13 +232,13 @@ class Ties:
         Raises:
             NotConverged: If these hold another number of degrees of freedom than on the mesh as loaded.
         """
-        for matrix in (self._P, self._ones, self._product, self._system):
+        for matrix in (self._P, self._G, self._ones, self._product, self._system):
             if matrix is not None:
                 matrix.destroy()
         self._product = self._system = None
         self._eliminate()
         self._ones.assemble()
-        after = self._count()
+        after = self._comm.allreduce(len(self.followers), op=MPI.SUM)
         if after != self._as_many:
             raise NotConverged(
                 f"the shape makes {after} degrees of freedom follow others instead of {self._as_many}: ties that "
@@ -252,7 +271,7 @@ class Ties:
 
     def close(self) -> None:
         """Free matrices."""
-        for matrix in (self._P, self._ones, self._product, self._system):
+        for matrix in (self._P, self._G, self._ones, self._product, self._system):
             if matrix is not None:
                 matrix.destroy()
 
@@ -263,16 +282,17 @@ class Ties:
         by = [eliminated.add(equation) for equation in every]
         self._kept = [(k, every[k]) for k, follower in enumerate(by) if follower is not None]
         self._every_follower = list(eliminated.rows)
-        self._leaders_held = self._local(np.array(list(eliminated.used), dtype=np.int64))
+        self._among_held = eliminated.among_held
         self.followers = np.sort(self._local(np.array(self._every_follower, dtype=np.int64)))
-        self._P = self._projection(eliminated.rows)
-        self._ones = self._square()
+        free, held = (
+            {f: {k: w for k, w in row.items() if (k in self._held) == own} for f, row in eliminated.rows.items()}
+            for own in (False, True)
+        )
+        self._P = weights_matrix(self.nodes, free, 1.0)
+        self._G = weights_matrix(self.nodes, held, 0.0) if any(held.values()) else None
+        self._ones = room_on_diagonal(self.nodes)
         for row in self.followers + self._start:
             self._ones.setValue(row, row, 1.0, addv=PETSc.InsertMode.ADD_VALUES)
-
-    def _count(self) -> int:
-        """How many degrees of freedom follow others, on all ranks. Collective."""
-        return int(self._comm.allreduce(len(self.followers), op=MPI.SUM))
 
     def _everywhere(self, dofs: np.ndarray, owned: np.ndarray) -> np.ndarray:
         """Values (N, k) at global degrees of freedom, of all ranks' own ones (owned, k)."""
@@ -302,7 +322,7 @@ class Ties:
                     f"tie {number} is a {type(tie).__name__}, expected fem.Periodic(where, image), "
                     "fem.Bonded(tags, 1, 2), fem.Roller(where), fem.Rigid(where) or fem.ZeroMean(integral)"
                 )
-            own = tie.edges(self._nodes, number)
+            own = tie.edges(self.nodes, number)
             if own is not None and not own - edges:
                 raise ValueError(f"tie {number} marks no node that is not tied already; check its `where`")
             edges |= own or set()
@@ -313,9 +333,8 @@ class Ties:
         test = ufl.TestFunction(self._unknown.function_space)
         members = [Member(by_function(form, self._unknown, test)) for form in self.integrals]
         weights = LinearForms(members, self._unknown.function_space).assemble().times()
-        weights = matrix_times(self._P, weights, transposed=True)
-        part = np.intersect1d(constrained, np.flatnonzero((weights != 0.0).any(axis=1)))
-        self._leaders_held = np.union1d(self._leaders_held, part)
+        through_held = 0.0 if self._G is None else matrix_times(self._G, weights, transposed=True)
+        weights = matrix_times(self._P, weights, transposed=True) + through_held
         free = np.ones(self._owned, dtype=bool)
         free[constrained] = free[self.followers] = False
 
@@ -326,21 +345,6 @@ class Ties:
 
         return Bordering(self._unknown, weights, free, forbidden)
 
-    def _square(self) -> PETSc.Mat:
-        """A matrix with room for one entry a row, in blocks as the tangent is, which multigrid coarsens as wholes."""
-        block, sizes = self._unknown.function_space.dofmap.index_map_bs, (self._owned, None)
-        matrix = PETSc.Mat().createAIJ((sizes, sizes), bsize=block, nnz=1, comm=self._comm)
-        matrix.setOption(PETSc.Mat.Option.NEW_NONZERO_ALLOCATION_ERR, False)
-        return matrix
-
-    def _projection(self, rows: dict[int, Equation]) -> PETSc.Mat:
-        sizes = (self._owned, None)
-        matrix = PETSc.Mat().createAIJ(
-            (sizes, sizes), bsize=self._unknown.function_space.dofmap.index_map_bs, comm=self._comm
-        )
-        for number in range(self._start, self._start + self._owned):
-            row = rows.get(number, {number: 1.0})
-            for leader, weight in row.items():
-                matrix.setValue(number, leader, weight)
-        matrix.assemble()
-        return matrix
+    def _following_held(self, columns: np.ndarray) -> np.ndarray:
+        """What columns (owned, k) with prescribed values make of followers of these, zero elsewhere."""
+        return np.zeros_like(columns) if self._G is None else matrix_times(self._G, columns)

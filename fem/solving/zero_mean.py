@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mpi4py import MPI
@@ -10,18 +10,21 @@ import numpy as np
 import ufl
 from ufl.algorithms.analysis import extract_coefficients
 
-from sobofem.fem.assembly.forms import by_function, expand, with_quadrature_degrees
-from sobofem.fem.solving.tie import Tie
+from sobofem.fem.assembly.families import Functionals
+from sobofem.fem.assembly.forms import Member, Span, by_function, expand, with_quadrature_degrees
+from sobofem.fem.solving.tie import Nodes, Tie
 
 
 class ZeroMean(Tie):
     """Integrals of the unknown vanish: of a temperature, a pressure, a component of a displacement, a rotation.
 
     Each acts as a force that is spread as the integrand is, as large as it has to be: none at all where it only decides
-    among the solutions of loads that are in balance. Means are those over the mesh as loaded.
+    among the solutions of loads that are in balance. Means are those over the mesh as loaded. With a `Constant` m the
+    mean of u[1] - m vanishes: that of the displacement is m, which may be a `Scalar`.
 
     Args:
-        integrals: Forms of rank 0, linear in the unknown, such as T * ufl.dx or u[1] * ds(3).
+        integrals: Forms of rank 0, linear in the unknown but for parts without it, such as T * ufl.dx or
+            (u[1] - m) * ds(3).
 
     Raises:
         TypeError: If there is none, or one is of another kind.
@@ -56,10 +59,18 @@ class ZeroMean(Tie):
         forms = [expand(with_quadrature_degrees(form)) for form in self._integrals]
         for form in forms:
             slope = by_function(form, unknown, test)
-            at_zero = expand(ufl.replace(form, {unknown: ufl.as_ufl(0) * unknown}))
-            if slope.empty() or unknown in slope.coefficients() or not at_zero.empty():
-                raise ValueError(
-                    f"an integral of tie {number} is not linear in the unknown, or has parts without it; for a mean "
-                    "other than zero write the unknown plus a Constant in the form"
-                )
+            if slope.empty() or unknown in slope.coefficients():
+                raise ValueError(f"an integral of tie {number} is not linear in the unknown")
         return forms
+
+
+def without(form: ufl.Form, unknown: Any) -> ufl.Form:
+    """Those parts of an expanded form, linear in the unknown but for these, that don't hold it."""
+    return expand(ufl.replace(form, {unknown: ufl.as_ufl(0) * unknown}))
+
+
+def over_mesh_as_loaded(members: Sequence[Member | Span], nodes: Nodes) -> Callable[[], np.ndarray]:
+    """Integrals over the mesh as it is now, whenever they are called for, wherever it is then. Collective."""
+    mesh, forms = nodes.mesh, Functionals(members, nodes.mesh)
+    as_loaded = mesh.geometry.x.copy()
+    return lambda: nodes.moved((as_loaded - mesh.geometry.x)[:, : mesh.geometry.dim], forms.assemble)

@@ -226,7 +226,8 @@ def exportable(surrogate: object) -> Surrogate:
         TypeError: If there is none; the message says what can be written instead.
     """
     if not isinstance(surrogate, Surrogate):
-        inside = "; export the `surrogate` inside it" if "surrogate" in dir(surrogate) else ""
+        within = getattr(surrogate, "surrogate", None)
+        inside = "; export the `surrogate` inside it" if isinstance(within, Surrogate) else ""
         raise TypeError(f"a {type(surrogate).__name__} can't be exported, only a Surrogate{inside}")
     return surrogate
 

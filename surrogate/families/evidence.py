@@ -14,135 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import log, pi, prod
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.quasirandom import SobolEngine
 
-from sobofem.surrogate.device import CPU
 from sobofem.surrogate.families.base import Labels
-from sobofem.surrogate.networks.layers import activation
+from sobofem.surrogate.families.hidden_layer import HiddenLayer
+from sobofem.surrogate.training.together.curvature_pairs import row_times
 
-LENGTH, BIAS, NOISE = (1.0, 3.0), (0.0, 2.0), (-14.0, 8.0)
-"""Mean and standard deviation of the normal priors of ℓ, β and log λ: wide, so that none runs away where the labels are
-indifferent to it."""
+GROUP, NUMBERS = 6, 2**21
+"""Members whose Gram matrices are worked on at once, for more would leave the processor's caches; and numbers in one
+array of the units of all samples, about: members beyond that come after these."""
 
-
-class Parts(NamedTuple):
-    """The parameters of K hidden layers of H directions in n inputs.
-
-    Attributes:
-        lengths: Logarithms ℓ of the length scales (K, n).
-        bias: Logarithm β of the scale of the offsets (K,).
-        noise: Logarithm of λ, the labels' noise over the last layer's variance (K,).
-        u: Directions (K, H, n).
-        c: Offsets (K, H).
-    """
-
-    lengths: Tensor
-    bias: Tensor
-    noise: Tensor
-    u: Tensor
-    c: Tensor
-
-
-@dataclass(frozen=True)
-class HiddenLayer:
-    """Units a(w·x + e^β c) / √M with w = u ⊙ e^(−ℓ).
-
-    Attributes:
-        inputs: n.
-        units: M.
-        activation: `softplus`; or `sine`, whose units come in pairs, sine and cosine of the same argument.
-    """
-
-    inputs: int
-    units: int
-    activation: str
-
-    def __post_init__(self) -> None:
-        """Refuse what can't be built."""
-        activation(self.activation)
-        if self.units < 2 or self.units % 2:
-            raise ValueError(f"units is {self.units}; expected an even number of at least 2")
-
-    @property
-    def directions(self) -> int:
-        """H: M, or half of it where units come in pairs."""
-        return self.units // 2 if self.activation == "sine" else self.units
-
-    def start(self, length: float, seed: int) -> Tensor:
-        """Quasi-random normal directions and offsets, equal length scales: θ (P,), on the CPU."""
-        n, H = self.inputs, self.directions
-        with CPU:
-            uniform = SobolEngine(n + 1, scramble=True, seed=seed).draw(H, dtype=torch.float64).clamp(1e-6, 1.0 - 1e-6)
-        normal = torch.erfinv(2.0 * uniform - 1.0) * 2.0**0.5
-        scales = normal.new_tensor([log(length)] * n + [BIAS[0], NOISE[0]])
-        return torch.cat((scales, normal[:, :n].flatten(), normal[:, n]))
-
-    def split(self, theta: Tensor) -> Parts:
-        """θ (K, P) in parts; views, not copies."""
-        n, H = self.inputs, self.directions
-        u, c = theta[:, n + 2 : n + 2 + H * n], theta[:, n + 2 + H * n :]
-        return Parts(theta[:, :n], theta[:, n], theta[:, n + 1], u.unflatten(1, (H, n)), c)
-
-    def affine(self, part: Parts) -> tuple[Tensor, Tensor]:
-        """Weights (K, M, n) and biases (K, M) in front of the activation."""
-        W, b = part.u * torch.exp(-part.lengths).unsqueeze(1), torch.exp(part.bias).unsqueeze(1) * part.c
-        if self.activation == "sine":
-            return torch.cat((W, W), 1), torch.cat((b, b + 0.5 * pi), 1)
-        return W, b
-
-    def units_at(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Units, slopes and curvatures at arguments z, all of one shape."""
-        scale = self.units**-0.5
-        if self.activation == "sine":
-            s = torch.sin(z) * scale
-            return s, torch.cos(z) * scale, -s
-        a, p = activation(self.activation).value_and_slope(z)
-        h = p * (1.0 - p) if self.activation == "softplus" else -2.0 * a * p
-        return a * scale, p * scale, h * scale
-
-    def prior(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Negative log density (K,) of the normal priors of θ (K, P), constants aside, and its gradient (K, P)."""
-        n = self.inputs
-        mean, width = torch.zeros_like(theta[0]), torch.ones_like(theta[0])
-        for rows, (center, spread) in ((slice(0, n), LENGTH), (slice(n, n + 1), BIAS), (slice(n + 1, n + 2), NOISE)):
-            mean[rows], width[rows] = center, spread
-        gap = (theta - mean) / width
-        return 0.5 * gap.square().sum(1), gap / width
-
-    def at(self, part: Parts, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Weights (K, M, n), and units, slopes and curvatures (K, N, M) at inputs (K, N, n)."""
-        W, b = self.affine(part)
-        return W, *self.units_at(torch.baddbmm(b.unsqueeze(1), x, W.mT))
-
-    def pull_back(self, theta: Tensor, x: Tensor, dz: Tensor, dW: Tensor, dnoise: Tensor) -> Tensor:
-        """Gradient (K, P) from those by arguments (K, N, M), weights (K, M, n) and log λ (K,)."""
-        part = self.split(theta)
-        dW, db = dW + dz.mT @ x, dz.sum(1)
-        if self.activation == "sine":
-            H = self.directions
-            dW, db = dW[:, :H] + dW[:, H:], db[:, :H] + db[:, H:]
-        shrink, stretch = torch.exp(-part.lengths).unsqueeze(1), torch.exp(part.bias).unsqueeze(1)
-        return torch.cat(
-            (
-                -(dW * part.u * shrink).sum(1),
-                (db * part.c).sum(1, keepdim=True) * stretch,
-                dnoise.unsqueeze(1),
-                (dW * shrink).flatten(1),
-                db * stretch,
-            ),
-            1,
-        )
-
-
-GROUP = 4
-"""Marginal likelihoods computed at once: more gain nothing, for their Gram matrices leave the processor's caches."""
-
-Pattern = tuple[Tensor, Tensor | None]
+Pattern = tuple[Tensor | slice, Tensor | None]
 """Inputs whose slopes are known at the same samples: their numbers, and those samples (K, N, 1) as 0 or 1, or all."""
 
 
@@ -155,12 +39,13 @@ class Evidence:
     Attributes:
         layer: Shapes and activation of the hidden layers, and the layout of the parameters of each in one vector θ.
         counts: Number of labels of each (K,).
-        loss: Share of the squares of all weighted labels that was left at the last θ, the median of those evaluated.
+        left: Share of the squares of all weighted labels that each left when it was evaluated last (K,).
     """
 
     def __init__(self, labels: Sequence[Labels], layer: HiddenLayer) -> None:
-        self.layer, self.loss, n = layer, 1.0, layer.inputs
+        self.layer, n = layer, layer.inputs
         most, x = max(len(one.y) for one in labels), labels[0].x
+        self.left = x.new_ones(len(labels))
         self.counts = x.new_tensor([one.rows for one in labels])
         self._weights = torch.stack([one.row_weights() for one in labels])
         self._x, self._y = (_padded([vars(one)[name] for one in labels], most) for name in ("x", "y"))
@@ -173,6 +58,7 @@ class Evidence:
             known = [one.x.new_ones(len(one.y), n) if one.known is None else one.known for one in labels]
             self._patterns = _patterns(_padded(known, most))
         self._memory: dict[str, Tensor] = {}
+        self._groups: dict[tuple[int, ...], _Members] = {}
         self._size = (self._y.square().sum(1) + self._slopes.square().sum((1, 2))).clamp(min=1e-300)
 
     def __call__(self, theta: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,10 +66,11 @@ class Evidence:
 
         Infinity and zeros where the factorization fails.
         """
+        most = max(GROUP, NUMBERS // (self._x.shape[1] * self.layer.units))
         with torch.no_grad():
-            groups = zip(theta.split(GROUP), members.split(GROUP), strict=True)
-            values, gradients, shares = zip(*(self._one_group(*group) for group in groups), strict=True)
-            self.loss = float(torch.cat(shares).median())
+            groups = zip(theta.split(most), members.split(most), strict=True)
+            values, gradients, shares = zip(*(self._some(*group) for group in groups), strict=True)
+            self.left[members] = torch.cat(shares)
             return torch.cat(values), torch.cat(gradients)
 
     def last_layer(self, theta: Tensor) -> Tensor:
@@ -195,94 +82,130 @@ class Evidence:
         layers = []
         with torch.no_grad():
             for members in torch.arange(len(theta), device=theta.device).split(GROUP):
-                s = self._solve(theta[members], members)
-                if bool(s.failed.any()):
+                s = self._units(theta[members], members)
+                L, failed, _ = self._factor(s, slice(None))
+                if bool(failed.any()):
                     raise ArithmeticError(
                         "the last layer of a shallow network can't be solved for: the Gram matrix is singular"
                     )
-                right = self._transposed(s, s.r, s.R) - s.noise.unsqueeze(1) * s.v
-                layers.append(s.v + torch.cholesky_solve(right.unsqueeze(2), s.L).squeeze(2))
+                v = _solved(L, s.right)
+                layers.append(v + _solved(L, self._transposed(s, *self._rest(s, v)) - s.noise.unsqueeze(1) * v))
             return torch.cat(layers)
 
-    def _one_group(self, theta: Tensor, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Values (k,), gradients (k, P), and shares of the squares of all labels that are left (k,)."""
-        s = self._solve(theta, members)
-        value, gradient = self._value(theta, s), self._gradient(theta, s)
-        bad = s.failed | ~value.isfinite()
+    def _some(self, theta: Tensor, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values (k,), gradients (k, P), and shares of the squares of all labels that are left (k,).
+
+        A gradient is by the chain rule through A, with v held: its own change does not matter to first order.
+        """
+        s = self._units(theta, members)
+        (k, _, M), N = s.p.shape, s.labels.counts
+        v, logs, traces, failed = theta.new_empty(k, M + 1), torch.empty_like(N), torch.empty_like(N), []
+        dz, dW = torch.empty_like(s.p), torch.zeros_like(s.W)
+        for rows in (slice(start, start + GROUP) for start in range(0, k, GROUP)):
+            L, bad, products = self._factor(s, rows)
+            failed.append(bad)
+            v[rows], logs[rows] = _solved(L, s.right[rows]), L.diagonal(dim1=1, dim2=2).log().sum(1)
+            # Symmetric: the transpose lies in memory as the other matrices do, and so products with these are quick.
+            inverse = torch.cholesky_inverse(L, out=L).mT
+            B, traces[rows] = inverse[:, :M, :M], inverse.diagonal(dim1=1, dim2=2).sum(1)
+            torch.mul(s.A[rows] @ inverse[..., :M], s.p[rows], out=dz[rows])
+            for (inputs, ps, V), (Q, P) in zip(s.blocks, products, strict=True):
+                dz[rows].addcmul_(ps[rows] @ P.mul_(B), s.h[rows])
+                dW[rows][..., inputs] += Q.mul_(B) @ V[rows]
+        r, R = self._rest(s, v)
+        rr = r.square().sum(1) + R.square().sum((1, 2))
+        q = rr / s.noise + v.square().sum(1)
+        scale = N / (q * s.noise)
+        pv = scale[:, None, None] * v[:, None, :M]
+        dz.sub_((r.unsqueeze(2) * pv).mul_(s.p))
+        for inputs, ps, V in s.blocks:
+            own = R[..., inputs]
+            dz.sub_((own @ V.mT).mul_(pv).mul_(s.h))
+            dW[..., inputs] -= (ps.mT @ own).mul_(pv.mT)
+        dW *= s.labels.weights.unsqueeze(1)
+        dnoise = 0.5 * (s.noise * traces - scale * rr + N - M - 1)
+        value, gradient = self.layer.prior(theta)
+        value += 0.5 * N * torch.log(q / N) + logs + 0.5 * (N - M - 1) * torch.log(s.noise)
+        gradient += self.layer.pull_back(theta, s.labels.x, dz, dW, dnoise)
+        bad = torch.cat(failed) | ~value.isfinite()
         if bool(bad.any()):
             value = torch.where(bad, torch.inf, value)
             gradient = torch.where(bad.unsqueeze(1), 0.0, gradient)
-        return value, gradient, s.rr / self._size[members]
+        return value, gradient, rr / s.labels.size
 
-    def _array(self, name: str, *shape: int) -> Tensor:
-        """Memory for an intermediate result, the same at each call: fresh pages take longer than what fills them."""
-        count = prod(shape)
-        if name not in self._memory or self._memory[name].numel() < count:
-            self._memory[name] = self._x.new_empty(count)
-        return self._memory[name][:count].view(shape)
+    def _of(self, members: Tensor) -> _Members:
+        """The labels of these members; those of the groups of last time are at hand."""
+        key = tuple(members.tolist())
+        if key not in self._groups:
+            if len(self._groups) > len(self.counts):
+                self._groups.clear()
+            self._groups[key] = _Members(
+                *(part[members] for part in (self._x, self._y, self._slopes, self._weights, self.counts, self._size)),
+                values=None if self._values is None else self._values[members],
+                patterns=[(inputs, None if known is None else known[members]) for inputs, known in self._patterns],
+            )
+        return self._groups[key]
 
-    def _solve(self, theta: Tensor, members: Tensor) -> _Solved:
-        x, y, slopes = self._x[members], self._y[members], self._slopes[members]
-        part = self.layer.split(theta)
-        W, a, p, h = self.layer.at(part, x)
+    def _units(self, theta: Tensor, members: Tensor) -> _Units:
+        labels, part = self._of(members), self.layer.split(theta)
+        W, a, p, h = self.layer.at(part, labels.x)
         A = torch.cat((a, torch.ones_like(a[..., :1])), 2)
-        if self._values is not None:
-            A = A * self._values[members]
-        weights, (k, M) = self._weights[members], W.shape[:2]
-        Wo, noise = W * weights.unsqueeze(1), torch.exp(part.noise)
-        # The slopes' part of the Gram matrix without their rows (see the top of the file), one term for each set of
-        # inputs whose slopes are known at the same samples.
-        G = torch.bmm(A.mT, A, out=self._array("Gram matrix", k, M + 1, M + 1))
-        blocks = []
-        for i, (inputs, samples) in enumerate(self._patterns):
-            ps, V = p if samples is None else p * samples[members], Wo[..., inputs]
-            Q = torch.bmm(ps.mT, ps, out=self._array(f"slopes {i}", k, M, M))
-            blocks.append((inputs, ps, V, Q, torch.bmm(V, V.mT, out=self._array(f"weights {i}", k, M, M))))
-            G[:, :M, :M].addcmul_(*blocks[-1][3:])
-        G.diagonal(dim1=1, dim2=2).add_(noise.unsqueeze(1))
-        L = self._array("factor", k, M + 1, M + 1).mT
-        _, info = torch.linalg.cholesky_ex(G, out=(L, torch.empty(0, dtype=torch.int32, device=L.device)))
+        if labels.values is not None:
+            A *= labels.values
+        Wo = W * labels.weights.unsqueeze(1)
+        known = labels.patterns
+        blocks = [(inputs, p if samples is None else p * samples, Wo[..., inputs]) for inputs, samples in known]
+        s = _Units(labels, W, p, h, A, torch.exp(part.noise), blocks)
+        s.right = self._transposed(s, labels.y, labels.slopes)
+        return s
+
+    def _factor(self, s: _Units, rows: slice) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
+        """The Cholesky factors of the Gram matrices of some members, which of them failed, and products of blocks.
+
+        The slopes' part of a Gram matrix does without their rows (see the top of the file): one term for each set of
+        inputs whose slopes are known at the same samples. All lie in memory that the next members use again.
+        """
+        A = s.A[rows]
+        k, M = len(A), A.shape[2] - 1
+        G, products = torch.bmm(A.mT, A, out=self._array("Gram matrix", k, M + 1)), []
+        for i, (_, ps, V) in enumerate(s.blocks):
+            Q = torch.bmm(ps[rows].mT, ps[rows], out=self._array(f"slopes {i}", k, M))
+            P = torch.bmm(V[rows], V[rows].mT, out=self._array(f"weights {i}", k, M))
+            G[:, :M, :M].addcmul_(Q, P)
+            products.append((Q, P))
+        G.diagonal(dim1=1, dim2=2).add_(s.noise[rows].unsqueeze(1))
+        L = G.mT
+        _, info = torch.linalg.cholesky_ex(L, out=(L, torch.empty(0, dtype=torch.int32, device=L.device)))
         failed = info > 0
         if bool(failed.any()):  # the others go on
             L[failed] = torch.eye(M + 1, dtype=L.dtype, device=L.device)
-        s = _Solved(x, W, p, h, A, weights, L, failed, noise, self.counts[members], blocks)
-        s.v = torch.cholesky_solve(self._transposed(s, y, slopes).unsqueeze(2), L).squeeze(2)
-        s.r = y - (A @ s.v.unsqueeze(2)).squeeze(2)
-        s.R = slopes.clone()
-        for inputs, ps, V, _, _ in blocks:
-            s.R[..., inputs] -= ps @ (s.v[:, :M].unsqueeze(2) * V)
-        s.rr = s.r.square().sum(1) + s.R.square().sum((1, 2))
-        s.q = s.rr / noise + s.v.square().sum(1)
-        return s
+        return L, failed, products
 
-    def _transposed(self, s: _Solved, r: Tensor, R: Tensor) -> Tensor:
+    def _array(self, name: str, k: int, size: int) -> Tensor:
+        """Memory for matrices (k, size, size), the same at each call: fresh pages take longer than what fills them."""
+        if name not in self._memory:
+            self._memory[name] = self._x.new_empty(GROUP, size, size)
+        return self._memory[name][:k]
+
+    def _rest(self, s: _Units, v: Tensor) -> tuple[Tensor, Tensor]:
+        """What the last layers v (k, M + 1) leave of values (k, N) and weighted slopes (k, N, n)."""
+        r, R = s.labels.y - row_times(v, s.A.mT), s.labels.slopes.clone()
+        for inputs, ps, V in s.blocks:
+            R[..., inputs] -= ps @ (v[:, :-1].unsqueeze(2) * V)
+        return r, R
+
+    def _transposed(self, s: _Units, r: Tensor, R: Tensor) -> Tensor:
         """Aᵀ times the stacked rows of values r (k, N) and weighted slopes R (k, N, n)."""
-        right = (s.A.mT @ r.unsqueeze(2)).squeeze(2)
-        for inputs, ps, V, _, _ in s.blocks:
+        right = row_times(r, s.A)
+        for inputs, ps, V in s.blocks:
             right[:, :-1] += ((ps.mT @ R[..., inputs]) * V).sum(2)
         return right
 
-    def _value(self, theta: Tensor, s: _Solved) -> Tensor:
-        N, noise = s.counts, self.layer.split(theta).noise
-        likelihood = 0.5 * N * torch.log(s.q / N) + s.L.diagonal(dim1=1, dim2=2).log().sum(1)
-        return likelihood + 0.5 * (N - s.v.shape[1]) * noise + self.layer.prior(theta)[0]
 
-    def _gradient(self, theta: Tensor, s: _Solved) -> Tensor:
-        """By the chain rule through A, with v held: its own change does not matter to first order."""
-        N, v = s.counts, s.v[:, :-1]
-        inverse = torch.cholesky_inverse(s.L, out=self._array("inverse", *s.L.shape).mT)
-        pull = (N / (s.q * s.noise))[:, None, None]
-        B, pv = inverse[:, :-1, :-1], pull * v.unsqueeze(1)
-        product = self._array("product", *B.shape)
-        dz = torch.baddbmm(s.r.unsqueeze(2) * pv, s.A, inverse[..., :-1], beta=-1.0).mul_(s.p)
-        dW = torch.zeros_like(s.W)
-        for inputs, ps, V, Q, P in s.blocks:
-            R = s.R[..., inputs]
-            dz.addcmul_(torch.baddbmm((R @ V.mT) * pv, ps, torch.mul(P, B, out=product), beta=-1.0), s.h)
-            dW[..., inputs] += (torch.mul(Q, B, out=product) @ V - pv.mT * (ps.mT @ R)) * s.weights[:, None, inputs]
-        traces = inverse.diagonal(dim1=1, dim2=2).sum(1)
-        dnoise = 0.5 * (s.noise * traces - pull[:, 0, 0] * s.rr + N - s.v.shape[1])
-        return self.layer.pull_back(theta, s.x, dz, dW, dnoise) + self.layer.prior(theta)[1]
+def _solved(L: Tensor, right: Tensor) -> Tensor:
+    """Solutions (k, p) of L Lᵀ x = right (k, p) without copies of L, which `cholesky_solve` makes."""
+    half = torch.linalg.solve_triangular(L, right.unsqueeze(2), upper=False)
+    return torch.linalg.solve_triangular(L.mT, half, upper=True).squeeze(2)
 
 
 def _padded(parts: Sequence[Tensor], most: int) -> Tensor:
@@ -302,27 +225,35 @@ def _patterns(known: Tensor) -> list[Pattern]:
     """Inputs whose slopes are known at the same samples, given which are (K, N, n), 0 or 1."""
     columns, member = torch.unique(known.flatten(0, 1), dim=1, return_inverse=True)
     masks = columns.unflatten(0, known.shape[:2])
+    if masks.shape[2] == 1:
+        return [(slice(None), _unless_all(masks))]
     numbered = range(masks.shape[2])
     return [(torch.nonzero(member == k).flatten(), _unless_all(masks[..., k : k + 1])) for k in numbered]
 
 
-@dataclass(eq=False)
-class _Solved:
-    """What `Evidence` keeps between the solve and the gradient."""
+@dataclass(frozen=True, eq=False)
+class _Members:
+    """Labels of some members: inputs, values, weighted slopes, weights, numbers and sizes; what is there of them."""
 
     x: Tensor
+    y: Tensor
+    slopes: Tensor
+    weights: Tensor
+    counts: Tensor
+    size: Tensor
+    values: Tensor | None = field(kw_only=True)
+    patterns: list[Pattern] = field(kw_only=True)
+
+
+@dataclass(eq=False)
+class _Units:
+    """Units of k hidden layers at their samples; `right` is what the last layers solve for."""
+
+    labels: _Members
     W: Tensor
     p: Tensor
     h: Tensor
     A: Tensor
-    weights: Tensor
-    L: Tensor
-    failed: Tensor
     noise: Tensor
-    counts: Tensor
-    blocks: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]
-    v: Tensor = field(init=False)
-    r: Tensor = field(init=False)
-    R: Tensor = field(init=False)
-    rr: Tensor = field(init=False)
-    q: Tensor = field(init=False)
+    blocks: list[tuple[Tensor | slice, Tensor, Tensor]]
+    right: Tensor = field(init=False)

@@ -1,4 +1,4 @@
-"""Gaussian processes conditioned on values and slopes, one for each response: kernel, marginal likelihood, module."""
+"""Gaussian processes conditioned on values and slopes: kernel and marginal likelihood."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 from sobofem.surrogate.families.base import Labels
-from sobofem.surrogate.files.registry import register
-from sobofem.surrogate.networks.base import NetworkModule
 
 
 def covariances(a: Tensor, b: Tensor, *, slopes: bool = True) -> Tensor:
@@ -28,14 +26,23 @@ def covariances(a: Tensor, b: Tensor, *, slopes: bool = True) -> Tensor:
     if not slopes:
         distances = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")  # exact where points nearly coincide
         return torch.exp(-0.5 * distances.square())[:, None, :, None]
-    gap = a[:, None] - b[None]
-    k = torch.exp(-0.5 * gap.square().sum(-1))
-    tilt, n = k[..., None] * gap, a.shape[1]
+    return _with_slopes(*_gaps(a, b))
+
+
+def _gaps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Gaps (A, B, n) between points, and the kernel there (A, B)."""
+    gap = a[:, None] - b
+    return gap, torch.exp(-0.5 * gap.square().sum(-1))
+
+
+def _with_slopes(gap: Tensor, k: Tensor) -> Tensor:
+    """Covariances of values and slopes (A, 1 + n, B, 1 + n) from gaps and the kernel there."""
+    tilt, (A, B, n) = k[..., None] * gap, gap.shape
     # Written where it belongs at once: with hundreds of labels, time goes into copies more than into factors.
-    whole = gap.new_empty(len(a), 1 + n, len(b), 1 + n)
+    whole = gap.new_empty(A, 1 + n, B, 1 + n)
     whole[:, 0, :, 0], whole[:, 0, :, 1:] = k, tilt
     whole[:, 1:, :, 0] = -tilt.transpose(1, 2)
-    whole[:, 1:, :, 1:] = -tilt.transpose(1, 2).unsqueeze(-1) * gap.unsqueeze(1)
+    torch.mul(-tilt.transpose(1, 2).unsqueeze(-1), gap.unsqueeze(1), out=whole[:, 1:, :, 1:])
     whole[:, 1:, :, 1:].diagonal(dim1=1, dim2=3).add_(k.unsqueeze(-1))
     return whole
 
@@ -98,7 +105,8 @@ class MarginalLikelihood:
 
     def __call__(self, theta: Tensor) -> tuple[float, Tensor]:
         """Value and gradient at θ (2 n + 1,); infinity and zeros where the factorization fails."""
-        L = _factor(self._covariance(theta))
+        K, gap, k = self._covariance(theta)
+        L = _factor(K)
         if L is None:
             return inf, torch.zeros_like(theta)
         z, N, n = self._targets(theta), len(L), self.labels.x.shape[1]
@@ -106,8 +114,8 @@ class MarginalLikelihood:
         rest = z - self._basis(theta) @ trend
         value = float(0.5 * N * torch.log(q / N) + L.diagonal().log().sum())
         weights = alpha * (N / q).sqrt()
-        pull = torch.cholesky_inverse(L).addr_(weights, weights, alpha=-1.0)
-        gradient = 0.5 * torch.cat(self._pulled(theta, pull))
+        pull = torch.cholesky_inverse(L, out=L).mT.addr_(weights, weights, alpha=-1.0)
+        gradient = 0.5 * torch.cat((self._by_lengths(pull, gap, k), self._by_noise(theta, pull)))
         # Slopes are taken by inputs over length scales: labels and volume move with these.
         gradient[:n] += (N / q) * self._per_input(alpha * rest) - self._slopes
         value -= float(self._slopes @ theta[:n])
@@ -117,30 +125,31 @@ class MarginalLikelihood:
         value += float((0.5 * gap.square() + beyond**4).sum())
         return (value, gradient) if isfinite(value) else (inf, torch.zeros_like(gradient))
 
-    def _pulled(self, theta: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients by the logarithms of length scales (n,) and noise (1 + n,) from that by the covariance (R, R).
+    def _by_lengths(self, pull: Tensor, gap: Tensor, k: Tensor) -> Tensor:
+        """Gradient by the logarithms of length scales (n,) from that by the covariance (R, R), kernel and gaps.
 
         With gaps g, a pair of points contributes P·K = k c, c = P₀₀ + 2 P₀ⱼ gⱼ + Pⱼⱼ − gⱼ vⱼ, v = P g, summed over j;
         by symmetry the two blocks between values and slopes count alike.
         """
+        N, kinds = len(k), self._kinds
+        if not self._all:
+            pull = pull.new_zeros(N * kinds, N * kinds).index_put((self._rows[:, None], self._rows), pull)
+        if kinds == 1:
+            points, shared = gap, pull * k
+            return 2.0 * (points * (points * shared.sum(1, keepdim=True) - shared @ points)).sum(0)
+        P = pull.view(N, kinds, N, kinds)
+        across = P[:, 0, :, 1:]
+        v = (P[:, 1:, :, 1:] * gap.unsqueeze(1)).sum(3).transpose(1, 2)
+        c = P[:, 0, :, 0] + P[:, 1:, :, 1:].diagonal(dim1=1, dim2=3).sum(2) + (gap * (2.0 * across - v)).sum(2)
+        by_length = (gap * c.unsqueeze(2)).add_(v - across, alpha=2.0).mul_(gap)
+        return torch.einsum("ij,ija->a", k, by_length)
+
+    def _by_noise(self, theta: Tensor, pull: Tensor) -> Tensor:
+        """Likewise by the logarithms of the noise (1 + n,)."""
         (N, n), kinds = self.labels.x.shape, self._kinds
         noise = theta.new_zeros(1 + n)
         noise[:kinds] = pull.new_zeros(N * kinds).index_put((self._rows,), pull.diagonal()).view(N, kinds).sum(0)
-        of_noise = noise * torch.exp(theta[n:])
-        if not self._all:
-            pull = pull.new_zeros(N * kinds, N * kinds).index_put((self._rows[:, None], self._rows), pull)
-        points = self.labels.x / torch.exp(theta[:n])
-        if kinds == 1:
-            shared = pull * covariances(points, points, slopes=False)[:, 0, :, 0]
-            return 2.0 * (points * (points * shared.sum(1, keepdim=True) - shared @ points)).sum(0), of_noise
-        P = pull.view(N, 1 + n, N, 1 + n)
-        gap = points[:, None] - points
-        k = torch.exp(-0.5 * gap.square().sum(2))
-        across = P[:, 0, :, 1:]
-        v = torch.einsum("iajb,ijb->ija", P[:, 1:, :, 1:], gap)
-        c = P[:, 0, :, 0] + P[:, 1:, :, 1:].diagonal(dim1=1, dim2=3).sum(2) + (gap * (2.0 * across - v)).sum(2)
-        by_length = k.unsqueeze(2) * gap * (gap * c.unsqueeze(2) + 2.0 * (v - across))
-        return by_length.sum((0, 1)), of_noise
+        return noise * torch.exp(theta[n:])
 
     def condition(self, theta: Tensor) -> Conditioned:
         """The process at θ.
@@ -199,21 +208,29 @@ class MarginalLikelihood:
         Raises:
             ArithmeticError: If none does.
         """
-        factors = (_factor(self._covariance(theta, jitter)) for jitter in JITTER)
+        factors = (_factor(self._covariance(theta, jitter)[0]) for jitter in JITTER)
         L = next((factor for factor in factors if factor is not None), None)
         if L is None:
             raise ArithmeticError("the covariance of a Gaussian process can't be factorized: do samples coincide?")
         return L
 
-    def _covariance(self, theta: Tensor, jitter: float = JITTER[0]) -> Tensor:
-        """Of values, and of slopes times their length scale: a unit process in unit inputs, noise on the diagonal."""
+    def _covariance(self, theta: Tensor, jitter: float = JITTER[0]) -> tuple[Tensor, Tensor, Tensor]:
+        """Of values, and of slopes times their length scale: a unit process in unit inputs, noise on the diagonal.
+
+        And gaps between points (N, N, n), or without slopes the points (N, n); and the kernel (N, N).
+        """
         (N, n), kinds = self.labels.x.shape, self._kinds
         points = self.labels.x / torch.exp(theta[:n])
-        K = covariances(points, points, slopes=kinds > 1).flatten(2).flatten(0, 1)
+        if kinds == 1:
+            gap, k = points, covariances(points, points, slopes=False)[:, 0, :, 0]
+            K = k.clone()
+        else:
+            gap, k = _gaps(points, points)
+            K = _with_slopes(gap, k).flatten(2).flatten(0, 1)
         if not self._all:
             K = K[self._rows][:, self._rows]
         K.diagonal().add_((torch.exp(theta[n : n + kinds]) + jitter).repeat(N)[self._rows])
-        return K
+        return K, gap, k
 
     def _targets(self, theta: Tensor) -> Tensor:
         y, slopes = self.labels.y[:, None], self.labels.slopes
@@ -232,7 +249,7 @@ class MarginalLikelihood:
         B = self._basis(theta)
         if not self._terms[-1]:  # a constant mean
             B = B[:, :1]
-        white, rest = (torch.linalg.solve_triangular(L, part, upper=False) for part in (B, z[:, None]))
+        white, rest = torch.linalg.solve_triangular(L, torch.cat((B, z[:, None]), 1), upper=False).tensor_split([-1], 1)
         ridge = 1e-10 * white.square().sum(0).mean() * torch.eye(B.shape[1], dtype=B.dtype, device=B.device)
         trend, _ = torch.linalg.solve_ex(white.T @ white + ridge, white.T @ rest)  # not finite where singular
         rest = rest - white @ trend
@@ -252,96 +269,8 @@ class MarginalLikelihood:
 
 
 def _factor(K: Tensor) -> Tensor | None:
-    """The Cholesky factor of K, or None where K is not positive definite or not finite."""
-    L, failed = torch.linalg.cholesky_ex(K)
+    """The Cholesky factor of K, in the memory of that; None where K is not positive definite or not finite."""
+    L = K.mT
+    _, failed = torch.linalg.cholesky_ex(L, out=(L, torch.empty(0, dtype=torch.int32, device=K.device)))
     # LAPACK takes an infinite pivot for a positive one: a line search that steps far out meets infinite noise.
     return None if failed or not bool(L.diagonal().isfinite().all()) else L
-
-
-@register
-@dataclass(frozen=True)
-class GaussianProcesses:
-    """Posterior means of Gaussian processes with a squared exponential kernel.
-
-    Attributes:
-        samples: Points that they are conditioned on.
-    """
-
-    samples: int
-
-    def build(self, n: int, m: int, generator: torch.Generator) -> Posterior:
-        """An untrained module of the right shape."""
-        return Posterior(n, m, self)
-
-
-class Posterior(NetworkModule):
-    """A linear trend and k(x, X) α for each of m responses.
-
-    Attributes:
-        x: Points X (N, n).
-        lengths: Length scales (m, n).
-        alpha: Weights of the values' and, times the length scale, of the slopes' covariances (m, N, 1 + n); zero where
-            a label is missing.
-        trend: Value at the origin and slopes by the inputs over length scales (m, 1 + n).
-        variance: Of the process (m,).
-        needs_double: Its weights are large and of either sign: single precision would leave nothing of their sums.
-    """
-
-    needs_double = True
-    x: Tensor
-    lengths: Tensor
-    alpha: Tensor
-    trend: Tensor
-    variance: Tensor
-
-    def __init__(self, n: int, m: int, spec: GaussianProcesses) -> None:
-        super().__init__()
-        N = spec.samples
-        shapes = {"x": (N, n), "alpha": (m, N, 1 + n), "trend": (m, 1 + n)}
-        for name, shape in shapes.items():
-            self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
-        self.register_buffer("lengths", torch.ones(m, n, dtype=torch.float64))
-        self.register_buffer("variance", torch.ones(m, dtype=torch.float64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Outputs (N, m) at inputs (N, n)."""
-        return torch.stack([self._mean(x, r)[0] for r in range(len(self.trend))], 1)
-
-    def value_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs (N, m) and their Jacobian (N, m, n) at inputs (N, n), both differentiable."""
-        y, slopes = zip(*(self._slopes(x, r) for r in range(len(self.trend))), strict=True)
-        return torch.stack(y, 1), torch.stack(slopes, 1)
-
-    def disagreement(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """How far outputs (N, m) and Jacobians (N, m, n) may be off, up to a factor: the distance to the next sample.
-
-        In length scales, times the standard deviation of the process. The posterior variance would be the textbook's
-        answer; with gradients it is a difference of numbers that agree in all but their last digits.
-        """
-        pairs = [self._distances(x, r) for r in range(len(self.trend))]
-        return torch.stack([s for s, _ in pairs], 1), torch.stack([S for _, S in pairs], 1)
-
-    def _mean(self, x: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Mean (N,), and what its slope needs: k, the sums in front of k, scaled points and centers."""
-        points, centers = x / self.lengths[r], self.x / self.lengths[r]
-        a0, a = self.alpha[r, :, 0], self.alpha[r, :, 1:]
-        k = torch.exp(-0.5 * _squared_distances(points, centers))
-        sums = a0 - (centers * a).sum(1) + points @ a.T
-        trend = self.trend[r, 0] + points @ self.trend[r, 1:]
-        return (k * sums).sum(1) + trend, k, sums, points, centers
-
-    def _slopes(self, x: Tensor, r: int) -> tuple[Tensor, Tensor]:
-        y, k, sums, points, centers = self._mean(x, r)
-        pulled = k * sums
-        slopes = k @ self.alpha[r, :, 1:] - points * pulled.sum(1, keepdim=True) + pulled @ centers
-        return y, (slopes + self.trend[r, 1:]) / self.lengths[r]
-
-    def _distances(self, x: Tensor, r: int) -> tuple[Tensor, Tensor]:
-        squares = _squared_distances(x / self.lengths[r], self.x / self.lengths[r])
-        distance = (squares.min(1).values * self.variance[r]).sqrt()
-        return distance, distance.unsqueeze(1) / self.lengths[r]
-
-
-def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Between points (A, n) and (B, n): (A, B)."""
-    return (a.square().sum(1)[:, None] + b.square().sum(1) - 2.0 * a @ b.T).clamp(min=0.0)

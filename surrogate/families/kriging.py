@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sobofem.surrogate.device import CPU
 from sobofem.surrogate.families.base import APART_BELOW, Labels, Learned, Sharing, Training
-from sobofem.surrogate.families.gaussian_process import GaussianProcesses, MarginalLikelihood, Posterior
+from sobofem.surrogate.families.gaussian_process import MarginalLikelihood
+from sobofem.surrogate.families.posterior import GaussianProcesses, Posterior
 from sobofem.surrogate.history import Progress, ProgressCallback
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.training.together.batched_lbfgs import minimize
@@ -22,7 +23,7 @@ POLISHED = 15
 """Most steps in which length scales learned from a part of the labels follow all of them."""
 MOST_POLISHED = 1500
 """Most labels of a response that they follow: the cost grows with the cube of the number."""
-TOLERANCE = 1e-6
+TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,15 @@ class Kriging(Sharing):
         iterations: Most steps of L-BFGS.
         learned_from: Most labels of a response that length scales are learned from.
         most: Most labels of a response that it takes.
+        near: Logarithms of length scales and noise (2 n + 1,) that are about right, by number of the response, where
+            they are known: what to start from. `fit` sets it.
     """
 
     starts: tuple[float, ...] = (-7.0, -13.0)
     iterations: int = 100
     learned_from: int = 400
     most: int = 3000
+    near: Mapping[int, Tensor] = field(default_factory=dict, compare=False, repr=False)
     rank = 0
 
     @property
@@ -89,8 +93,9 @@ class KrigingTraining(Training):
         return [self._given(self._targets.select(chosen)) for chosen in rows]
 
     def _apart(self, rows: Tensor, responses: Sequence[int], progress: ProgressCallback) -> Learned:
-        """The process given some samples, at length scales of their own."""
-        return KrigingTraining(self._family, self._targets.select(rows), self._seed).finish(responses, progress)
+        """The process given some samples, at length scales of their own, which begin with none of all."""
+        family = replace(self._family, near={})
+        return KrigingTraining(family, self._targets.select(rows), self._seed).finish(responses, progress)
 
     def finish(self, responses: Sequence[int], progress: ProgressCallback) -> Learned:
         """The process given all labels.
@@ -132,9 +137,10 @@ class KrigingTraining(Training):
             likelihood = MarginalLikelihood(few)
             descend = partial(minimize, likelihood, tolerance=TOLERANCE)
             tried = min(TRIED, family.iterations)
-            best = min(
-                (descend(likelihood.start(start), iterations=tried) for start in family.starts), key=lambda f: f.value
-            )
+            starts = [likelihood.start(noise) for noise in family.starts]
+            if r in family.near:
+                starts = [family.near[r].to(labels.x)]
+            best = min((descend(start, iterations=tried) for start in starts), key=lambda found: found.value)
             found = best if tried == family.iterations else descend(best.point, iterations=family.iterations - tried)
             self.scales[r] = found.point
             self._report(r, progress)

@@ -113,11 +113,11 @@ class Projected(Family):
         return f"{self.family.name} of projections"
 
     def reason_to_skip(self, targets: Targets) -> str:
-        """Few inputs, or slopes that are missing."""
+        """Few inputs, or no slopes."""
         if targets.x.shape[1] < MANY_INPUTS:
             return f"{targets.x.shape[1]} inputs, fewer than {MANY_INPUTS}"
-        if targets.jacobian is None or targets.presence is not None or targets.directions is not None:
-            return "directions are found from slopes, of which none may be missing"
+        if targets.jacobian is None or targets.directions is not None or not bool(_known(targets).any()):
+            return "directions are found from slopes, of which there are none"
         return self.family.reason_to_skip(_along(directions_of(targets), targets))
 
     def learn(self, targets: Targets, *, seed: int, progress: ProgressCallback, quick: bool = False) -> Learned:
@@ -138,11 +138,13 @@ class Projected(Family):
 
 def directions_of(targets: Targets) -> Tensor:
     """Orthonormal directions (k, n) of the inputs along which scaled responses change, those of large slopes first."""
-    assert targets.jacobian is not None
-    _, s, V = torch.linalg.svd((targets.jacobian / _sizes(targets.jacobian)).flatten(0, 1), full_matrices=False)
-    rest = s.square().flip(0).cumsum(0).flip(0)  # of what is left out from each on
-    k = int((rest > LEFT_OUT**2 * rest[0]).sum())
-    return V[: max(1, min(k, MOST_DIRECTIONS))]
+    slopes, known = _relative(targets)
+    if bool(known.all()):
+        _, s, V = torch.linalg.svd(slopes, full_matrices=False)
+        rest = s.square().flip(0).cumsum(0).flip(0)  # of what is left out from each on
+        k = int((rest > LEFT_OUT**2 * rest[0]).sum())
+        return V[: max(1, min(k, MOST_DIRECTIONS))]
+    return _among_gaps(slopes, known)
 
 
 def suffice(targets: Targets) -> bool:
@@ -150,18 +152,90 @@ def suffice(targets: Targets) -> bool:
     if targets.jacobian is None or len(targets) < 2:
         return False
     half, other = (targets.select(torch.arange(k, len(targets), 2, device=targets.x.device)) for k in (0, 1))
-    assert other.jacobian is not None
-    V = directions_of(half)
-    rest = (other.jacobian - other.jacobian @ V.T @ V) / _sizes(targets.jacobian)
-    return bool((rest.square().mean((0, 2)).sqrt() <= NOTHING).all())
+    if not bool(_known(half).any()):
+        return False
+    V, (slopes, known) = directions_of(half), _relative(other)
+    # Coordinates found from the slopes that are there take as many numbers of what is left of these.
+    free = known.sum(1, keepdim=True) - len(V)
+    own = known * (free > 0)
+    rest = own * (slopes - _coordinates(V, slopes, known)[0] @ V).square() * known.sum(1, keepdim=True) / free.clamp(1)
+    sums, counts = (part.view(-1, targets.y.shape[1], len(V[0])).sum((0, 2)) for part in (rest, own))
+    return bool((counts > 0).all()) and bool((sums <= NOTHING**2 * counts).all())
 
 
-def _sizes(jacobian: Tensor) -> Tensor:
-    """Root mean square (m, 1) of the slopes (N, m, n) of each response."""
-    return jacobian.square().mean((0, 2)).sqrt().clamp(min=torch.finfo(jacobian.dtype).tiny).unsqueeze(1)
+MOST_ROUNDS, SETTLED = 30, (0.05, 1e-6)
+"""Rounds of filling gaps by so many directions and finding these again, until the rest changes by less than this share
+of what may be left out; the second once there are enough of them."""
+DETERMINED = 0.1
+"""Square of the share of a direction, the least of all in the span of those found, that the slopes must see which are
+there: else the coordinates of a sample's slopes are not known."""
+
+
+def _among_gaps(slopes: Tensor, known: Tensor) -> Tensor:
+    """Directions (k, n) that leave out as little of those slopes (R, n) which are known, 0 or 1.
+
+    One direction more at a time, and gaps filled by those found (expectation maximization, Roweis 1998): filled by
+    anything else, they would pretend to directions of their own.
+    """
+    size, filled, V = slopes.norm(), slopes, slopes[:0]
+
+    def settle(k: int, change: float) -> tuple[Tensor, Tensor, float]:
+        """The first k directions, slopes filled by them, and the share of what is known that they leave out."""
+        into, before = filled, torch.inf
+        for _ in range(MOST_ROUNDS):
+            V = torch.linalg.eigh(into.T @ into)[1].flip(1)[:, :k].T
+            fitted = _coordinates(V, slopes, known)[0] @ V
+            into = torch.where(known > 0.0, slopes, fitted)
+            rest = float((known * (slopes - fitted)).norm() / size)
+            if before - rest < change * LEFT_OUT:
+                break
+            before = rest
+        return V.contiguous(), into, rest
+
+    for k in range(1, min(MOST_DIRECTIONS, *slopes.shape) + 1):
+        V, filled, rest = settle(k, SETTLED[0])
+        if rest <= LEFT_OUT:
+            return settle(k, SETTLED[1])[0]
+    return V
+
+
+def _coordinates(V: Tensor, slopes: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Of slopes (R, n) along directions (k, n), from those known (R, k); and for which rows these tell them (R,)."""
+    if bool(known.all()):
+        return slopes @ V.T, torch.ones_like(slopes[:, 0])
+    seen = torch.einsum("ri,ki,li->rkl", known, V, V)
+    ridge = 1e-9 * torch.eye(len(V), dtype=V.dtype, device=V.device)
+    found = torch.linalg.solve(seen + ridge, ((known * slopes) @ V.T).unsqueeze(2)).squeeze(2)
+    return found, (torch.linalg.eigvalsh(seen)[:, 0] >= DETERMINED).to(slopes.dtype)
+
+
+def _known(targets: Targets) -> Tensor:
+    """Which slopes are there (N, m, n), 0 or 1."""
+    assert targets.jacobian is not None
+    if targets.presence is None:
+        return torch.ones_like(targets.jacobian)
+    return (targets.presence > 0.0).to(targets.jacobian.dtype)
+
+
+def _relative(targets: Targets) -> tuple[Tensor, Tensor]:
+    """Slopes over the root mean square of those of their response, a row for each response of each sample (N m, n).
+
+    And which of them are there, 0 or 1.
+    """
+    assert targets.jacobian is not None
+    known = _known(targets)
+    squares = targets.jacobian.square().sum((0, 2)) / known.sum((0, 2)).clamp(min=1.0)
+    sizes = squares.sqrt().clamp(min=torch.finfo(known.dtype).tiny).unsqueeze(1)
+    return (targets.jacobian / sizes).flatten(0, 1), known.flatten(0, 1)
 
 
 def _along(V: Tensor, targets: Targets) -> Targets:
     """Scaled samples as functions of their projections."""
-    slopes = None if targets.jacobian is None else targets.jacobian @ V.T
-    return Targets(targets.x @ V.T, targets.y, slopes, believed=targets.believed)
+    x, jacobian = targets.x @ V.T, targets.jacobian
+    if jacobian is None or targets.presence is None:
+        return Targets(x, targets.y, None if jacobian is None else jacobian @ V.T, believed=targets.believed)
+    found, sure = _coordinates(V, jacobian.flatten(0, 1), _known(targets).flatten(0, 1))
+    slopes = (found * sure.unsqueeze(1)).view(*targets.y.shape, len(V))
+    known = sure.view_as(targets.y).unsqueeze(2).expand_as(slopes)
+    presence = None if bool(known.all()) else known / known.mean(0).clamp(min=1.0 / len(x))
+    return Targets(x, targets.y, slopes, presence=presence, believed=targets.believed)

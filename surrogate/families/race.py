@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sobofem.surrogate.families.base import Labels
-from sobofem.surrogate.families.evidence import NOISE, Evidence, HiddenLayer
+from sobofem.surrogate.families.evidence import Evidence
+from sobofem.surrogate.families.hidden_layer import NOISE, HiddenLayer
 from sobofem.surrogate.training.together.batched_lbfgs import Descent
 
 LENGTHS = (3.0, 1.0, 3.0, 0.7)
@@ -37,88 +38,109 @@ Report = Callable[[int, int, float], None]
 
 
 class Race:
-    """The starts of one response on all samples: scales alone first, then all parameters, as far as is wanted.
+    """The starts of some responses on all samples: scales alone first, then all parameters, as far as is wanted.
+
+    Args:
+        labels: Those of each response.
+        layer: The hidden layer.
+        seeds: Seeds of the starts of each response, as many for all.
+        iterations: Most steps.
+        report: Called as it goes on.
 
     Attributes:
-        cold: θ of each start (K, P).
-        warm: The same once the scales are about right.
-        best: Negative log evidence a label of the parts of the samples that were trained from these starts.
-        course: Share of the labels not yet explained after each evaluation, the median of all starts.
+        best: Negative log evidence a label of the parts of the samples that were trained from the starts of each.
+        courses: Share of the labels of each that was not explained after each evaluation, the median of all starts.
     """
 
-    def __init__(self, labels: Labels, layer: HiddenLayer, seeds: list[int], iterations: int, report: Report) -> None:
-        self._labels, self._layer, self._most = labels, layer, iterations
+    def __init__(
+        self,
+        labels: Sequence[Labels],
+        layer: HiddenLayer,
+        seeds: Sequence[Sequence[int]],
+        iterations: int,
+        report: Report,
+    ) -> None:
+        self._labels, self._layer, self._most, self._count = labels, layer, iterations, len(seeds[0])
         # The last layer is solved for on all samples, the hidden one is trained on the first of very many.
-        few = labels.some(MAX_HIDDEN_SAMPLES, seeds[0])
-        self._evidence = Evidence([few] * len(seeds), layer)
-        lengths = [LENGTHS[k % len(LENGTHS)] for k in range(len(seeds))]
-        theta = torch.stack([layer.start(length, seed) for length, seed in zip(lengths, seeds, strict=True)])
-        self.cold = theta.to(labels.x)
-        self.warm = _warmed(self._evidence, self.cold, report)
-        self.course, self.best = list[float](), list[float]()
-        self._descent: Descent | None = None
+        few = [one.some(MAX_HIDDEN_SAMPLES, own[0]) for one, own in zip(labels, seeds, strict=True) for _ in own]
+        self._evidence = Evidence(few, layer)
+        starts = [layer.start(LENGTHS[k % len(LENGTHS)], seed) for own in seeds for k, seed in enumerate(own)]
+        self._cold = torch.stack(starts).to(labels[0].x)
+        self._warm = _warmed(self._evidence, self._cold, report)
+        self.courses: list[list[float]] = [[] for _ in labels]
+        self.best: list[list[float]] = [[] for _ in labels]
+        start = _solvable(self._evidence, self._warm)
+        self._descent = Descent(self._evidence, start, iterations=iterations, history=MAX_PAIRS, tolerance=1e-9)
 
-    @property
-    def order(self) -> list[int]:
-        """The starts, the best first."""
-        assert self._descent is not None
-        order: list[int] = self._descent.result()[1].argsort().tolist()
-        return order
+    def starts(self, which: int, *, warm: bool) -> Tensor:
+        """θ of the starts of a response (K, P), the best first; with scales about right, or as they were drawn."""
+        order = self._descent.result()[1][self._members([which])].argsort()
+        return (self._warm if warm else self._cold)[self._members([which])][order]
 
-    def run(self, steps: int, report: Report) -> None:
-        """Train on until so many steps are done."""
-        if self._descent is None:
-            start = _solvable(self._evidence, self.warm)
-            self._descent = Descent(self._evidence, start, iterations=self._most, history=MAX_PAIRS, tolerance=1e-9)
-        _run(self._descent, self._evidence, self.course, steps, report)
+    def run(self, steps: int, which: Sequence[int], report: Report) -> None:
+        """Train these responses on until so many steps are done; the others will never go on."""
+        if which:
+            self._descent.keep(self._members(which))
+            courses = [(slice(k * self._count, (k + 1) * self._count), self.courses[k]) for k in which]
+            _run(self._descent, self._evidence, courses, steps, report)
 
-    def results(self) -> list[Result]:
-        """What each start has come to.
+    def results(self, which: int) -> list[Result]:
+        """What each start of a response has come to.
 
         Raises:
             ArithmeticError: If a last layer can't be solved for.
         """
-        assert self._descent is not None
-        return _results(self._descent, self._evidence, [self._labels] * len(self.warm), self._layer)
+        members = self._members([which])
+        points, values = (part[members] for part in self._descent.result())
+        return _results(points, values, [self._labels[which]] * self._count, self._layer)
+
+    def _members(self, which: Sequence[int]) -> Tensor:
+        """Numbers of the starts of these responses."""
+        each = torch.arange(self._count, device=self._cold.device)
+        return torch.cat([k * self._count + each for k in which])
 
 
 def trained(
-    labels: list[Labels], layer: HiddenLayer, starts: Tensor, iterations: int, report: Report, *, warm: bool
+    labels: list[Labels], layer: HiddenLayer, starts: list[Tensor], iterations: int, report: Report, *, warm: bool
 ) -> tuple[list[list[Result]], list[float]]:
-    """For each set of labels a network from each start (K, P), warm or not yet; and the course of the loss."""
-    K, labels = len(starts), [one for one in labels for _ in starts]
-    evidence, course = Evidence([one.some(MAX_HIDDEN_SAMPLES, 0) for one in labels], layer), list[float]()
-    theta = starts.repeat(len(labels) // K, 1)
+    """For each set of labels a network from each of its starts (K, P), warm or not yet; and the course of the loss."""
+    K, labels = len(starts[0]), [one for one in labels for _ in starts[0]]
+    few, course = [one.some(MAX_HIDDEN_SAMPLES, 0) for one in labels], list[float]()
+    evidence, theta = Evidence(few, layer), torch.cat(starts)
     theta = _solvable(evidence, theta if warm else _warmed(evidence, theta, report))
     descent = Descent(evidence, theta, iterations=iterations, history=MAX_PAIRS, tolerance=1e-9)
-    _run(descent, evidence, course, iterations, report)
-    results = _results(descent, evidence, labels, layer)
+    _run(descent, evidence, [(slice(None), course)], iterations, report)
+    results = _results(*descent.result(), labels, layer)
     return [results[k : k + K] for k in range(0, len(results), K)], course
 
 
-def _run(descent: Descent, evidence: Evidence, course: list[float], steps: int, report: Report) -> None:
+def _run(
+    descent: Descent, evidence: Evidence, courses: Sequence[tuple[slice, list[float]]], steps: int, report: Report
+) -> None:
     """Let each member do so many steps in all, or converge."""
-    while not descent.done and (done := int(descent.iterations.max())) < steps:
+    while not descent.done and (done := descent.most_steps) < steps:
         descent.step()
-        course.append(evidence.loss)
+        for members, course in courses:
+            course.append(float(evidence.left[members].median()))
         if len(course) % 10 == 0:
-            report(min(done + 1, steps), steps, evidence.loss)
+            report(min(done + 1, steps), steps, course[-1])
 
 
-def _results(descent: Descent, evidence: Evidence, labels: list[Labels], layer: HiddenLayer) -> list[Result]:
-    """What each member has come to; the last layers one by one where there are very many samples."""
-    points, values = descent.result()
-    if max(len(one.y) for one in labels) <= MAX_HIDDEN_SAMPLES:
-        v = evidence.last_layer(points)
-    else:
-        pairs = zip(labels, points, strict=True)
-        v = torch.cat([Evidence([one], layer).last_layer(theta[None]) for one, theta in pairs])
-    per_label = (values / evidence.counts).tolist()
+def _results(points: Tensor, values: Tensor, labels: list[Labels], layer: HiddenLayer) -> list[Result]:
+    """What members have come to; the last layers one by one where there are very many samples."""
+    groups = [labels] if max(len(one.y) for one in labels) <= MAX_HIDDEN_SAMPLES else [[one] for one in labels]
+    parts = zip(groups, points.split([len(group) for group in groups]), strict=True)
+    v = torch.cat([Evidence(group, layer).last_layer(theta) for group, theta in parts])
+    counts = values.new_tensor([one.some(MAX_HIDDEN_SAMPLES, 0).rows for one in labels])
+    per_label = (values / counts).tolist()
     return [Result(*result) for result in zip(points, v, per_label, strict=True)]
 
 
 def _warmed(evidence: Evidence, theta: Tensor, report: Report) -> Tensor:
-    """θ (K, P) with the scales alone moved to where the evidence is greatest, and the noise then as at the start."""
+    """θ (K, P) with the scales alone moved to where the evidence is greatest, and the noise then as at the start.
+
+    By all of the units: what fewer of them want is not what parts of the samples learn well from.
+    """
     n = evidence.layer.inputs
     theta = _solvable(evidence, theta)
 
@@ -129,7 +151,7 @@ def _warmed(evidence: Evidence, theta: Tensor, report: Report) -> Tensor:
     descent = Descent(of_scales, theta[:, : n + 2], iterations=WARM_UP, history=MAX_PAIRS, tolerance=WARM)
     while not descent.done:
         descent.step()
-        report(1, WARM_UP, evidence.loss)
+        report(1, WARM_UP, float(evidence.left.median()))
     theta = torch.cat((descent.result()[0], theta[:, n + 2 :]), 1)
     theta[:, n + 1] = NOISE[0]
     return theta

@@ -12,8 +12,8 @@ from torch.nn.functional import linear
 
 from sobofem.surrogate.device import CPU
 from sobofem.surrogate.families.base import APART_BELOW, Labels, Learned, Sharing, Training
-from sobofem.surrogate.families.evidence import HiddenLayer
-from sobofem.surrogate.families.race import Race, Report, Result, trained
+from sobofem.surrogate.families.hidden_layer import HiddenLayer
+from sobofem.surrogate.families.race import MAX_PAIRS, Race, Report, Result, trained
 from sobofem.surrogate.files.registry import register
 from sobofem.surrogate.history import Progress, ProgressCallback
 from sobofem.surrogate.loss import Targets
@@ -115,6 +115,8 @@ EXACT_LOSS = 1e-5
 falling. What is rougher the units would follow into its noise."""
 MAX_ITERATIONS = 400
 """Most steps of L-BFGS, if nothing else is said."""
+MOST_NUMBERS = 2**25
+"""Numbers that what descents remember may take, about: responses beyond that come after the others."""
 FEW_SAMPLES, MANY_SAMPLES = 50, 100
 """From so many samples on parts of them have one start instead of two, and a layer has 256 units instead of 128."""
 
@@ -170,7 +172,7 @@ class _Training(Training):
         self._most = family.iterations or min(2 * self._iterations, MAX_ITERATIONS)
         self._trial = family.iterations or min(max(80, min(4 * N, 160), 5 * N // 2), MAX_ITERATIONS)
         self._first = -(-self._iterations // RACE)
-        self._races: dict[int, Race] = {}
+        self._races: dict[int, tuple[Race, int]] = {}
 
     def parts(self, rows: Sequence[Tensor], responses: Sequence[int], progress: ProgressCallback) -> list[Learned]:
         """Of each part networks from the best starts.
@@ -179,14 +181,13 @@ class _Training(Training):
             ArithmeticError: If a response can't be learned.
         """
         modules, courses = [self._module(self._starts) for _ in rows], []
-        parts = [self._targets.select(chosen) for chosen in rows]
-        for r in responses:
-            most = self._first + self._trial
-            race = self._race(r, self._share_of(progress, r, most))
-            labels = [Labels.of(part, r) for part in parts]
-            found, course = self._trials(race, labels, self._share_of(progress, r, most, self._first))
-            for module, results in zip(modules, found, strict=True):
-                self._store(module, r, results)
+        parts, most = [self._targets.select(chosen) for chosen in rows], self._first + self._trial
+        for some in self._together(responses, max(len(rows) * self._starts, self._family.members)):
+            self._begin(some, self._share_of(progress, some, most))
+            found, course = self._trials(some, parts, self._share_of(progress, some, most, self._first))
+            for r, of_parts in zip(some, found, strict=True):
+                for module, results in zip(modules, of_parts, strict=True):
+                    self._store(module, r, results)
             courses.append(course)
         return [self._learned(module, self._starts, courses) for module in modules]
 
@@ -197,45 +198,67 @@ class _Training(Training):
             ArithmeticError: If a response could be learned from no start.
         """
         module, courses = self._module(self._family.members), []
-        for r in responses:
-            report = self._share_of(progress, r, self._most)
-            race = self._race(r, report)
-            race.run(self._iterations, report)
-            if race.course and race.course[-1] < EXACT_LOSS:
-                race.run(self._most, report)
-            self._store(module, r, race.results())
-            courses.append(race.course)
+        for some in self._together(responses, self._family.members):
+            report = self._share_of(progress, some, self._most)
+            self._begin(some, report)
+            for race in {id(self._races[r][0]): self._races[r][0] for r in some}.values():
+                own = [self._races[r][1] for r in some if self._races[r][0] is race]
+                race.run(self._iterations, own, report)
+                exact = [k for k in own if race.courses[k] and race.courses[k][-1] < EXACT_LOSS]
+                race.run(self._most, exact, report)
+            for r in some:
+                race, k = self._races[r]
+                self._store(module, r, race.results(k))
+                courses.append(race.courses[k])
         return self._learned(module, self._family.members, courses)
 
-    def _race(self, r: int, report: Report) -> Race:
-        """The starts of a response, a part of the way trained."""
-        if r not in self._races:
-            seeds = [_seed_for(self._seed, k, r) for k in range(self._family.members)]
-            self._races[r] = Race(Labels.of(self._targets, r), self._layer, seeds, self._most, report)
-            self._races[r].run(self._first, report)
-        return self._races[r]
+    def _together(self, responses: Sequence[int], members: int) -> list[list[int]]:
+        """Responses in groups that are trained as one computation, given the members that each has at once."""
+        numbers = 2 * MAX_PAIRS * self._layer.parameters * members
+        size = max(1, MOST_NUMBERS // numbers)
+        return [list(responses[k : k + size]) for k in range(0, len(responses), size)]
 
-    def _trials(self, race: Race, labels: list[Labels], report: Report) -> tuple[list[list[Result]], list[float]]:
-        """Each part from the best starts; parts that got stuck from the next best, too."""
-        order, count, warm = race.order, self._starts, len(self._targets) >= APART_BELOW
-        starts = race.warm if warm else race.cold
-        found, course = trained(labels, self._layer, starts[order[:count]], self._trial, report, warm=warm)
-        race.best += [min(result.value for result in part) for part in found]
-        median = sorted(race.best)[len(race.best) // 2]
-        stuck = [k for k, part in enumerate(found) if min(one.value for one in part) > median + STUCK_MARGIN]
-        if stuck and len(order) > count:
-            more = starts[order[count : count + 1]]
-            again, _ = trained([labels[k] for k in stuck], self._layer, more, self._trial, _silent, warm=warm)
-            for k, other in zip(stuck, again, strict=True):
-                found[k] = sorted(found[k] + other, key=lambda result: result.value)[:count]
+    def _begin(self, responses: Sequence[int], report: Report) -> None:
+        """The starts of those responses that have none yet, a part of the way trained."""
+        fresh = [r for r in responses if r not in self._races]
+        if not fresh:
+            return
+        seeds = [[_seed_for(self._seed, k, r) for k in range(self._family.members)] for r in fresh]
+        race = Race([Labels.of(self._targets, r) for r in fresh], self._layer, seeds, self._most, report)
+        race.run(self._first, range(len(fresh)), report)
+        self._races |= {r: (race, k) for k, r in enumerate(fresh)}
+
+    def _trials(
+        self, responses: Sequence[int], parts: Sequence[Targets], report: Report
+    ) -> tuple[list[list[list[Result]]], list[float]]:
+        """For each response each part from the best starts; parts that got stuck from the next best, too."""
+        warm, count = len(self._targets) >= APART_BELOW, self._starts
+        starts = [self._races[r][0].starts(self._races[r][1], warm=warm) for r in responses]
+        labels = [Labels.of(part, r) for r in responses for part in parts]
+        best = [own[:count] for own in starts for _ in parts]
+        every, course = trained(labels, self._layer, best, self._trial, report, warm=warm)
+        found = [every[k : k + len(parts)] for k in range(0, len(every), len(parts))]
+        for r, own, of_parts in zip(responses, starts, found, strict=True):
+            race, k = self._races[r]
+            race.best[k] += [min(one.value for one in part) for part in of_parts]
+            median = sorted(race.best[k])[len(race.best[k]) // 2]
+            stuck = [j for j, part in enumerate(of_parts) if min(one.value for one in part) > median + STUCK_MARGIN]
+            if not stuck or len(own) <= count:
+                continue
+            more = [own[count : count + 1]] * len(stuck)
+            again = [Labels.of(parts[j], r) for j in stuck]
+            others, _ = trained(again, self._layer, more, self._trial, _silent, warm=warm)
+            for j, other in zip(stuck, others, strict=True):
+                of_parts[j] = sorted(of_parts[j] + other, key=lambda result: result.value)[:count]
         return found, course
 
-    def _share_of(self, progress: ProgressCallback, number: int, most: int, done: int = 0) -> Report:
-        """Passes the steps of one response on, behind some done, as a share of all, of which each takes most steps."""
+    def _share_of(self, progress: ProgressCallback, responses: Sequence[int], most: int, done: int = 0) -> Report:
+        """Passes the steps of some responses on as a share of all, of which each takes most steps; some are done."""
         stage, count = self._family.name, self._module_count
 
         def report(step: int, of: int, loss: float) -> None:
-            progress(Progress(stage, number * most + done + step, count * most, loss, float("nan")))
+            reached = responses[0] * most + len(responses) * (done + step)
+            progress(Progress(stage, reached, count * most, loss, float("nan")))
 
         return report
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from sobofem.surrogate.files.registry import register
-from sobofem.surrogate.networks import layers
+from sobofem.surrogate.networks import layers, passes
 from sobofem.surrogate.networks.base import NetworkModule
 from sobofem.surrogate.networks.layers import Activation, Mode, activation
 
@@ -69,7 +69,10 @@ class Perceptron(NetworkModule):
             mode: `reverse` carries m adjoints from the output back, `forward` n tangents from the input on;
                 by default the fewer.
         """
-        return layers.value_and_jacobian(list(self.weights), list(self.biases), self.act, x, mode=mode)
+        weights, biases = list(self.weights), list(self.biases)
+        if mode is None and passes.welcome(self.act, [*weights, *biases], x):
+            return passes.value_and_jacobian(weights, biases, self.act, x)
+        return layers.value_and_jacobian(weights, biases, self.act, x, mode=mode)
 
     def derivatives(self, x: Tensor, order: int) -> list[Tensor]:
         """Outputs (N, m) and their derivatives up to an order, in closed form, detached."""

@@ -10,6 +10,7 @@ from sobofem.surrogate.operators.grid_unet import GridUNet
 from sobofem.surrogate.operators.mesh import Mesh
 from sobofem.surrogate.operators.mgno import MgNO
 from sobofem.surrogate.operators.perceiver import PerceiverIO
+from sobofem.surrogate.operators.reduced import ReducedOperator
 from sobofem.surrogate.operators.samples import OperatorData, OperatorSamples
 from sobofem.surrogate.operators.surrogate import OperatorSurrogate
 from sobofem.surrogate.operators.training import train_operator
@@ -28,6 +29,7 @@ __all__ = [
     "OperatorSamples",
     "OperatorSurrogate",
     "PerceiverIO",
+    "ReducedOperator",
     "choose",
     "field_errors",
     "train_operator",

@@ -69,6 +69,8 @@ class _DeepONetModule(FieldModule):
         centre = flat.mean(0)
         flat = torch.cat((flat - centre, directions.flatten(1).double()))
         _, deviations, modes = torch.linalg.svd(flat, full_matrices=False)
+        largest = modes.gather(1, modes.abs().argmax(1, keepdim=True))
+        modes = modes * largest.sign()  # else their signs are those of rounding
         count = self.components.shape[1]
         scales = (deviations / max(len(flat) - 1, 1) ** 0.5)[:count]
         found = torch.zeros(flat.shape[1], count, dtype=torch.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+import re
 from typing import Self
 
 import numpy as np
@@ -47,8 +48,8 @@ class FieldScaling:
     def from_data(cls, samples: OperatorSamples, rows: Numbers) -> Self:
         """Mean zero and variance one of each channel over the samples of these rows and the nodes where it varies.
 
-        Output channels of the same unit, as the components of a displacement, share the scale of the largest: an error
-        of one counts as that of another.
+        Output channels of the same unit, or of the same vector by their names, `u_x` and `u_y`, share the scale of the
+        largest: an error of one counts as that of another.
 
         Raises:
             ValueError: If no output varies at all.
@@ -138,6 +139,9 @@ class _Moments:
 
 
 def _shared(deviations: Array, names: Sequence[str], units: Mapping[str, str]) -> Array:
-    """The largest deviation among the channels of the same unit, for each (c,); of one without a unit its own."""
-    found = [units.get(name, "") or f"that of {name}" for name in names]
+    """The largest deviation among the channels of the same unit or vector, for each (c,); of any other its own."""
+    found = [units.get(name, "") or f"that of {_COMPONENT.sub('', name)}" for name in names]
     return np.array([max(d for d, unit in zip(deviations, found, strict=True) if unit == own) for own in found])
+
+
+_COMPONENT = re.compile("_[xyz]$")

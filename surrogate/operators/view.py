@@ -59,15 +59,7 @@ class FieldModel:
         if responses is None:
             outputs = _nodal(surrogate.output_names, np.ones_like(surrogate.scaling.output_scale, dtype=bool))
             return cls(surrogate, parameters, outputs, bounds, None, varied, surrogate.kept)
-        shape = surrogate.scaling.output_scale.shape
-        if not responses:
-            raise ValueError("responses are none; name one, or leave them out for all nodal outputs")
-        functions = tuple(_function(name, each, shape) for name, each in responses.items())
-        for name, function in zip(responses, functions, strict=True):
-            found = function(torch.from_numpy(surrogate.scaling.output_center))
-            if not isinstance(found, Tensor) or found.numel() != 1:
-                shown = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
-                raise ValueError(f"{name!r} of a field is {shown}; expected one number, by operations of torch alone")
+        functions = functions_of(responses, surrogate.scaling.output_center)
         return cls(surrogate, parameters, tuple(responses), bounds, functions, varied, surrogate.kept)
 
     @property
@@ -135,12 +127,30 @@ class FieldModel:
         return torch.stack([function(field).reshape(()) for function in self.functions])
 
 
+def functions_of(responses: Mapping[str, FieldResponse], field: Array) -> tuple[Callable[[Tensor], Tensor], ...]:
+    """The responses' functions of a field, tried on one (P, c_out).
+
+    Raises:
+        ValueError: If weights of a response have the wrong shape, a function gives other than one number, or there are
+            none.
+    """
+    if not responses:
+        raise ValueError("responses are none; name one, or leave them out for all nodal outputs")
+    functions = tuple(_function(name, each, field.shape) for name, each in responses.items())
+    for name, function in zip(responses, functions, strict=True):
+        found = function(torch.from_numpy(field))
+        if not isinstance(found, Tensor) or found.numel() != 1:
+            shown = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+            raise ValueError(f"{name!r} of a field is {shown}; expected one number, by operations of torch alone")
+    return functions
+
+
 def _nodal(names: tuple[str, ...], which: np.ndarray) -> tuple[str, ...]:
     """Names of nodal values, those of a node beside each other."""
     return tuple(f"{names[channel]}[{node}]" for node, channel in np.argwhere(which))
 
 
-def _function(name: str, response: Any, shape: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+def _function(name: str, response: Any, shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
     if callable(response):
         return response  # type: ignore[no-any-return]
     weights = arrays.numbers(response, f"weights of {name!r}")

@@ -11,6 +11,7 @@ Both together train on Jacobians (r, k), whatever M and n are.
 """
 
 from sobofem.surrogate.reduction.basis import FieldSamples, ReducedBasis, Truncation, reduced_basis
+from sobofem.surrogate.reduction.cases import CasesSurrogate
 from sobofem.surrogate.reduction.field_surrogate import FieldSurrogate
 from sobofem.surrogate.reduction.magnitude import RelativeSurrogate, relative
 from sobofem.surrogate.reduction.projected import ProjectedSurrogate, active_subspace, principal_inputs
@@ -18,6 +19,7 @@ from sobofem.surrogate.reduction.subspace import Subspace, linear_subspace
 from sobofem.surrogate.weighting.guarded import Important, by_variance
 
 __all__ = [
+    "CasesSurrogate",
     "FieldSamples",
     "FieldSurrogate",
     "Important",

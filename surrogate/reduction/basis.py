@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sobofem.surrogate.reduction.modes import Mass, Method, Product, leading_modes
-from sobofem.surrogate.samples import Data, Samples, arrays, as_bounds, check_inside, check_names, labelled
+from sobofem.surrogate.samples import (
+    Data,
+    Samples,
+    arrays,
+    as_bounds,
+    check_inside,
+    check_names,
+    labelled,
+    provenance_of,
+)
 from sobofem.surrogate.samples.arrays import Array, optional
 
 
@@ -65,7 +74,7 @@ class FieldSamples:
             bounds=data.bounds,  # type: ignore[arg-type]  # an array from there on
             name=name,
             units={key: unit for key, unit in units.items() if key in data.parameters},
-            provenance=dict(optional(data, "provenance", {})),
+            provenance=provenance_of(data),
         )
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 import torch
 from torch import Tensor
 
@@ -27,7 +27,7 @@ from sobofem.surrogate.samples import Samples, as_points
 from sobofem.surrogate.samples.arrays import Array
 
 MAX_ROWS, SEARCH_ROWS = 9000, 1600
-"""Values and slopes, N (1 + k), that a process is made of at most, and that its settings are found by."""
+"""Rows of the largest matrix that a process is made of (`rows_of`), and that its settings are found by."""
 LENGTHS = (1.5, 2.0, 3.0, 4.0, 6.0, 9.0, 14.0, 20.0)
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 NOISES = (1e-2, 3e-3, 1e-3, 1e-4, 1e-5)
@@ -44,6 +44,11 @@ class Settings(NamedTuple):
     noise: int = 0
 
 
+def rows_of(x: Array) -> int:
+    """Values and slopes that vary together at inputs (N, k): slopes by inputs that are the same everywhere do not."""
+    return len(x) * (1 + int((np.ptp(x, axis=0) > 0.0).sum()))
+
+
 def fit_process(data: Samples) -> GradientProcess:
     """The process of samples with Jacobians.
 
@@ -56,8 +61,8 @@ def fit_process(data: Samples) -> GradientProcess:
     N, k = data.x.shape
     if data.jacobian is None or data.missing:
         raise ValueError("a process of values and slopes needs all of both")
-    if N * (1 + k) > MAX_ROWS:
-        raise ValueError(f"{N} samples of {k} inputs have {N * (1 + k)} values and slopes, expected {MAX_ROWS} at most")
+    if (rows := rows_of(data.x)) > MAX_ROWS:
+        raise ValueError(f"{N} samples of {k} inputs have {rows} values and slopes, expected {MAX_ROWS} at most")
     units = _units(data.x)
     scaled = data.jacobian * units
     steepness = np.sqrt((scaled**2).sum(axis=1).mean(axis=0))
@@ -68,13 +73,11 @@ def fit_process(data: Samples) -> GradientProcess:
     labels = np.concatenate(
         ((data.y - z @ trend.T - level)[:, None], (data.jacobian - trend).transpose(0, 2, 1)), axis=1
     )
-    few = max(2, SEARCH_ROWS // (1 + k))
+    few = max(2, SEARCH_ROWS * N // rows)
     sizes = (float(np.linalg.norm(data.y.std(axis=0))) or 1.0, float(np.sqrt((scaled**2).sum() / N)) or 1.0)
     own = np.concatenate(([1.0], units))[:, None]  # of values and of slopes
     settings = _best(z[:few] / units, labels[:few] * own, sizes, steepness)
     weights = _weights(settings, steepness) / units
-    factor = _factor(z, weights, NOISES[settings.noise])
-    solved = torch.cholesky_solve(torch.from_numpy(labels.reshape(N * (1 + k), -1)), factor).numpy()
     return GradientProcess(
         data.parameters,
         data.responses,
@@ -84,7 +87,7 @@ def fit_process(data: Samples) -> GradientProcess:
         trend,
         z,
         weights,
-        solved,
+        solved(z, weights, NOISES[settings.noise], labels),
         {**data.provenance, "samples": N},
     )
 
@@ -136,15 +139,16 @@ class GradientProcess:
             ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
         """
         z = as_points(x, self.parameters, None if extrapolate else self.bounds) - self.center
-        blocks = [z[start : start + AT_ONCE] for start in range(0, len(z), AT_ONCE)]
+        blocks = [z[start : start + AT_ONCE] for start in range(0, max(len(z), 1), AT_ONCE)]
         rows = len(self.parameters) + 1 if jacobian else 1
         found = np.concatenate(
             [
-                _covariance(part, self.z, self.weights)[:, :rows].reshape(len(part) * rows, -1) @ self.solved
+                _covariance(part, self.z, self.weights)[:, :rows].reshape(len(part) * rows, len(self.solved))
+                @ self.solved
                 for part in blocks
             ]
         )
-        found = found.reshape(len(z), rows, -1)
+        found = found.reshape(len(z), rows, len(self.responses))
         y = found[:, 0] + self.level + z @ self.trend.T
         return y, found[:, 1:].transpose(0, 2, 1) + self.trend if jacobian else None
 
@@ -202,17 +206,61 @@ def _covariance(x: Array, y: Array, weights: Array) -> Array:
     return found
 
 
-def _factor(z: Array, weights: Array, noise: float) -> Tensor:
-    """The Cholesky factor of values' and slopes' covariance.
+class Block(NamedTuple):
+    """Rows of each sample's labels whose covariance is one matrix.
+
+    Attributes:
+        rows: Which of the 1 + k.
+        factor: Cholesky factor of the covariance of all of them together, sample by sample, or of each by itself.
+        scales: What the covariance of each row is to be multiplied by.
+    """
+
+    rows: NDArray[np.intp]
+    factor: Tensor
+    scales: Array
+
+
+def _factors(z: Array, weights: Array, noise: float) -> list[Block]:
+    """The covariance of values and slopes at z (N, k), in blocks.
+
+    Slopes by inputs that are the same at all points have no covariance with anything else, and among themselves that
+    of the kernel's second derivative across the points, the same for each.
 
     Raises:
-        torch.linalg.LinAlgError: If rounding has made it indefinite.
+        torch.linalg.LinAlgError: If rounding has made a block indefinite.
     """
-    N, k = z.shape
-    matrix = _covariance(z, z, weights).reshape(N * (1 + k), -1)
-    own = np.concatenate(([noise**2], (5.0 * noise * weights) ** 2))
-    matrix[np.diag_indices(len(matrix))] += np.tile(own, N)
-    return torch.linalg.cholesky(torch.from_numpy(matrix))
+    varies = np.ptp(z, axis=0) > 0.0
+    inputs, others = np.flatnonzero(varies), np.flatnonzero(~varies)
+    own = np.concatenate(([noise**2], (5.0 * noise * weights[inputs]) ** 2))
+    together = _covariance(z[:, inputs], z[:, inputs], weights[inputs]).reshape(len(z) * len(own), -1)
+    blocks = [Block(np.concatenate(([0], 1 + inputs)), _factor(together, np.tile(own, len(z))), np.ones(len(own)))]
+    if len(others):
+        from scipy.spatial.distance import cdist  # here: without cases surrogates need no SciPy
+
+        r = np.sqrt(5.0) * cdist(z * weights, z * weights)
+        across = 5.0 / 3.0 * (1.0 + r) * np.exp(-r)
+        factor = _factor(across, np.full(len(z), (5.0 * noise) ** 2))
+        blocks.append(Block(1 + others, factor, weights[others] ** 2))
+    return blocks
+
+
+def solved(z: Array, weights: Array, noise: float, labels: Array) -> Array:
+    """The inverse of the covariance at z (N, k), with its noise, times labels (N, 1 + k, m): (N (1 + k), m)."""
+    found = np.empty_like(labels)
+    for rows, factor, scales in _factors(z, weights, noise):
+        columns = torch.cholesky_solve(torch.from_numpy(_flat(labels[:, rows], factor)), factor).numpy()
+        found[:, rows] = columns.reshape(len(z), len(rows), -1) / scales[:, None]
+    return found.reshape(-1, labels.shape[-1])
+
+
+def _factor(covariance: Array, noise: Array) -> Tensor:
+    covariance[np.diag_indices(len(covariance))] += noise
+    return torch.linalg.cholesky(torch.from_numpy(covariance))
+
+
+def _flat(labels: Array, factor: Tensor) -> Array:
+    """Labels (N, rows, m) as columns for a factor of all rows, or of one of them at a time."""
+    return np.ascontiguousarray(labels).reshape(len(factor), -1)
 
 
 def _left_out(z: Array, labels: Array, sizes: tuple[float, float], weights: Array, noise: float) -> float:
@@ -220,14 +268,15 @@ def _left_out(z: Array, labels: Array, sizes: tuple[float, float], weights: Arra
 
     With the inverse Q of the covariance and its block Q_aa of a sample, the error there is Q_aa⁻¹ (Q labels)_a.
     """
-    N, rows = len(z), labels.shape[1]
+    N, off = len(z), np.empty_like(labels)
     try:
-        inverse = torch.cholesky_inverse(_factor(z, weights, noise)).numpy()
+        for rows, factor, _ in _factors(z, weights, noise):
+            inverse, size = torch.cholesky_inverse(factor).numpy(), len(factor) // N
+            solved = (inverse @ _flat(labels[:, rows], factor)).reshape(N, size, -1)
+            own = np.stack([inverse[a : a + size, a : a + size] for a in range(0, len(factor), size)])
+            off[:, rows] = np.linalg.solve(own, solved).reshape(N, len(rows), -1)
     except torch.linalg.LinAlgError:
         return np.inf
-    solved = (inverse @ labels.reshape(N * rows, -1)).reshape(labels.shape)
-    own = np.stack([inverse[a * rows : (a + 1) * rows, a * rows : (a + 1) * rows] for a in range(N)])
-    off = np.linalg.solve(own, solved)
     values, slopes = (np.linalg.norm(part.reshape(N, -1), axis=1).mean() for part in (off[:, 0], off[:, 1:]))
     return float(values / sizes[0] + slopes / sizes[1])
 

@@ -150,7 +150,7 @@ class Samples:
             responses=data.responses,
             bounds=optional(data, "bounds"),
             units=dict(optional(data, "units", {})),
-            provenance=_provenance(data),
+            provenance=provenance_of(data),
             directions=_copy(optional(data, "directions")),
             hessian_actions=_copy(optional(data, "hessian_actions")),
             missing=bool(optional(data, "missing", False) if missing is None else missing),
@@ -256,7 +256,7 @@ def as_bounds(bounds: Any, parameters: tuple[str, ...]) -> Array:
     return found
 
 
-def _provenance(data: Data) -> dict[str, Any]:
+def provenance_of(data: Data) -> dict[str, Any]:
     """What the data says of itself, and the digest of the problem definition where its `description` has one."""
     digest = optional(optional(data, "description"), "digest", "")
     return dict(optional(data, "provenance", {})) | ({"digest": digest} if digest else {})

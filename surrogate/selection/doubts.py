@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
 
@@ -20,12 +20,11 @@ from sobofem.surrogate.selection.outlying import (
     MAX_LABELS,
     MIN_SAMPLES,
     MIN_SAMPLES_WITHOUT_SLOPES,
-    SAME_VALUES,
-    Response,
     find_gross,
     find_outliers,
     left_out,
 )
+from sobofem.surrogate.selection.response import SAME_VALUES, Response
 
 MAX_GROUP_SECONDS = 3.0
 """About how long such a comparison takes."""
@@ -58,12 +57,15 @@ class Doubts:
         rest: Responses and inputs whose slopes are doubted in all samples (m, n); they are among `slopes`.
         factors: What value and slopes of a sample would both have to be multiplied by to be believed (N, m), NaN where
             that is not so; None where it was not asked.
+        scales: Logarithms of length scales and noise (2 n + 1,) of a Gaussian process of those believed, about, by
+            number of the response; those of some where samples are many.
     """
 
     values: NDArray[np.bool_]
     slopes: NDArray[np.bool_]
     rest: NDArray[np.bool_]
     factors: NDArray[np.float64] | None = None
+    scales: Mapping[int, Tensor] = field(default_factory=dict)
 
     @property
     def any(self) -> bool:
@@ -164,22 +166,24 @@ def find_doubts(samples: Samples, *, seed: int = 0, allows: Callable[[float], bo
     scale = (high - low) / np.sqrt(12.0)
     x = torch.from_numpy((samples.x - (low + high) / 2.0) / scale)
     values, slopes = np.zeros((N, m), dtype=bool), np.zeros((N, m, n), dtype=bool)
-    rest, factors = np.zeros((m, n), dtype=bool), np.full((N, m), np.nan)
+    rest, factors, scales = np.zeros((m, n), dtype=bool), np.full((N, m), np.nan), dict[int, Tensor]()
     for r in range(m):
         known = np.flatnonzero(~np.isnan(samples.y[:, r]))
         if (response := _response(x[known], samples, known, r, scale)) is None:
             continue
-        doubted, wrong, needed = _outliers(response, seed, allows)
+        doubted, wrong, needed, theta = _outliers(response, seed, allows)
         if allows(MAX_GROUP_SECONDS):
             rest[r] = _refuted(response, doubted, seed)
         if rest[r].any():  # beside slopes that are wrong everywhere, single ones could not be told
-            doubted, wrong, needed = _outliers(response.without_slopes(torch.from_numpy(rest[r])), seed, allows)
+            doubted, wrong, needed, theta = _outliers(response.without_slopes(torch.from_numpy(rest[r])), seed, allows)
         values[known, r], factors[known, r] = doubted, needed
+        if theta is not None:
+            scales[r] = theta
         slopes[known, r] = wrong[:, None]
         slopes[:, r] |= rest[r]
     if samples.jacobian is not None:
         slopes &= ~np.isnan(samples.jacobian)
-    return Doubts(values, slopes, rest, factors)
+    return Doubts(values, slopes, rest, factors, scales)
 
 
 def _response(
@@ -203,17 +207,18 @@ def _response(
 
 def _outliers(
     response: Response, seed: int, allows: Callable[[float], bool]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float64]]:
-    """What `find_outliers` finds in groups of the samples (N,), each."""
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float64], Tensor | None]:
+    """What `find_outliers` finds in groups of the samples (N,), each; and the scales of the first group."""
     values, slopes = np.zeros(len(response.y), dtype=bool), np.zeros(len(response.y), dtype=bool)
-    factors = np.full(len(response.y), np.nan)
+    factors, scales = np.full(len(response.y), np.nan), None
     n = 0 if response.slopes is None else response.slopes.shape[1]
     for rows in _groups(response.y.numpy(), n, seed):
         group = response.select(rows)
         seconds = MAX_GROUP_SECONDS * (len(rows) * (1 + n) / MAX_LABELS) ** 2
         found = find_outliers(group) if allows(seconds) else find_gross(group)
-        values[rows], slopes[rows], factors[rows] = (part.numpy() for part in found)
-    return values, slopes, factors
+        values[rows], slopes[rows], factors[rows] = (part.numpy() for part in found[:3])
+        scales = found.scales if scales is None else scales
+    return values, slopes, factors, scales
 
 
 def _refuted(response: Response, doubted: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:

@@ -26,9 +26,10 @@ from sobofem.surrogate.reduction import (
     reduced_basis,
     relative,
 )
+from sobofem.surrogate.reduction.cases import CasesSurrogate, cases_of
 from sobofem.surrogate.reduction.field_surrogate import Predicting
 from sobofem.surrogate.reduction.modes import Mass
-from sobofem.surrogate.reduction.process import MAX_ROWS, fit_process
+from sobofem.surrogate.reduction.process import MAX_ROWS, fit_process, rows_of
 from sobofem.surrogate.samples import MIN_SAMPLES, Data, Samples
 from sobofem.surrogate.samples.arrays import Array
 from sobofem.surrogate.samples.checks import check_seed
@@ -47,8 +48,9 @@ LEFT_OUT = 0.01
 NEARLY_ZERO, SMALL = 1e-6, 0.1
 """Size of a sample, over the largest, that has no logarithm; and over the mean, below which errors are no longer
 measured by it."""
-TOLERANCE, MOST_MODES = 3e-3, 128
-"""What the modes of a field may leave out, and how many there are at most."""
+TOLERANCE, FINE, MOST_MODES = 3e-3, 1e-4, 128
+"""What the modes of a field may leave out, and where samples fall into cases, which are learned that well; and how many
+there are at most."""
 QUICK: tuple[Optimizer, ...] = (Adam(), LBFGS(120))
 """Of candidates."""
 LONG: tuple[Optimizer, ...] = (Adam(), LBFGS(400))
@@ -66,8 +68,8 @@ def fit_field(
 ) -> FieldSurrogate:
     """Learn a field and its derivatives: modes, coordinates of the inputs, what learns, all chosen by the samples.
 
-    Modes of fields and derivatives leave out 0.3 % at most, or are 128; what their coefficients are learned by,
-    `fit_coefficients` says.
+    Modes of fields and derivatives leave out 0.3 % at most, or are 128; 0.01 % where samples fall into cases, such as
+    loads here or there. What their coefficients are learned by, `fit_coefficients` says.
 
     Args:
         data: Samples of the field.
@@ -80,11 +82,12 @@ def fit_field(
         The surrogate, whose `provenance["choice"]` tells what was tried, with which errors, and why it ended there.
 
     Raises:
+        KeyboardInterrupt: After Ctrl-C.
         ValueError: If the data can't be learned from.
     """
     basis = reduced_basis(
         data,
-        tolerance=TOLERANCE,
+        tolerance=FINE if data.jacobian is not None and cases_of(data.x) else TOLERANCE,
         most=MOST_MODES,
         mass=mass,
         centered=False,
@@ -101,7 +104,8 @@ def fit_coefficients(
 ) -> Predicting:
     """Learn coefficients of a field's modes: by size and direction or as they are, in as many coordinates as it takes.
 
-    By a process of values and slopes (`fit_process`) where these are no more than it can take, else by a network.
+    By a process of values and slopes (`fit_process`) where these are no more than it can take, else by a network. Where
+    samples fall into cases, each with other inputs that are not zero, by a process of each (`CasesSurrogate`).
 
     Args:
         data: What an uncentered `ReducedBasis` made of fields; squares of coefficients add up to the field's.
@@ -117,12 +121,31 @@ def fit_coefficients(
     """
     samples = Samples.of(data)
     check_seed(seed)
+    if cases := _cases(samples):
+        return _of_cases(samples, cases)
     search = _Search(_split(samples, seed), covariance, seed, progress)
     best, why = search.best()
     record = {"choice": {"tried": [str(trial) for trial in search.trials], "taken": str(best), "because": why}}
     whole = replace(samples, provenance={**samples.provenance, **record})
     subspace = _first(_coordinates(samples, covariance), best.coordinates) if best.coordinates else None
     return _trained(whole, subspace, sized=best.sized, optimizers=LONG, seed=seed, progress=progress)
+
+
+def _cases(samples: Samples) -> list[np.ndarray]:
+    """Rows of the cases that samples fall into, where a process can learn each."""
+    return [] if samples.jacobian is None or samples.missing else cases_of(samples.x)
+
+
+def _of_cases(samples: Samples, cases: Sequence[np.ndarray]) -> CasesSurrogate:
+    """A process of each case, of as many of its samples as it can take."""
+    active = np.stack([(samples.x[rows] != 0.0).any(axis=0) for rows in cases])
+    most = MAX_ROWS // (1 + active.sum(axis=1))
+    learned = tuple(fit_process(_rows(samples, rows[:count])) for rows, count in zip(cases, most, strict=True))
+    why = f"samples fall into {len(cases)} cases, in each of which other inputs are not zero"
+    if (most < [len(rows) for rows in cases]).any():
+        why += f"; of each {most.min()} samples were taken, more than which are too many"
+    record = {"choice": {"tried": [], "taken": "a process of each case", "because": why}}
+    return CasesSurrogate(active, learned, {**samples.provenance, **record})
 
 
 @dataclass(frozen=True)
@@ -200,8 +223,8 @@ class _Search:
             off = 0.0
             if unseen.jacobian is not None and slopes is not None:
                 width = np.ptp(unseen.bounds, axis=1)  # so that units of the inputs make no difference
-                off = _relative((slopes - unseen.jacobian) * width, unseen.jacobian * width)
-            rows.append((_not_seen(unseen, subspace) if subspace else 0.0, _relative(y - unseen.y, unseen.y), off))
+                off = relative_error((slopes - unseen.jacobian) * width, unseen.jacobian * width)
+            rows.append((_not_seen(unseen, subspace) if subspace else 0.0, relative_error(y - unseen.y, unseen.y), off))
         trial = Trial(sized, k, *np.mean(rows, axis=0).tolist())
         self.trials.append(trial)
         return trial
@@ -223,15 +246,17 @@ def _trained(
     if _few_labels(labels):
         learned = fit_process(labels)
     else:
-        learned = train(labels, weighting=by_variance(labels), optimizers=optimizers, seed=seed, progress=progress)
+        network = train(labels, weighting=by_variance(labels), optimizers=optimizers, seed=seed, progress=progress)
+        if network.history.interrupted:  # half a search is none, and the next training would go on in its place
+            raise KeyboardInterrupt
+        learned = network
     model = RelativeSurrogate(learned) if sized else learned
     return model if subspace is None else ProjectedSurrogate(subspace, model)
 
 
 def _few_labels(samples: Samples) -> bool:
     """Whether a process learns them, which takes seconds and errs less than a network."""
-    rows = len(samples.x) * (1 + len(samples.parameters))
-    return samples.jacobian is not None and not samples.missing and rows <= MAX_ROWS
+    return samples.jacobian is not None and not samples.missing and rows_of(samples.x) <= MAX_ROWS
 
 
 def _coordinates(samples: Samples, covariance: Mass) -> Subspace:
@@ -260,8 +285,8 @@ def _not_seen(samples: Samples, subspace: Subspace) -> float:
     return float(error if sized else error / np.sqrt((samples.y**2).sum(axis=1).mean()))
 
 
-def _relative(off: Array, labels: Array) -> float:
-    """Mean over samples of the error's norm over that of the labels."""
+def relative_error(off: Array, labels: Array) -> float:
+    """Mean over samples of the error's norm over that of the labels, where these are not much smaller than others."""
     axes = tuple(range(1, labels.ndim))
     sizes = np.sqrt((labels**2).sum(axis=axes))
     ratios = np.sqrt((off**2).sum(axis=axes)) / np.maximum(sizes, SMALL * np.sqrt((sizes**2).mean()))

@@ -105,6 +105,7 @@ def fit(
     targets = doubts.applied(given)
     _check_proportion(targets, samples)
     families = tuple(family.with_scaling(scaling) for family in families)
+    families = tuple(replace(one, near=doubts.scales) if isinstance(one, Kriging) else one for one in families)
     report = progress or _silent
     skipped = {family.name: family.reason_to_skip(targets) for family in families}
     reducing = [family for family in families if isinstance(family, Projected) and not skipped[family.name]]

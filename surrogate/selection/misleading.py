@@ -12,13 +12,8 @@ from torch import Tensor
 
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.selection.leave_one_out import LeaveOneOut
-from sobofem.surrogate.selection.outlying import (
-    MAX_LABELS,
-    MIN_SAMPLES,
-    MIN_SAMPLES_WITHOUT_SLOPES,
-    Response,
-    learn_scales,
-)
+from sobofem.surrogate.selection.outlying import MAX_LABELS, MIN_SAMPLES, MIN_SAMPLES_WITHOUT_SLOPES, learn_scales
+from sobofem.surrogate.selection.response import Response
 
 MAX_ERROR_SHARE, MIN_MISLEADING_ERROR = 0.9, 2e-3
 """Slopes mislead if values are predicted without them with less than this share of the error, and less by this share of
@@ -102,15 +97,16 @@ def _least_needed(response: Response, there: Tensor, scales: Tensor | None) -> N
 
 
 def _error(
-    response: Response, there: Tensor, without: Sequence[int], start: Tensor | None = None
+    response: Response, there: Tensor, without: Sequence[int], scales: Tensor | None = None
 ) -> tuple[float, NDArray[np.float64]]:
     """Error of values predicted without the slopes by some inputs, and the noise that slopes seem to have (n,).
 
     The error is the root mean square without the largest tenth; the noise a share of the slopes, of those that matter.
+    Scales are the logarithms of length scales and noise of these labels, where they are known.
     """
     believed = there.clone()
     believed[:, [1 + j for j in without]] = False
-    theta = learn_scales(response, believed, start)
+    theta = learn_scales(response, believed) if scales is None else scales
     found = LeaveOneOut(theta, response.x, response.y, response.slopes, there).predict(believed)
     assert response.slopes is not None
     size = torch.where(believed[:, 1:], response.slopes, 0.0).square().mean(0)

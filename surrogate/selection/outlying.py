@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 import torch
 from torch import Tensor
 
 from sobofem.surrogate.families.base import Labels
 from sobofem.surrogate.families.gaussian_process import MarginalLikelihood
 from sobofem.surrogate.selection.leave_one_out import LeaveOneOut, LeftOut
+from sobofem.surrogate.selection.response import Response
 from sobofem.surrogate.training.together.batched_lbfgs import minimize
 
 MAX_LABELS = 600
@@ -45,8 +44,6 @@ CLEAR_ERROR_RATIO = 300.0
 other sample shows would have turned the slopes, too."""
 MAX_STEEPNESS = 1e3
 """Change over the box that slopes tell of, over that of the values, beyond which they are set aside at first."""
-SAME_VALUES = 1e-12
-"""Standard deviation of values, over the largest, up to which they are one value."""
 MAX_FACTOR_ERROR, MIN_FACTOR_CHANGE, MIN_FACTOR_LABELS = 2.0, 0.05, 3
 """A sample's value and slopes are multiplied by one factor if without it they err no more than this multiple of the
 worst that is believed, if it is not one, and if there are so many labels: no peak changes value and slopes alike."""
@@ -56,72 +53,32 @@ MAX_ITERATIONS = 60
 """Most steps of L-BFGS for length scales that serve comparison only."""
 
 
-@dataclass(frozen=True, eq=False)
-class Response:
-    """Labels of one response.
+class Found(NamedTuple):
+    """Samples whose value, and whose slopes the others contradict; the factor that both need or NaN (N,), each.
 
-    Attributes:
-        x: Scaled inputs (N, n).
-        y: Values (N,), in any unit.
-        slopes: Their derivatives by the scaled inputs (N, n), or None.
-        there: Which labels there are (N, 1 + n).
+    And logarithms of length scales and noise (2 n + 1,) of the labels that are not suspect, if they were learned.
     """
 
-    x: Tensor
-    y: Tensor
-    slopes: Tensor | None
-    there: Tensor
-
-    def select(self, rows: NDArray[np.intp]) -> Response:
-        """Some samples, by number."""
-        slopes = None if self.slopes is None else self.slopes[rows]
-        return Response(self.x[rows], self.y[rows], slopes, self.there[rows])
-
-    def without_slopes(self, inputs: Tensor) -> Response:
-        """Without the slopes by some inputs (n,)."""
-        there = self.there.clone()
-        there[:, 1:] &= ~inputs
-        slopes = None if self.slopes is None else torch.where(inputs, 0.0, self.slopes)
-        return Response(self.x, self.y, slopes, there)
-
-    def scaled(self, believed: Tensor) -> Response:
-        """In the unit of the standard deviation of the values believed.
-
-        Raises:
-            ArithmeticError: If they are all the same, so that nothing can be said of the others.
-        """
-        y = self.y[believed[:, 0]]
-        scale = y.std(correction=0)
-        if not bool(scale > SAME_VALUES * y.abs().max()):
-            raise ArithmeticError("values do not differ")
-        slopes = None if self.slopes is None else self.slopes / scale
-        return Response(self.x, (self.y - y.mean()) / scale, slopes, self.there)
-
-    def logarithm(self, believed: Tensor) -> Response | None:
-        """The logarithm, where the values believed keep to one side of zero; those on the other have none."""
-        sign = torch.sign(self.y[believed[:, 0]])
-        if not bool((sign == sign[0]).all()) or not bool(sign[0]):
-            return None
-        there = self.there & (torch.sign(self.y) == sign[0])[:, None]
-        y = torch.where(there[:, 0], self.y, sign[0])
-        slopes = None if self.slopes is None else self.slopes / y[:, None]
-        return Response(self.x, torch.log(y.abs()), slopes, there)
+    values: Tensor
+    slopes: Tensor
+    factors: Tensor
+    scales: Tensor | None = None
 
 
-def find_outliers(response: Response) -> tuple[Tensor, Tensor, Tensor]:
-    """Samples whose value, samples whose slopes the others contradict, and the factor that both need or NaN (N,), each.
+def find_outliers(response: Response) -> Found:
+    """Labels that the others contradict.
 
     Labels that err most when their sample is predicted by all others are set aside one after the other, so that they
     don't vouch for each other; then each of them is judged by those that were left. An outlier stands apart from these
     by a gap, and the others are predicted clearly worse with it than without it. Where values have logarithms it has to
     be one among these, too.
     """
-    none, factors = torch.zeros_like(response.there[:, 0]), torch.full_like(response.y, torch.nan)
+    none, factors, scales = torch.zeros_like(response.there[:, 0]), torch.full_like(response.y, torch.nan), None
     try:
         gross = _gross(response)
-        suspects = _suspects(response, gross & ~_too_many(gross))
+        suspects, scales = _suspects(response, gross & ~_too_many(gross))
         if not bool(suspects.any()):
-            return none, none, factors
+            return Found(none, none, factors, scales)
         outliers = _judged(response, suspects)
         if bool(outliers.all(1).any()):
             factors = find_factors(response, outliers)
@@ -130,15 +87,15 @@ def find_outliers(response: Response) -> tuple[Tensor, Tensor, Tensor]:
             sure = ~logarithm.there[:, :1] | ~factors.isnan()[:, None]
             outliers = outliers & (_judged(logarithm, outliers) | sure)
     except ArithmeticError:
-        return none, none, factors
-    return outliers[:, 0], outliers[:, 1], torch.where(outliers.all(1), factors, torch.nan)
+        return Found(none, none, factors, scales)
+    return Found(outliers[:, 0], outliers[:, 1], torch.where(outliers.all(1), factors, torch.nan), scales)
 
 
-def find_gross(response: Response) -> tuple[Tensor, Tensor, Tensor]:
+def find_gross(response: Response) -> Found:
     """Of what `find_outliers` finds what is out of all proportion, at no cost."""
     gross = _gross(response)
     gross = gross & ~_too_many(gross)
-    return gross[:, 0], gross[:, 1], torch.full_like(response.y, torch.nan)
+    return Found(gross[:, 0], gross[:, 1], torch.full_like(response.y, torch.nan))
 
 
 def find_factors(response: Response, suspects: Tensor) -> Tensor:
@@ -230,21 +187,26 @@ def learn_scales(response: Response, believed: Tensor, start: Tensor | None = No
     return minimize(likelihood, start, iterations=MAX_ITERATIONS, tolerance=1e-5).point
 
 
-def left_out(response: Response, believed: Tensor) -> LeftOut:
+def left_out(response: Response, believed: Tensor, theta: Tensor | None = None) -> LeftOut:
     """Errors of all labels, each predicted by those believed of the other samples, in the unit of the values.
+
+    At length scales and noise θ (2 n + 1,); those that are likeliest where None.
 
     Raises:
         ArithmeticError: If a covariance can't be factorized.
     """
-    theta = learn_scales(response, believed)
+    theta = learn_scales(response, believed) if theta is None else theta
     return LeaveOneOut(theta, response.x, response.y, response.slopes, response.there).predict(believed)
 
 
-def _suspects(response: Response, suspects: Tensor) -> Tensor:
-    """Suspects (N, 2), those that err most first, until the rest err alike."""
+def _suspects(response: Response, suspects: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Suspects (N, 2), those that err most first, until the rest err alike; and scales without them."""
+    theta = None
     for _ in range(MAX_ROUNDS):
         believed = _believed(response, suspects)
-        found = left_out(response.scaled(believed), believed)
+        scaled = response.scaled(believed)
+        theta = learn_scales(scaled, believed, theta)
+        found = left_out(scaled, believed, theta)
         kinds = torch.stack((found.values, found.slopes), 1)
         believed_kinds = torch.stack((believed[:, 0], believed[:, 1:].any(1)), 1)
         ratios = torch.stack([_ratios(kinds[:, k], believed_kinds[:, k]) for k in (0, 1)], 1)
@@ -257,7 +219,7 @@ def _suspects(response: Response, suspects: Tensor) -> Tensor:
         if bool(_too_many(suspects | fresh).any()):
             break
         suspects = suspects | fresh
-    return suspects
+    return suspects, theta
 
 
 def _too_many(suspects: Tensor) -> Tensor:

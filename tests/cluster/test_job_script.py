@@ -153,7 +153,7 @@ def test_crashes_without_a_new_sample_are_not_repeated_for_ever(jobs):
     (end,) = job.ended()
     assert (end["JobState"], end["Restarts"], end["ExitCode"]) == ("FAILED", "2", "1:0"), job.log
     assert job.log.count("requeued, killed (exit code 137") == 2
-    assert "no new sample in 2 restarts" in job.log
+    assert "no new sample in 2 runs" in job.log
 
 
 def test_a_cancelled_job_stays_cancelled(jobs):

@@ -154,7 +154,7 @@ def test_a_misfit_is_said_first_written_first_and_ends_with_exit_code_1(here, fo
     ("arguments", "words"),
     [
         (("--prior", "t"), "'t' is no NAME=DISTRIBUTION; write --prior young=normal:200e3,5e3"),
-        (("--prior", "t=cauchy:1,2"), "'cauchy"),
+        (("--prior", "t=cauchy:loc=1"), "cauchy:loc=1 is no prior that a calibration knows"),
         (("--prior", "q=log"), "prior of q, but the parameters are E, t, p"),
         (("--fix", "t=thick"), "'t=thick' is no NAME=VALUE; write --fix young=200e3"),
         (("--fix", "t=9"), "outside its bounds"),

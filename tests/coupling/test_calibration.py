@@ -314,6 +314,7 @@ def test_wrong_tasks_are_refused_in_the_callers_words():
         (lambda: Task(data, noise="loud"), "'known' or 'unknown'"),
         (lambda: estimate(model, Task(data, {"speed": Marginal("log")})), "prior of speed, but the parameters are"),
         (lambda: estimate(model, Task(data, {"rate": Marginal("normal", 1e4, 1.0)})), "prior of 'rate'"),
+        (lambda: estimate(model, Task(data, {"rate": Marginal("norm")})), "prior of 'rate': norm is no prior that a"),
         (lambda: estimate(model, Task(Measurements(("force",), [1.0], [1.0]))), "measured are force, but"),
         (lambda: estimate(model, Task(data), starts=0), "starts is 0"),
         (lambda: laplace(estimate(model, Task(data), starts=1)).interval(1.5), "level is 1.5"),

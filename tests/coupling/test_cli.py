@@ -113,7 +113,7 @@ def test_designs_are_asked_for_by_levels_points_and_distributions(here, tmp_path
         (["--levels", "three"], "expected whole numbers K or NAME=K"),
         (["--levels", "3", "--levels", "E=2"], "one K for all inputs, or NAME=K"),
         (["--input", "E"], "is no NAME=HOW"),
-        (["--input", "E=gamma:1,2"], "there are uniform, log, normal, lognormal"),
+        (["--input", "E=gamma:1,2"], "gamma has the numbers a, loc, scale"),
         (["--input", "F=log"], "there is no input F; there are E, t, p"),
         (["--points", "absent.csv"], "absent.csv"),
     ],

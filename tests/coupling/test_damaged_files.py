@@ -15,7 +15,7 @@ import toys
 from benchmarks import damaged_datasets
 from benchmarks.damaged_datasets import Trial, dataset, differing, write, write_unsealed
 from sobofem.coupling import Dataset, Design, generate
-from sobofem.coupling.dataset import guarded, seal, store, unfinished
+from sobofem.coupling.dataset import guarded, hdf5, seal, unfinished
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_no_damage_is_silent_or_a_traceback(kind, count):
 
 
 def test_every_flipped_byte_is_found_before_hdf5_sees_it(tmp_path, sealed, monkeypatch):
-    monkeypatch.setattr(store, "decoded", lambda file: pytest.fail("HDF5 was called"))
+    monkeypatch.setattr(hdf5, "decoded", lambda file: pytest.fail("HDF5 was called"))
     path = tmp_path / "a.h5"
     for at in (*range(0, seal.LENGTH, 7), *np.random.default_rng(0).integers(seal.LENGTH, len(sealed), 100)):
         content = bytearray(sealed)

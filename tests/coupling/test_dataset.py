@@ -1,5 +1,6 @@
 from dataclasses import replace
 import pickle
+from types import MappingProxyType
 
 import h5py
 from launching import python
@@ -8,7 +9,7 @@ import pytest
 import toys
 
 from sobofem.coupling import Dataset, Design, describe, generate
-from sobofem.coupling.dataset import store
+from sobofem.coupling.dataset import hdf5
 from sobofem.coupling.models.taylor import taylor_test
 
 BLOCKED = ("mpi4py", "dolfinx", "petsc4py", "torch", "pandas", "typer", "rich")
@@ -160,7 +161,7 @@ def test_wrong_files_are_refused_by_name(path, tmp_path, monkeypatch):
         file["x"] = 3
     with pytest.raises(ValueError, match=r"foreign.h5 .* another program's file"):
         Dataset.open(tmp_path / "foreign.h5")
-    monkeypatch.setattr(store, "WITHOUT_ACTIONS", 5)
+    monkeypatch.setattr(hdf5, "WITHOUT_ACTIONS", 5)
     Dataset.open(path).save(path)
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"dataset format 5, this sobofem reads up to 4"):
@@ -251,3 +252,18 @@ def test_a_dataset_trains_and_is_predicted_although_it_is_read_only(path):
     trained = surrogate.train(data, optimizers=(surrogate.Adam(2),))
     assert trained.predict(data.x)[0].shape == data.y.shape
     assert trained.provenance["digest"] == "fragile-1" and trained.provenance["samples"] == len(data)
+
+
+def test_units_of_what_a_model_has_not_do_not_part_it_from_its_own_samples(tmp_path):
+    """A class that makes several models often has the units of all."""
+
+    class Strut:
+        parameters, responses, bounds = ("width",), ("mass",), np.array([[1.0, 2.0]])
+        units = MappingProxyType({"width": "mm", "stress": "MPa"})
+
+        def evaluate(self, x, *, jacobian=True):
+            return np.array(x), np.eye(1) if jacobian else None
+
+    assert describe(Strut()).units == {"width": "mm"}
+    Dataset.from_arrays([[1.5]], [[1.5]], description=describe(Strut())).save(tmp_path / "strut.h5")
+    assert Dataset.open(tmp_path / "strut.h5").units == describe(Strut()).units

@@ -26,6 +26,17 @@ def test_points_lie_in_the_box_and_depend_on_the_seed_alone(kind):
     assert (points != make_design(kind, BOX, 50, 4)).any()
 
 
+@pytest.mark.parametrize(("n", "N", "seed"), [(1, 1, 0), (3, 7, 1), (40, 1000, 9), (1200, 4, 2)])
+def test_sobol_points_are_those_of_scipy_to_the_last_bit(n, N, seed):
+    theirs = qmc.Sobol(n, scramble=True, rng=seed).random_base2(max(N - 1, 0).bit_length())[:N]
+    np.testing.assert_array_equal(sobol(np.tile([0.0, 1.0], (n, 1)), N, seed=seed), theirs)
+
+
+def test_more_inputs_than_there_are_direction_numbers_are_refused():
+    with pytest.raises(ValueError, match="at most 21,201 inputs; 21,202 were asked for"):
+        sobol(np.tile([0.0, 1.0], (21_202, 1)), 4, seed=1)
+
+
 @pytest.mark.parametrize("sequence", [sobol, halton])
 @pytest.mark.parametrize("N", [1, 2, 7, 64, 65])
 def test_longer_sequences_begin_with_the_shorter(sequence, N):

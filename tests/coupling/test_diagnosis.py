@@ -35,7 +35,7 @@ def test_a_failing_corner_of_two_parameters_is_found_with_its_thresholds(seed):
     assert (there, tried, elsewhere, rest) == (failed.sum(), failed.sum(), 0, 200 - failed.sum())
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(1, 5))])
 def test_three_of_fifty_parameters_are_found_though_some_samples_fail_by_chance(seed):
     box = np.tile([-3.0, 5.0], (50, 1))
     x = points(1000, seed, box)

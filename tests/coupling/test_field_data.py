@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.damages import damages
 from sobofem.coupling import Dataset, Description, generate, merge
-from sobofem.coupling.dataset import names, rows, seal, store, unfinished
+from sobofem.coupling.dataset import hdf5, names, rows, seal, unfinished
 from sobofem.coupling.dataset.field_data import FieldData
 from sobofem.coupling.dataset.mesh import Mesh, OnMesh
 from sobofem.coupling.dataset.rows import Rows
@@ -293,7 +293,7 @@ class Full(io.BytesIO):
 
 def test_a_full_disk_is_said_and_does_not_crash_hdf5(path):
     with pytest.raises(OSError, match="no room"):
-        store._streamed(Full(), Dataset.open(path, in_memory=False))
+        hdf5.write(Full(), Dataset.open(path, in_memory=False))
 
 
 def test_the_command_makes_and_describes_fields(here, tmp_path):

@@ -39,7 +39,7 @@ def best_on_the_line(total):
     return np.array([a, total - a])
 
 
-@pytest.mark.parametrize("count", [None, 1, 3])
+@pytest.mark.parametrize("count", [None, pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_search_finds_the_optimum_whoever_controls_it(count):
     search, points = CertifiedSearch(described()), 0
     while not search.finished:

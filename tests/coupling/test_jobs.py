@@ -9,10 +9,11 @@ import toys
 from sobofem.coupling import Dataset
 from sobofem.coupling.contract import describe
 from sobofem.coupling.dataset import unfinished
+from sobofem.coupling.dataset.columns import Columns
 from sobofem.coupling.dataset.journal import Header, JournalWriter
 from sobofem.coupling.dataset.open_files import locked
 from sobofem.coupling.dataset.presence import lives
-from sobofem.coupling.dataset.records import Failure
+from sobofem.coupling.dataset.records import Failure, Sample
 from sobofem.coupling.solving import campaign, jobs
 from sobofem.coupling.solving.ledger import Ledger, join
 
@@ -35,6 +36,16 @@ def finish(path, run, rows, work=None):
     writer = JournalWriter(unfinished.folder(path) / f"run-{run:06d}-group-000000.journal", header)
     for row in rows:
         writer.failure(Failure(int(row), work.points[row] if work else np.zeros(1), "no", 0.0))
+    writer.close()
+
+
+def sampled(path, work, rows):
+    """Write samples of a run, as a group does."""
+    writer = JournalWriter(unfinished.folder(path) / f"run-{work.run:06d}-group-000001.journal", work.header)
+    for row in rows:
+        x = work.points[row]
+        writer.attempt(row)
+        writer.sample(Sample(row, x, np.ones(work.header.responses), np.ones((work.header.responses, len(x))), 0.1))
     writer.close()
 
 
@@ -112,6 +123,28 @@ def test_of_two_jobs_that_end_at_the_same_time_one_leaves_the_whole_dataset_and_
             ledger.conclude()
     assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
     assert [failure.row for failure in Dataset.open(path).failures] == [0, 1]
+
+
+def test_a_job_that_joins_or_leaves_others_neither_writes_the_dataset_nor_reads_samples(tmp_path, monkeypatch):
+    path, model = tmp_path / "a.h5", toys.smooth
+    points = np.linspace(*model.bounds.T, 6)
+    planned = campaign.plan(points, describe(model, name="smooth", source=None), order=1, model="smooth")
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+        work, member = join(path, planned, retry_failed=False, held=first)
+        sampled(path, work, (0, 3))
+        before = path.stat().st_ino
+        monkeypatch.setattr(Columns, "blocks", None)  # what reads them
+        other, _ = join(path, planned, retry_failed=False, held=second)
+        assert other.missing.tolist() == [1, 2, 4, 5] and other.before == 2
+        monkeypatch.undo()
+
+        def read(path):
+            with locked(unfinished.folder(path) / "lock", patience=0.0):  # nobody waits for it
+                return campaign.Dataset.open(path)
+
+        monkeypatch.setattr(campaign, "so_far", read)
+        assert Ledger(path, work, member, 0.5, None).conclude().rows.tolist() == [0, 3]
+        assert path.stat().st_ino == before
 
 
 def test_files_that_are_no_run_s_disturb_nobody(tmp_path):

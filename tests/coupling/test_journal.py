@@ -100,6 +100,60 @@ def test_a_header_is_there_twice_since_nothing_can_be_read_without(tmp_path):
     assert journal.records == () and "no header" in journal.damage
 
 
+def with_attempts(path):
+    """A journal as a group writes it: an attempt before each record. Bytes where records begin."""
+    writer = JournalWriter(path, HEADER)
+    starts = []
+    for row in range(12):
+        starts.append(path.stat().st_size)
+        writer.attempt(row)
+        starts.append(path.stat().st_size)
+        if row == 4:
+            writer.failure(Failure(row, RNG.normal(size=2), "buckled", 0.4, 1.5))
+        else:
+            dy = RNG.normal(size=(3, 2)) if row != 8 else None
+            writer.sample(
+                Sample(row, RNG.normal(size=2), RNG.normal(size=3), dy, 0.25 * row, row % 3 if row < 7 else None)
+            )
+    writer.attempt(99)
+    writer.close()
+    return starts
+
+
+def as_samples(journal):
+    """The samples of a journal by row, of records and of columns."""
+    records = [record for record in journal.records if isinstance(record, Sample)]
+    found = {record.row: (record.x, record.y, record.jacobian, record.seconds) for record in records}
+    for columns in journal.columns:
+        for part, arrays in columns.blocks():
+            for k, row in enumerate(columns.rows[part].tolist()):
+                dy = arrays["jacobian"][k] if "jacobian" in arrays else None
+                found[row] = (arrays["x"][k], arrays["y"][k], dy, arrays["seconds"][k])
+    return found
+
+
+def test_columns_hold_what_records_do_wherever_a_journal_is_damaged_or_cut_off(tmp_path):
+    starts = with_attempts(tmp_path / "j")
+    whole = (tmp_path / "j").read_bytes()
+    damaged = [whole, *(whole[:end] for end in range(0, len(whole), 101))]
+    for at in range(starts[0], len(whole), 11):
+        damaged.append(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+    for content in damaged:
+        (tmp_path / "d").write_bytes(content)
+        records = read_journal(tmp_path / "d")
+        columns = read_journal(tmp_path / "d", in_columns=True)
+        assert (columns.damage, columns.attempts) == (records.damage, records.attempts)
+        assert sorted(columns.answered) == sorted(records.answered)
+        plain = [record for record in records.records if isinstance(record, Sample)]
+        found = as_samples(columns)
+        assert found.keys() == {record.row for record in plain}
+        for record in plain:
+            for a, b in zip(found[record.row], (record.x, record.y, record.jacobian, record.seconds), strict=True):
+                np.testing.assert_array_equal(a, b)
+    (tmp_path / "d").write_bytes(whole)
+    assert sum(len(each.rows) for each in read_journal(tmp_path / "d", in_columns=True).columns) == 11
+
+
 def test_a_journal_is_never_written_over(tmp_path):
     write(tmp_path / "j", records())
     with pytest.raises(FileExistsError):

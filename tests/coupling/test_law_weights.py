@@ -80,7 +80,9 @@ def somewhere(problem, scale=0.1):
     return np.concatenate([np.random.default_rng(0).uniform(-scale, scale, count), others])
 
 
-@pytest.mark.parametrize(("kind", "warm"), [("invariants", False), ("strain", True)])
+@pytest.mark.parametrize(
+    ("kind", "warm"), [pytest.param("invariants", False, marks=pytest.mark.slow), ("strain", True)]
+)
 def test_derivatives_by_all_weights_are_those_of_differences(kind, warm):
     measures, ranges = KINDS[kind]
     problem, _ = stretched(untrained({**ranges, "T": (0.0, 1.0)} if warm else ranges), measures, warm=warm)

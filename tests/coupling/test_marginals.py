@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, poisson, rv_histogram, uniform, weibull_min
 
 from sobofem.coupling import Design, Grid, Marginal
 from sobofem.coupling.design.marginals import parse
 from sobofem.coupling.design.truncated import Truncated, transformed
+from sobofem.coupling.options.readings import exact_marginal
 
 BOX = np.array([[1e5, 3e5], [0.5, 2.0], [-1.0, 4.0]])
 NAMES = ("E", "t", "p")
@@ -43,7 +44,14 @@ def test_levels_of_a_logarithmic_input_have_equal_ratios():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("gamma:1,2", "no distribution is called 'gamma'"),
+        ("gama:1,2", "no distribution is called 'gama'"),
+        ("poisson:mu=2", "no distribution is called 'poisson'"),
+        ("gamma:1,2", "SciPy's gamma has the numbers a, loc, scale, but 1, 2 are given; write gamma:a=..."),
+        ("gamma:scale=2", "SciPy's gamma has the numbers a, loc, scale, but scale are given"),
+        ("gamma:a=2,b=1", "SciPy's gamma has the numbers a, loc, scale, but a, b are given"),
+        ("gamma:a=x", "its numbers are none that SciPy's gamma can have"),
+        ("norm:loc=1,loc=2", "says one of its numbers twice"),
+        ("gamma:a=-1", "its numbers are none that SciPy's gamma can have"),
         ("normal:1", "write uniform, log, normal:MEAN,STD"),
         ("normal:a,b", "write uniform, log, normal:MEAN,STD"),
         ("log:3", "write uniform, log, normal:MEAN,STD"),
@@ -57,9 +65,35 @@ def test_what_is_no_distribution_is_refused(text, message):
         parse(text)
 
 
-@pytest.mark.parametrize("text", ["uniform", "log", "normal:1,2", "lognormal:3,0.5"])
+@pytest.mark.parametrize("text", ["uniform", "log", "normal:1,2", "lognormal:3,0.5", "weibull_min:c=2,scale=3", "norm"])
 def test_a_distribution_reads_as_it_is_written(text):
     assert str(parse(text)) == text
+
+
+def test_frozen_distributions_of_scipy_are_those_of_their_texts():
+    for frozen, text in (
+        (weibull_min(2.0, scale=3.0), "weibull_min:c=2,scale=3"),
+        (norm(1.0), "norm:loc=1"),
+        (uniform(), "uniform:loc=0,scale=1"),  # SciPy's, not that over the bounds
+    ):
+        assert Marginal.of(frozen) == parse(text) and str(Marginal.of(frozen)) == text
+    data = np.random.default_rng(0).normal(size=1000)
+    measured = rv_histogram(np.histogram(data, bins=20))
+    own = Truncated(Marginal.of(measured.freeze()), -1.0, 4.0)
+    assert own.quantile(0.5) == pytest.approx(measured.ppf(0.5 * (1.0 + measured.cdf(-1.0) - measured.sf(4.0))))
+    with pytest.raises(ValueError, match="no command line can name"):
+        exact_marginal(measured.freeze())
+    with pytest.raises(ValueError, match="no distribution is called 'poisson'"):
+        Marginal.of(poisson(2.0))
+    with pytest.raises(ValueError, match="loc of norm has several values"):
+        Marginal.of(norm([1.0, 2.0]))
+    with pytest.raises(TypeError, match="is no distribution; give a Marginal, its text, or a frozen one"):
+        Marginal.of(3.0)
+
+
+def test_points_are_distributed_as_scipy_says():
+    points = Design("sobol", 4096, 1, {"p": weibull_min(2.0, scale=1.0)}).points(BOX, NAMES)[:, 2]
+    assert points.mean() == pytest.approx(np.sqrt(np.pi) / 2.0, abs=2e-3) and points.min() >= 0.0
 
 
 @pytest.mark.parametrize(

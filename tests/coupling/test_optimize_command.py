@@ -11,6 +11,8 @@ from sobofem.coupling.optimize import Task, minimize
 from sobofem.coupling.options import options_of
 from sobofem.coupling.study.purposes import Optimization
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 MODEL = "sketches.py:shaft"
 SKETCH = """
 import numpy as np

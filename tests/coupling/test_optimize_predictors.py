@@ -226,7 +226,8 @@ def _raise(error):
     ids=["raises", "fails as a solve", "NaN", "infinite slopes"],
 )
 def test_a_predictor_that_fails_while_it_predicts_leaves_the_search_to_the_next(answer):
-    unsure, task = Unsure(answer), Task("weight", at_most={"stress": 1.0, "slenderness": 4.0})
+    unsure = Unsure(answer)
+    task = Task("weight", at_most={"stress": 1.0, "slenderness": 4.0}, fixed={"idle": 0.5})
     solution = minimize(beam(), task, surrogate=unsure)
     assert unsure.asked > 1
     assert solution.certified
@@ -234,7 +235,7 @@ def test_a_predictor_that_fails_while_it_predicts_leaves_the_search_to_the_next(
     assert {step.predictor for step in solution.path} & {"surrogate"} == set()
 
 
-LIGHTEST = Task("weight", {"stress": 1.0})
+LIGHTEST = Task("weight", {"stress": 1.0}, fixed={"height": 1.5})
 
 
 def test_a_surrogate_with_a_bug_is_left_out_and_said_so_once():

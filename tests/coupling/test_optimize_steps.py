@@ -12,11 +12,18 @@ from sobofem.coupling.optimize.acceptance import Filter, Trial
 
 def test_the_ratio_of_a_step_is_that_of_its_actual_to_its_predicted_decrease():
     """Of the objective, or of the violation where that is what the step is for."""
-    step = Trial(objective=5.0, excess=0.0, gain=2.0, predicted=0.0, reached=3.5, left=0.0, tolerance=1e-6)
+    step = Trial(5.0, 0.0, gain=2.0, predicted=0.0, reached=3.5, left=0.0, distance=0.0, tolerance=1e-6)
     assert step.for_objective and step.ratio == 0.75
     assert replace(step, reached=5.5).ratio == -0.25
     to_feasible = replace(step, excess=4.0, gain=-1.0, predicted=1.0, reached=6.0, left=2.5)
     assert not to_feasible.for_objective and to_feasible.ratio == 0.5
+
+
+def test_a_step_may_pass_a_limit_by_much_that_is_met_again_near_by():
+    """A limit that grows by powers: its excess is large in units of its slope at the start, the way back short."""
+    step = Trial(5.0, 0.0, gain=2.0, predicted=0.0, reached=3.0, left=0.4, distance=0.04, tolerance=1e-6)
+    assert step.accepted_by(Filter()) and not replace(step, distance=0.3).accepted_by(Filter())
+    assert replace(step, left=0.04, distance=0.3).accepted_by(Filter())
 
 
 def test_a_filter_accepts_what_none_of_its_pairs_dominates():

@@ -14,7 +14,7 @@ from sobofem.coupling.study.settings import INTERVALS
 FLAGS = ("--minimize", "--maximize")
 CASES = [
     (values("a=1"), {"a": 1 / 3, "b": -1e-300}),
-    (distributions("a=log"), {"a": Marginal("normal", 0.1, 1 / 3), "b": Marginal("log")}),
+    (distributions("a=log"), {"a": Marginal("normal", 0.1, 1 / 3), "b": Marginal.of("beta:a=0.1,b=2")}),
     (CHOICES, {"a": (1.0, 0.1), "b": (2.0,)}),
     (INTERVALS, {"a": (-1 / 3, 2.0)}),
     (Names(), ("a", "b*", "stress [MPa]")),

@@ -23,7 +23,7 @@ def emptied(schedule):
     while rows := schedule.take():
         chunks.append(rows)
         for row in rows:
-            schedule.settle(row, 1.0)
+            schedule.settle([row], [1.0])
     assert schedule.finished
     return chunks
 
@@ -55,7 +55,7 @@ def test_of_the_last_rows_the_dearest_come_first_and_a_busy_group_gets_the_cheap
         rows = schedule.take(1)
         taken += len(rows)
         for row in rows:
-            schedule.settle(row, cost[row])
+            schedule.settle([row], [cost[row]])
     (cheapest,) = schedule.take(1, cheap=True)
     rest = [schedule.take()[0] for _ in range(15)]
     assert cost[cheapest] == cost[184:].min()
@@ -85,9 +85,9 @@ def test_suspects_come_last_and_those_of_two_deaths_one_by_one():
     assert sorted(first) == [0, 1, 2, 4, 7]
     assert schedule.take() == [3] and schedule.take() == [5]
     assert schedule.take() == [] and not schedule.finished
-    schedule.settle(3, 1.0)
+    schedule.settle([3], [1.0])
     assert schedule.take() == []
-    schedule.settle(5, 1.0)
+    schedule.settle([5], [1.0])
     assert schedule.take() == [6] and schedule.finished
 
 

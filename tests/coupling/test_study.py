@@ -153,6 +153,13 @@ def test_what_could_not_be_carried_out_is_refused(tmp_path):
         load_study(tmp_path / "lambda.py")
 
 
+def test_what_is_wrong_with_a_later_stage_is_said_before_any_work(here, file, tmp_path):
+    file.write_text(file.read_text().replace('"--derivatives")', '"--derivative")'))
+    code, text, errors = here("run", file, "--out", tmp_path / "out")
+    assert code == 2 and "--derivative" in text + errors and "$ sobofem" not in text
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_unknown_stage_and_a_damaged_ledger_are_named(here, file, tmp_path):
     out = tmp_path / "out"
     code, _, error = here("run", file, "--out", out, "--only", "tain")
@@ -199,7 +206,10 @@ def test_a_folder_of_an_earlier_version_is_known_whose_options_stood_in_another_
         "calibrate out/surrogate.safetensors curve.csv --out out/calibration --prior rate=log --model m:n --solves 32",
         "train out/data.h5 --out out/surrogate.safetensors --seed 0",
     )
-    with_defaults = replace(PURPOSES[0][0], equal={}, starts=1, predictors="automatic", confirm_on=None)
+    later = ["equal", "starts", "predictors", "confirm_on"]
+    later += ["inputs", "correlated", "deviations", "failure_probability", "samples", "allow_outside"]
+    defaults = Optimization("mass")
+    with_defaults = replace(PURPOSES[0][0], **{name: getattr(defaults, name) for name in later})
     made = (with_defaults, Uncertainty(), Calibration(Path("curve.csv"), {"rate": Marginal("log")}))
     stages = [*(purpose.stage(FILES) for purpose in made), list(Study("m:n", Grid(2)).stages(FILES))[1]]
     for stage, line in zip(stages, earlier, strict=True):
@@ -361,12 +371,19 @@ PURPOSES = [
             pareto=5,
             confirm_on="fine.py:model",
             ranks_per_solve=2,
+            inputs={"load": Marginal.of("weibull_min:c=2")},
+            correlated={"load,force": 0.5},
+            deviations=2.0,
+            failure_probability=0.01,
+            samples=64,
+            allow_outside=0.2,
         ),
         "--minimize mass=2.0 --maximize stiffness=0.5 "
         "--at-most stress=200.0 --at-least height=3.0 --equal volume=0.5 --fix load=10.0 "
         "--one-of layers=1.0,2.5 --start width=4.0 --tolerance 1e-05 --solves 30 --starts 3 "
         "--predictors quasi-newton --seed 7 --pareto 5 --confirm-on fine.py:model "
-        "--ranks-per-solve 2",
+        "--ranks-per-solve 2 --input load=weibull_min:c=2.0 --correlate load,force=0.5 --deviations 2.0 "
+        "--failure-probability 0.01 --samples 64 --allow-outside 0.2",
     ),
     (
         Uncertainty(

@@ -9,7 +9,10 @@ import numpy as np
 import pages
 import pytest
 
+from sobofem.coupling import Dataset
 from sobofem.coupling.commands import find_command
+from sobofem.coupling.models.loading import load_model
+from sobofem.coupling.optimize import Front, pareto
 from sobofem.coupling.report.page import Number, Page, Picture, Points, Section, Table, write_page, write_record
 
 NASTY = '<b onload="x">&amp; $a$ `c` "d"'
@@ -139,6 +142,69 @@ def test_an_interrupted_search_has_a_page_with_the_best_so_far(here, models):
     record = json.loads((models / "best.json").read_text())
     assert "Unfinished" in page.text and "goes on from d.h5" in page.text
     assert record["solves"] == 3 and len(record["path"]) == 3 and not record["certified"]
+
+
+@pytest.fixture
+def cheap(monkeypatch):
+    """A front of a few generations, sought on a model of closed form in place of a surrogate."""
+    pytest.importorskip("pymoo")
+    from sobofem.coupling.commands import front
+
+    def few(*asked, **how):
+        return pareto(*asked, **how, points=12, generations=20)
+
+    def exact(data):
+        return load_model("models.py:shaft")
+
+    monkeypatch.setattr(front, "pareto", few)
+    monkeypatch.setattr(front, "_fitted", exact)
+
+
+FRONT = ("--minimize", "weight & more", "--minimize", "stress", "--pareto", 2, "--out", "front.json")
+
+
+@pytest.mark.usefixtures("cheap")
+def test_a_front_has_a_record_and_a_page_with_the_course_of_each_point(here, models):
+    code, _, errors = here("optimize", "models.py:shaft", *FRONT)
+    assert code == 0, errors
+    page = pages.check(models / "front.html", models / "front.json")
+    record = json.loads((models / "front.json").read_text())
+    assert "2 of 2 points certified" in page.text and "Courses of the searches" in page.text
+    assert record["ended"] and not record["waiting"] and len(record["front"]) > 3
+    for point in record["points"]:  # on the front the width is least, or the height greatest
+        assert point["certified"]
+        assert min(point["x"]["<b>width</b>"] - 0.1, 3.0 - point["x"]["height"]) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.usefixtures("cheap")
+def test_an_interrupted_front_keeps_what_is_certified_and_has_a_page(here, models):
+    with (models / "models.py").open("a") as file:
+        file.write("stopped.ends = 4\n")
+    code, _, errors = here("optimize", "models.py:stopped", *FRONT, "--data", "d.h5")
+    assert code == 130 and "stopped by SIGINT" in errors and "not yet; all solves are in" in errors, errors
+    page = pages.check(models / "front.html", models / "front.json")
+    record = json.loads((models / "front.json").read_text())
+    assert "Unfinished" in page.text and "goes on from d.h5" in page.text and "not certified yet" in page.text
+    assert not record["ended"] and len(record["points"]) + len(record["waiting"]) == 2 and record["points"]
+    solves = sum(point["solves"] for point in record["points"]) + (record["under_way"] or {"solves": 0})["solves"]
+    assert solves == 4 == len(Dataset.open("d.h5"))
+
+
+@pytest.mark.usefixtures("cheap")
+def test_an_error_in_the_midst_of_a_front_has_a_page_of_what_was_certified_before(here, models, monkeypatch):
+    certify, calls = Front.certify, []
+
+    def second(*asked, **how):
+        calls.append(asked)
+        if len(calls) == 2:
+            raise OSError("no space left")
+        return certify(*asked, **how)
+
+    monkeypatch.setattr(Front, "certify", second)
+    code, _, errors = here("optimize", "models.py:shaft", *FRONT)
+    assert code != 0 and "no space left" in errors
+    page = pages.check(models / "front.html", models / "front.json")
+    assert "Unfinished: 1 of 2 points certified" in page.text and "no space left" in page.text
 
 
 def test_a_page_is_for_another_file_than_its_numbers(here, models):

@@ -17,6 +17,9 @@ CASES = [
     ("normal:3,1", 1.0, 6.5),
     ("normal:3,40", 1.0, 6.5),
     ("lognormal:2,0.4", 0.5, 9.0),
+    ("weibull_min:c=2,scale=3", 0.5, 9.0),
+    ("gumbel_r:loc=3,scale=0.5", 1.0, 8.0),
+    ("beta:a=2,b=3,loc=1,scale=4", 0.5, 4.5),  # which ends within the box
 ]
 
 
@@ -60,6 +63,9 @@ def test_poincare_is_sharp_for_a_flat_density_and_a_normal_one():
     wave = np.pi * (x - 2.0) / 3.0
     assert np.var(np.cos(wave)) == pytest.approx(flat.poincare * np.mean((np.pi / 3.0 * np.sin(wave)) ** 2), rel=1e-3)
     assert Truncated(parse("normal:3,0.2"), 1.0, 6.5).poincare == pytest.approx(0.04)
+    # those of SciPy by an eigenvalue, of the same distributions
+    assert Truncated(parse("uniform:loc=2,scale=3"), 1.0, 6.0).poincare == pytest.approx(flat.poincare, rel=1e-4)
+    assert Truncated(parse("norm:loc=3,scale=0.2"), 1.0, 6.5).poincare == pytest.approx(0.04, rel=1e-4)
 
 
 def test_what_lies_outside_the_box_is_named_and_refused():
@@ -96,7 +102,8 @@ def test_a_dataset_serves_as_well_as_a_model():
         ({}, {"fixed": {"x0": float("nan")}}, "fixed at nan"),
         ({}, {"fixed": {"x0": 1.0, "x1": 1.0}}, "every input is fixed"),
         ({"x0": "log"}, {}, "'x0': distribution log has no logarithm"),
-        ({"x0": "gamma:1,2"}, {}, "no distribution is called 'gamma'"),
+        ({"x0": "gama:1,2"}, {}, "no distribution is called 'gama'"),
+        ({"x0": "gamma:a=2,scale=4"}, {}, "lies outside"),
         ({"x0": "normal:12,1.5"}, {}, "lies outside"),
         ({"x0": "normal:100,1"}, {"allow_outside": 1.0}, r"leaves 0.0e\+00 of its probability within the bounds"),
         ({"x0": "normal:1,0"}, {}, "an input that does not scatter is held at its value"),
@@ -105,3 +112,12 @@ def test_a_dataset_serves_as_well_as_a_model():
 def test_inputs_that_make_no_sense_are_refused(marginals, options, message):
     with pytest.raises(ValueError, match=message):
         inputs(linear([1.0, 2.0]), marginals, **options)
+
+
+@pytest.mark.parametrize("deviation", [0.41, 0.413, 0.42, 0.45])
+def test_the_share_that_a_refusal_names_is_enough(deviation):
+    model, how = linear([1.0], reach=1.0), {"x0": f"normal:0,{deviation}"}
+    with pytest.raises(ValueError, match="allow_outside=") as caught:
+        inputs(model, how)
+    named = float(str(caught.value).partition("allow_outside=")[2].partition(")")[0])
+    assert inputs(model, how, allow_outside=named).outside <= named

@@ -5,13 +5,14 @@ import basix.ufl
 import dolfinx
 import numpy as np
 import pytest
+from test_ties import effective
 import ufl
 
 from sobofem import fem
 from sobofem.fem.materials.elasticity import strain, stress
 
 
-def joined(parts):
+def joined(parts, comm=MPI.COMM_SELF):
     """A mesh of boxes, each with its corners, counts of cells, and which cells to keep; they share no node."""
     points, cells, count = [], [], 0
     gdim = len(parts[0][0])
@@ -24,8 +25,9 @@ def joined(parts):
         cells.append(own.reshape(-1, gdim + 1) + count)
         count += len(used)
     element = basix.ufl.element("Lagrange", "triangle" if gdim == 2 else "tetrahedron", 1, shape=(gdim,))
+    mine = slice(None) if comm.rank == 0 else slice(0, 0)
     return dolfinx.mesh.create_mesh(
-        MPI.COMM_SELF, np.concatenate(cells).astype(np.int64), element, np.concatenate(points)
+        comm, np.concatenate(cells).astype(np.int64)[mine], element, np.concatenate(points)[mine]
     )
 
 
@@ -130,9 +132,10 @@ def test_constant_stress_passes_with_quartic_tetrahedra():
     assert fluctuation(mesh, [fem.Bonded(tags, 2, 1)], 4) < 1e-24
 
 
-def layers(*, lifted=True, gap=0.0, pair=(2, 1), other=None):
+def layers(comm=MPI.COMM_SELF, *, lifted=True, gap=0.0, pair=(2, 1), other=None):
     """Two layers, one five times as stiff, pulled along the face where they are bonded, and the force that takes."""
-    mesh = joined([((0.0, 0.0), (1.0, 1.0), (2, 3), everything), ((1.0, 0.0), (2.0, 1.0), (3, 4), everything)])
+    parts = [((0.0, 0.0), (1.0, 1.0), (2, 3), everything), ((1.0, 0.0), (2.0, 1.0), (3, 4), everything)]
+    mesh = joined(parts, comm)
     tags = tagged(mesh, {1: (right_face, left), 2: (right_face, lambda x: ~left(x))})
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1, (2,)))
     u, pull, x = dolfinx.fem.Function(space), dolfinx.fem.Constant(mesh, 0.1), ufl.SpatialCoordinate(mesh)
@@ -162,12 +165,49 @@ def layers(*, lifted=True, gap=0.0, pair=(2, 1), other=None):
     )
 
 
-def test_displacements_prescribed_at_the_end_of_a_bonded_face_are_part_of_the_form():
-    force, slope = layers().evaluate([0.1])
-    np.testing.assert_allclose(force, 0.1 * (1.0 + 5.0), rtol=1e-12)
-    np.testing.assert_allclose(slope, 1.0 + 5.0, rtol=1e-12)
-    with pytest.raises(ValueError, match="write the unknown plus a function with these values"):
-        layers(lifted=False)
+@pytest.mark.parametrize("lifted", [True, False])
+def test_displacements_prescribed_at_the_end_of_a_bonded_face_pull_both_parts(lifted):
+    for method in ("adjoint", "tangent"):
+        force, slope = layers(lifted=lifted).evaluate([0.1], method=method)
+        np.testing.assert_allclose(force, 0.1 * (1.0 + 5.0), rtol=1e-12)
+        np.testing.assert_allclose(slope, 1.0 + 5.0, rtol=1e-12)
+
+
+def layered_cell(comm=MPI.COMM_SELF, *, skew, order=(0, 1, 2, 3), degree=1):
+    """A periodic cell of two layers that are bonded, one ten times as stiff; faces match or do not."""
+    parts = [((0.0, 0.0), (1.0, 0.5), (4, 4), everything), ((0.0, 0.5), (1.0, 1.0), (3, 3), everything)]
+    mesh = joined(parts, comm)
+    x, y = mesh.geometry.x[:, :2].T
+    y += skew * x * np.abs(y * (y - 0.5) * (y - 1.0))
+    below = lambda x: x[1] < 0.5  # noqa: E731
+    seam = lambda x: np.isclose(x[1], 0.5)  # noqa: E731
+    tags = tagged(mesh, {1: (seam, below), 2: (seam, lambda x: ~below(x))})
+    space, mean = dolfinx.fem.functionspace(mesh, ("Lagrange", degree, (2,))), dolfinx.fem.Constant(mesh, np.zeros(3))
+    u, stiff = dolfinx.fem.Function(space), dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("DG", 0)))
+    stiff.interpolate(lambda x: np.where(below(x), 10.0, 1.0))
+    applied = ufl.as_matrix([[mean[1], mean[2]], [mean[2], mean[0]]]) + strain(u)  # layers are across y
+    sigma, dx = stress(applied, stiff, 0.3), ufl.dx(metadata={"quadrature_degree": 2})
+    ties = [
+        fem.Periodic(lambda p, i=i: np.isclose(p[i], 1.0), lambda p, i=i: p - np.eye(2)[:, i : i + 1]) for i in (0, 1)
+    ]
+    ties = [*ties, fem.Bonded(tags, 1, 2), fem.ZeroMean(u[0] * dx, u[1] * dx)]
+    return fem.Problem(
+        0.5 * ufl.inner(sigma, applied) * dx,
+        u,
+        bcs=[],
+        ties=[ties[k] for k in order],
+        parameters=[fem.Scalar(name, mean, (-1.0, 1.0), component=k) for k, name in enumerate(("yy", "xx", "xy"))],
+        responses=[fem.Response(f"s{i}{j}", sigma[i, j] * dx) for i, j in ((1, 1), (0, 0), (0, 1))],
+    )
+
+
+@pytest.mark.parametrize(
+    ("skew", "order", "degree"), [(0.0, (0, 1, 2, 3), 1), (1.0, (2, 1, 0, 3), 1), (1.0, (1, 0, 2, 3), 2)]
+)
+def test_bonded_layers_of_a_periodic_cell_are_a_laminate(skew, order, degree):
+    """Each end of a seam goes with its own side, and stresses that differ from layer to layer pass."""
+    _, jacobian = layered_cell(skew=skew, order=order, degree=degree).evaluate([0.1, 0.2, 0.3])
+    np.testing.assert_allclose(jacobian, effective(1.0, 10.0), rtol=1e-11, atol=1e-11)
 
 
 def test_faces_that_are_none_are_refused():

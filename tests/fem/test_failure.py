@@ -10,6 +10,7 @@ from test_plasticity import sheared
 import ufl
 
 from sobofem import fem
+from sobofem.fem.fields import SolutionField
 from sobofem.fem.materials.elasticity import strain, stress
 
 
@@ -172,6 +173,19 @@ def test_a_gentle_evaluation_finds_the_equilibrium_that_evaluate_did_not():
     slope = [(mean_of_cord(*(HARD + h)) - mean_of_cord(*(HARD - h))) / (2 * h.sum()) for h in np.diag([1e-2, 1e1])]
     assert jacobian[0] == pytest.approx(slope, rel=1e-2)
     assert problem.evaluate_gently(HARD, jacobian=False)[1] is None
+
+
+def test_a_field_is_found_gently_where_its_problem_is():
+    field = SolutionField(limited())
+    with pytest.raises(fem.NotConverged):
+        field.evaluate(HARD)
+    displacement, jacobian = field.evaluate_gently(HARD)
+    ends = [field.evaluate_gently(HARD + np.array([0.0, h]), jacobian=False)[0] for h in (10.0, -10.0)]
+    assert jacobian[:, 1] == pytest.approx((ends[0] - ends[1]) / 20.0, rel=1e-2, abs=1e-9)
+    assert field.mass @ displacement == pytest.approx(mean_of_cord(*HARD), rel=1e-3)
+    assert field.negative_pivots == 0
+    with pytest.raises(fem.NotConverged):
+        field.evaluate(HARD)  # no trace is left
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import sysconfig
 import time
 
 from mpi4py import MPI
@@ -16,7 +17,10 @@ import pytest
 import ufl
 
 from sobofem.fem.assembly import compilation as jit
+from sobofem.fem.assembly import sending
 from sobofem.fem.assembly.compilation import compile_expression, compile_form
+
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 
 
 @pytest.fixture(autouse=True)
@@ -70,13 +74,13 @@ def test_what_other_compiler_flags_made_is_not_taken_for_ones_own(cache, monkeyp
     with monkeypatch.context() as other:
         other.setattr(jit, "_compiler_flags", lambda: ["-O1", "-w"])
         compile_form(area_form(6.0), MPI.COMM_SELF)
-    locks, lock = [], jit._locked
+    locks, lock = [], jit.locked
 
     def watched(directory):
         locks.append(directory)
         return lock(directory)
 
-    monkeypatch.setattr(jit, "_locked", watched)
+    monkeypatch.setattr(jit, "locked", watched)
     compile_form(area_form(6.0), MPI.COMM_SELF)
     assert [lock.parent for lock in locks] == [cache]
     assert len(list(cache.glob("*/*.c.cached"))) == 2
@@ -102,7 +106,7 @@ def test_a_form_is_compiled_under_the_lock_again_once_the_compiler_s_settings_ch
     before = jit._compiler_flags
     compile_form(area_form(2.5), MPI.COMM_SELF)
     monkeypatch.setattr(jit, "_compiler_flags", lambda: [*before(), "-DCHANGED"])
-    locked, made = jit._locked, []
+    locked, made = jit.locked, []
 
     @contextlib.contextmanager
     def watched(directory):
@@ -110,7 +114,7 @@ def test_a_form_is_compiled_under_the_lock_again_once_the_compiler_s_settings_ch
             yield
             made.extend(directory.parent.glob("*/*.c.cached"))
 
-    monkeypatch.setattr(jit, "_locked", watched)
+    monkeypatch.setattr(jit, "locked", watched)
     compile_form(area_form(2.5), MPI.COMM_SELF)
     assert len(made) == 2  # none of them made after the lock was given back
     assert set(made) == set(cache.glob("*/*.c.cached"))
@@ -192,7 +196,7 @@ def test_a_lock_that_is_a_link_truncates_nothing(form_folder, tmp_path, monkeypa
     (form_folder / "lock").unlink()
     (form_folder / "lock").symlink_to(tmp_path / "precious")
     assert "is a link" in refused(form_folder.parent, monkeypatch)
-    with pytest.raises(OSError), jit._locked(form_folder):  # also where it came after the check
+    with pytest.raises(OSError), jit.locked(form_folder):  # also where it came after the check
         pass
     assert (tmp_path / "precious").read_text() == "data"
 
@@ -267,3 +271,41 @@ for os.environ["SOBOFEM_CACHE"] in sys.argv[1:]:
     done = subprocess.run([sys.executable, "-c", code, *map(str, damaged)], capture_output=True, text=True, check=True)
     assert [float(value) for value in done.stdout.split()] == pytest.approx([4.5] * 4)
     assert len(list(tmp_path.rglob("*.so"))) == 5
+
+
+def test_a_form_that_was_not_sent_whole_has_no_source_and_mark_beside_half_a_library(tmp_path):
+    there = tmp_path / "there"
+    there.mkdir()
+    for name in ("libffcx_a.c", "libffcx_a.c.cached", "libffcx_a.o", f"libffcx_a{SUFFIX}"):
+        (there / name).write_text(name)
+    (there / "whole").write_text(f"libffcx_a {len(f'libffcx_a{SUFFIX}')}")
+    content = sending._read(there)
+    assert jit.is_compiled(there) and len(content) == 5
+    for count in range(5):
+        here = tmp_path / f"cut after {count}"
+        sending._write(here, dict(list(content.items())[:count]))
+        assert not jit.is_compiled(here)
+        loaded = (here / "libffcx_a.c").exists() and (here / "libffcx_a.c.cached").exists()
+        assert not loaded or (here / f"libffcx_a{SUFFIX}").exists()
+        sending._write(here, content)
+        assert jit.is_compiled(here)
+        assert {file.name for file in here.iterdir()} == {*content, "lock"}
+
+
+def test_a_library_that_is_sent_does_not_change_one_that_is_loaded(tmp_path):
+    library = tmp_path / "libffcx_a.so"
+    library.write_text("loaded")
+    with library.open() as loaded:
+        sending._replace(library, b"new")
+        assert loaded.read() == "loaded" and library.read_text() == "new"
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        sending._replace(tmp_path / "folder", b"new")
+    assert {file.name for file in tmp_path.iterdir()} == {"libffcx_a.so", "folder"}
+    assert sending._contents((tmp_path / "gone",)) == {}
+
+
+def test_the_home_of_no_account_is_named(monkeypatch):
+    monkeypatch.setenv("SOBOFEM_CACHE", "~no-such-account/forms")
+    with pytest.raises(OSError, match="no account for the ~ of ~no-such-account/forms"):
+        jit.cache_directory()

@@ -255,3 +255,60 @@ def test_a_gradient_at_a_vertex_is_refused():
             parameters=[fem.Scalar("k", k, (0.5, 2.0))],
             responses=[fem.Response("slope", u.dx(0) * ufl.dP(mesh))],
         )
+
+
+def test_a_form_of_two_sets_of_tags_is_that_of_one_with_their_pairs():
+    mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 3, 2)
+    mesh.topology.create_connectivity(1, 2)
+    facets = np.sort(dolfinx.mesh.exterior_facet_indices(mesh.topology))
+    first, second = np.arange(len(facets)) % 2, np.arange(len(facets)) % 3 // 2
+    both, a, b = (
+        ufl.ds(mesh, subdomain_data=dolfinx.mesh.meshtags(mesh, 1, facets, ids.astype(np.int32)))
+        for ids in (first + 2 * second, first, second)
+    )
+    u, k = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1))), dolfinx.fem.Constant(mesh, 1.0)
+
+    def answers(measures):
+        load = sum((weight * k**2 * u * ds for weight, ds in measures[1:]), measures[0][0] * k**2 * u * measures[0][1])
+        problem = fem.Problem(
+            (0.5 * u**2 + 0.5 * ufl.inner(ufl.grad(u), ufl.grad(u))) * ufl.dx - load,
+            u,
+            bcs=[],
+            parameters=[fem.Scalar("k", k, (0.5, 2.0))],
+            responses=[fem.Response("load", load)],
+        )
+        y, jacobian = problem.evaluate([1.3])
+        return [y, jacobian[0], problem.hvp([1.3], [1.0], [1.0])]
+
+    separate = answers([(1.0, a(1)), (2.0, b(1))])
+    np.testing.assert_allclose(separate, answers([(1.0, both(1)), (2.0, both(2)), (3.0, both(3))]), rtol=1e-12)
+
+
+def test_what_lives_on_another_mesh_is_refused_in_words():
+    mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 2, 2)
+    part, *_ = dolfinx.mesh.create_submesh(mesh, 2, np.arange(4, dtype=np.int32))
+    u, k = (dolfinx.fem.Function(dolfinx.fem.functionspace(m, ("Lagrange", 1))) for m in (mesh, part))
+    scale = dolfinx.fem.Constant(mesh, 1.0)
+    for load, message in ((k * u * ufl.dx(mesh), "f lives on another"), (u * ufl.dx(part), "over another mesh")):
+        with pytest.raises(ValueError, match=message):
+            fem.Problem(
+                scale * u**2 * ufl.dx(mesh) - load,
+                u,
+                bcs=[],
+                parameters=[fem.Scalar("scale", scale, (0.5, 2.0))],
+                responses=[fem.Response("mean", u * ufl.dx(mesh))],
+            )
+
+
+def test_integrals_over_facets_of_prisms_are_refused_in_words():
+    corners = [(0.0, 0.0, 0.0), (1.0, 1.0, 1.0)]
+    mesh = dolfinx.mesh.create_box(MPI.COMM_SELF, corners, (1, 1, 1), dolfinx.mesh.CellType.prism)
+    u, k = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1))), dolfinx.fem.Constant(mesh, 1.0)
+    with pytest.raises(ValueError, match="facets of prisms and pyramids"):
+        fem.Problem(
+            0.5 * u**2 * ufl.dx - k * u * ufl.ds,
+            u,
+            bcs=[],
+            parameters=[fem.Scalar("k", k, (0.5, 2.0))],
+            responses=[fem.Response("mean", u * ufl.dx)],
+        )

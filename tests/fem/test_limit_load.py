@@ -19,6 +19,7 @@ def truss(
     path=None,
     rise=RISE,
     side=0.0,
+    spring=0.0,
     residual=False,
     held=True,
     newton=fem.Newton(),  # noqa: B008
@@ -46,6 +47,8 @@ def truss(
     dP = ufl.Measure("dP", domain=mesh, subdomain_data=tags)(7)
     dx = ufl.dx(mesh, metadata={"quadrature_degree": 1})
     energy = 0.5 * stiffness * green**2 * dx - t * weight * (-u[1] + aside * u[0]) * dP
+    if spring:
+        energy += 0.25 * spring * u[0] ** 4 * dP
     ends = dolfinx.fem.locate_dofs_geometrical(space, lambda x: np.abs(x[0]) > 0.5 * SPAN)
     conditions = [at_ends(space, ends) if at_ends else dolfinx.fem.dirichletbc(np.zeros(2), ends, space)]
     path = (path or (lambda t, control: fem.LimitLoad(factor=t, increment=0.001)))(t, -u[1] * dP)
@@ -262,11 +265,16 @@ def steep(at=None, comm=MPI.COMM_SELF, *, bifurcation=0.02, down=False, **others
         return truss(comm, rise=STEEP, path=lambda t, control: fem.LimitLoad(factor=t, increment=0.02), **others)
 
     def beside(t, control):
-        (integral,) = control.integrals()
-        aside = ufl.Form([integral.reconstruct(integrand=control.coefficients()[0][0])])
-        return fem.ControlledPath(at, factor=t, control=control if down else aside, bifurcation=bifurcation)
+        control = control if down else to_the_side(control)
+        return fem.ControlledPath(at, factor=t, control=control, bifurcation=bifurcation)
 
     return truss(comm, rise=STEEP, path=beside, **others)
+
+
+def to_the_side(control):
+    """The displacement to the right in place of the one down."""
+    (integral,) = control.integrals()
+    return ufl.Form([integral.reconstruct(integrand=control.coefficients()[0][0])])
 
 
 @pytest.mark.parametrize("side", [0.1, -0.5, 1.2])
@@ -286,6 +294,41 @@ def test_a_path_leaves_by_the_branch_at_a_bifurcation_where_it_is_asked_to(side)
     np.testing.assert_allclose(jacobian[:3, 2], expected, rtol=1e-7, atol=1e-9)
     with pytest.raises(fem.NotConverged, match="a limit point comes before any bifurcation"):
         problem.evaluate([*X[:2], 1e-4])  # an imperfect one has no bifurcation
+
+
+@pytest.mark.parametrize("way", [1.0, pytest.param(-1.0, marks=pytest.mark.slow)])
+def test_the_limit_load_of_a_branch_that_rises_is_the_closed_one_to_either_side(way):
+    """With a spring c x³ aside z² = rise² - 2 SPAN² - D x², D = 1 + c L³ / stiffness, and load (A + c x²) z."""
+    A = 2 * X[0] * SPAN**2 / CUBE
+    c, B = 2 * A, STEEP**2 - 2 * SPAN**2
+    D = 1 + c * CUBE / X[0]
+    square = (c * B - A * D / 2) / (1.5 * c * D)
+    z = np.sqrt(B - D * square)
+    problem = truss(
+        rise=STEEP,
+        spring=c,
+        path=lambda t, control: fem.LimitLoad(factor=t, increment=0.02, branch=way * to_the_side(control)),
+    )
+    y, jacobian = problem.evaluate(X, method="adjoint")
+    np.testing.assert_allclose(y[:3], [(A + c * square) * z / X[1], STEEP - z, way * np.sqrt(square)], rtol=1e-8)
+    np.testing.assert_allclose(problem.evaluate(X, method="tangent")[1], jacobian, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(jacobian[0, 1], -y[0] / X[1], rtol=1e-8)
+    ahead, behind = (problem.evaluate([X[0] + h, *X[1:]], jacobian=False)[0] for h in (1e-4, -1e-4))
+    np.testing.assert_allclose(jacobian[:, 0], (ahead - behind) / 2e-4, rtol=1e-6, atol=1e-8)
+
+
+def test_a_branch_along_which_the_load_falls_has_no_limit_load():
+    problem = truss(
+        rise=STEEP, path=lambda t, control: fem.LimitLoad(factor=t, increment=0.02, branch=to_the_side(control))
+    )
+    with pytest.raises(fem.NotConverged, match="carries no more than at the bifurcation"):
+        problem.evaluate(X)
+
+
+def test_a_branch_that_a_form_does_not_see_is_named_so():
+    problem = truss(rise=STEEP, path=lambda t, control: fem.LimitLoad(factor=t, increment=0.02, branch=control))
+    with pytest.raises(fem.NotConverged, match="the branch of the path does not see the mode"):
+        problem.evaluate(X)
 
 
 @pytest.mark.parametrize("bifurcation", [1e-4, *(pytest.param(b, marks=pytest.mark.slow) for b in (0.1, 5.0))])

@@ -379,23 +379,49 @@ def test_a_column_on_a_roller_buckles_as_one_that_is_held_there_by_conditions():
     np.testing.assert_allclose(jacobian, y[:, None] / 1.3, rtol=1e-8)
     critical = 4.49340945790906**2 * 1.3 * 0.2**2 / 12 / LENGTH**2  # tan(a) = a
     np.testing.assert_allclose(y, critical, rtol=4e-2)  # shear lowers it by some 3 % at this depth
-    with pytest.raises(ValueError, match=r"turns the normals of tie 0"):
-        turned = fem.Shape("turn", lambda x: np.stack([-x[1], x[0]]), (-0.1, 0.1), 0.0)
-        facets = column_with("condition")  # its own ties are none
-        assert facets.digest != column_with("roller").digest
-        _on_facets(turned)
 
 
-def _on_facets(shape):
-    """Modes alone are tied, by the normals of facets, which a shape turns."""
-    mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 2, 2)
-    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1, (2,)))
+def panel(ties, *velocities, pull=False, comm=MPI.COMM_SELF):
+    """Free vibrations of a square in which modes alone are tied, under shapes."""
+    mesh = dolfinx.mesh.create_unit_square(comm, 3, 2)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 2, (2,)))
     u, v, w = dolfinx.fem.Function(space), ufl.TestFunction(space), ufl.TrialFunction(space)
-    ties = [fem.Roller(_is_end(1.0))]
-    modes = fem.Vibration(ufl.inner(_strain(v), _strain(w)) * ufl.dx, ufl.inner(v, w) * ufl.dx, ties=ties, count=1)
+    bcs = [dolfinx.fem.dirichletbc(np.zeros(2), dolfinx.fem.locate_dofs_geometrical(space, _is_end(0.0)), space)]
+    stiffness = (1 + (u[0] if pull else 0)) * ufl.inner(_strain(v), _strain(w)) * ufl.dx
+    modes = fem.Vibration(stiffness, ufl.inner(v, w) * ufl.dx, bcs, ties=ties, count=3)
+    x = ufl.SpatialCoordinate(mesh)
     return fem.Problem(
-        (ufl.inner(u, u) - u[0]) * ufl.dx, u, bcs=[], parameters=[shape], responses=[modes.squared("f", 0)]
+        (ufl.inner(u, u) - 0.2 * x[1] * u[0]) * ufl.dx,
+        u,
+        bcs=[],
+        parameters=[fem.Shape(f"s{k}", velocity, (-0.3, 0.3), 0.0) for k, velocity in enumerate(velocities)],
+        responses=[modes.squared("f", 0), modes.squared("pair", (1, 2))],
     )
+
+
+def test_frequencies_on_rollers_that_turn_with_the_body_are_those_at_rest():
+    """X + t R X turns and grows by 1 + t², so that ω² falls by as much."""
+    turning = panel([fem.Roller(_is_end(1.0))], lambda x: np.stack([-x[1], x[0]]))
+    (rest, _), (y, jacobian) = (turning.evaluate([t]) for t in (0.0, 0.25))
+    np.testing.assert_allclose(y, rest / (1 + 0.25**2), rtol=1e-9)
+    np.testing.assert_allclose(jacobian[:, 0], -0.5 * rest / (1 + 0.25**2) ** 2, rtol=1e-8)
+
+
+@pytest.mark.parametrize("tie", [fem.Roller(_is_end(1.0)), fem.Rigid(_is_end(1.0))])
+def test_frequencies_where_ties_of_modes_move_pass_taylor(tie):
+    bends = [lambda x: np.stack([x[0] * x[1] ** 2, x[0] ** 2]), lambda x: np.stack([x[0], x[0] * x[1] ** 2])]
+    problem, x, step = panel([tie], *bends, pull=True), np.array([0.1, -0.1]), np.array([0.1, 0.05])
+    y, jacobian = problem.evaluate(x, method="adjoint")
+    np.testing.assert_allclose(problem.evaluate(x, method="tangent")[1], jacobian, rtol=1e-9)
+    np.testing.assert_allclose(problem.jvp(x, step), jacobian @ step, rtol=1e-9)
+    rest = [np.abs(problem.evaluate(x + h * step)[0] - y - h * jacobian @ step) for h in (0.2, 0.1, 0.05)]
+    assert np.all(np.log2(np.divide(rest[:-1], rest[1:])) > 1.9), rest
+
+
+def test_a_shape_that_breaks_a_tie_of_modes_is_refused():
+    together = fem.Periodic(lambda x: np.isclose(x[1], 1.0), lambda x: x - np.array([[0.0], [1.0]]))
+    with pytest.raises(ValueError, match=r"moves points on the face of tie 0 otherwise.*\(a tie of modes\)"):
+        panel([together], lambda x: np.stack([0 * x[0], x[0] ** 2 * x[1]]))
 
 
 @pytest.mark.parametrize("thickness", [LENGTH / 4e3, LENGTH / 5e3])

@@ -345,3 +345,20 @@ def test_derivatives_of_local_unknowns_are_refused_but_not_those_beside_them():
     h, slope = 1e-5, problem.evaluate([1.0])[1][0, 0]
     ahead, behind = (problem.evaluate([1.0 + s * h], jacobian=False)[0][0] for s in (1, -1))
     assert slope == pytest.approx((ahead - behind) / (2 * h), rel=1e-7)
+
+
+def test_products_notice_a_boundary_value_that_was_changed():
+    mesh = SQUARE(MPI.COMM_SELF, 2, 2)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+    u, k, wall = dolfinx.fem.Function(space), dolfinx.fem.Constant(mesh, 1.0), dolfinx.fem.Constant(mesh, 1.0)
+    ends = dolfinx.fem.locate_dofs_geometrical(space, lambda x: np.isclose(x[0], 0.0))
+    problem = fem.Problem(
+        (0.5 * ufl.inner(ufl.grad(u), ufl.grad(u)) + 0.5 * k * u**2) * ufl.dx,
+        u,
+        bcs=[dolfinx.fem.dirichletbc(wall, ends, space)],
+        parameters=[fem.Scalar("k", k, (0.5, 2.0))],
+        responses=[fem.Response("square", u**2 * ufl.dx)],
+    )
+    _, jacobian = problem.evaluate([1.2])
+    wall.value = 3.0
+    np.testing.assert_allclose(problem.vjp([1.2], [1.0]), 9.0 * jacobian[0], rtol=1e-12)

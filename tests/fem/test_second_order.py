@@ -179,3 +179,27 @@ def test_products_notice_what_was_changed_since_the_last_solve():
     assert found == pytest.approx(problem.evaluate([1.0])[1][0], rel=1e-9)
     u.x.array[:] = 0.0
     assert problem.vjp([1.0], [1.0]) == pytest.approx(found, rel=1e-9)
+
+
+def test_entries_of_vectors_and_matrices_have_the_second_derivatives_of_the_formula():
+    """u = bᵀ A b, of which the response is the square: entries are told apart, and those that are none stay."""
+    mesh = dolfinx.mesh.create_unit_interval(MPI.COMM_SELF, 2)
+    u, dx = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1))), ufl.dx(mesh)
+    A, b = dolfinx.fem.Constant(mesh, [[1.0, 0.5], [-0.3, 2.0]]), dolfinx.fem.Constant(mesh, [0.7, 1.1])
+    problem = fem.Problem(
+        (0.5 * u**2 - ufl.inner(A * b, b) * u) * dx,
+        u,
+        bcs=[],
+        parameters=[
+            fem.Scalar("a", A, (0.5, 2.0), component=(0, 1)),
+            fem.Scalar("c", A, (0.5, 2.0), component=(1, 1)),
+            fem.Scalar("b", b, (0.5, 2.0), component=1),
+        ],
+        responses=[fem.Response("square", u**2 * dx)],
+    )
+    x, (a, c, d) = np.array([0.6, 1.5, 1.2]), (0.6, 1.5, 1.2)
+    q = 0.49 + (a - 0.3) * 0.7 * d + c * d**2
+    slope = np.array([0.7 * d, d**2, 0.7 * (a - 0.3) + 2 * c * d])
+    bend = np.array([[0.0, 0.0, 0.7], [0.0, 0.0, 2 * d], [0.7, 2 * d, 2 * c]])
+    expected = 2 * np.outer(slope, slope) + 2 * q * bend
+    np.testing.assert_allclose(problem.hvp(x, [1.0], np.eye(3)), expected, rtol=1e-10)

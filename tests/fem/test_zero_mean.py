@@ -179,21 +179,23 @@ def test_what_the_means_leave_free_is_named():
     assert "translation" not in str(caught.value)
 
 
-def cantilever(hold):
+def cantilever(hold, comm=MPI.COMM_SELF, *, given=False):
     """A clamped beam under its weight whose end is held in the mean, by a mean that vanishes or by a force."""
-    mesh = dolfinx.mesh.create_rectangle(MPI.COMM_SELF, [(0.0, 0.0), (4.0, 1.0)], (8, 2))
+    mesh = dolfinx.mesh.create_rectangle(comm, [(0.0, 0.0), (4.0, 1.0)], (8, 2))
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 2, (2,)))
     u, weight, force = dolfinx.fem.Function(space), dolfinx.fem.Constant(mesh, 0.1), dolfinx.fem.Constant(mesh, 0.0)
     end = dolfinx.mesh.locate_entities_boundary(mesh, 1, lambda x: np.isclose(x[0], 4.0))
     tags = dolfinx.mesh.meshtags(mesh, 1, np.sort(end), np.full(len(end), 1, dtype=np.int32))
     ds = ufl.ds(mesh, subdomain_data=tags)(1)
     energy = 0.5 * ufl.inner(stress(strain(u), 10.0, 0.3), strain(u)) * ufl.dx + weight * u[1] * ufl.dx
+    if given:  # the end's displacement takes the place of the force
+        energy += 5.0 * ufl.inner(strain(u), strain(u)) ** 2 * ufl.dx
     clamped = dolfinx.fem.locate_dofs_geometrical(space, lambda x: np.isclose(x[0], 0.0))
     return fem.Problem(
-        energy - force * u[1] * ds,
+        energy if given else energy - force * u[1] * ds,
         u,
         bcs=[dolfinx.fem.dirichletbc(np.zeros(2), clamped, space)],
-        ties=[fem.ZeroMean(u[1] * ds)] if hold else [],
+        ties=[fem.ZeroMean((u[1] - (force if given else 0.0)) * ds)] if hold else [],
         parameters=[fem.Scalar("weight", weight, (0.0, 1.0)), fem.Scalar("force", force, (-1.0, 1.0))],
         responses=[fem.Response("end", u[1] * ds), fem.Response("sag", u[1] * ufl.dx), fem.Response("work", energy)],
     )
@@ -209,6 +211,22 @@ def test_a_mean_that_vanishes_acts_as_the_force_that_makes_it_vanish():
     np.testing.assert_allclose(slopes[1, 0], found[1] / 0.1, rtol=1e-8)
     np.testing.assert_allclose(slopes[:, 1], 0.0, atol=1e-9)  # the reaction takes what is added
     assert held.negative_pivots == 0
+
+
+def test_a_mean_that_is_given_is_there_and_all_derivatives_pass_taylor():
+    """The end of a stiffening beam is where it is to be."""
+    problem, x, step = cantilever(True, given=True), np.array([0.1, 0.7]), np.array([0.2, -0.3])
+    y, jacobian = problem.evaluate(x, method="adjoint")
+    assert y[0] == pytest.approx(0.7, rel=1e-12)
+    np.testing.assert_allclose(jacobian[0], [0.0, 1.0], atol=1e-12)
+    np.testing.assert_allclose(problem.evaluate(x, method="tangent")[1], jacobian, rtol=1e-7, atol=1e-12)
+    weights = np.array([0.3, -1.0, 2.0])
+    curved, rest = problem.hvp(x, weights, step), []
+    for share in (0.2, 0.1, 0.05):
+        moved, there = problem.evaluate(x + share * step)
+        change = weights @ (there - jacobian) - share * curved
+        rest.append([np.abs(moved - y - share * jacobian @ step)[1:].max(), np.abs(change).max()])
+    assert np.all(np.log2(np.divide(rest[:-1], rest[1:])) > 1.9), rest
 
 
 @pytest.mark.parametrize("solver", [None, fem.MULTIGRID])
@@ -259,9 +277,9 @@ def nowhere(T):
     ("ties", "message"),
     [
         (lambda T, dx, k: [fem.ZeroMean(T**2 * dx)], "not linear in the unknown"),
-        (lambda T, dx, k: [fem.ZeroMean((T - 1) * dx)], "parts without it"),
         (lambda T, dx, k: [fem.ZeroMean(k * dx)], "not linear in the unknown"),
-        (lambda T, dx, k: [fem.ZeroMean(k * T * dx)], "parameter 'k' is in a mean"),
+        (lambda T, dx, k: [fem.ZeroMean(k * T * dx)], "parameter 'k' is in the weight of a mean"),
+        (lambda T, dx, k: [fem.ZeroMean((T - k**2) * dx)], "has to be linear in a Scalar"),
         (lambda T, dx, k: [fem.ZeroMean(T * dx), fem.ZeroMean(T * nowhere(T))], "or over an empty region"),
     ],
 )

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from sobofem.coupling import Dataset
+from sobofem.coupling.models.fixed import Fixed
 from sobofem.coupling.optimize import NoAnswer, Task, minimize
+from sobofem.coupling.optimize.uncertain import Uncertainties
 from sobofem.fem.library.plate_with_hole import plate_with_hole
 
 WORLD = MPI.COMM_WORLD
@@ -53,6 +55,21 @@ class TooWide(ArithmeticError):
 def folder(tmp_path):
     """One for all ranks."""
     return Path(WORLD.bcast(str(tmp_path)))
+
+
+@pytest.mark.two_ranks
+def test_a_distributed_model_stays_that_with_fixed_and_uncertain_inputs():
+    """Each rank by itself would wait for the others for ever."""
+    found = []
+    for comm in (WORLD, MPI.COMM_SELF):
+        rest = Fixed(plate_with_hole(comm), {**TASK.fixed, "radius_y": 20.0})
+        found.append(minimize(rest, Task("mass", at_most={"stress_concentration": 2.6})))
+        uncertain = Uncertainties({"traction_y": "normal:60,5"}, {}, deviations=1.0, samples=4)
+        held = {"young": 70e3, "poisson": 0.33, "traction_x": 100.0, "radius_y": 20.0}
+        task = Task("mass", at_most={"stress_concentration": 2.6}, fixed=held)
+        found.append(minimize(uncertain.model(plate_with_hole(comm), task), uncertain.task(task)))
+    for together, alone in zip(found[:2], found[2:], strict=True):
+        assert together.certified and together.x == pytest.approx(alone.x, rel=1e-5)
 
 
 @pytest.mark.two_ranks

@@ -16,10 +16,12 @@ from sobofem.fem.library.loaded_column import loaded_column
 from sobofem.fem.library.shallow_arch import shallow_arch
 
 sys.path.append(str(Path(__file__).parents[1] / "fem"))
+import test_bonded
 import test_constraints
 import test_digest
 import test_limit_load
 import test_maxima
+import test_modes
 import test_mortar
 import test_moving_ties
 import test_shape
@@ -130,6 +132,24 @@ def test_a_periodic_cell_whose_faces_do_not_match_on_ranks_is_that_of_one(degree
 @pytest.mark.parametrize("gdim", [2, 3])
 def test_bonded_parts_on_ranks_are_those_of_one(gdim):
     same_on_ranks([test_mortar.bar(comm, gdim) for comm in (WORLD, MPI.COMM_SELF)], [1.5, 4.0])
+
+
+def test_bonded_layers_that_end_on_periodic_faces_or_are_pulled_on_ranks_are_those_of_one():
+    comms = (WORLD, MPI.COMM_SELF)
+    same_on_ranks([test_bonded.layered_cell(comm, skew=1.0) for comm in comms], [0.1, 0.2, 0.3])
+    same_on_ranks([test_bonded.layers(comm, lifted=False) for comm in comms], [0.1])
+
+
+def test_a_mean_that_is_given_on_ranks_is_that_of_one():
+    same_on_ranks([test_zero_mean.cantilever(True, comm, given=True) for comm in (WORLD, MPI.COMM_SELF)], [0.1, 0.7])
+
+
+def test_modes_whose_ties_move_on_ranks_are_those_of_one():
+    def bend(x):
+        return np.stack([x[0] * x[1] ** 2, x[0] ** 2])
+
+    ties = [fem.Roller(lambda x: np.isclose(x[0], 1.0))]
+    same_on_ranks([test_modes.panel(ties, bend, pull=True, comm=comm) for comm in (WORLD, MPI.COMM_SELF)], [0.1])
 
 
 def same_on_ranks(problems, x, *, rtol=1e-8):

@@ -9,7 +9,8 @@ from sobofem.surrogate import MLP, Fixed, InverseDirichlet, PerChannel, ValuesOn
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.networks import Residual
 from sobofem.surrogate.training.objective import Objective
-from sobofem.surrogate.training.together.batched_lbfgs import CurvaturePairs, Descent, LineSearch
+from sobofem.surrogate.training.together.batched_lbfgs import Descent, LineSearch
+from sobofem.surrogate.training.together.curvature_pairs import CurvaturePairs
 from sobofem.surrogate.training.together.perceptrons import Perceptrons, fits
 from sobofem.surrogate.training.together.stages import OneByOne, Stack
 
@@ -126,18 +127,19 @@ def test_curvature_pairs_equal_the_two_loop_recursion_at_each_members_own_pace()
     K, P, M = 3, 8, 3
     pairs, kept = CurvaturePairs(torch.zeros(K, P, dtype=torch.float64), M), [[] for _ in range(K)]
     A = draw(P, P, seed=6)
-    A = A @ A.T + torch.eye(P, dtype=torch.float64)
+    A, g = A @ A.T + torch.eye(P, dtype=torch.float64), draw(K, P, seed=9)
     for round_, where in enumerate([(1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 1, 0), (1, 1, 1), (1, 0, 0), (1, 0, 1)]):
         where = torch.tensor(where, dtype=torch.bool)
         steps = draw(K, P, seed=10 + round_)
-        changes = steps @ A
-        pairs.add(steps, changes, where)
+        before = g if round_ % 2 else draw(K, P, seed=20 + round_)  # products with it are at hand, or not
+        after = torch.where(where.unsqueeze(1), before + steps @ A, before)
+        pairs.add(steps, before, after, where)
         for k in where.nonzero().flatten().tolist():
-            kept[k] = [*kept[k], (steps[k], changes[k])][-M:]
+            kept[k] = [*kept[k], (steps[k], steps[k] @ A)][-M:]
         if round_ == 4:
             pairs.clear(torch.tensor([1]))
             kept[1] = []
-        g = draw(K, P, seed=30 + round_)
+        g = after if round_ % 3 else draw(K, P, seed=30 + round_)
         expected = torch.stack([two_loops(kept[k], g[k]) for k in range(K)])
         torch.testing.assert_close(pairs.times(g), expected, rtol=1e-9, atol=1e-9)
     assert pairs.count.tolist() == [6, 0, 4]
@@ -150,7 +152,8 @@ def test_curvature_pairs_equal_the_two_loop_recursion_at_each_members_own_pace()
 def test_pairs_along_which_the_function_does_not_curve_upwards_are_left_out():
     pairs = CurvaturePairs(torch.zeros(2, 4, dtype=torch.float64), 5)
     step = draw(2, 4)
-    pairs.add(step, torch.stack((-step[0], 2.0 * step[1])), torch.ones(2, dtype=torch.bool))
+    changes = torch.stack((-step[0], 2.0 * step[1]))
+    pairs.add(step, torch.zeros_like(step), changes, torch.ones(2, dtype=torch.bool))
     assert pairs.count.tolist() == [0, 1]
     torch.testing.assert_close(pairs.times(step), torch.stack((step[0], 0.5 * step[1])))
 

@@ -8,7 +8,8 @@ import torch
 
 from sobofem.surrogate import Samples
 from sobofem.surrogate.families.base import Labels
-from sobofem.surrogate.families.evidence import BIAS, LENGTH, NOISE, Evidence, HiddenLayer
+from sobofem.surrogate.families.evidence import Evidence
+from sobofem.surrogate.families.hidden_layer import BIAS, LENGTH, NOISE, HiddenLayer
 from sobofem.surrogate.samples.scaling import Scaling
 
 

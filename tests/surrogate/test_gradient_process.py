@@ -12,7 +12,7 @@ ROWS = np.array([[0.8, 0.3, 0.1], [-0.2, 0.5, 0.3]])
 
 
 def waves(count, seed):
-    x = np.random.default_rng(seed).standard_normal((count, 3))
+    x = np.random.default_rng(seed).uniform(-1.7, 1.7, (count, 3))  # of variance one
     s = x @ ROWS.T
     y = np.stack((np.sin(s[:, 0]), np.exp(0.5 * s[:, 1])), axis=1)
     outer = np.stack((np.cos(s[:, 0]), 0.5 * np.exp(0.5 * s[:, 1])), axis=1)

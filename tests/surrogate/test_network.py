@@ -57,6 +57,25 @@ def test_jacobian_can_be_differentiated_by_the_weights(mode):
     assert float((gradient * direction).sum()) == pytest.approx(float(ahead - behind) / (2 * step), rel=1e-6)
 
 
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("activation", ["tanh", "softplus", "sine"])
+def test_many_rows_go_through_closed_forms_whose_gradients_are_those_of_automatic_differentiation(activation, depth):
+    """Gradients of gradients, too."""
+    module, x = built(4, 3, activation=activation, depth=depth), points(350, 4)
+    parameters = list(module.parameters())
+    closed, recorded = module.value_and_jacobian(x), module.value_and_jacobian(x, mode="reverse")
+    assert type(closed[1].grad_fn).__name__ == "_BothBackward"
+
+    def gradients(found):
+        y, jacobian = found
+        loss = (y * jacobian.square().sum(2)).sum() + torch.sin(y).sum()
+        first = torch.autograd.grad(loss, parameters, create_graph=True)
+        return [*first, *torch.autograd.grad(sum(g.square().sum() for g in first), parameters[:-1])]
+
+    for one, other in zip((*closed, *gradients(closed)), (*recorded, *gradients(recorded)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize(("n", "m"), [(3, 2), (2, 3)])
 def test_any_module_is_differentiated_and_trainable(n, m):
     module = nn.Sequential(nn.Linear(n, 5), nn.SiLU(), nn.Linear(5, m)).double()

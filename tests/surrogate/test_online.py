@@ -266,12 +266,12 @@ def same(ours, theirs):
 )
 def test_a_job_killed_and_taken_up_ends_bit_for_bit_as_if_it_had_not_been(data, tmp_path, settings, stop):
     straight, broken = training_for(data, **settings), training_for(data, **settings)
-    stream(straight, data, steps=5)
-    stream(broken, data, steps=5, last=stop)
+    stream(straight, data, steps=3)
+    stream(broken, data, steps=3, last=stop)
     broken.save_checkpoint(tmp_path / "checkpoint")
     again = OnlineTraining.load_checkpoint(tmp_path / "checkpoint")
     assert (again.received, again.steps, again.seconds) == (stop, broken.steps, broken.seconds)
-    stream(again, data, steps=5, first=stop)
+    stream(again, data, steps=3, first=stop)
     assert straight.steps == again.steps
     same(straight.surrogate().predict(data.x), again.surrogate().predict(data.x))
     ours, theirs = straight.finish(SHORT), again.finish(SHORT)

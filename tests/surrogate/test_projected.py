@@ -9,7 +9,7 @@ import torch
 
 from sobofem import surrogate
 from sobofem.surrogate.families import Kriging, Logarithmic, Projected, Solved
-from sobofem.surrogate.families.projected import directions_of, suffice
+from sobofem.surrogate.families.projected import _along, directions_of, suffice
 from sobofem.surrogate.samples import Samples
 from sobofem.surrogate.samples.scaling import Scaling
 from sobofem.surrogate.training.train import targets_of
@@ -117,14 +117,48 @@ def test_with_no_settings_they_learn_it():
     assert np.abs(model.predict(unseen.x)[0] - unseen.y).max() < 0.02 * unseen.y.std()
 
 
-def test_projections_are_refused_where_there_are_few_inputs_or_slopes_are_missing():
+def with_gaps(share, seed=4):
+    """Samples of whose slopes this share is missing."""
+    data = samples()
+    holes = np.where(np.random.default_rng(seed).random(data.jacobian.shape) < share, np.nan, data.jacobian)
+    return Samples(data.x, data.y, holes, data.parameters, ["u", "v"], data.bounds, missing=True)
+
+
+@pytest.mark.parametrize("share", [1e-3, 0.3, 0.7])
+def test_slopes_with_gaps_show_the_same_directions(share):
+    gaps = scaled(with_gaps(share))
+    V = directions_of(gaps).numpy()
+    assert V.shape == (2, INPUTS) and np.allclose(V @ V.T, np.eye(2))
+    assert np.abs(V.T @ V - DIRECTIONS.T @ DIRECTIONS).max() < 1e-3
+    assert not Projected(Kriging()).reason_to_skip(gaps) and suffice(scaled(with_gaps(1e-3)))
+
+
+def test_slopes_along_the_directions_are_those_without_gaps_or_missing():
+    """Where what is there shows them; a sample with one slope tells nothing of two directions."""
+    data = with_gaps(0.3)
+    data.jacobian[5, 0, 1:] = np.nan
+    V = torch.from_numpy(DIRECTIONS)
+    found, full = _along(V, scaled(data)), _along(V, scaled(samples()))
+    there = found.presence[..., 0] > 0.0
+    assert not there[5, 0] and int((~there).sum()) == 1
+    assert torch.allclose(found.jacobian[there], full.jacobian[there])
+    assert torch.equal(found.jacobian[5, 0], torch.zeros(2, dtype=torch.float64))
+
+
+def test_few_samples_with_gaps_are_learned_as_well():
+    family = Projected(Kriging(starts=(-13.0,), iterations=20))
+    learned = family.learn(scaled(with_gaps(0.3)), seed=0, progress=lambda found: None)
+    known, unseen = samples(), samples(200, seed=2)
+    unseen = targets_of(Scaling.from_data(known.bounds, known.y, known.responses), unseen, device="cpu")
+    with torch.no_grad():
+        assert float((learned.module(unseen.x) - unseen.y).abs().max()) < 0.02
+
+
+def test_projections_are_refused_where_there_are_few_inputs_or_no_slopes():
     data = samples()
     few = Samples(data.x[:, :19], data.y, data.jacobian[..., :19], data.parameters[:19], ["u", "v"])
     assert Projected(Solved()).reason_to_skip(scaled(few)) == "19 inputs, fewer than 20"
-    holes = data.jacobian.copy()
-    holes[3, 0, 5] = np.nan
-    for jacobian in (None, holes):
-        gaps = Samples(data.x, data.y, jacobian, data.parameters, ["u", "v"], missing=True)
-        assert "none may be missing" in Projected(Solved()).reason_to_skip(scaled(gaps))
+    nothing = Samples(data.x, data.y, None, data.parameters, ["u", "v"])
+    assert "there are none" in Projected(Solved()).reason_to_skip(scaled(nothing))
     with pytest.raises(TypeError, match="given physical units"):
         Projected(Logarithmic(Kriging()))

@@ -1,0 +1,1 @@
+"""Ready problems with learned laws in them, beside those of `sobofem.fem.library`."""
