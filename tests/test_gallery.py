@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
+from sobofem.coupling.scales import TwoScaleSettings
 from sobofem.fem.library.composite_cell import composite_cell
 from sobofem.fem.library.plate_with_hole import plate_with_hole
 from sobofem.fem.library.shallow_arch import shallow_arch
@@ -108,6 +109,7 @@ def test_a_learned_law_pulls_as_the_closed_form(tmp_path):
 @pytest.mark.slow
 def test_a_law_of_a_cell_is_certified_in_a_structure(tmp_path):
     module = example("two_scales")
-    found = module.learn(tmp_path, module.Settings(tolerance=0.2, states=1, points=6, rounds=2, iterations=150))
+    settings = TwoScaleSettings(tolerance=0.2, states=1, points=6, rounds=2, iterations=150)
+    found = module.learn(tmp_path, settings)
     assert found.certified and found.solves >= 4
     assert module.draw(found, tmp_path / "scales.png").is_file()
