@@ -44,6 +44,7 @@ LONG = (
     "many_inputs",
     "weighting_study",
     "optimization",
+    "warm_starts",
     "topology",
     "calibration",
     "uncertainty_check",

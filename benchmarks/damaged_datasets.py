@@ -2,13 +2,14 @@
 
 Damages are flipped bits, cuts, zeroed, random, removed, exchanged and appended bytes, and what a program can do to an
 HDF5 file. They meet a dataset as it is written now, one whose seal was made again after the change, one as earlier
-versions wrote it, without a seal, and the journal of an interrupted run.
+versions wrote it, without a seal, and the journal of an interrupted run; likewise datasets of fields on a mesh, whose
+rows are read at once, or as they are wanted.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import concurrent.futures as futures
 import contextlib
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import os
 from pathlib import Path
 import signal
 import tempfile
+from typing import Any
 import warnings
 
 import h5py
@@ -27,51 +29,81 @@ from benchmarks.damages import damages, journal_of
 from sobofem.coupling import Dataset
 from sobofem.coupling.contract import Description
 from sobofem.coupling.dataset import hdf5, store, unfinished
-from sobofem.coupling.dataset.journal import Header, JournalWriter
+from sobofem.coupling.dataset.journal import JournalWriter
+from sobofem.coupling.dataset.mesh import Mesh, OnMesh
 from sobofem.coupling.dataset.records import Failure, Sample
 
-TRIALS = {"sealed": 3600, "sealed again": 300, "without a seal": 300, "journal": 1200}
+TRIALS = {
+    "sealed": 2400,
+    "sealed again": 300,
+    "without a seal": 300,
+    "journal": 900,
+    "sealed fields": 1200,
+    "sealed fields again": 300,
+    "journal of fields": 600,
+}
 """How many damages to each kind of file."""
 
 LIMIT = 60.0  # time for one damage, after which reading counts as hanging [s]
 
 
-def dataset() -> Dataset:
+def dataset(kind: str = "sealed") -> Dataset:
     """A dataset with everything that one can hold."""
     rng = np.random.default_rng(0)
     bounds = np.array([[0.0, 1.0], [1.0, 3.0], [-1.0, 1.0]])
     x = bounds[:, 0] + np.diff(bounds, axis=1)[:, 0] * rng.random((60, 3))
-    about = Description(
-        "arch", ("width", "height", "load"), ("mass", "sag"), bounds, {"width": "mm", "sag": "µm"}, "d1"
-    )
+    fields = "fields" in kind
+    responses = tuple(f"u_{k}" for k in range(1, 25)) if fields else ("mass", "sag")
+    units = {"width": "mm", responses[1]: "µm"}
+    m = len(responses)
     return Dataset(
         x=x[:50],
-        y=rng.normal(size=(50, 2)),
-        jacobian=rng.normal(size=(50, 2, 3)),
-        directions=rng.normal(size=(50, 3)),
-        hessian_actions=rng.normal(size=(50, 2, 3)),
+        y=rng.normal(size=(50, m)),
         rows=np.arange(50),
         seconds=rng.random(50),
-        description=about,
+        description=Description("arch", ("width", "height", "load"), responses, bounds, units, "d1"),
         design=x,
         failures=tuple(Failure(row, x[row], f"buckled in step {row}", 0.5, 1.0) for row in (50, 53)),
         attempts={54: 2},
         provenance={"design": "sobol", "seed": 1, "model": "arch.py:model", "versions": {"numpy": "2"}},
+        **(_products(rng) if fields else _derivatives(rng)),
     )
+
+
+def _derivatives(rng: np.random.Generator) -> dict[str, Any]:
+    """Jacobians, and the actions of Hessians, of 50 samples."""
+    return {
+        "jacobian": rng.normal(size=(50, 2, 3)),
+        "directions": rng.normal(size=(50, 3)),
+        "hessian_actions": rng.normal(size=(50, 2, 3)),
+    }
+
+
+def _products(rng: np.random.Generator) -> dict[str, Any]:
+    """A mesh of 12 nodes with two outputs each, and products by vectors of each sample's own and by the same of all."""
+    points = np.array([[x, y] for x in range(4) for y in range(3)], dtype=np.float64)
+    cells = np.array([[3 * i + j, 3 * i + j + 3, 3 * i + j + 4, 3 * i + j + 1] for i in range(3) for j in range(2)])
+    return {
+        "jacobian": None,
+        "jvp_directions": rng.normal(size=(50, 2, 3)),
+        "jvp": rng.normal(size=(50, 2, 24)),
+        "vjp_weights": rng.normal(size=(1, 24)),
+        "vjp": rng.normal(size=(50, 1, 3)),
+        "on_mesh": OnMesh(Mesh(points, cells, "quad"), np.array([0, 5, 7]), ("q",), ("u", "v"), {"width": 3.0}),
+    }
 
 
 def write(folder: Path, kind: str) -> Path:
     """The sound file of a kind, in a folder; with a journal, the dataset beside which it lies."""
-    data, path = dataset(), folder / "a.h5"
+    data, path = dataset(kind), folder / "a.h5"
     if kind == "without a seal":
         write_unsealed(path, data)
         return path
-    first = data.select(data.rows < 20)
-    path.write_bytes(store.image(first if kind == "journal" else data))
-    if kind == "journal":
+    is_journal = "journal" in kind
+    path.write_bytes(store.image(data.select(data.rows < 20) if is_journal else data))
+    if is_journal:
         unfinished.folder(path).mkdir()
-        header = Header(unfinished.fingerprint(data), 3, 2)
-        with contextlib.closing(JournalWriter(journal_of(path), header)) as journal:
+        with contextlib.closing(JournalWriter(journal_of(path), unfinished.header_of(data))) as journal:
             for sample in _samples(data):
                 journal.attempt(sample.row)
                 journal.sample(sample)
@@ -86,10 +118,12 @@ def write_unsealed(path: Path, data: Dataset) -> None:
 
 
 def _samples(data: Dataset) -> Iterator[Sample]:
-    assert data.jacobian is not None and data.directions is not None and data.hessian_actions is not None
+    of_samples = data.of_samples()
+    of_samples["direction"] = of_samples.pop("directions", None)
+    del of_samples["negative_pivots"], of_samples["rows"]
     for k in range(20, 50):
-        answer = (data.x[k], data.y[k], data.jacobian[k])
-        yield Sample(k, *answer, float(data.seconds[k]), None, data.directions[k], data.hessian_actions[k])
+        arrays: dict[str, Any] = {name: None if values is None else values[k] for name, values in of_samples.items()}
+        yield Sample(k, **{"jacobian": None} | arrays)
 
 
 # Trials
@@ -105,53 +139,61 @@ class Trial:
 
 def differing(found: Dataset, sound: Dataset) -> list[str]:
     """What of a dataset is not as it was."""
-    arrays = [name for name in (*sound.of_samples(), "design", "bounds") if not _same(found, sound, name)]
-    about = (found.parameters, found.responses, dict(found.units), found.description.name, found.description.digest)
-    expected = (sound.parameters, sound.responses, dict(sound.units), sound.description.name, sound.description.digest)
-    failures = [
-        [(f.row, f.x.tolist(), f.reason, f.load_factor, f.seconds) for f in data.failures] for data in (found, sound)
-    ]
-    texts = about != expected or failures[0] != failures[1]
-    other = dict(found.provenance) != dict(sound.provenance) or dict(found.attempts) != dict(sound.attempts)
-    return arrays + ["texts"] * (texts or other)
+    every = (*sound.of_samples(), "jvp_directions", "vjp_weights", "design", "bounds")
+    arrays = [name for name in every if not _same(found, sound, name)]
+    return arrays + ["texts"] * (_texts(found) != _texts(sound)) + ["mesh"] * (_mesh(found) != _mesh(sound))
 
 
 def _same(found: Dataset, sound: Dataset, name: str) -> bool:
-    return np.array_equal(getattr(found, name), getattr(sound, name))
+    one, other = (getattr(data, name) for data in (found, sound))
+    return one is other is None or np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def _texts(data: Dataset) -> object:
+    failures = [(f.row, f.x.tolist(), f.reason, f.load_factor, f.seconds) for f in data.failures]
+    about = (data.parameters, data.responses, dict(data.units), data.description.name, data.description.digest)
+    return about, failures, dict(data.provenance), dict(data.attempts)
+
+
+def _mesh(data: Dataset) -> object:
+    if (on := data.on_mesh) is None:
+        return None
+    arrays = [array.tolist() for array in (on.mesh.points, on.mesh.cells, on.inputs)]
+    return arrays, on.mesh.cell, on.input_names, on.output_names, dict(on.geometry)
 
 
 def outcome(trial: Trial) -> str:
     """What became of a damage: refused, unchanged, said, silent or a traceback."""
     rng = np.random.default_rng([trial.number, sorted(TRIALS).index(trial.kind)])
+    in_memory = "fields" not in trial.kind or bool(rng.integers(2))
     with tempfile.TemporaryDirectory() as name:
         path = write(Path(name), trial.kind)
-        sound = Dataset.open(path) if trial.kind == "journal" else dataset()
+        sound = Dataset.open(path) if "journal" in trial.kind else dataset(trial.kind)
         options = damages(trial.kind)
-        changed = journal_of(path) if trial.kind == "journal" else path
+        changed = journal_of(path) if "journal" in trial.kind else path
         before = changed.read_bytes()
         while changed.read_bytes() == before:  # zeros in place of zeros are no damage
             options[trial.number % len(options)](path, rng)
         try:
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
-                found = Dataset.open(path)
+                return _judged(trial, Dataset.open(path, in_memory=in_memory), sound, said)
         except (ValueError, OSError) as error:
             return "refused" if "\n" not in str(error) else "traceback"
         except Exception as error:
             return f"traceback: {type(error).__name__}: {error}"
-        return _judged(trial, found, sound, bool(said))
 
 
-def _judged(trial: Trial, found: Dataset, sound: Dataset, warned: bool) -> str:
-    """What reading came to where it gave a dataset."""
-    if trial.kind == "journal":
+def _judged(trial: Trial, found: Dataset, sound: Dataset, said: Sequence[object]) -> str:
+    """What reading came to where it gave a dataset, whose rows are read here where they stayed in the file."""
+    if "journal" in trial.kind:
         kept = np.isin(sound.rows, found.rows)  # samples that are gone count as missing, and are computed again
         expected = sound.select(kept)
-        right = all(_same(found, expected, name) for name in ("x", "y", "jacobian", "rows", "seconds"))
+        right = all(_same(found, expected, name) for name in expected.of_samples())
         return ("said" if not kept.all() or found.damage else "unchanged") if right else "silent"
     if not (different := differing(found, sound)):
         return "unchanged"
-    return "said" if warned and different == ["texts"] else f"silent: {', '.join(different)}"
+    return "said" if said and different == ["texts"] else f"silent: {', '.join(different)}"
 
 
 def tried(trials: list[Trial]) -> Iterator[tuple[Trial, str]]:

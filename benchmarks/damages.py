@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -68,6 +69,11 @@ BYTES = [_bytes_damage(change) for change in (_flip, _flip, _flip, _cut, _zero, 
 # What a program can do to an HDF5 file; each leaves one that is whole, but no dataset's
 
 
+def _one_of(file: h5py.File, rng: np.random.Generator, *names: str) -> str:
+    """One of some arrays or groups, of those that the file has."""
+    return str(rng.choice([name for name in names if name in file]))
+
+
 def _replaced(file: h5py.File, name: str, **how: object) -> None:
     values = file[name][()]
     del file[name]
@@ -106,30 +112,31 @@ def _link(kind: Callable[[h5py.File], object]) -> Callable[[h5py.File, np.random
 
 
 def _renamed(file: h5py.File, rng: np.random.Generator) -> None:
-    name = str(rng.choice(["x", "y", "jacobian", "attempts", "units", "failures"]))
+    name = _one_of(file, rng, "x", "y", "jacobian", "jvp", "attempts", "units", "names", "failures", "mesh")
     file.move(name, name + "s")
 
 
 def _deleted(file: h5py.File, rng: np.random.Generator) -> None:
-    del file[str(rng.choice(["x", "y", "rows", "seconds", "design", "bounds", "responses", "failures/x", "failures"]))]
+    whole = ("x", "y", "rows", "seconds", "design", "bounds", "responses", "names", "jvp", "vjp_weights")
+    del file[_one_of(file, rng, *whole, "failures/x", "failures", "mesh/points", "mesh/about", "mesh")]
 
 
 def _typed(file: h5py.File, rng: np.random.Generator) -> None:
-    name = str(rng.choice(["x", "y", "jacobian", "rows", "seconds", "bounds"]))
+    name = _one_of(file, rng, "x", "y", "jacobian", "jvp", "rows", "seconds", "bounds", "mesh/points", "mesh/cells")
     kind = str(rng.choice(["<f4", ">f8", "<i4", ">i8", "S8", "<c16", "<u8"]))
     _replaced(file, name, data=file[name][()].astype(kind), fletcher32=True)
 
 
 def _shaped(file: h5py.File, rng: np.random.Generator) -> None:
-    name = str(rng.choice(["x", "y", "jacobian", "rows", "seconds", "bounds", "failures/x"]))
+    name = _one_of(file, rng, "x", "y", "jacobian", "vjp", "rows", "seconds", "bounds", "failures/x", "mesh/inputs")
     _replaced(file, name, data=np.resize(file[name][()], (7, 4)), fletcher32=True)
 
 
 def _huge(file: h5py.File, rng: np.random.Generator) -> None:
-    name = str(rng.choice(["x", "y", "design", "rows", "failures/rows", "responses"]))
-    rest, kind = file[name].shape[1:], file[name].dtype
+    name = _one_of(file, rng, "x", "y", "design", "rows", "failures/rows", "responses", "jvp", "mesh/cells")
+    rest, how = file[name].shape[1:], _storage(file[name])
     del file[name]
-    file.create_dataset(name, (10**15, *rest), kind, chunks=(1000, *rest))
+    file.create_dataset(name, (10**15, *rest), chunks=(1000, *rest), **how)
 
 
 def _attribute(file: h5py.File, rng: np.random.Generator) -> None:
@@ -161,8 +168,14 @@ def _filtered(file: h5py.File, rng: np.random.Generator) -> None:
 
 def _hollow(file: h5py.File, rng: np.random.Generator) -> None:
     """Chunks that were never written read as zeros."""
+    shape, how = file["y"].shape, _storage(file["y"])
     del file["y"]
-    file.create_dataset("y", (50, 2), "<f8", fletcher32=True)
+    file.create_dataset("y", shape, **how)
+
+
+def _storage(array: h5py.Dataset) -> dict[str, Any]:
+    """Type and filters of an array."""
+    return {name: getattr(array, name) for name in ("dtype", "compression", "shuffle", "fletcher32")}
 
 
 def _references(file: h5py.File, rng: np.random.Generator) -> None:
@@ -192,13 +205,48 @@ EDITS = [
 
 def _numbers(file: h5py.File, rng: np.random.Generator) -> None:
     """Other numbers under a good checksum of HDF5's own: only the seal knows."""
-    name = str(rng.choice(["x", "y", "jacobian", "seconds"]))
-    file[name][3] = 0.5
+    file[_one_of(file, rng, "x", "y", "jacobian", "jvp", "seconds", "mesh/points")][3] = 0.5
 
 
 def _texts(file: h5py.File, rng: np.random.Generator) -> None:
-    name = str(rng.choice(["units", "responses", "failures/reason"]))
-    file[name][0] = "kN"
+    file[_one_of(file, rng, "units", "responses", "failures/reason")][0] = "kN"
+
+
+# The same to datasets of fields alone
+
+
+def _replaced_text(name: str, *changes: tuple[str, str]) -> Callable[[h5py.File, np.random.Generator], None]:
+    def change(file: h5py.File, rng: np.random.Generator) -> None:
+        old, new = changes[rng.integers(len(changes))]
+        text = file[name].asstr()[()]
+        assert old in text
+        del file[name]
+        file.create_dataset(name, data=text.replace(old, new), dtype=h5py.string_dtype())
+
+    return change
+
+
+def _chunk(file: h5py.File, rng: np.random.Generator) -> None:
+    """Compressed bytes that HDF5 itself did not write."""
+    array = file[_one_of(file, rng, "x", "y", "jvp", "vjp")]
+    at = array.id.get_chunk_info(0).chunk_offset
+    content = bytearray(array.id.read_direct_chunk(at)[1])
+    content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+    array.id.write_direct_chunk(at, bytes(content))
+
+
+def _nodes(file: h5py.File, rng: np.random.Generator) -> None:
+    """A corner or an input at a node that is not there, or two inputs at one."""
+    name, value = [("mesh/cells", 12), ("mesh/cells", -1), ("mesh/inputs", 12), ("mesh/inputs", 5)][rng.integers(4)]
+    file[name][0] = value
+
+
+EDITS_OF_FIELDS = [
+    _chunk,
+    _nodes,
+    _replaced_text("names", ("24", "25"), ("24", "1e9"), ("24", "-24"), ('"units"', '"unit"'), ("[", "")),
+    _replaced_text("mesh/about", ("quad", "tetra"), ('["u", "v"]', "[]"), ('"cell"', '"cells"'), ("}", "")),
+]
 
 
 def _edit(change: Callable[[h5py.File, np.random.Generator], object], *, reseal: bool) -> Damage:
@@ -215,10 +263,11 @@ def _edit(change: Callable[[h5py.File, np.random.Generator], object], *, reseal:
 
 def damages(kind: str) -> list[Damage]:
     """What can happen to a file of a kind."""
-    edits = [_edit(change, reseal=kind == "sealed again") for change in EDITS]
-    if kind == "sealed again":
+    again = kind.endswith("again")
+    edits = [_edit(change, reseal=again) for change in EDITS + EDITS_OF_FIELDS * ("fields" in kind)]
+    if again:
         return edits
-    if kind == "journal":
+    if "journal" in kind:
         return [lambda path, rng, change=change: change(journal_of(path), rng) for change in BYTES]
-    own = [_edit(change, reseal=False) for change in (_numbers, _texts)] if kind == "sealed" else []
+    own = [_edit(change, reseal=False) for change in (_numbers, _texts)] if kind.startswith("sealed") else []
     return BYTES + BYTES + edits + own

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from benchmarks.active_sampling import BOREHOLE, Function, borehole
 from sobofem import surrogate
 from sobofem.surrogate.networks.base import value_and_jacobian
-from sobofem.surrogate.training.monitor import Monitor
 from sobofem.surrogate.training.objective import Objective
+from sobofem.surrogate.training.optimizers.base import Monitor
 
 SEEDS = 5
 SAMPLES, WATERMARK, INTERVAL = 64, 16, 0.15

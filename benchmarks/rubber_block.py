@@ -58,7 +58,7 @@ class Block:
         """Nodal values of the logarithm of the modulus for parameters x (10,)."""
         return sum(value * shape.x.array for value, shape in zip(x, self.basis, strict=True))
 
-    def problem(self, *, warm_start: bool = False, solver: fem.linear_solver.Options | None = None) -> fem.Problem:
+    def problem(self, *, solver: fem.linear_solver.Options | None = None) -> fem.Problem:
         """The block as a `Problem`; one per block, since the modulus belongs to it."""
         return fem.Problem(
             self.energy,
@@ -66,7 +66,7 @@ class Block:
             bcs=self.bcs,
             parameters=[fem.Field("log_modulus", self.log_modulus, self.basis, (-2.0, 2.0))],
             responses=self.responses,
-            newton=fem.Newton(rtol=TOLERANCE, warm_start=warm_start),
+            newton=fem.Newton(rtol=TOLERANCE),
             solver=solver,
         )
 

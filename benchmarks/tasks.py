@@ -59,13 +59,13 @@ def samples(task: str, n: int, design: int) -> Samples:
     return _sampled(task, Design("sobol", n, design), f"design-{design}")
 
 
-def unseen(task: str) -> Samples:
-    """The 1,000 points at which the errors of a task are measured, the same for every design.
+def unseen(task: str, count: int = UNSEEN) -> Samples:
+    """The points at which the errors of a task are measured, 1,000 or the first of these, the same for every design.
 
     Raises:
         ValueError: If there is no such task.
     """
-    return _sampled(task, Uniform(UNSEEN, UNSEEN_SEED), "unseen")
+    return _sampled(task, Uniform(count, UNSEEN_SEED), "unseen")
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,9 @@ ARMS: dict[str, Weighting] = {
     "the same, each term": w.ProfiledLikelihood(groups="all"),
     "evidence": w.Evidence(),
     "evidence by input": w.Evidence(groups="inputs"),
+    "the default": w.BY_DEFAULT,
+    "hypergradient": w.Hypergradient(),
+    "hypergradient by input": w.Hypergradient(groups="inputs"),
     "learned likelihood": _early(w.LearnedLikelihood()),
     "SoftAdapt": _early(w.SoftAdapt()),
     "SoftAdapt, loss-weighted": _early(w.SoftAdapt(loss_weighted=True)),
@@ -52,3 +55,10 @@ ARMS: dict[str, Weighting] = {
     "MGDA": _early(w.MGDA(normalized=True)),
     "guarded likelihood": w.Guarded(w.ProfiledLikelihood()),
 }
+LEFT_OUT = {
+    *("per channel × 0.01", "per channel × 100", "epsilon-optimal", "phased out", "power mean, p = 0.7"),
+    *("power mean, p = 2", "the same, each term", "SoftAdapt, loss-weighted", "inverse Dirichlet"),
+    *("the same, each sample", "hypergradient by input", "guarded likelihood"),
+}
+REDUCED = tuple(arm for arm in ARMS if arm not in LEFT_OUT)
+"""One of each rule."""

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from benchmarks.weighting_arms import ARMS, REFERENCE, SWEEP
 
+ERRORS = ("value", "derivative")
 KINDS = {"plate": "linear elastic", "block": "neo-Hookean", "notched": "elastic-plastic"}
 
 
@@ -114,6 +115,34 @@ def main_table(rows: Sequence[Row]) -> Table:
         cells = [f"{value:.2f} / {slope:.2f}" for value, slope, _ in (*ratios, overall, ratios.max(axis=0))]
         shown.add_row(arm, *cells, f"{np.exp(np.log(high / low).mean()):.2f}", f"{overall[2]:.1f}")
     return shown
+
+
+def case_table(rows: Sequence[Row]) -> Table:
+    """Errors of values / derivatives over those of `PerChannel()`, medians over the designs, by labels and mechanics.
+
+    The spread is the upper over the lower quartile of the errors, of values / derivatives, the mean over all cases.
+    """
+    seeds, columns = 1 + max(row.seed for row in rows), list(dict.fromkeys(row.task for row in rows))
+    shown = Table(
+        title="weightings at convergence",
+        caption=f"errors of values / derivatives over those of {REFERENCE}, medians of {seeds} designs; spread: upper "
+        "over lower quartile of the errors, mean over the cases",
+    )
+    for heading in ("weighting", "n", *columns, "spread"):
+        shown.add_column(heading, no_wrap=heading == "weighting")
+    for arm in present(rows):
+        for count in sorted({row.count for row in rows}):
+            found = [list(_ratios(rows, (task, count), arm))[:2] for task in columns]
+            spreads = np.array([[_spread(rows, (task, count), arm, what) for what in ERRORS] for task in columns])
+            found.append(np.exp(np.log(spreads).mean(axis=0)).tolist())
+            cells = [f"{value:.2f} / {slope:.2f}" for value, slope in found]
+            shown.add_row(arm, str(count), *cells)
+    return shown
+
+
+def _spread(rows: Sequence[Row], case: tuple[str, int], arm: str, what: str) -> float:
+    low, _, high = quartiles(rows, case, arm, what)
+    return float(high / low)
 
 
 def _ratios(rows: Sequence[Row], case: tuple[str, int], arm: str) -> Iterator[float]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sobofem.coupling.design.points import PointsFile
     from sobofem.coupling.materials.cell_energy import CellEnergy
     from sobofem.coupling.materials.learned_energy import LearnedEnergy
+    from sobofem.coupling.materials.learned_plasticity import LearnedPlasticity
+    from sobofem.coupling.materials.plasticity_training import train_plasticity
     from sobofem.coupling.materials.weights import LawWeights
     from sobofem.coupling.models.loading import load_model
     from sobofem.coupling.models.taylor import TaylorReport, taylor_test
@@ -40,6 +42,7 @@ __all__ = [
     "Interrupted",
     "LawWeights",
     "LearnedEnergy",
+    "LearnedPlasticity",
     "Marginal",
     "Model",
     "OwnDesign",
@@ -57,6 +60,7 @@ __all__ = [
     "read_fields",
     "sobol",
     "taylor_test",
+    "train_plasticity",
     "write_fields",
 ]
 
@@ -71,6 +75,7 @@ _HOMES = {
     "Interrupted": "sobofem.coupling.parallel.interruption",
     "LawWeights": "sobofem.coupling.materials.weights",
     "LearnedEnergy": "sobofem.coupling.materials.learned_energy",
+    "LearnedPlasticity": "sobofem.coupling.materials.learned_plasticity",
     "Marginal": "sobofem.coupling.design.marginals",
     "Model": "sobofem.coupling.contract",
     "OwnDesign": "sobofem.coupling.design.own",
@@ -88,6 +93,7 @@ _HOMES = {
     "read_fields": "sobofem.coupling.dataset.mesh_files",
     "sobol": "sobofem.coupling.design",
     "taylor_test": "sobofem.coupling.models.taylor",
+    "train_plasticity": "sobofem.coupling.materials.plasticity_training",
     "write_fields": "sobofem.coupling.dataset.mesh_files",
 }
 

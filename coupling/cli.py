@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from sobofem.coupling.commands import COMMANDS, StoppedCommand, all_commands, find_command
 from sobofem.coupling.display import system_error
 from sobofem.coupling.models.loading import USED, run_file
+from sobofem.coupling.options.plain import with_plain_words
 from sobofem.coupling.parallel.abort import end_job, install_abort_hook, last_words, ranks, settle
 from sobofem.coupling.parallel.interruption import Endings, Interrupted, LeavesAtOnce, Stopped
 from sobofem.coupling.parallel.usercode import EndsProgram
@@ -41,6 +42,9 @@ _EXTRAS = (
 
 class _Program(TyperGroup):
     """All commands: also those of a user's own files, which are run while the options before the command are read."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return with_plain_words(super().get_params(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(all_commands())

@@ -93,6 +93,14 @@ class Gentle(Protocol):
 
 
 @runtime_checkable
+class WarmStarting(Protocol):
+    """What a model may offer besides: to find an answer from those before, where that is safe."""
+
+    def warm_start(self) -> None:
+        """Do so from now on; answers stay the same, but for the solver's tolerance."""
+
+
+@runtime_checkable
 class Recomputed(Protocol):
     """What a model may offer besides: its responses by a second way, to check the first."""
 
@@ -318,6 +326,8 @@ def describe(model: Model, *, name: str = "", source: Path | None = None) -> Des
 
 def checked_bounds(bounds: ArrayLike, parameters: tuple[str, ...]) -> Array:
     """Bounds as a float64 array (n, 2), each row finite and increasing; `ValueError` names the row that isn't."""
+    if np.ma.is_masked(bounds) or np.iscomplexobj(bounds):
+        raise ValueError("bounds are masked or complex; expected real numbers")
     box = np.array(bounds, dtype=np.float64)
     if box.shape != (len(parameters), 2):
         raise ValueError(f"bounds have shape {box.shape}, expected {(len(parameters), 2)} for {parameters}")

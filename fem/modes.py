@@ -19,11 +19,10 @@ import numpy as np
 from petsc4py import PETSc
 import ufl
 
-from sobofem.fem.assembly.forms import expand, with_quadrature_degrees
 from sobofem.fem.assembly.kernels import Kernels
 from sobofem.fem.assembly.stacking import owned_size
 from sobofem.fem.errors import NotConverged
-from sobofem.fem.responses import ModeShapes, Response, When
+from sobofem.fem.responses import ModeShape, ModeShapes, Response, When
 from sobofem.fem.solving import eigenvalues as eigen
 from sobofem.fem.solving.boundary import prescribed
 from sobofem.fem.solving.linear_solver import is_unsymmetric
@@ -65,7 +64,7 @@ class Modes(ModeShapes, ABC):
         count: int = 6,
         at: When = "end",
     ) -> None:
-        self._forms = _checked(left), _checked(right)
+        self._forms = eigen.checked(left), eigen.checked(right)
         spaces = [argument.ufl_function_space() for form in self._forms for argument in form.arguments()]
         self._space = spaces[0]
         if any(other != self._space for other in spaces):
@@ -80,6 +79,7 @@ class Modes(ModeShapes, ABC):
         self._followed: list[tuple[dolfinx.fem.Function, dolfinx.fem.Function]] = []
         self._checked: list[list[dolfinx.fem.Function]] = []
         self._kernels: list[Kernels] = []
+        self.integrals: dict[Any, tuple[ufl.Form, ufl.Form]] = {}
         tied = dolfinx.fem.Function(self._space)
         self.ties = Ties(ties, tied, prescribed(self._bcs, owned=True)) if ties else None
         if self.ties is not None and self.ties.integrals:
@@ -96,7 +96,7 @@ class Modes(ModeShapes, ABC):
         """
         if not 0 <= number < self._count:
             raise ValueError(f"mode {number} is none of the {self._count} that are looked for, counted from 0")
-        return self._shapes.setdefault(number, dolfinx.fem.Function(self._space, name=f"mode_{number}"))
+        return self._shapes.setdefault(number, ModeShape(self._space, name=f"mode_{number}"))
 
     def meanings(
         self, values: Callable[[dolfinx.fem.Function], str], marks: Callable[[dolfinx.fem.Function], str]
@@ -120,8 +120,7 @@ class Modes(ModeShapes, ABC):
             NotConverged: If they are not found, or are not simple.
             ValueError: If a form is not symmetric.
         """
-        if not self._kernels:
-            self._kernels = [Kernels(form, self._space.mesh.comm) for form in self._forms]
+        self._compile()
         matrices: list[PETSc.Mat] = []
         solver = eigen.krylov_schur(self._space.mesh.comm, self._count + SPARE)
         try:
@@ -139,6 +138,27 @@ class Modes(ModeShapes, ABC):
                 solver.destroy()
             for matrix in matrices:
                 matrix.destroy()
+
+    def pencil(self) -> tuple[PETSc.Mat, PETSc.Mat]:
+        """Matrices of both forms at the present state, of which the first is regular at what is `fixed`. Collective."""
+        self._compile()
+        left, right = (self._assembled(kernel) for kernel in self._kernels)
+        eigen.hold(left, self.fixed())
+        return left, right
+
+    def free_part(self, columns: np.ndarray) -> np.ndarray:
+        """Forces (owned, k) at what modes are solved for, zero elsewhere. Collective."""
+        free = columns.copy() if self.ties is None else self.ties.restrict(columns)
+        free[self.fixed()] = 0.0
+        return free
+
+    def expand(self, columns: np.ndarray) -> np.ndarray:
+        """Columns (owned, k) with what follows them by ties. Collective."""
+        return columns if self.ties is None else self.ties.expand(columns)
+
+    def _compile(self) -> None:
+        if not self._kernels:
+            self._kernels = [Kernels(form, self._space.mesh.comm) for form in self._forms]
 
     def _assembled(self, kernel: Kernels) -> PETSc.Mat:
         """A form's matrix, in what does not follow other degrees of freedom."""
@@ -161,14 +181,16 @@ class Modes(ModeShapes, ABC):
         if isinstance(which, dolfinx.fem.Function):
             if which.function_space != self._space:
                 raise ValueError(f"the shape that response {name!r} follows lives on another space than the modes")
-            functions = [dolfinx.fem.Function(self._space, name=name)]
+            functions = [ModeShape(self._space, name=name)]
             self._followed.append((which, functions[0]))
         else:
             numbers = eigen.mode_numbers(name, which)
             functions = [self.shape(number) for number in numbers]
             self._groups.add(tuple(numbers))
         self._checked += [] if zero else [functions]
-        integrals = [_of_mode(form, mode) for mode in functions for form in self._forms]
+        left, right = self._forms
+        self.integrals |= {mode: (eigen.at_mode(left, mode), eigen.at_mode(right, mode)) for mode in functions}
+        integrals = [form for mode in functions for form in self.integrals[mode]]
 
         def combine(*values: Any) -> Any:
             pairs = zip(values[::2], values[1::2], strict=True)
@@ -192,7 +214,7 @@ class Modes(ModeShapes, ABC):
                 self._write(function, mode)
             for example, function in self._followed:
                 shape = example.x.array[: owned_size(self._space)].copy()
-                shape[self._fixed()] = 0.0
+                shape[self.fixed()] = 0.0
                 best = eigen.set_to_most_alike(solver, metric, shape, min(found, self._count), mode)
                 eigen.check_simple(eigenvalues, (best,))
                 digits[function] = eigen.has_digits(stiffness, mode)
@@ -212,16 +234,7 @@ class Modes(ModeShapes, ABC):
         if self.ties is not None:
             self.ties.agree_with(function)
 
-    def _hold(self, matrix: PETSc.Mat) -> float:
-        """Put the size of an assembled matrix on its diagonal at prescribed values, where it has zero; that size."""
-        size = float(matrix.norm(PETSc.NormType.INFINITY))
-        diagonal = matrix.getDiagonal()
-        diagonal.array[self._fixed()] = size or 1.0
-        matrix.setDiagonal(diagonal)
-        diagonal.destroy()
-        return size
-
-    def _fixed(self) -> np.ndarray:
+    def fixed(self) -> np.ndarray:
         """Owned degrees of freedom that the eigenvalue problem has nothing to say about: prescribed, or following."""
         held = prescribed(self._bcs, owned=True)
         return held if self.ties is None else np.concatenate([held, self.ties.followers])
@@ -265,7 +278,7 @@ class Vibration(Modes):
     def _find(self, solver: SLEPc.EPS, left: PETSc.Mat, right: PETSc.Mat) -> tuple[PETSc.Mat, int]:
         from slepc4py import SLEPc
 
-        largest = self._hold(left) / max(right.norm(PETSc.NormType.INFINITY), eigen.TINY)
+        largest = eigen.hold(left, self.fixed()) / max(right.norm(PETSc.NormType.INFINITY), eigen.TINY)
         solver.getST().setType(SLEPc.ST.Type.SINVERT)
         solver.setWhichEigenpairs(SLEPc.EPS.Which.TARGET_REAL)
         solver.setOperators(left, right)
@@ -308,7 +321,7 @@ class Buckling(Modes):
         from slepc4py import SLEPc
 
         # (−G) φ = 1/λ K φ: K is positive, G of either sign, and the largest 1/λ are those of the smallest positive λ
-        self._hold(left)
+        eigen.hold(left, self.fixed())
         right.scale(-1.0)
         solver.setWhichEigenpairs(SLEPc.EPS.Which.LARGEST_REAL)
         solver.setOperators(right, left)
@@ -332,16 +345,3 @@ class Buckling(Modes):
     @staticmethod
     def _eigenvalue(left: Any, right: Any) -> Any:
         return -left / right
-
-
-def _checked(form: Any) -> ufl.Form:
-    """A form of rank 2 with its quadrature degrees fixed, so that its integral over a mode has the same rule."""
-    if not isinstance(form, ufl.Form) or len(form.arguments()) != 2:
-        kind = f"rank {len(form.arguments())}" if isinstance(form, ufl.Form) else f"type {type(form).__name__}"
-        raise TypeError(f"a form of an eigenvalue problem has {kind}; expected one of test and trial function, rank 2")
-    return expand(with_quadrature_degrees(form))
-
-
-def _of_mode(form: ufl.Form, mode: dolfinx.fem.Function) -> ufl.Form:
-    """The form at (φ, φ)."""
-    return ufl.replace(form, dict.fromkeys(form.arguments(), mode))

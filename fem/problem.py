@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 import ufl
 
+from sobofem.fem.assembly.submeshes import remember
 from sobofem.fem.definition import checks
 from sobofem.fem.definition.arguments import Arguments
 from sobofem.fem.definition.digest import digest
 from sobofem.fem.definition.formulation import formulate
-from sobofem.fem.definition.present import Assignment, Fingerprint, Present
+from sobofem.fem.definition.present import Assignment, Fingerprint, Present, as_loaded
 from sobofem.fem.definition.tie_checks import bind_to_ties, moving_ties
 from sobofem.fem.derivatives.evaluation import Parts, evaluation_of
 from sobofem.fem.derivatives.second_order import Curvature, check_possible
@@ -57,6 +58,7 @@ class Problem:
         newton: Tolerance and limits of the solver for non-linear problems.
         solver: PETSc options of the linear solver: `DIRECT`, `SYMMETRIC`, `MULTIGRID` or one's own. By default
             `SYMMETRIC` for an energy, whose tangent is, and `DIRECT` for a residual.
+        entity_maps: Where functions live on submeshes: as `dolfinx.mesh.create_submesh` returns them.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -79,20 +81,20 @@ class Problem:
         local: Sequence[LocalUnknown] = (),
         newton: Newton = Newton(),  # noqa: B008  (frozen)
         solver: Options | None = None,
+        entity_maps: Sequence[dolfinx.mesh.EntityMap] = (),
     ) -> None:
+        self._entity_maps = remember(entity_maps)
         checks.check_arguments(form, unknown, bcs, parameters, responses)
         unknown.x.scatter_forward()  # an initial guess that was set on owned nodes alone
         self.unknown = unknown
-        self.mesh = unknown.function_space.mesh
+        self.mesh = as_loaded(unknown.function_space.mesh)
         self.comm: MPI.Intracomm = self.mesh.comm
         self.fields = dict(fields or {})
         self.largest = {r.name: r.largest for r in responses if r.largest is not None and r.at == "end"}
-        self.path = path
-        self.history = dict(history or {})
+        self.path, self.history = path, dict(history or {})
         self._arguments = Arguments(self.comm, parameters)
         units = {n: p.unit for p in parameters for n in p.names} | {r.name: r.unit for r in responses}
         self.units = {name: unit for name, unit in units.items() if unit}
-        # what vanishes and what is asked for, as forms
         formulation = formulate(
             form,
             unknown,
@@ -116,12 +118,11 @@ class Problem:
         linear, tied = self._equilibrium.linear, self._equilibrium.ties
         if path.finds_factor:
             checks.check_free_factor(remembers or bool(local), bool(points.expansions), linear=linear, path=path)
-        self._moving = moving_ties(tied, combination.modes, parameters, self.mesh, history=remembers, path=path)
+        self._moving = moving_ties(tied, combination.modes, parameters, self.mesh, path)
         if tied is not None:
             bind_to_ties(tied, unknown, parameters, self._system.bindings, path)
         self._assignment = Assignment(self.mesh, parameters, self._system.bindings, self._moving.ties)
         self.digest = digest(formulation, bcs, parameters, path, self._equilibrium)
-        # responses and derivatives
         self._evaluation = evaluation_of(self._system, combination, memory, self._equilibrium, path, self._moving)
         checks.check_regions(responses, combination, self._evaluation.functionals.assemble())
         fingerprint = Fingerprint([*formulation.everything, *formulation.means], unknown, bcs)
@@ -171,6 +172,14 @@ class Problem:
         check = self._equilibrium.points.check_field
         return Parts(self._solve, self._system, self._evaluation, self._assignment.coordinates, check)
 
+    def warm_start(self) -> None:
+        """From now on find equilibria from those before where that is quicker and safe, with the same answers.
+
+        See `fem.solving.warm_start`. It has no effect where that can't be: linear problems, histories, limit loads,
+        responses before the end of the load path, ties that shapes change.
+        """
+        self._present.warm_start = self._evaluation.start_warm(self.bounds)
+
     def close(self) -> None:
         """Free the solver's memory; the problem can't be evaluated any more. Collective.
 
@@ -209,8 +218,7 @@ class Problem:
 
         It takes longer, and a linear problem is evaluated as ever. The Jacobian is that of the way which was gone; so
         are `jvp`, `vjp` and `hvp` at the same x, until the next evaluation. With internal variables, more cutbacks
-        mean finer steps of load and of the load path's time, and an answer that differs by as much as it depends on
-        them.
+        mean finer steps of load and of the load path's time, on which the answer depends.
 
         Args:
             x: Parameter values (n,), as for `evaluate`.
@@ -229,12 +237,8 @@ class Problem:
         self, x: ArrayLike, *, jacobian: bool, method: Method, gently: bool
     ) -> tuple[np.ndarray, np.ndarray | None]:
         self._present.start(x, gently=gently)
-        slope = None
-        if jacobian:
-            slope = self._evaluation.jacobian(method=method)
-        else:
-            self._evaluation.walk()
-        response = self._evaluation.response()
+        slope = self._evaluation.jacobian(method=method) if jacobian else self._evaluation.walk()
+        response = self._evaluation.finish()
         self._present.solved(x)
         return response, slope
 
@@ -285,7 +289,7 @@ class Problem:
             NotImplementedError: If internal variables, local unknowns, or responses before the end of the load path
                 are involved.
         """
-        check_possible(self._evaluation, moving_ties=bool(self._moving.of_unknown))
+        check_possible(self._evaluation, moving_ties=bool(self._moving.ties))
         weights = self._arguments.rows(weights, len(self.responses), "weights")
         if len(weights) != 1:
             raise ValueError(f"weights have shape {np.shape(weights)}, expected ({len(self.responses)},)")
@@ -313,7 +317,7 @@ class Problem:
     @cached_property
     def _curvature(self) -> Curvature:
         """Second derivatives, compiled when they are first wanted."""
-        return Curvature(self._evaluation.sensitivity, self._system)
+        return Curvature(self._evaluation.sensitivity, self._system, self._evaluation.combination)
 
     def walk(self, x: ArrayLike) -> Iterator[Step]:
         """Take the steps of the load path for parameters x (n,), one after the other. Collective.
@@ -338,12 +342,9 @@ class Problem:
         if not self._present.is_solved(x):
             self._present.start(x, gently=gently)
             self._evaluation.walk()
-            self._evaluation.response()
+            self._evaluation.finish()
             self._present.solved(x)
 
     def _approach(self, x: ArrayLike) -> None:
         """Be where first derivatives at x begin: in equilibrium, or before a walk through all that they pass."""
-        if self._evaluation.at_end:
-            self._solve(x)
-        else:
-            self._present.start(x)
+        (self._solve if self._evaluation.at_end else self._present.start)(x)

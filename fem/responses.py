@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 import warnings
 
+import dolfinx
 import numpy as np
 import ufl
 from ufl.algorithms import expand_derivatives
@@ -26,18 +27,40 @@ if TYPE_CHECKING:
 When = int | Literal["end", "sum"]
 
 
+class ModeShape(dolfinx.fem.Function):
+    """A function that is set to a mode of the state: to be looked at, and for the eigenvalue's own integrals."""
+
+
 class ModeShapes(ABC):
     """What sets functions in the integrals of responses to modes of a state, before they are taken: `fem.modes`.
 
     Attributes:
         ties: Which modes obey; None without any.
+        integrals: Of both forms over each function that a response has, as given.
     """
 
     ties: Ties | None = None
+    integrals: Mapping[Any, tuple[ufl.Form, ufl.Form]]
 
     @abstractmethod
     def refresh(self) -> None:
         """Set the functions. Collective."""
+
+    @abstractmethod
+    def pencil(self) -> tuple[Any, Any]:
+        """Matrices of both forms at the present state, of which the first is regular at what is `fixed`. Collective."""
+
+    @abstractmethod
+    def fixed(self) -> np.ndarray:
+        """Owned degrees of freedom that modes are not solved for: prescribed, or following others."""
+
+    @abstractmethod
+    def free_part(self, columns: np.ndarray) -> np.ndarray:
+        """Forces (owned, k) at what modes are solved for, zero elsewhere. Collective."""
+
+    @abstractmethod
+    def expand(self, columns: np.ndarray) -> np.ndarray:
+        """Columns (owned, k) with what follows them by ties. Collective."""
 
     @abstractmethod
     def meanings(self, values: Callable[[Any], str], marks: Callable[[Any], str]) -> list[tuple[Any, str]]:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from sobofem import coupling, fem, meshes, surrogate
     from sobofem.coupling import Dataset, Description, Design, Grid, describe, generate, load_model, merge, taylor_test
     from sobofem.coupling.calibration import calibrate
-    from sobofem.coupling.optimize.minimize import minimize
     from sobofem.coupling.optimize.pareto import pareto
+    from sobofem.coupling.optimize.study import minimize
     from sobofem.coupling.study import Study
     from sobofem.coupling.uncertainty import failure_probability, propagate, sobol_indices
     from sobofem.fem import (

@@ -25,8 +25,8 @@ from sobofem.surrogate.samples import Data, Samples
 from sobofem.surrogate.samples.scaling import Scaling
 from sobofem.surrogate.training.objective import Objective
 from sobofem.surrogate.training.optimizers import LBFGS, Adam, Optimizer
+from sobofem.surrogate.training.together import BatchHistory, Losses, OneByOne, Stack, run_stages
 from sobofem.surrogate.training.together.perceptrons import Perceptrons, fits
-from sobofem.surrogate.training.together.stages import BatchHistory, Losses, OneByOne, Stack, run_stages
 from sobofem.surrogate.training.train import check_parts, check_settings, targets_of
 from sobofem.surrogate.weighting import PerChannel, ValuesOnly, Weighting
 

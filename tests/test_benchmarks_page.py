@@ -7,6 +7,7 @@ from rich.table import Table
 
 from benchmarks.__main__ import LONG, NAMES
 from benchmarks.page import FIGURES, PAGE, Figures, filled, kept
+from benchmarks.weighting_tables import Row, case_table
 
 BLOCK = "before\n<!-- figures: small -->\nstale\n<!-- end of figures -->\nafter\n"
 
@@ -41,3 +42,16 @@ def test_a_figure_without_a_file_is_named_with_the_command_that_makes_it():
 def test_files_of_figures_are_as_they_were_written(tmp_path):
     for path in FIGURES.glob("*.json"):
         assert Figures.open(path).save(tmp_path).read_bytes() == path.read_bytes()
+
+
+def test_the_study_of_weightings_shows_medians_over_those_of_per_channel_by_labels_and_mechanics():
+    rows = [
+        Row(task, 16, seed, arm, factor * size, 2.0 * factor * size, 1.0)
+        for task, factor in (("plate, exact", 1.0), ("block, exact", 3.0))
+        for arm, sizes in (("per channel", (1.0, 2.0, 4.0)), ("evidence", (1.0, 1.0, 1.0)))
+        for seed, size in enumerate(sizes)
+    ]
+    shown = Figures.of("small", case_table(rows))
+    assert shown.columns == ["weighting", "n", "plate, exact", "block, exact", "spread"]
+    assert shown.rows[0] == ["per channel", "16", "1.00 / 1.00", "1.00 / 1.00", "2.00 / 2.00"]
+    assert shown.rows[1] == ["evidence", "16", "0.50 / 0.50", "0.50 / 0.50", "1.00 / 1.00"]

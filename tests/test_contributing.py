@@ -108,6 +108,7 @@ def test_a_network_of_the_page_learns_a_product(own, folder):
     assert last[0, 1] / last[0, 0] == pytest.approx(0.5 * first[0, 1] / first[0, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("labels_believed")
 def test_a_family_is_chosen_where_it_fits_and_is_saved(own, folder):
     from sobofem import surrogate
@@ -132,6 +133,7 @@ def test_a_design_and_a_command_work_by_the_command_line(sobofem):
     assert re.fullmatch(r"a = \S+, b = \S+\n", output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "function", "old", "new"),
     [
@@ -153,6 +155,7 @@ def test_parts_of_a_problem_have_right_derivatives_and_are_in_its_digest(folder,
     assert load_model(f"{folder / f'changed_{file}'}.py:{function}").digest != model.digest
 
 
+@pytest.mark.slow
 def test_the_rod_of_the_library_agrees_with_its_closed_form(folder):
     from sobofem.coupling import load_model
 
@@ -160,6 +163,7 @@ def test_the_rod_of_the_library_agrees_with_its_closed_form(folder):
     assert rod.evaluate([2.0, 24.0])[0] == pytest.approx([24.0 / 2.0 / 12.0])
 
 
+@pytest.mark.slow
 def test_a_predictor_guides_an_optimization(own):
     from sobofem.coupling import optimize
 

@@ -46,6 +46,7 @@ def test_coefficients_and_coordinates_are_differentiated_without_the_large_jacob
     assert np.abs(tangent - reduced.jacobian[2]).max() < 1e-8 * np.abs(tangent).max()
 
 
+@pytest.mark.slow
 def test_a_field_for_input_is_learned_in_one_call_as_the_page_shows(monkeypatch):
     """On fewer nodes and samples, and trained in fewer steps."""
     for name, steps in (("QUICK", 5), ("LONG", 60)):

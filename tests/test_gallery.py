@@ -82,6 +82,7 @@ def test_slopes_are_worth_more_than_half_the_error(tmp_path):
     assert errors["learned from values and slopes"] < 0.5 * errors["learned from values alone"]
 
 
+@pytest.mark.slow
 def test_a_linear_limit_of_normal_forces_has_its_closed_form(tmp_path):
     module = example("reliability")
     found = module.draw(tmp_path / "reliability.png")
@@ -104,6 +105,13 @@ def test_a_learned_law_pulls_as_the_closed_form(tmp_path):
     stress, slopes = example("law_in_structure").draw(tmp_path / "law.png")
     np.testing.assert_allclose(stress[1], stress[0], rtol=0.02)
     np.testing.assert_allclose(slopes[1], slopes[0], rtol=0.05)
+
+
+@pytest.mark.slow
+def test_a_metal_learned_from_bars_bends_a_beam_as_the_closed_form(tmp_path):
+    module = example("learned_plasticity")
+    errors = module.draw(module.learn(), tmp_path / "metal.png")
+    assert errors["stress"] < 1e-3 and errors["force"] < 1e-3 and errors["slope of the force"] < 0.02
 
 
 @pytest.mark.slow

@@ -37,6 +37,7 @@ def bracket(own_material):
     return own_material.creeping_bracket()
 
 
+@pytest.mark.slow
 def test_bimetal_deflection_matches_timoshenko(example):
     problem = example.bimetal()
     (deflection, _), _ = problem.evaluate([200e3, 110e3, 80.0])
@@ -52,12 +53,14 @@ def test_bimetal_deflection_matches_timoshenko(example):
     assert abs(deflection) == pytest.approx(curvature * centre**2 / 2, rel=0.02)
 
 
+@pytest.mark.slow
 def test_what_users_copy_from_draws_its_picture(example, own_material, bracket, tmp_path):
     example.draw(example.bimetal(), tmp_path / "strip.png")
     own_material.draw(bracket, tmp_path / "bracket.png")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["bracket.png", "strip.png"]
 
 
+@pytest.mark.slow
 def test_its_derivatives_pass_taylor(example):
     report = taylor_test(example.bimetal(), seed=1)
     assert report.passed, report

@@ -159,6 +159,7 @@ def test_the_bar_of_the_page_on_problems_cools_to_its_steady_state(shell):
     assert found["jacobian"][0][1] == pytest.approx((1 + 150.0 / 200.0) / 2, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_cell_of_the_page_on_problems_whose_sides_do_not_match_has_the_stresses_that_its_energy_says(shell):
     block = next(block for block in blocks("docs/problems.md") if "composite_cell(mesh" in block["text"])
     found = shell(block["text"], "python")

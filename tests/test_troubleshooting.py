@@ -27,6 +27,7 @@ def texts(tree):
             yield node.value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("message", QUOTED)
 def test_a_quoted_message_is_one_of_the_code(message, messages):
     assert any(holds(text, [part.strip() for part in message.split(GAP)]) for text in messages), message

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 import scipy.linalg
 
 from sobofem.coupling.contract import Array
+from sobofem.coupling.dataset.own_arrays import as_numbers
 from sobofem.coupling.dataset.tables import read_table
 
 COLUMNS = ("response", "value", "sd", "at")
@@ -46,7 +47,7 @@ class Measurements:
             given = getattr(self, name)
             if given is None:
                 continue
-            array = np.array(given, dtype=np.float64)
+            array = as_numbers(given, name, self.responses, self.responses)
             if array.shape != shape:
                 raise ValueError(f"{name} have shape {array.shape}, expected {shape} for {K} measurements")
             if not np.isfinite(array).all():
@@ -75,7 +76,8 @@ class Measurements:
         """
         table = read_table(path)
         table = replace(table, header=tuple(name.lower() for name in table.header))
-        if not {"response", "value"} <= set(table.header) <= set(COLUMNS):
+        known = {"response", "value"} <= set(table.header) <= set(COLUMNS)
+        if not known or len(set(table.header)) < len(table.header):
             raise ValueError(
                 f"{path} has the columns {', '.join(table.header)}; expected response,value and perhaps sd and at in "
                 "its first line"

@@ -24,6 +24,7 @@ from sobofem.coupling.dataset.origin import running
 from sobofem.coupling.models.loading import USED
 from sobofem.coupling.options import gathered, parameters, spelled, words
 from sobofem.coupling.options import places as positional
+from sobofem.coupling.options.plain import PlainCommand
 from sobofem.coupling.parallel.interruption import Stopped
 from sobofem.coupling.parallel.usercode import EndsProgram
 
@@ -93,7 +94,7 @@ class Command:
         run.__annotations__ = {each.name: each.annotation for each in signature}
         run.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
         app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-        app.command(self.name)(run)
+        app.command(self.name, cls=PlainCommand)(run)
         return typer.main.get_command(app)
 
     def _arguments(self, said: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,10 @@ COUNTS = ("done", "failed", "remaining", "wanted", "jobs", "deaths")
 """What --json counts."""
 
 
+SHOWN = 32
+"""Groups of ranks that are listed at most."""
+
+
 @command(needs_mpi=False)
 def status(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Dataset, growing or not.", show_default=False)],
@@ -78,11 +82,17 @@ def _mean_seconds(journal: Journal) -> float:
 
 
 def _table(journals: list[Journal]) -> Table:
-    """What each group of ranks of a run has done."""
-    table = Table("group", "done", "failed", "seconds a sample", "last wrote", title="groups of ranks in the last run")
+    """What each group of ranks of a run has done; of many, those that were silent for longest, which may hang."""
+    title = "groups of ranks in the last run"
+    wrote = {journal.path: journal.path.stat().st_mtime for journal in journals}
+    if len(journals) > SHOWN:
+        title = f"{SHOWN} of {len(journals)} groups of ranks in the last run, silent for longest"
+        silent = sorted(journals, key=lambda journal: wrote[journal.path])[:SHOWN]
+        journals = sorted(silent, key=lambda journal: journal.path)
+    table = Table("group", "done", "failed", "seconds a sample", "last wrote", title=title)
     for journal in journals:
         done, failed = len(journal.sampled), len(journal.failures)
         group = int(journal.path.stem.split("-")[-1])
-        age = time.time() - journal.path.stat().st_mtime
+        age = time.time() - wrote[journal.path]
         table.add_row(str(group), str(done), str(failed), f"{_mean_seconds(journal):.3g}", f"{duration(age)} ago")
     return table

@@ -73,7 +73,7 @@ def _named(file: Path, error: Exception) -> str:
 
 def _model_damaged(file: Path) -> bool:
     """Tell whether a model file is what was written; True if it isn't, or nothing shows that it is."""
-    from sobofem.surrogate.loading import verified
+    from sobofem.surrogate import verified
 
     try:
         with warnings.catch_warnings():

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sobofem.coupling.contract import Array, Description
-from sobofem.coupling.dataset import export, imported, sources, store, unfinished
+from sobofem.coupling.dataset import export, imported, own_arrays, sources, store, unfinished
 from sobofem.coupling.dataset.mesh import OnMesh
 from sobofem.coupling.dataset.records import LABELS, PRODUCTS, UNKNOWN_PIVOTS, Failure, product_shapes
-from sobofem.coupling.dataset.rows import Rows, taken
+from sobofem.coupling.dataset.rows import Rows, in_blocks, taken
 
 if TYPE_CHECKING:
     import pandas
@@ -139,7 +139,7 @@ class Dataset:
         Raises:
             ValueError: If shapes disagree, numbers are not finite, or inputs leave the bounds, naming the row.
         """
-        points, values, slopes = imported.as_arrays(x, y, jacobian, description)
+        points, values, slopes = own_arrays.as_arrays(x, y, jacobian, description)
         return cls(
             x=points,
             y=values,
@@ -282,6 +282,10 @@ class Dataset:
         names = ("rows", "x", "y", "jacobian", "directions", "hessian_actions", "seconds", "negative_pivots", *PRODUCTS)
         found = {name: values for name in names if (values := getattr(self, name)) is not None}
         return {name: values for name, values in found.items() if not (name in PRODUCTS and values.ndim == 2)}
+
+    def in_memory(self) -> Dataset:
+        """The same, with all in memory that is in a file; but of fields."""
+        return self if self.of_fields else replace(self, design=np.asarray(self.design), **in_blocks(self.of_samples()))
 
     def head(self, k: int) -> Dataset:
         """The dataset of the first k design rows, as if no more had been planned; failed rows are not replaced."""

@@ -60,6 +60,8 @@ class FieldData:
                 count = values.shape[1] if values.ndim > 1 else 0
                 shapes |= {one: (N, count, P, inner), other: (N, count, P, outer)}
         for name, shape in shapes.items():
+            if np.ma.is_masked(getattr(self, name)):
+                raise ValueError(f"{name} have masked entries; select the samples that are whole")
             if tuple(getattr(self, name).shape) != shape:
                 raise ValueError(f"{name} have shape {tuple(getattr(self, name).shape)}, expected {shape}")
 

@@ -5,6 +5,7 @@ h5py is imported with it, and it where a dataset is read or written: a thousand 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import json
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,13 +17,15 @@ from sobofem.coupling.dataset import guarded, layout, names, seal
 from sobofem.coupling.dataset.mesh import Mesh, OnMesh
 from sobofem.coupling.dataset.open_files import Enduring, OpenFile
 from sobofem.coupling.dataset.records import LABELS, PRODUCTS, UNKNOWN_PIVOTS, Failure
-from sobofem.coupling.dataset.rows import Rows, blocks
+from sobofem.coupling.dataset.rows import Rows, parts
 
 if TYPE_CHECKING:
     from sobofem.coupling.dataset.dataset import Dataset
 
 CHUNK = 1 << 16
 """Bytes of compressed rows that are read together, as far as a row is not more."""
+
+_PLAIN = 1 << 20  # likewise of rows of all arrays that are not compressed, and pass through memory some at a time
 
 FORMAT = "sobofem dataset"
 VERSION = 4
@@ -84,8 +87,15 @@ def fill(file: h5py.File, data: Dataset) -> None:
     version = WITHOUT_ACTIONS if data.hessian_actions is None else WITH_ACTIONS
     version = VERSION if data.of_fields else version
     file.attrs.update(format=FORMAT, version=version, name=description.name, digest=description.digest)
+    compressed, by_row = layout.COMPRESSED if data.of_fields else frozenset(), {}
     for name in _ARRAYS:
-        put(file, name, getattr(data, name), packed=data.of_fields and name in layout.COMPRESSED)
+        values = getattr(data, name)
+        if values is not None and values.size and name != "rows" and name not in compressed:
+            by_row[name] = values  # in memory or not: the same samples make the same file
+        else:
+            put(file, name, values, packed=name in compressed)
+    for count in sorted({len(values) for values in by_row.values()}):
+        _put_rows(file, {name: values for name, values in by_row.items() if len(values) == count}, packed=False)
     if (data.negative_pivots != UNKNOWN_PIVOTS).any():
         put(file, "negative_pivots", data.negative_pivots)
     put(file, "bounds", description.bounds)
@@ -123,7 +133,7 @@ def _fields(file: h5py.File, *, in_memory: bool, unread: bool) -> dict[str, Any]
     for name in _ARRAYS:
         values = file.get(name)
         on_disk = not in_memory and values is not None and not _is_shared(name, values)
-        on_disk = on_disk and bool(values.compression or (unread and name not in ("rows", "design")))
+        on_disk = on_disk and bool(values.compression or (unread and name != "rows"))
         arrays[name] = None if values is None else Rows.of(values) if on_disk else values[()]
     columns = [failures[name][()] for name in ("rows", "x", "load_factor", "seconds")]
     records = zip(*columns, text_in(failures["reason"]), strict=True)
@@ -174,7 +184,7 @@ def put(group: h5py.Group, name: str, values: Any, *, packed: bool = False) -> N
         return
     kind = layout.PARTS[f"{group.name}/{name}".strip("/")].kind
     if packed and values.size:
-        _put_rows(group, name, values, kind)
+        _put_rows(group, {name: values}, packed=True)
         return
     with np.errstate(invalid="ignore"):
         stored = np.asarray(values).astype(kind, copy=False)
@@ -183,20 +193,19 @@ def put(group: h5py.Group, name: str, values: Any, *, packed: bool = False) -> N
     group.create_dataset(name, data=stored, fletcher32=stored.size > 0)
 
 
-def _put_rows(group: h5py.Group, name: str, values: Any, kind: np.dtype) -> None:
-    row = int(np.prod(values.shape[1:])) * kind.itemsize
-    target = group.create_dataset(
-        name,
-        shape=values.shape,
-        dtype=kind,
-        chunks=(min(len(values), max(1, CHUNK // row)), *values.shape[1:]),
-        compression="gzip",
-        compression_opts=1,  # of numbers that hardly repeat, more takes ten times as long and gains a few hundredths
-        shuffle=True,
-        fletcher32=True,
-    )
-    for start, rows in blocks(values):
-        target[start : start + len(rows)] = rows
+def _put_rows(group: h5py.Group, arrays: Mapping[str, Any], *, packed: bool) -> None:
+    """Arrays of the same rows, some rows of all at a time; whole chunks, of which each is written once."""
+    rows = len(next(iter(arrays.values())))
+    width = sum(8 * int(np.prod(values.shape[1:])) for values in arrays.values())
+    chunk = min(rows, max(1, (CHUNK if packed else _PLAIN) // width))
+    # of numbers that hardly repeat, more compression takes ten times as long and gains a few hundredths
+    how: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if packed else {}
+    for name, values in arrays.items():
+        kind, chunks = layout.PARTS[name].kind, (chunk, *values.shape[1:])
+        group.create_dataset(name, values.shape, kind, chunks=chunks, fletcher32=True, **how)
+    for part in parts(arrays, multiple=chunk):
+        for name, values in arrays.items():
+            group[name][part] = values[part]
 
 
 def put_text(group: h5py.Group, name: str, values: Any) -> None:

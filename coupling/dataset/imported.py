@@ -282,21 +282,3 @@ def _interval(column: ArrayLike) -> str:
 def _share(column: ArrayLike) -> str:
     share = float(np.isnan(column).mean())
     return f"{100 * share:.3g} %" if share else ""
-
-
-def as_arrays(x: Any, y: Any, jacobian: Any, description: Description) -> tuple[Array, Array, Array | None]:
-    """Arrays of their own; frames, tensors and the like as training takes them, for which torch must be there."""
-    if all(labels is None or type(labels) in (np.ndarray, list, tuple) for labels in (x, y, jacobian)):
-        kept = [np.asarray(labels) for labels in (x, y, () if jacobian is None else jacobian)]
-        if all(labels.dtype.kind in "biuf" for labels in kept):
-            points, values, slopes = (np.array(labels, dtype=np.float64) for labels in kept)
-            return points, values, None if jacobian is None else slopes
-    from sobofem.surrogate.samples import arrays, labelled
-
-    parameters, responses = description.parameters, description.responses
-    labelled.check_rows(x=x, y=y, jacobian=jacobian)
-    return (
-        np.array(arrays.table(x, parameters, "x")),
-        np.array(arrays.table(y, responses, "y")),
-        None if jacobian is None else np.array(arrays.jacobians(jacobian, responses, parameters, "jacobian")),
-    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
+import functools
 import json
 import os
 from pathlib import Path
@@ -283,17 +284,24 @@ def _columns(data: bytes, at: int, header: Header, plain: Found, begun: dict[int
 
 def _header(path: Path, payload: bytes) -> Header | None:
     """The header that a record holds; None if it is not one."""
+    version, header = _header_of(payload)
+    if version > VERSION:
+        raise ValueError(f"{path} has journal format {version}, this sobofem reads {VERSION}; use the newer one")
+    return header
+
+
+@functools.lru_cache(maxsize=8)
+def _header_of(payload: bytes) -> tuple[int, Header | None]:
+    """Version and header that some bytes hold, which are those of all journals of a dataset."""
     try:
         content = dict(json.loads(payload))
         version, header = content.pop("version"), Header(**content)
     except (ValueError, TypeError, KeyError):
-        return None
+        return 0, None
     sizes = (version, header.parameters, header.responses)
     if not isinstance(header.fingerprint, str) or not all(isinstance(size, int) and size >= 0 for size in sizes):
-        return None
-    if version > VERSION:
-        raise ValueError(f"{path} has journal format {version}, this sobofem reads {VERSION}; use the newer one")
-    return header
+        return 0, None
+    return version, header
 
 
 def _parsed(kind: int, payload: bytes, header: Header) -> Sample | Failure | int:

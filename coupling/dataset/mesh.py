@@ -9,9 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sobofem.coupling.contract import Array, MapsFields
+from sobofem.coupling.dataset.own_arrays import as_numbers
 
 CORNERS = {"triangle": 3, "quad": 4, "tetra": 4, "hexahedron": 8}
 """Vertices of a cell, by the names that meshio has for cells."""
+
+SOLIDS = ("tetra", "hexahedron")
+"""Cells that need points in space."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +35,14 @@ class Mesh:
     def __post_init__(self) -> None:
         if self.cell not in CORNERS:
             raise ValueError(f"cells are of kind {self.cell!r}; expected one of {', '.join(CORNERS)}")
-        points, cells = np.asarray(self.points, dtype=np.float64), np.asarray(self.cells, dtype=np.int64)
+        points, numbers = as_numbers(self.points, "points"), as_numbers(self.cells, "cells")
+        if not (np.isfinite(numbers).all() and (numbers == np.round(numbers)).all()):
+            raise ValueError("cells hold other numbers than those of nodes")
+        cells = numbers.astype(np.int64)
         if points.ndim != 2 or points.shape[1] not in (2, 3) or not np.isfinite(points).all():
             raise ValueError(f"points have shape {points.shape}, expected (P, 2) or (P, 3), all of them finite")
+        if self.cell in SOLIDS and points.shape[1] != 3:
+            raise ValueError(f"cells are of kind {self.cell!r}, and points in the plane: their shape is {points.shape}")
         if cells.ndim != 2 or cells.shape[1] != CORNERS[self.cell]:
             raise ValueError(f"cells have shape {cells.shape}, expected (C, {CORNERS[self.cell]}) for {self.cell}")
         if cells.size and not (cells.min() >= 0 and cells.max() < len(points)):

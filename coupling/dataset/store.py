@@ -29,6 +29,7 @@ from collections.abc import Iterator
 import contextlib
 import errno
 import io
+import itertools
 import os
 from pathlib import Path
 import socket
@@ -49,27 +50,54 @@ UNSEALED = (
 )
 
 
+_COUNT = itertools.count()
+
+
 def write(path: Path, data: Dataset) -> None:
     """Write a dataset to a temporary file beside `path`, bring it to the disk, and put it in place at once.
 
     Raises:
         OSError: If the disk refuses; a dataset that was at `path` before is untouched.
     """
+    with prepared(path, data) as temporary:
+        put(temporary, path)
+
+
+@contextlib.contextmanager
+def prepared(path: Path, data: Dataset) -> Iterator[Path]:
+    """Write a dataset to a temporary file beside `path`, and bring it to the disk; it is removed unless put in place.
+
+    Raises:
+        OSError: If the disk refuses.
+    """
     from sobofem.coupling.dataset import hdf5
 
     # A name of its own: where locks hold on one node only, two might write at the same time.
-    temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}-{next(_COUNT)}.tmp")
     try:
-        with temporary.open("w+b", buffering=0) as target:
+        with _as_before(path), temporary.open("w+b", buffering=0) as target:
             hdf5.write(target, data)
             os.fsync(target.fileno())
-        os.replace(temporary, path)
-        _sync(path.parent)
-    except OSError as error:
-        raise OSError(f"could not write {path}, which is as it was before: {error}") from error
+        yield temporary
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def put(temporary: Path, path: Path) -> None:
+    """Put a file that was prepared in place. `OSError` if the disk refuses."""
+    with _as_before(path):
+        os.replace(temporary, path)
+        _sync(path.parent)
+
+
+@contextlib.contextmanager
+def _as_before(path: Path) -> Iterator[None]:
+    """Say that what was at a path is untouched."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"could not write {path}, which is as it was before: {error}") from error
 
 
 def image(data: Dataset) -> memoryview:
@@ -89,7 +117,7 @@ def read(path: Path, *, in_memory: bool = True, unread: bool = False) -> dict[st
     Args:
         path: The file.
         in_memory: Whether all is read; else what is compressed stays in the file as `Rows`.
-        unread: Whether all that there is of each sample stays there, but for its row: for those who count them.
+        unread: Whether all that there is of each sample stays there, but for its row, and so does the design.
 
     Raises:
         FileNotFoundError: If there is no such file.

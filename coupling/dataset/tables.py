@@ -14,7 +14,11 @@ import re
 
 SEPARATORS = (",", ";", "\t", "|")
 _MARKS = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-_NO_TEXT = {b"PK\x03\x04": "a workbook or another zip archive", b"\xd0\xcf\x11\xe0": "an old workbook"}
+_NO_TEXT = {
+    b"PK\x03\x04": "a workbook or another zip archive",
+    b"\xd0\xcf\x11\xe0": "an old workbook",
+    b"\x1f\x8b": "compressed",
+}
 _NOTHING = ("", "nan", "na", "n/a", "null", "none")
 _POINT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf|infinity)", re.IGNORECASE)
 _COMMA = re.compile(r"[-+]?(\d+,\d*|,\d+)([eE][-+]?\d+)?")
@@ -88,7 +92,7 @@ def read_table(path: str | Path) -> Table:
         ValueError: If it holds no text, no header or rows of another length; the message names the line.
     """
     path = Path(path)
-    text = _text(path).replace("\r\n", "\n").replace("\r", "\n")
+    text = _text(path).replace("\r\n", "\n").replace("\r", "\n").replace("\ufeff", "")  # marks of files put together
     first = next((line for line in text.split("\n") if _speaks(line)), "")
     separator = max(SEPARATORS, key=re.sub(r'"[^"]*"', "", first).count)  # names in quotes may hold any
     if declared := re.fullmatch(r"sep=(.)", first.strip()):  # as spreadsheets write it

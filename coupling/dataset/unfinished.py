@@ -21,7 +21,7 @@ from sobofem.coupling.dataset.journal import Header, Journal, read_journal
 from sobofem.coupling.dataset.open_files import GONE
 from sobofem.coupling.dataset.presence import lives
 from sobofem.coupling.dataset.records import PRODUCTS, Failure, Sample, pivot_column
-from sobofem.coupling.dataset.rows import Rows, joined, taken
+from sobofem.coupling.dataset.rows import Rows, in_blocks, joined, taken
 from sobofem.coupling.dataset.sample_bytes import Stored
 
 if TYPE_CHECKING:
@@ -84,7 +84,12 @@ def runs(path: Path) -> set[int]:
 
 def run_of(file: Path) -> int:
     """The run that a file beside a dataset belongs to; 0 for a file that is no run's."""
-    found = _NAME.match(file.name)
+    return _run_of(file.name)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _run_of(name: str) -> int:
+    found = _NAME.match(name)
     return int(found[1]) if found else 0
 
 
@@ -164,7 +169,10 @@ def answers(data: Dataset, journals: Sequence[Journal]) -> Answers:
         for columns in journal.columns:
             _check_rows(data, columns)
         found.append(journal.sampled)
-    rows = np.unique(np.concatenate(found))
+    there = np.zeros(len(data.design), dtype=np.bool_)
+    for each in found:
+        there[each] = True
+    rows = np.flatnonzero(there)
     attempts = _attempts(data, journals)
     candidates = np.array([*failures, *attempts], dtype=np.int64)
     answered = set(candidates[np.isin(candidates, rows)].tolist())
@@ -176,10 +184,15 @@ def answers(data: Dataset, journals: Sequence[Journal]) -> Answers:
     )
 
 
-def merge_journals(data: Dataset, journals: Sequence[Journal]) -> Dataset:
+def merge_journals(data: Dataset, journals: Sequence[Journal], *, in_memory: bool = True) -> Dataset:
     """The dataset with the journals' records added: one sample a row, and one failure where there is none.
 
     A row that is already there keeps its sample. A sample wins over a failure; a later failure over an earlier.
+
+    Args:
+        data: The dataset.
+        journals: Beside it.
+        in_memory: Whether all that is read as columns is read now; else it is where it is wanted.
 
     Raises:
         ValueError: If a journal belongs to another problem definition or design.
@@ -187,7 +200,9 @@ def merge_journals(data: Dataset, journals: Sequence[Journal]) -> Dataset:
     """
     became = answers(data, journals)
     found = [each for journal in journals for each in journal.columns]
-    known = merged(data.of_samples(), found, functools.partial(_check_points, data))
+    known = merged(data.of_samples(), found, data.design, functools.partial(_check_point, data))
+    if found and in_memory:
+        known = in_blocks(known)
     samples: dict[int, Sample] = {}
     for journal in journals:
         for record in journal.records:
@@ -201,18 +216,9 @@ def merge_journals(data: Dataset, journals: Sequence[Journal]) -> Dataset:
 
 def _check_rows(data: Dataset, columns: Columns) -> None:
     """Refuse columns of which a row is not planned."""
-    if len(columns.rows) and not 0 <= columns.rows.min() <= columns.rows.max() < len(data.design):
-        for part, arrays in columns.blocks():
-            _check_points(data, columns, part, arrays["x"])
-
-
-def _check_points(data: Dataset, columns: Columns, part: slice, x: Array) -> None:
-    """Refuse columns of which one is not of its row's point."""
-    rows = columns.rows[part]
-    known = (rows >= 0) & (rows < len(data.design))
-    if not known.all() or (x != data.design[rows]).any():
-        for row, point in zip(rows.tolist(), x, strict=True):
-            _check_point(data, columns.path, row, point)
+    wrong = np.flatnonzero((columns.rows < 0) | (columns.rows >= len(data.design)))
+    if len(wrong):
+        _check_point(data, columns.path, int(columns.rows[wrong[0]]), columns.x(wrong[:1])[0])
 
 
 def _check_point(data: Dataset, path: Path, row: int, x: Array) -> None:

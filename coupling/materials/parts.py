@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sobofem.surrogate import Surrogate
 from sobofem.surrogate.model.derivatives import derivatives
-from sobofem.surrogate.networks.higher_derivatives import gradient
+from sobofem.surrogate.networks.layers import gradient
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from sobofem.fem.assembly.stacking import owned_size
 from sobofem.fem.solving.external_function import Coefficient, Expansion
 from sobofem.surrogate import Surrogate
 from sobofem.surrogate.device import neutral
-from sobofem.surrogate.networks.higher_derivatives import gradient
+from sobofem.surrogate.networks.layers import gradient
 
 CHUNK = 1024
 """Points that go through a network at once: what is kept of them to go back stays in the processor's cache."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import numbers
 import sys
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sobofem.coupling.contract import Array, Curved, Gentle, Model, Products
+from sobofem.coupling.dataset.own_arrays import in_order
 from sobofem.coupling.parallel.usercode import UserCode
 
 
@@ -47,8 +49,9 @@ def checked_evaluation(
         answer = evaluate(own, jacobian=jacobian)
         if not (isinstance(answer, tuple) and len(answer) == 2):
             raise ValueError(f"evaluate returned {type(answer).__name__}, expected the pair (responses, jacobian)")
-        y = real_numbers(answer[0], "responses")
-        dy = None if answer[1] is None or not jacobian else real_numbers(answer[1], "a Jacobian")
+        y = real_numbers(answer[0], "responses", model.responses)
+        dy = answer[1] if jacobian else None
+        dy = None if dy is None else real_numbers(dy, "a Jacobian", model.responses, model.parameters)
     if y.shape != (m,):
         raise ValueError(f"evaluate returned responses of shape {y.shape}, expected {(m,)} for {model.responses}")
     if jacobian and (dy is None or dy.shape != (m, n)):
@@ -104,16 +107,19 @@ def checked_products(model: Products, name: str, x: Array, vectors: Array, size:
     return found
 
 
-def real_numbers(values: Any, what: str) -> Array:
+def real_numbers(values: Any, what: str, *axes: Sequence[str]) -> Array:
     """What a user's code returned as a float64 array of its own: of real numbers, all of them there.
 
     Args:
-        values: An array, nested lists, or a torch tensor, also one with a gradient.
+        values: An array, nested lists, or a torch tensor, also one with a gradient; or what has labels.
         what: What that is, for the message.
+        axes: The names that labels along each axis have.
 
     Raises:
         TypeError: If they are complex, text or other objects, or masked.
+        ValueError: If labels are others than the names.
     """
+    values = in_order(values, f"{what} returned by evaluate", *axes)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()

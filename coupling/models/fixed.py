@@ -16,6 +16,7 @@ from sobofem.coupling.contract import (
     HasComm,
     KnowsStandardDeviation,
     Model,
+    WarmStarting,
     describe,
     units_of,
 )
@@ -55,6 +56,8 @@ class Fixed:
             self.evaluate_gently = self._gently
         if isinstance(model, Curved):
             self.hvp = self._hvp
+        if isinstance(model, WarmStarting):
+            self.warm_start = model.warm_start
 
     @cached_property
     def units(self) -> Mapping[str, str]:

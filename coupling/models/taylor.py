@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sobofem.coupling.contract import Array, Model, Recomputed, checked_bounds
+from sobofem.coupling.dataset.own_arrays import as_numbers
 from sobofem.coupling.models.evaluation import checked_evaluation
 
 ALL_TOGETHER = "all together"
@@ -144,7 +145,7 @@ def taylor_test(
         for _ in range(max(directions, 1))
     ]
     if point is not None:
-        x = np.asarray(point, dtype=np.float64)
+        x = as_numbers(point, "the point", names)
         if x.shape != width.shape or not (np.abs(x - box.mean(axis=1)) <= 0.49 * width).all():
             raise ValueError(f"the point {x.tolist()} needs {len(names)} values, 1 % of the width inside the bounds")
     # The first step is shorter near a bound, so that both of its ends can be evaluated.

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from sobofem.coupling.contract import Array, Description, Model
 from sobofem.coupling.dataset.dataset import Dataset
+from sobofem.coupling.dataset.own_arrays import as_numbers
 from sobofem.coupling.models.matching import require_inside, require_same_names
 from sobofem.coupling.optimize.archive import opened
 from sobofem.coupling.optimize.discrete import over_combinations
@@ -124,7 +125,9 @@ def _in_words(task: Task, start: Array | None, *how: object) -> str:
 
 def _inside(start: ArrayLike | Mapping[str, float], description: Description) -> Array:
     names = description.parameters
-    if isinstance(start, Mapping):
+    if not isinstance(start, Mapping):
+        start = as_numbers(start, "start", names)
+    else:
         if unknown := [name for name in start if name not in names]:
             raise ValueError(f"start names {', '.join(map(repr, unknown))}; there are: {', '.join(names)}")
         middle = zip(names, description.bounds.mean(axis=1), strict=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sobofem.coupling.dataset.dataset import Dataset
 from sobofem.coupling.dataset.journal import Header, Journal
 from sobofem.coupling.dataset.merging import differences, identity
 from sobofem.coupling.dataset.origin import versions
+from sobofem.coupling.dataset.own_arrays import as_arrays
 from sobofem.coupling.dataset.records import Failure
 from sobofem.coupling.design import PREFIX_STABLE, Distributed, Recipe
 from sobofem.coupling.design.marginals import Marginal
@@ -79,7 +81,8 @@ def plan(
         marginals = design.marginals if isinstance(design, Distributed) else {}
         points = design.points(description.bounds, description.parameters)
     else:
-        kind, seed, marginals, points = "given points", None, {}, np.array(design, dtype=np.float64)
+        kind, seed, marginals = "given points", None, {}
+        points, _, _ = as_arrays(design, (), None, replace(description, responses=()))
     if order and m * n > MOST_ENTRIES:
         raise ValueError(
             f"a Jacobian of {m} responses by {n} parameters is {8e-9 * m * n:.2g} GB a sample; store products with it "
@@ -125,7 +128,7 @@ def begin(path: Path, planned: Dataset, *, retry_failed: bool) -> Work:
     settled = np.union1d(rows, np.array([failure.row for failure in data.failures], dtype=np.int64))
     missing = np.setdiff1d(np.arange(len(planned.design)), settled)
     return Work(
-        points=data.design,
+        points=np.asarray(data.design),
         missing=missing[np.argsort([data.attempts.get(row, 0) for row in missing.tolist()], kind="stable")],
         before=len(settled),
         failed=len(data.failures),
@@ -137,10 +140,45 @@ def begin(path: Path, planned: Dataset, *, retry_failed: bool) -> Work:
 
 def complete(path: Path) -> Dataset:
     """All that is there, folded into the file. Hold the shared state, and let no other job live."""
-    journals = unfinished.read(path, in_memory=False)
-    stored = Dataset(**store.read(path, in_memory=False))
-    data = _repeated_crashes_failed(unfinished.merge_journals(stored, journals))
+    data, journals = _all(path)
     return _journals_merged(path, data, journals)
+
+
+@contextlib.contextmanager
+def folded(path: Path) -> Iterator[Callable[[], Dataset | None]]:
+    """All that is there, folded into a file beside the dataset, while other jobs may begin: as one that is at work.
+
+    Yields what puts it in the dataset's place, for who holds the shared state and sees no other job live. That gives
+    the dataset; or None where another job has changed anything meanwhile, and then nothing is done.
+    """
+    seen = _state(path)
+    data, journals = _all(path)
+    growing = {unfinished.run_of(journal.path) for journal in journals if journal.growing}
+    with store.prepared(path, _of_runs(data, journals)) as temporary:
+        read = replace(Dataset(**store.read(temporary, unread=True)), damage=data.damage)
+
+        def put() -> Dataset | None:
+            if _state(path) != seen or growing - jobs.living(path):  # of a job that died the last sample is counted
+                return None
+            store.put(temporary, path)
+            _remove(journals)
+            return read
+
+        yield put
+
+
+def _all(path: Path) -> tuple[Dataset, Sequence[Journal]]:
+    """The dataset with all that is in journals beside it, and these."""
+    journals = unfinished.read(path, in_memory=False)
+    stored = Dataset(**store.read(path, unread=True))
+    return _repeated_crashes_failed(unfinished.merge_journals(stored, journals, in_memory=False)), journals
+
+
+def _state(path: Path) -> tuple[tuple[int, int] | None, dict[Path, int]]:
+    """What tells whether anybody has changed the dataset or the journals beside it."""
+    found = path.stat() if path.exists() else None
+    sizes = {file: file.stat().st_size for file in unfinished.files(path)}
+    return None if found is None else (found.st_ino, found.st_mtime_ns), sizes
 
 
 def so_far(path: Path) -> Dataset:
@@ -153,7 +191,7 @@ def _joined(path: Path, planned: Dataset, *, retry_failed: bool) -> tuple[Datase
 
     Nothing else is read of samples in journals: the other jobs wait.
     """
-    before = Dataset(**store.read(path, in_memory=False))
+    before = Dataset(**store.read(path, unread=True))
     stored = _continued(before, planned, path)
     stored = _without_failures(stored) if retry_failed else stored
     same = len(stored.design) == len(before.design) and stored.provenance == before.provenance
@@ -170,10 +208,10 @@ def _recovered(path: Path, planned: Dataset, *, retry_failed: bool) -> Dataset:
     """The dataset with all that dead jobs left, in its file."""
     journals = unfinished.read(path, in_memory=False)
     if path.exists():
-        stored = Dataset(**store.read(path, in_memory=False))
-        data = _continued(unfinished.merge_journals(stored, journals), planned, path)
+        stored = Dataset(**store.read(path, unread=True))
+        data = _continued(unfinished.merge_journals(stored, journals, in_memory=False), planned, path)
     else:  # somebody removed it, perhaps
-        data = unfinished.merge_journals(planned, journals)
+        data = unfinished.merge_journals(planned, journals, in_memory=False)
     data = _repeated_crashes_failed(data)
     data = _journals_merged(path, _without_failures(data) if retry_failed else data, journals)
     jobs.forget(path)
@@ -182,11 +220,20 @@ def _recovered(path: Path, planned: Dataset, *, retry_failed: bool) -> Dataset:
 
 def _journals_merged(path: Path, data: Dataset, journals: Sequence[Journal]) -> Dataset:
     """The dataset, in its file, which holds all that the journals do; they are removed, or put aside where damaged."""
+    _of_runs(data, journals).save(path)
+    data = replace(Dataset(**store.read(path, unread=True)), damage=data.damage)  # its rows lay in files that end here
+    _remove(journals)
+    return data
+
+
+def _of_runs(data: Dataset, journals: Sequence[Journal]) -> Dataset:
+    """The dataset, which says whose journals are in it."""
     runs = [unfinished.run_of(journal.path) for journal in journals]
-    data = replace(data, provenance={**data.provenance, "runs": max([data.provenance.get("runs", 0), *runs])})
-    data.save(path)
-    if data.of_fields:  # whose rows lie in files that end here
-        data = replace(Dataset(**store.read(path, in_memory=False)), damage=data.damage)
+    return replace(data, provenance={**data.provenance, "runs": max([data.provenance.get("runs", 0), *runs])})
+
+
+def _remove(journals: Sequence[Journal]) -> None:
+    """Remove journals that are in the dataset, or put them aside where they are damaged."""
     for journal in journals:
         if journal.path.stat().st_size != journal.size:
             continue  # it has grown: its writer seemed to be dead
@@ -195,7 +242,6 @@ def _journals_merged(path: Path, data: Dataset, journals: Sequence[Journal]) -> 
             journal.path.rename(journal.path.with_suffix(".damaged"))
         else:
             journal.path.unlink()
-    return data
 
 
 def _without_failures(data: Dataset) -> Dataset:

@@ -46,6 +46,7 @@ class Order:
         name: What the user called it.
         order: Of the highest derivatives that are wanted.
         products: Products with the Jacobian that are.
+        warm_start: Whether the model finds answers from those before.
         limit: How long a sample may take [s]; None for as long as it likes.
         journals: Where the last words of a worker go that has to end itself; None while the model is made.
     """
@@ -55,6 +56,7 @@ class Order:
     name: str
     order: int
     products: Multiplied = NOTHING
+    warm_start: bool = False
     limit: float | None = None
     journals: Journals | None = None
 
@@ -111,7 +113,9 @@ def _model(order: Order) -> tuple[Model, Description]:
         _have_petsc_alone()
         found = find(order.model) if isinstance(order.model, str) else order.model
         comm = _single_rank(found)
-        made = made_and_described(order.model, found, comm, order.name, order.order, order.products)
+        made = made_and_described(
+            order.model, found, comm, order.name, order.order, order.products, warm_start=order.warm_start
+        )
         _kept = (order.key, *made)
     return _kept[1:]
 

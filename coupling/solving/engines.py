@@ -21,6 +21,7 @@ from typing import Any
 import uuid
 import warnings
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from sobofem.coupling.contract import Array, Model, name_of
@@ -56,6 +57,7 @@ AHEAD = 2
 _SINGLE = Groups(Serial(), None, 0, (0,))
 _LOOK = 0.1  # between two looks at signals and other jobs while no answer comes [s]
 _MOMENT = 0.05  # in which a signal to all processes reaches this one, too [s]
+_SILENCE = 10.0  # without any answer before what is under way is given out once more [s], and in longest samples
 
 
 class WorkerDied(BrokenExecutor):
@@ -143,6 +145,8 @@ class Flight:
         self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self._tickets = itertools.count()
         self._halted = self._shown = False
+        self._heard, self._longest = time.monotonic(), 0.0  # when an answer came last; what any sample took [s]
+        self._twice: set[int] = set()  # rows that were given out once more
         self._lost: list[int] = []
         self.broken: BaseException | None = None
 
@@ -178,23 +182,40 @@ class Flight:
             if not hasattr(self, "_journal"):
                 self._journal: JournalWriter = held.enter_context(contextlib.closing(journals.open(_SINGLE)))
                 self._stop.note_in(self._journal.path.with_suffix(unfinished.SIGNALS))
-            task = Task(rows[0], self._points[rows[0]])
-            try:
-                future = self._executor.submit(engine_worker.answer, self._order, task, next(self._tickets))
-            except BrokenExecutor as error:
-                self._break(error)
-                return
-            self._flying[future] = task
-            self._waiting.append(future)
-            self._note_begun()
-            future.add_done_callback(self._done.put)
+            self._give(Task(rows[0], self._points[rows[0]]))
+
+    def _give(self, task: Task) -> None:
+        """Give the executor a sample."""
+        try:
+            future = self._executor.submit(engine_worker.answer, self._order, task, next(self._tickets))
+        except BrokenExecutor as error:
+            self._break(error)
+            return
+        self._flying[future] = task
+        self._waiting.append(future)
+        self._note_begun()
+        future.add_done_callback(self._done.put)
+
+    def _give_again(self) -> None:
+        """After long silence, give out once more what is under way: executors lose answers.
+
+        Dask does when a worker dies while it hands over what it has finished. A second copy costs nothing where the
+        first is only slow: it waits behind it, and is taken back when that has an answer.
+        """
+        if self._stopping or time.monotonic() - self._heard < _SILENCE * max(1.0, self._longest):
+            return
+        for task in [task for task in self._flying.values() if task.row not in self._twice]:
+            self._twice.add(task.row)
+            self._give(task)
 
     def _note_begun(self) -> None:
         """Note which rows workers have begun: a death is said of these. The executor takes them in turn."""
         while self._waiting and len(self._begun) < self._at_work:
             future = self._waiting.popleft()
+            row = self._flying[future].row
+            if all(self._flying[other].row != row for other in self._begun):  # a copy is no attempt of its own
+                self._journal.attempt(row)
             self._begun.add(future)
-            self._journal.attempt(self._flying[future].row)
 
     def _take(self) -> None:
         """Take what has come, after a moment at most."""
@@ -202,12 +223,22 @@ class Flight:
             future = self._done.get(timeout=_LOOK)
         except queue.Empty:
             self._halted = self._ledger.record_outcome(None) or self._halted
+            self._give_again()
             return
-        task = self._flying.pop(future)
+        task = self._flying.get(future)
+        if task is None:  # another copy of its row had an answer before
+            return
+        self._heard = time.monotonic()
         begun = future in self._begun
-        self._begun.discard(future)
-        if not begun:
-            self._waiting.remove(future)
+        self._twice.discard(task.row)  # it may be put back, and lost once more
+        for copy in [copy for copy, its in self._flying.items() if its.row == task.row]:
+            del self._flying[copy]
+            if copy in self._begun:
+                self._begun.discard(copy)
+            else:
+                self._waiting.remove(copy)
+            if copy is not future:
+                copy.cancel()
         if future.cancelled():
             if not self._stopping:
                 raise RuntimeError(f"the executor has cancelled row {task.row} without being asked to")
@@ -234,6 +265,7 @@ class Flight:
         else:
             self._journal.failure(record)
         failed = isinstance(record, Failure)
+        self._longest = max(self._longest, np.nan_to_num(record.seconds))
         words = in_words(record) if isinstance(record, Failure) and not self._shown else ""
         self._shown = self._shown or failed
         self._schedule.settle((record.row,), (record.seconds,))
@@ -294,7 +326,7 @@ def _order(model: Model | Callable[..., Model] | str, settings: Settings) -> Ord
             "specification, such as 'file.py:name'"
         )
     # the same specification may name something else by now: each run makes its models again
-    return Order(uuid.uuid4().hex, model, name, settings.order, settings.products)
+    return Order(uuid.uuid4().hex, model, name, settings.order, settings.products, settings.warm_start)
 
 
 @contextlib.contextmanager

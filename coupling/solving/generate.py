@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
 import contextlib
 from dataclasses import dataclass
 import errno
@@ -33,6 +32,8 @@ from sobofem.coupling.solving.products import NOTHING, Multiplied
 from sobofem.coupling.solving.settings import Solving
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from mpi4py import MPI
 
 
@@ -53,6 +54,7 @@ def generate(
     max_failures: float = 0.5,
     sample_timeout: float | None = None,
     sync_interval: float = 1.0,
+    warm_start: bool = False,
     progress: Report | None = None,
 ) -> Dataset:
     """Evaluate a model at every point of a design and keep all samples, failed ones with their reason.
@@ -93,6 +95,8 @@ def generate(
             same call goes on with the other samples.
         sync_interval: Longest time that a finished sample waits for the disk while others follow [s]: what a node that
             loses power may lose. A killed process loses nothing.
+        warm_start: Whether a model that can (`Problem.warm_start`) finds a sample from those that its group has solved
+            in this run, where that is safe. Answers are the same to the solver's tolerance.
         progress: Called on rank 0 after each of its samples, and while it waits for the others.
 
     Returns:
@@ -115,6 +119,7 @@ def generate(
         max_failures,
         sample_timeout,
         sync_interval,
+        warm_start,
         jacobian=jacobian,
         hessian_actions=hessian_actions,
         products=Multiplied.of_vectors(directions, weights),
@@ -126,9 +131,10 @@ def generate(
 
         if comm is not None:
             raise ValueError("both comm and executor share out the work; give one of them")
-        return engines.run(executor, model, design, path, settings, in_flight=in_flight, progress=progress)
+        return engines.run(executor, model, design, path, settings, in_flight=in_flight, progress=progress).in_memory()
     ranks = world(comm)
     data = run(model, design, path, settings, comm=comm, progress=progress)
+    data = None if data is None else data.in_memory()
     if isinstance(ranks, Serial) or ranks.size == 1:
         assert data is not None
         return data
@@ -173,7 +179,7 @@ def run(
     progress: Report | None = None,
     root_task: RootTask | None = None,
 ) -> Dataset | None:
-    """As `generate`, but the dataset is returned on rank 0 alone: a thousand ranks need no copy of it each.
+    """As `generate`, but the dataset is returned on rank 0 alone, and what it has of samples stays in the file.
 
     Args:
         model: See `generate`, as for the other arguments.
@@ -196,7 +202,14 @@ def run(
         ) as groups,
     ):
         on_root(ranks, lambda: check_place(named))
-        solver, description, name = make_model(model, groups, stop, order=settings.order, products=settings.products)
+        solver, description, name = make_model(
+            model,
+            groups,
+            stop,
+            order=settings.order,
+            products=settings.products,
+            warm_start=settings.warm_start,
+        )
         design = _drawn(design, solver, groups)
         ledger = RootOnly[Ledger]()
 

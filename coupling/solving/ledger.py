@@ -161,11 +161,21 @@ class Ledger:
 
     def conclude(self) -> Dataset:
         """The dataset as it is now; the job has ended then, as seen from others."""
-        with jobs.shared_state(self._path):
-            last = not jobs.living(self._path) - {self.work.run}
-            data = campaign.complete(self._path) if last else None
-            self._member.end()  # of two that end together the later must see that it is the last, and fold the journals
+        data = None
+        with contextlib.ExitStack() as held:
+            # other jobs may begin meanwhile, and then this is done in vain
+            put = held.enter_context(campaign.folded(self._path)) if self._is_last() else None
+            with jobs.shared_state(self._path):
+                if self._is_last():  # of two that end together the later must see that it is the last
+                    data = put() if put is not None else None
+                    held.close()
+                    data = campaign.complete(self._path) if data is None else data
+                self._member.end()
         return campaign.so_far(self._path) if data is None else data  # the others go on while this is read
+
+    def _is_last(self) -> bool:
+        """Whether no other job lives."""
+        return not jobs.living(self._path) - {self.work.run}
 
     def _too_many(self, data: Dataset) -> bool:
         """Whether more than the allowed share failed, whichever job computed it; of few only once they are all."""
@@ -188,6 +198,6 @@ class Ledger:
             return TooManyFailures(int(failed.sum()), len(x), self._limit, reasons, where)
         settled = np.union1d(data.rows, np.array([failure.row for failure in data.failures], dtype=np.int64))
         missing = len(np.setdiff1d(self.work.missing, settled))
-        if whole and missing and not jobs.living(self._path) - {self.work.run}:
+        if whole and missing and self._is_last():
             return LeftOver(f"{missing} samples are missing, which another job had taken that died; repeat the command")
         return None

@@ -7,7 +7,7 @@ from dataclasses import replace
 import sys
 from typing import TYPE_CHECKING
 
-from sobofem.coupling.contract import Curved, Description, Model, Products, describe, name_of
+from sobofem.coupling.contract import Curved, Description, Model, Products, WarmStarting, describe, name_of
 from sobofem.coupling.dataset.mesh import on_mesh_of
 from sobofem.coupling.models.loading import build, find, source_of
 from sobofem.coupling.parallel.groups import Groups
@@ -26,6 +26,7 @@ def make_model(
     *,
     order: int = 1,
     products: Multiplied = NOTHING,
+    warm_start: bool = False,
 ) -> tuple[Model | None, Description, str]:
     """This group's model, made in the first group first; what describes it, and its name. Collective on all ranks.
 
@@ -38,7 +39,7 @@ def make_model(
     name = name_of(model)
 
     answer = groups.in_turn(
-        lambda: made_and_described(model, found, groups.own, name, order, products),
+        lambda: made_and_described(model, found, groups.own, name, order, products, warm_start=warm_start),
         lambda first: _send_compiled(groups, first),
     )
     solver, description = answer or (None, None)
@@ -65,6 +66,8 @@ def made_and_described(
     name: str,
     order: int,
     products: Multiplied = NOTHING,
+    *,
+    warm_start: bool = False,
 ) -> tuple[Model, Description]:
     """A model, made of what its specification names, and what identifies it.
 
@@ -79,4 +82,6 @@ def made_and_described(
         raise TypeError(f"{name} has no jvp(x, directions) and vjp(x, weights), which products are made by; leave them")
     description = describe(made, name=name.rpartition(":")[2], source=source_of(found, model))
     products.check(description)
+    if warm_start and isinstance(made, WarmStarting):
+        made.warm_start()
     return made, replace(description, on_mesh=on_mesh_of(made))

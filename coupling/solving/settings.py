@@ -49,6 +49,13 @@ class Solving(SolveRanks):
         min=0.0,
     )
 
+    warm_start: bool = option(
+        False,
+        help="Begin Newton's method at states predicted from earlier samples of this run, where that is safe: the same "
+        "answers to eight digits, in fewer steps. Linear problems, histories (plasticity), limit loads, and where an "
+        "equilibrium is unstable or a prediction not close, are solved as ever.",
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0.0 <= self.max_failures <= 1.0:

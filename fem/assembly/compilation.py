@@ -33,8 +33,11 @@ import ffcx.naming
 import ffcx.options
 import numpy as np
 import ufl
+from ufl.algorithms.analysis import extract_type
+from ufl.geometry import GeometricQuantity
 
 from sobofem.fem.assembly.private_folder import check_content, make_private
+from sobofem.fem.assembly.submeshes import maps_for
 from sobofem.fem.errors import agree
 
 _VARIABLE = "SOBOFEM_CACHE"
@@ -98,11 +101,23 @@ def compile_form(form: ufl.Form, comm: MPI.Intracomm) -> dolfinx.fem.Form:
         OSError: If the cache can't be written, or the C compiler fails, on every rank.
         ValueError: If the form can't be compiled, on every rank.
     """
-    return _compiled(form, comm, lambda options: dolfinx.fem.form(form, jit_options=options, jit_comm=MPI.COMM_SELF))
+    maps = maps_for(form)
+
+    def build(options: dict[str, Any]) -> dolfinx.fem.Form:
+        return dolfinx.fem.form(form, jit_options=options, jit_comm=MPI.COMM_SELF, entity_maps=maps)
+
+    return _compiled(form, comm, build)
 
 
 def compile_expression(expression: Any, points: np.ndarray, comm: MPI.Intracomm) -> dolfinx.fem.Expression:
-    """Compile a UFL expression for evaluation at reference points (k, tdim) of each cell. Collective."""
+    """Compile a UFL expression for evaluation at reference points (k, tdim) of each cell. Collective.
+
+    Raises:
+        ValueError: If its functions live on several meshes: cells would be taken for others of the same number.
+    """
+    domains = ufl.domain.extract_domains(expression)
+    if len(domains) > 1:
+        raise ValueError("an expression holds functions on several meshes; interpolate them to one")
 
     def build(options: dict[str, Any]) -> dolfinx.fem.Expression:
         # DOLFINx would take a Function's own type, by which FFCx names another module than the one compiled before
@@ -132,7 +147,7 @@ def _compiled[T](what: Any, comm: MPI.Intracomm, build: Callable[[dict[str, Any]
             "Compiled forms need gcc or clang, for example from the package build-essential"
         )
     except Exception as error:
-        refused = f"this form can't be compiled: {error}{_advice(error)}"
+        refused = f"this form can't be compiled: {error}{_advice(error, what)}"
     if trouble := agree(comm, trouble):
         raise OSError(trouble)
     if refused := agree(comm, refused):
@@ -144,7 +159,7 @@ def _compiled[T](what: Any, comm: MPI.Intracomm, build: Callable[[dict[str, Any]
     except ImportError as error:
         raise OSError(f"a compiled form can't be loaded ({error}); remove {folder}, {_REMEDY}") from error
     except RuntimeError as error:
-        raise ValueError(f"DOLFINx can't make this form: {error}{_advice(error)}") from error
+        raise ValueError(f"DOLFINx can't make this form: {error}{_advice(error, what)}") from error
 
 
 def _compile(what: Any, folder: Path, scalar: dict[str, Any], options: dict[str, Any]) -> None:
@@ -205,10 +220,21 @@ CELL_SIZE = "abs(ufl.JacobianDeterminant(mesh)) ** (1 / {dimension})"
 """A size of cells, but for a constant factor, that every kind of cell has, and its derivatives by shape."""
 
 
-def _advice(error: Exception) -> str:
-    """What to do instead of what cells of a kind have not."""
+COMPILED = ("Spatial", "Normal", "Jacobian", "Reference", "radius", "Diameter", "Volume", "Area", "Edge", "Vertices")
+"""Parts of names of quantities that FFCx compiles, on one kind of cell or another."""
+
+
+def _advice(error: Exception, what: Any) -> str:
+    """What to do instead of what cells of a kind have not, or FFCx does not know."""
     if "Multiple entity types" in str(error):
         return ". It does not integrate over facets of prisms and pyramids; take tetrahedra or hexahedra for that"
+    held = {type(q).__name__ for q in extract_type(what[0] if isinstance(what, tuple) else what, GeometricQuantity)}
+    if unknown := sorted(name for name in held if not any(part in name for part in COMPILED)):
+        return (
+            f". FFCx does not compile {', '.join(unknown)}. With x = ufl.SpatialCoordinate(mesh), coordinates in a "
+            "straight simplex are ufl.JacobianInverse(mesh) * (x - ufl.classes.CellVertices(mesh)[0, :]); what else "
+            "differs from cell to cell, a Function on a discontinuous space holds"
+        )
     if "ufl.geometry." not in str(error) and "Only know how to compute" not in str(error):
         return ""
     size = CELL_SIZE.format(dimension="dimension of the cells")

@@ -107,9 +107,7 @@ def by_constant(form: ufl.Form, constant: Any, component: tuple[int, ...]) -> uf
             return Zero()
         slope = ufl.diff(ufl.replace(integrand, {constant: variable}), variable)
         # an expanded form has no tensor algebra left that `expand_derivatives` would have to look for
-        found = apply_derivatives(slope[component] if component else slope)
-        # a distance from a point of expansion keeps its label, by which it is known to be zero
-        return _mapped(found, lambda n, parts: parts[0] if isinstance(n, Variable) and not vanishes(n) else None)
+        return without_variables(apply_derivatives(slope[component] if component else slope), vanishing=False)
 
     return map_integrands(differentiated, form)
 
@@ -132,12 +130,20 @@ def along_constants(form: ufl.Form, directions: Mapping[Any, Any]) -> ufl.Form:
     return map_integrands(lambda integrand: _mapped(expand_derivatives(ufl.diff(integrand, amount)), at_zero), moved)
 
 
-def without_variables(expression: Any) -> Any:
+def without_variables(expression: Any, *, vanishing: bool = True) -> Any:
     """An expression whose derivatives are carried out, without the labels of `ufl.variable`.
 
     Parts that occur many times are visited once; UFL's own `strip_variables` takes minutes for a return mapping.
+
+    Args:
+        expression: The expression.
+        vanishing: Whether distances from points of expansion lose theirs, by which they are known to be zero, too.
     """
-    return _mapped(expression, lambda node, operands: operands[0] if isinstance(node, Variable) else None)
+
+    def bare(node: Any, operands: list[Any]) -> Any:
+        return operands[0] if isinstance(node, Variable) and (vanishing or not vanishes(node)) else None
+
+    return _mapped(expression, bare)
 
 
 def rounded(expression: Any) -> Any:
@@ -159,12 +165,15 @@ def as_evaluated(form: ufl.Form) -> ufl.Form:
     """
 
     def short(integrand: Any) -> Any:
-        if extract_type(integrand, CoordinateDerivative):
-            return integrand
-        return _mapped(integrand, lambda node, _: Zero(node.ufl_shape) if vanishes(node) else None)
+        return integrand if extract_type(integrand, CoordinateDerivative) else without_vanishing(integrand)
 
     left = map_integrands(short, form)
     return form if left.empty() else left
+
+
+def without_vanishing(expression: Any) -> Any:
+    """An expression whose derivatives are carried out, without what is zero wherever it is evaluated."""
+    return _mapped(expression, lambda node, _: Zero(node.ufl_shape) if vanishes(node) else None)
 
 
 def _mapped(expression: Any, change: Callable[[Any, list[Any]], Any]) -> Any:

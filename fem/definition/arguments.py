@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from mpi4py import MPI
 import numpy as np
@@ -49,7 +50,7 @@ class Arguments:
         """
 
         def checked() -> np.ndarray:
-            rows = np.array(values, dtype=np.float64)
+            rows = _real(values, name)
             if rows.ndim not in (1, 2) or rows.shape[-1] != size or not np.isfinite(rows).all():
                 raise ValueError(
                     f"{name} have shape {rows.shape}, expected (k, {size}) or ({size},), of finite numbers"
@@ -59,7 +60,8 @@ class Arguments:
         return self._agreed(checked, name)
 
     def _inside(self, x: ArrayLike) -> np.ndarray:
-        values, names = np.array(x, dtype=np.float64), self.names
+        names = self.names
+        values = _real(in_order(x, names), "x")
         if values.shape != (len(names),):
             raise ValueError(f"x has shape {values.shape}, expected {(len(names),)}: {names}")
         lows, highs = self.bounds.T
@@ -83,3 +85,20 @@ class Arguments:
             if agree(self._comm, None if np.array_equal(first, values) else "differs"):
                 raise ValueError(f"{name} differ between the ranks of the problem's communicator")
         return values
+
+
+def _real(values: ArrayLike, name: str) -> np.ndarray:
+    """An array of its own of real numbers, all of them there; `ValueError` where NumPy would drop a part or a mask."""
+    if np.iscomplexobj(values) or np.ma.is_masked(values):
+        raise ValueError(f"{name} hold complex numbers or masked entries; expected real numbers")
+    return np.array(values, dtype=np.float64)
+
+
+def in_order(x: Any, names: tuple[str, ...]) -> Any:
+    """What has names, as mappings and series have, in the order of the parameters; `ValueError` if they are others."""
+    labels = x if isinstance(x, Mapping) else getattr(x, "index", None)
+    if labels is None or callable(labels) or not all(isinstance(label, str) for label in labels):
+        return x
+    if sorted(labels) != sorted(names):
+        raise ValueError(f"x has entries named {', '.join(labels)}; expected {', '.join(names)}")
+    return [x[name] for name in names]

@@ -17,6 +17,7 @@ from ufl.algorithms.analysis import extract_type
 from sobofem.fem.assembly.compilation import CELL_SIZE
 from sobofem.fem.assembly.forms import Member, Span
 from sobofem.fem.assembly.switches import bending, jumps
+from sobofem.fem.definition.function_checks import trouble_with
 from sobofem.fem.definition.varying import Varying
 from sobofem.fem.errors import agree
 from sobofem.fem.load_path import Held, LoadPath
@@ -26,15 +27,11 @@ from sobofem.fem.responses import SMOOTHER, Combination, Response
 SHOWN = 5
 """Names that a message lists."""
 
-UNMOVED = (
-    ufl.Circumradius,
-    ufl.CellDiameter,
-    ufl.MinCellEdgeLength,
-    ufl.MaxCellEdgeLength,
-    ufl.MinFacetEdgeLength,
-    ufl.MaxFacetEdgeLength,
+EDGES = ("MinCellEdgeLength", "MaxCellEdgeLength", "MinFacetEdgeLength", "MaxFacetEdgeLength", "FacetEdgeVectors")
+UNMOVED = tuple(
+    getattr(ufl.classes, name) for name in ("Circumradius", "CellDiameter", "CellVertices", "CellEdgeVectors", *EDGES)
 )
-"""Measures of cells that UFL does not differentiate by coordinates; `CellVolume` and `FacetArea` it does."""
+"""What UFL does not differentiate by coordinates, all of it tried; `CellVolume` and `FacetArea` it does."""
 
 
 def check_arguments(
@@ -49,7 +46,10 @@ def check_arguments(
     if not isinstance(form, ufl.Form):
         raise TypeError(f"form is of type {type(form).__name__}, expected a UFL form: an expression times ufl.dx")
     if not isinstance(unknown, dolfinx.fem.Function):
-        raise TypeError(f"unknown is of type {type(unknown).__name__}, expected a dolfinx.fem.Function")
+        raise TypeError(
+            f"unknown is of type {type(unknown).__name__}, expected a dolfinx.fem.Function; several fields are "
+            "parts of one, on a space of basix.ufl.mixed_element([...]), by ufl.split(unknown)"
+        )
     for kind, things, wanted in (("parameters", parameters, Parameter), ("responses", responses, Response)):
         if not isinstance(things, Sequence) or not all(isinstance(thing, wanted) for thing in things):
             raise TypeError(
@@ -105,11 +105,9 @@ def check_forms(forms: Sequence[ufl.Form], unknown: dolfinx.fem.Function, parame
                     "an integral over vertices holds a gradient, which differs from cell to cell around a vertex; "
                     "average it over a region"
                 )
+            if trouble := trouble_with(integral, mesh, moving=moving):
+                raise ValueError(trouble)
         for function in form.coefficients():
-            if function.ufl_function_space().ufl_domain() != mesh.ufl_domain():
-                raise ValueError(
-                    f"{function} lives on another mesh than the unknown; interpolate it to that of the unknown"
-                )
             for whole, name in {unknown: "the unknown", **fields}.items():
                 shared = function is not whole and np.shares_memory(function.x.array, whole.x.array)
                 if mesh.comm.allreduce(shared, op=MPI.LOR):
@@ -118,8 +116,8 @@ def check_forms(forms: Sequence[ufl.Form], unknown: dolfinx.fem.Function, parame
                     )
         if moving and any(extract_type(form, kind) for kind in UNMOVED):
             raise ValueError(
-                "UFL does not differentiate Circumradius, CellDiameter and edge lengths by shape; "
-                "use the size of cells " + CELL_SIZE.format(dimension=mesh.topology.dim)
+                "UFL does not differentiate Circumradius, CellDiameter, vertices and edges of cells by shape; "
+                "for a size of cells use " + CELL_SIZE.format(dimension=mesh.topology.dim)
             )
 
 

@@ -9,7 +9,7 @@ import dolfinx
 import ufl
 
 from sobofem.fem.assembly import forms
-from sobofem.fem.definition import checks, history_checks
+from sobofem.fem.definition import checks, function_checks, history_checks
 from sobofem.fem.definition.varying import Varying
 from sobofem.fem.derivatives.sensitivity import System, by_parameters
 from sobofem.fem.errors import together
@@ -74,6 +74,8 @@ def formulate(
     history_checks.check_local([form, *combination.integrals], history, local)
     memory = History(history) if history else None
     updates = [memory.update(memory.weight)] if memory else []
+    function_checks.check_looked_at(fields, mesh)
+    function_checks.check_modes([residual, *updates], responses, combination)
     varying = Varying(unknown, parameters, path, local)
     checks.check_smoothness(responses, combination, integrals, varying)
     checks.check_differentiability([form, residual], responses, combination, integrals, updates, varying)

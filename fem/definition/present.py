@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 import ufl
 
-from sobofem.fem.definition.arguments import Arguments
+from sobofem.fem.definition.arguments import Arguments, in_order
 from sobofem.fem.errors import agree, together
 from sobofem.fem.geometry import Orientation
 from sobofem.fem.parameters import Binding, Parameter, Shape
+from sobofem.fem.parameters.left_behind import leave, take_back
 from sobofem.fem.solving.equilibrium import Equilibrium
 from sobofem.fem.solving.ties import Ties
+from sobofem.fem.solving.warm_start import WarmStart
 
 
 class Fingerprint:
@@ -65,6 +67,12 @@ def _prescribed(bc: dolfinx.fem.DirichletBC) -> np.ndarray:
     return np.asarray(source.x.array if hasattr(source, "x") else source.value)
 
 
+def as_loaded(mesh: dolfinx.mesh.Mesh) -> dolfinx.mesh.Mesh:
+    """The mesh, with its nodes where they were before shapes of another problem moved them. Collective."""
+    take_back(mesh, mesh.geometry.x, mesh.comm)
+    return mesh
+
+
 class Assignment:
     """Puts values of the parameters where forms, boundary conditions and the mesh have them. Collective.
 
@@ -101,6 +109,7 @@ class Assignment:
 
         together(self._mesh.comm, assign)
         if self._orientation is not None:
+            leave(self._mesh, self.coordinates, self._mesh.geometry.x)
             self._orientation.check()
         for ties in self._ties:
             ties.follow_mesh()
@@ -119,6 +128,7 @@ class Present:
     Attributes:
         starts: How often the problem was set.
         closed: Whether the solver's memory is freed.
+        warm_start: Finds states from those before, where that is wanted.
     """
 
     def __init__(
@@ -136,6 +146,7 @@ class Present:
         self._gently_at: np.ndarray | None = None
         self.starts = 0
         self.closed = False
+        self.warm_start: WarmStart | None = None
 
     def start(self, x: ArrayLike, *, gently: bool | None = None) -> None:
         """Set parameters, and the solver's settings: by default gentle ones where the last evaluation took them."""
@@ -147,16 +158,19 @@ class Present:
             self._gently_at = values if gently else None
         as_gently = self._gently_at is not None and np.array_equal(values, self._gently_at)
         self._equilibrium.newton = self._gentle if as_gently else self._newton
+        if self.warm_start is not None:
+            self.warm_start.aim(None if as_gently else values)
         self._assignment.put(values)
 
     def solved(self, x: ArrayLike) -> None:
         """Remember that the state is that of parameters x (n,)."""
-        self._fingerprint.take(x)
+        self._fingerprint.take(in_order(x, self._arguments.names))
 
     def is_solved(self, x: ArrayLike) -> bool:
         """Whether the state is that of parameters x (n,), on all ranks."""
         self._check_open()
-        return agree(self._equilibrium.comm, None if self._fingerprint.fits(x) else "changed") is None
+        fits = self._fingerprint.fits(in_order(x, self._arguments.names))
+        return agree(self._equilibrium.comm, None if fits else "changed") is None
 
     def _check_open(self) -> None:
         """Refuse what is closed."""

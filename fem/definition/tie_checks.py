@@ -26,8 +26,6 @@ def moving_ties(
     modes: Sequence[ModeShapes],
     parameters: Sequence[Parameter],
     mesh: dolfinx.mesh.Mesh,
-    *,
-    history: bool,
     path: LoadPath,
 ) -> Moving:
     """The shapes that change ties of the unknown, or of modes. Collective.
@@ -44,7 +42,7 @@ def moving_ties(
         column += len(parameter.names)
     of_unknown = _moved(ties, shapes, mesh, "")
     if of_unknown:
-        _check_possible(shapes[next(iter(of_unknown))][0].name, ties, history=history, path=path)
+        _check_possible(shapes[next(iter(of_unknown))][0].name, ties, path)
     of_modes = {own: _moved(own.ties, shapes, mesh, " of modes") for own in dict.fromkeys(modes)}
     return Moving(of_unknown, {own: moved for own, moved in of_modes.items() if moved}, ties)
 
@@ -85,10 +83,9 @@ def _changes(shape: Shape, velocity: np.ndarray, ties: Ties, mesh: dolfinx.mesh.
     return changes
 
 
-def _check_possible(shape: str, ties: Ties | None, *, history: bool, path: LoadPath) -> None:
+def _check_possible(shape: str, ties: Ties | None, path: LoadPath) -> None:
     """Refuse a shape that changes ties where that has no derivatives yet."""
     reasons = {
-        "internal variables": history,
         "a load factor that is an unknown": path.finds_factor,
         "means that vanish": ties is not None and ties.border is not None,
     }

@@ -19,6 +19,9 @@ from sobofem.fem.parameters import Field, Parameter, Scalar, Shape
 from sobofem.fem.parameters.shape import nodal_velocity
 from sobofem.fem.solving.history import InternalVariable, LocalUnknown
 
+POINTS_INSIDE = 64
+"""Points in a cell at which it is looked whether a shape carries them across a switch."""
+
 
 class Varying:
     """Parameters and state of a problem, as terminals of its forms. Collective, as is `moves`.
@@ -128,16 +131,24 @@ class Varying:
         return not entries or not terminal.ufl_shape or not used or bool(entries & used)
 
     def _shapes_that_turn(self, switch: Any) -> list[str]:
-        """Shapes that carry nodes of the mesh across the place where a switch turns."""
+        """Shapes that carry points of the mesh across the place where a switch turns: nodes, or points in cells."""
         if any(self._is_state(f) for f in extract_type(switch, ufl.Coefficient)):
             return [name for name, *_ in self._motions]
         found = []
-        rest = self._signs(switch, self._mesh.geometry.x)
+        nodes, cells = self._mesh.geometry.x, self._mesh.geometry.dofmaps[0]
+        of_nodes = self._signs(switch, nodes)
+        cut = cells[:0] if of_nodes is None else cells[np.ptp(of_nodes[cells], axis=1) > 0.0]
+        inside = np.random.default_rng(0).dirichlet(np.ones(cells.shape[1]), POINTS_INSIDE)
+
+        def all_signs(places: np.ndarray) -> np.ndarray | None:
+            return self._signs(switch, np.concatenate((places, (inside @ places[cut]).reshape(-1, 3))))
+
+        rest = all_signs(nodes)
         for name, low, high, velocity in self._motions:
             for amount in (low, high):
-                moved = self._mesh.geometry.x.copy()
+                moved = nodes.copy()
                 moved[:, : velocity.shape[1]] += amount * velocity
-                signs = self._signs(switch, moved)
+                signs = all_signs(moved)
                 if rest is None or signs is None or (rest != signs).any():
                     found.append(name)
                     break

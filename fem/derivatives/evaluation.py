@@ -25,6 +25,7 @@ from sobofem.fem.solving.continuation import Continuation
 from sobofem.fem.solving.equilibrium import Equilibrium
 from sobofem.fem.solving.history import History
 from sobofem.fem.solving.simulation import Simulation, Trajectory
+from sobofem.fem.solving.warm_start import WarmStart
 
 FACTORIZATION = 40
 """Back-substitutions that cost as much as the factorization which an adjoint sweep repeats at each load step."""
@@ -69,6 +70,23 @@ class Evaluation:
         """Responses (m,) of the last walk."""
         return self._finite(_defined(self.combination.value, self.slots))
 
+    def start_warm(self, bounds: np.ndarray) -> WarmStart | None:
+        """Have walks begin at predicted states, where that is possible; bounds of the parameters are (n, 2)."""
+        moving = isinstance(self.sensitivity, MovingTiesSensitivity)
+        if self.at_end and not (self.equilibrium.linear or moving or self.simulation.continuation):
+            self.simulation.warm_start = WarmStart(self.equilibrium, self.simulation.unknown, bounds)
+        return self.simulation.warm_start
+
+    def finish(self) -> np.ndarray:
+        """Responses (m,) of the last walk, when all that is wanted of it was taken. Collective."""
+        found, warm = self.response(), self.simulation.warm_start
+        if warm is not None:
+            slopes = self.sensitivity.moved
+            if slopes is None and warm.wants_slopes:
+                slopes = -self.equilibrium.solve_tangent(self.sensitivity.loads.assemble().times())
+            warm.learn(self.simulation.stability, slopes)
+        return found
+
     def chain(self) -> np.ndarray:
         """Derivative (m, S) of the responses by the slots, at the last walk."""
         return _defined(self.combination.slope, self.slots)
@@ -96,7 +114,8 @@ class Evaluation:
         self.walks += 1
         slots, slopes = np.zeros(len(self.combination.slots)), None
         self._trajectory = Trajectory(self.simulation.path.stored_steps) if store else None
-        for step in self.simulation.walk():
+        self.sensitivity.moved = None
+        for step in self.simulation.walk(to_end=self.at_end):
             taken = self.taken(step)
             any_taken = bool(taken.any())
             if any_taken:
@@ -130,6 +149,9 @@ class Evaluation:
     def jacobian(self, *, method: Method) -> np.ndarray:
         """Walk, and differentiate the responses by the parameters, (m, n). Collective."""
         if self.at_end:
+            warm = self.simulation.warm_start
+            if method == "auto" and warm is not None and warm.wants_slopes:
+                method = "tangent"  # which finds derivatives of the state on its way
             self.walk()
             self.response()
             return self._finite(self.sensitivity.jacobian(self.equilibrium, self.end_chain(), method=method))

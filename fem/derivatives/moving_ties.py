@@ -88,25 +88,39 @@ class MovingTiesSensitivity(Sensitivity):
         super().__init__(system, beside)
         self._unknown, self._velocities, self._columns = system.unknown, list(moving.values()), list(moving)
 
+    def followed(
+        self, equilibrium: Equilibrium, directions: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray | float]:
+        """Along directions (n, d): the loads with those of ties, and the change of followers; see `Sensitivity`."""
+        carried, loads = self._moved_by_ties(equilibrium)
+        total = self.loads.assemble().times().copy()
+        total[:, self._columns] += loads
+        mix = np.eye(self.shape[1]) if directions is None else directions
+        return total @ mix, carried @ mix[self._columns]
+
+    def by_ties(self, equilibrium: Equilibrium, slopes: np.ndarray, states: np.ndarray) -> np.ndarray | float:
+        """In the columns of shapes that change ties; see `Sensitivity`."""
+        carried, loads = self._moved_by_ties(equilibrium)
+        found = np.zeros((slopes.shape[1], self.shape[1]))
+        found[:, self._columns] = summed(self._comm, slopes.T @ carried - states.T @ loads)
+        return found
+
     def tangent(self, equilibrium: Equilibrium, chain: np.ndarray, directions: np.ndarray | None = None) -> np.ndarray:
         """Derivative (r, d) of combinations of the integrals along directions; see `Sensitivity`."""
-        carried, loads = self._by_ties(equilibrium)
-        total = self.loads.assemble().times()
-        total[:, self._columns] += loads
-        moved = -equilibrium.solve_tangent(total if directions is None else total @ directions)
-        mix = np.eye(self.shape[1]) if directions is None else directions
-        moved += carried @ mix[self._columns]
+        loads, carried = self.followed(equilibrium, directions)
+        moved = carried - equilibrium.solve_tangent(loads)
+        partial = chain @ self.partial()
         slopes = self._free_slopes(equilibrium, chain)
-        return np.asarray(chain @ self.partial() @ mix + summed(self._comm, slopes.T @ moved))
+        return np.asarray(
+            (partial if directions is None else partial @ directions) + summed(self._comm, slopes.T @ moved)
+        )
 
     def adjoint(self, equilibrium: Equilibrium, chain: np.ndarray) -> np.ndarray:
         """Derivative (r, n) of combinations of the integrals by the parameters; see `Sensitivity`."""
-        carried, loads = self._by_ties(equilibrium)
         slopes = self._free_slopes(equilibrium, chain)
         states = equilibrium.solve_tangent(slopes, transposed=True)
         found = chain @ self.partial() - summed(self._comm, self.loads.assemble().transposed_times(states))
-        found[:, self._columns] += summed(self._comm, slopes.T @ carried - states.T @ loads)
-        return np.asarray(found)
+        return np.asarray(found + self.by_ties(equilibrium, slopes, states))
 
     def _free_slopes(self, equilibrium: Equilibrium, chain: np.ndarray) -> np.ndarray:
         """By the state (owned, r), of combinations of the integrals."""
@@ -114,7 +128,7 @@ class MovingTiesSensitivity(Sensitivity):
         slopes[equilibrium.constrained] = 0.0
         return np.asarray(slopes)
 
-    def _by_ties(self, equilibrium: Equilibrium) -> tuple[np.ndarray, np.ndarray]:
+    def _moved_by_ties(self, equilibrium: Equilibrium) -> tuple[np.ndarray, np.ndarray]:
         """w, and A'ᵀ μ + K w, (owned, moving shapes)."""
         assert equilibrium.ties is not None
         force = equilibrium.total_force()

@@ -11,6 +11,8 @@ where δ differentiates along d and u' at fixed λ and a.
 
 from __future__ import annotations
 
+import contextlib
+
 import dolfinx
 import numpy as np
 import ufl
@@ -19,8 +21,10 @@ from sobofem.fem.assembly.families import Columns, Functionals, LinearForms
 from sobofem.fem.assembly.forms import Member, Span, by_function, by_tags, total
 from sobofem.fem.assembly.stacking import summed
 from sobofem.fem.derivatives.evaluation import Evaluation, finite
+from sobofem.fem.derivatives.mode_changes import ModeChanges
 from sobofem.fem.derivatives.sensitivity import Sensitivity, System, by_parameters
 from sobofem.fem.parameters.scalar import along_all
+from sobofem.fem.responses import Combination
 
 
 class Curvature:
@@ -29,9 +33,10 @@ class Curvature:
     Args:
         sensitivity: First derivatives.
         system: F, I and m.
+        combination: What responses take of I.
     """
 
-    def __init__(self, sensitivity: Sensitivity, system: System) -> None:
+    def __init__(self, sensitivity: Sensitivity, system: System, combination: Combination) -> None:
         residual, integrals, unknown, bindings = system
         space = system.space
         self._comm = space.mesh.comm
@@ -47,14 +52,18 @@ class Curvature:
         # L(u, m, λ) = w·I(u, m) − λ·F(u, m): its second derivatives are all that a Hessian action needs
         work = ufl.replace(residual, {test: self._adjoint})
         lagrangian = by_tags([-work, *(self._weights[k] * form for k, form in enumerate(integrals))])
-        states = [Member(by_function(part, unknown, test)) for part in lagrangian]
-        self._by_state = LinearForms([derivative for state in states for derivative in self._along(state)], space)
+        self._modes = [ModeChanges(modes, combination, integrals, self._along) for modes in combination.modes]
+        # a part is differentiated along the direction; one that holds the changes of modes is so already
+        once = by_tags([form for modes in self._modes for form in modes.forms])
+        parts = [(part, self._along) for part in lagrangian] + [(part, _itself) for part in once]
+        states = [along(Member(by_function(part, unknown, test))) for part, along in parts]
+        self._by_state = LinearForms([derivative for derivatives in states for derivative in derivatives], space)
         members, self._columns = [], []
         # families differ from part to part in which parameters they hold: each keeps its columns
-        for part in lagrangian:
+        for part, along in parts:
             start = 0
             for member in by_parameters(part, bindings):
-                for derivative in self._along(member):
+                for derivative in along(member):
                     members.append(derivative)
                     self._columns.append(np.arange(start, start + member.count))
                 start += member.count
@@ -81,11 +90,16 @@ class Curvature:
         reweighting = change @ evaluation.end_curvature(weights)
         right = slopes @ reweighting.T
         direct = reweighting @ partial
-        for k, direction in enumerate(directions):
-            self._direct(direction, moved[:, k])
-            right[:, k] += self._by_state.assemble().times().sum(axis=1)
-            for columns, values in zip(self._columns, self._split(self._by_parameter.assemble()), strict=True):
-                direct[k, columns] += values
+        with contextlib.ExitStack() as stack:
+            for modes in self._modes:
+                stack.enter_context(modes.at_state(weights @ evaluation.end_chain()))
+            for k, direction in enumerate(directions):
+                self._direct(direction, moved[:, k])
+                for modes in self._modes:
+                    modes.follow()
+                right[:, k] += self._by_state.assemble().times().sum(axis=1)
+                for columns, values in zip(self._columns, self._split(self._by_parameter.assemble()), strict=True):
+                    direct[k, columns] += values
         adjoints = equilibrium.solve_tangent(right, transposed=True)
         return finite(direct - summed(self._comm, loads.transposed_times(adjoints)))
 
@@ -124,6 +138,10 @@ class Curvature:
         function.x.scatter_forward()
 
 
+def _itself(member: Member | Span) -> list[Member | Span]:
+    return [member]
+
+
 def _like(member: Member | Span, form: ufl.Form, velocities: tuple[object, ...]) -> Member | Span:
     """A derivative of a member: of its form, and along further velocities."""
     if isinstance(member, Span):
@@ -155,9 +173,5 @@ def check_possible(evaluation: Evaluation, *, moving_ties: bool) -> None:
         raise NotImplementedError(
             "where shapes change rollers or rigid faces there are no second derivatives yet: difference jvp or vjp "
             "instead"
-        )
-    if evaluation.combination.modes:
-        raise NotImplementedError(
-            "second derivatives of eigenvalues need the derivatives of their modes: difference jvp or vjp instead"
         )
     points.check_second_order()

@@ -60,6 +60,10 @@ class Sensitivity:
     Args:
         system: Decides the state, and holds the integrals.
         beside: Adds to derivatives (K, n) at fixed state what no form says.
+
+    Attributes:
+        shape: K and n.
+        moved: Derivatives of the state by the parameters (owned, n), zero where it is prescribed, if they were needed.
     """
 
     def __init__(self, system: System, beside: Callable[[np.ndarray], None] | None = None) -> None:
@@ -75,6 +79,7 @@ class Sensitivity:
         self.loads = LinearForms(loads, space)
         self.slopes = LinearForms(slopes, space)
         self._beside = beside
+        self.moved: np.ndarray | None = None
         self._partial = Functionals([member for row in partial for member in row], space.mesh)
 
     def partial(self) -> np.ndarray:
@@ -83,6 +88,16 @@ class Sensitivity:
         if self._beside is not None:
             self._beside(found)
         return found
+
+    def followed(
+        self, equilibrium: Equilibrium, directions: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray | float]:
+        """Along directions (n, d): the loads (owned, d), and what ties change of the state besides. Collective."""
+        return self.loads.assemble().times(directions), 0.0
+
+    def by_ties(self, equilibrium: Equilibrium, slopes: np.ndarray, states: np.ndarray) -> np.ndarray | float:
+        """What ties that change add to derivatives (r, n) with slopes by the state, and adjoint states, (owned, r)."""
+        return 0.0
 
     def tangent(self, equilibrium: Equilibrium, chain: np.ndarray, directions: np.ndarray | None = None) -> np.ndarray:
         """Derivative (r, d) of combinations `chain` (r, K) of the integrals along directions (n, d).
@@ -98,6 +113,7 @@ class Sensitivity:
         rows = self._state_rows(chain)
         if rows.size:
             moved = equilibrium.solve_tangent(self.loads.assemble().times(directions))
+            self.moved = -moved if directions is None else None
             slopes = self.slopes.assemble().times() @ chain[rows].T
             slopes[equilibrium.constrained] = 0.0
             direct[rows] -= summed(self._comm, slopes.T @ moved)

@@ -113,8 +113,8 @@ class Recursion:
             Derivatives (K, d) of the integrals, if taken.
         """
         directions, old = forward.directions, forward.internal
-        loads = self._state.loads.assemble().times(directions) + self._force.assemble(old)
-        moved = -forward.equilibrium.solve_tangent(loads)
+        loads, carried = self._state.followed(forward.equilibrium, directions)
+        moved = carried - forward.equilibrium.solve_tangent(loads + self._force.assemble(old))
         found = None
         if taken:
             found = self._state.partial()
@@ -154,6 +154,7 @@ class Recursion:
             # the tangent at this step's own solution: Newton's last factor is a step behind
             equilibrium.factor()
             states = equilibrium.solve_tangent(right, transposed=True)
+            gradient += self._state.by_ties(equilibrium, right, states)
             self._history.hold_current()
             local = self._loads.assemble().transposed_times(density)
             local -= self._state.loads.assemble().transposed_times(states)

@@ -157,6 +157,10 @@ class ProblemField(ABC):
         self._problem.parts.solve(x, gently=True)
         return self.evaluate(x, jacobian=jacobian)
 
+    def warm_start(self) -> None:
+        """As `Problem.warm_start`."""
+        self._problem.warm_start()
+
     def jvp(self, x: ArrayLike, directions: ArrayLike) -> np.ndarray:
         """Derivatives (k, M) along directions (k, n), or one (M,) along one (n,); raises as `evaluate`."""
         n, single = len(self.parameters), np.ndim(directions) == 1

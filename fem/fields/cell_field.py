@@ -15,6 +15,7 @@ import ufl
 
 from sobofem.fem.assembly.families import DirectedForms, LinearForms
 from sobofem.fem.assembly.forms import Member, by_function, expand
+from sobofem.fem.definition.function_checks import trouble_with
 from sobofem.fem.derivatives.sensitivity import by_parameters
 from sobofem.fem.fields.base import (
     DEGREE,
@@ -26,6 +27,7 @@ from sobofem.fem.fields.base import (
     check_history,
 )
 from sobofem.fem.problem import Problem
+from sobofem.fem.responses import ModeShape
 
 
 class CellField(ProblemField):
@@ -63,6 +65,12 @@ class CellField(ProblemField):
         test = ufl.TestFunction(self._space)
         self._form = expand(ufl.inner(expression, test) * dx)
         problem.parts.check_field(self._form, name)
+        moving = any(binding.motion is not None for binding in problem.parts.bindings)
+        for integral in self._form.integrals():
+            if trouble := trouble_with(integral, mesh, moving=moving):
+                raise ValueError(f"field {name!r}: {trouble}")
+        if any(isinstance(f, ModeShape) for f in self._form.coefficients()):
+            raise ValueError(f"field {name!r} is of a mode: it has values, by fem.output, but no derivatives")
         # an average is the integral over the volume; both move with the shape, so both are differentiated
         volume = ufl.inner(_ones(expression.ufl_shape), test) * ufl.dx(mesh, metadata={"quadrature_degree": DEGREE})
         self._integrals = LinearForms([Member(self._form), Member(expand(volume))], self._space)

@@ -111,6 +111,10 @@ class FieldMap:
         """As `evaluate`, where that found no equilibrium: a second try as `Problem.evaluate_gently`'s."""
         return self._at_nodes(*self._output.evaluate_gently(x, jacobian=jacobian))
 
+    def warm_start(self) -> None:
+        """As `Problem.warm_start`."""
+        self._output.warm_start()
+
     def jvp(self, x: ArrayLike, directions: ArrayLike) -> np.ndarray:
         """Derivatives (k, m) along directions (k, n), or one (m,) along one (n,); raises as `evaluate`."""
         found = self._output.jvp(x, directions)

@@ -1,4 +1,4 @@
-"""J2 plasticity at small strains: von Mises' yield condition, associated flow, isotropic and kinematic hardening.
+"""J2 plasticity at small strains: von Mises' yield condition, associated flow, hardening, viscosity.
 
 One load step of the material by the backward Euler rule (return mapping; Simo and Hughes, Computational Inelasticity,
 1998, chapter 3), with tensors (3, 3) throughout; in two dimensions in plane strain.
@@ -93,6 +93,7 @@ def return_mapping(
     poisson: Any,
     hardening: Callable[[Any], Any],
     kinematic: Any = 0.0,
+    overstress: Callable[[Any], Any] = lambda growth: 0.0,
 ) -> Step:
     """One load step.
 
@@ -103,6 +104,8 @@ def return_mapping(
         poisson: Poisson's ratio.
         hardening: Yield stress, in the unit of Young's modulus, as a function of the equivalent plastic strain.
         kinematic: Modulus C of linear kinematic hardening (Prager): the backstress is 2/3 C times the plastic strain.
+        overstress: What a growth of the equivalent plastic strain in the step takes beyond the yield stress, zero for
+            none: a function of that growth over the time that the step takes (Perzyna), increasing.
 
     Returns:
         The end of the step. Its derivatives jump where a point begins to yield, so that whole Newton steps may run in
@@ -117,7 +120,8 @@ def return_mapping(
     yields = ufl.gt(size, (1 - ROUND_OFF) * hardening(p))
 
     def excess(growth: Any) -> Any:
-        return ufl.conditional(yields, size - (3 * mu + kinematic) * growth - hardening(p + growth), growth)
+        beyond = size - (3 * mu + kinematic) * growth - hardening(p + growth) - overstress(growth)
+        return ufl.conditional(yields, beyond, growth)
 
     growth = before.multiplier.solving(excess)
     flow = ufl.conditional(yields, growth * 1.5 / size, 0.0) * relative

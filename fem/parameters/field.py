@@ -13,6 +13,7 @@ from sobofem.fem.assembly.forms import Member, Span, by_function, total
 from sobofem.fem.assembly.stacking import owned_size
 from sobofem.fem.load_path import Held
 from sobofem.fem.parameters.base import Binding, Carried, Lift
+from sobofem.fem.parameters.left_behind import leave, take_back
 from sobofem.fem.parameters.own_values import Applied, Basis, OwnValues
 
 
@@ -64,8 +65,10 @@ class Field:
         return tuple(f"{self.name}_{k}" for k in range(1, self.count + 1))
 
     def bind(self, unknown: dolfinx.fem.Function, bcs: Sequence[dolfinx.fem.DirichletBC]) -> Binding:
-        """Attach to a problem; the function's present values become the mean."""
+        """Attach to a problem; the function's present values, before any problem's coefficients, become the mean."""
+        take_back(self.function, self.function.x.array, self.function.function_space.mesh.comm)
         self.function.x.scatter_forward()  # what was set on owned nodes alone is known to their neighbours now
+        given = self.function.x.array.copy()
         prescribing = any(bc.g is self.function._cpp_object for bc in bcs)
         if isinstance(self.basis, OwnValues):
             assert self.own is not None
@@ -73,12 +76,12 @@ class Field:
                 raise ValueError(
                     f"field {self.name!r} of own values prescribes boundary values, which a list of basis functions can"
                 )
-            return _BoundField(self.function, self.function.copy(), self.own.mean(), self.own.basis)
+            return _BoundField(self.function, self.function.copy(), self.own.mean(), self.own.basis, given)
         for shape in self.basis:
             shape.x.scatter_forward()
         size = owned_size(self.function.function_space)
         basis = np.stack([shape.x.array[:size] for shape in self.basis], axis=1)
-        own = _BoundField(self.function, self.function.copy(), self.function.x.array[:size].copy(), basis)
+        own = _BoundField(self.function, self.function.copy(), given[:size].copy(), basis, given)
         return _PrescribingField(own, unknown, self.basis, bcs) if prescribing else own
 
 
@@ -91,12 +94,14 @@ class _BoundField:
         direction: Its change.
         mean: Owned values without coefficients, (owned,).
         basis: Owned values along each, (owned, k).
+        given: All of this rank's values as they were given.
     """
 
     function: dolfinx.fem.Function
     direction: dolfinx.fem.Function
     mean: np.ndarray
     basis: Basis
+    given: np.ndarray
 
     @property
     def count(self) -> int:
@@ -104,6 +109,7 @@ class _BoundField:
 
     def assign(self, values: np.ndarray) -> None:
         _set(self.function, self.mean + self.basis @ values)
+        leave(self.function, self.given, self.function.x.array)
 
     def scale_boundary_values(self, factor: float) -> None:
         """Nothing to do: a field prescribes no boundary values."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-import xml.etree.ElementTree as ElementTree
+from typing import TYPE_CHECKING
 
 import dolfinx
 import numpy as np
+
+if TYPE_CHECKING:
+    import xml.etree.ElementTree as ElementTree
 
 CELLS = {  # by XDMF's name: shape of the cell, nodes
     "polyvertex": ("point", 1),
@@ -74,6 +77,8 @@ class MeshFile:
 
 def parsed(path: Path) -> ElementTree.Element:
     """The elements of an XDMF file; `ValueError` if it is none."""
+    import xml.etree.ElementTree as ElementTree  # other meshes do without
+
     try:
         return ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:

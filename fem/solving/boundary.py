@@ -51,6 +51,10 @@ class BoundaryValues:
             bc.set(values, None, 1.0 if isinstance(bc, Held) else self._factor)
         return values
 
+    def impose(self) -> None:
+        """Give the unknown the values that it is heading for."""
+        self._unknown.x.array[self._known] = self.values()[self._known]
+
     def gap(self, share: float) -> np.ndarray | None:
         """By how much values have to change, at all of this rank's nodes; None if nowhere. Collective.
 

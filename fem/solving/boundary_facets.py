@@ -10,7 +10,6 @@ from mpi4py import MPI
 import basix
 import dolfinx
 import numpy as np
-import scipy  # its parts are imported when they are first used
 
 from sobofem.fem.solving.overlap import Flat, shape_functions
 from sobofem.fem.solving.rigid_motions import Leaf
@@ -101,6 +100,8 @@ def facets_of(nodes: Nodes, leaves: Sequence[Leaf], chosen: np.ndarray, number: 
 
 def found_on(points: np.ndarray, facets: Facets, near: float) -> np.ndarray:
     """The facets that points (N, gdim) are on, but for a distance `near`; -1 where there is none."""
+    import scipy
+
     found = np.full(len(points), -1)
     if not len(facets.corners):
         return found

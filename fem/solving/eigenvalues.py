@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from petsc4py import PETSc
+import ufl
 
+from sobofem.fem.assembly.forms import expand, with_quadrature_degrees
 from sobofem.fem.errors import NotConverged
 from sobofem.fem.solving.linear_solver import SYMMETRIC
 
@@ -38,6 +40,16 @@ TOLERANCE, RESTARTS = 1e-11, 500
 DIGITS = 0.2
 """Part of a mode's energy up to which round-off may reach if all of its terms add up; they do so to a hundredth. A
 column some 4,000 times as long as thick is at it, and one of 10,000 has a load factor without any digits."""
+
+
+def hold(matrix: PETSc.Mat, fixed: np.ndarray) -> float:
+    """Put the size of an assembled matrix on its diagonal at owned rows where it has zero; that size. Collective."""
+    size = float(matrix.norm(PETSc.NormType.INFINITY))
+    diagonal = matrix.getDiagonal()
+    diagonal.array[fixed] = size or 1.0
+    matrix.setDiagonal(diagonal)
+    diagonal.destroy()
+    return size
 
 
 def krylov_schur(comm: Any, count: int) -> SLEPc.EPS:
@@ -177,3 +189,16 @@ def mode_numbers(name: str, which: Any) -> list[int]:
     if not numbers:
         raise ValueError(f"response {name!r} is the mean of no mode; give the number of one at least")
     return sorted({int(number) for number in numbers})
+
+
+def checked(form: Any) -> ufl.Form:
+    """A form of rank 2 with its quadrature degrees fixed, so that its integral over a mode has the same rule."""
+    if not isinstance(form, ufl.Form) or len(form.arguments()) != 2:
+        kind = f"rank {len(form.arguments())}" if isinstance(form, ufl.Form) else f"type {type(form).__name__}"
+        raise TypeError(f"a form of an eigenvalue problem has {kind}; expected one of test and trial function, rank 2")
+    return expand(with_quadrature_degrees(form))
+
+
+def at_mode(form: ufl.Form, mode: Any) -> ufl.Form:
+    """The form at (φ, φ)."""
+    return ufl.replace(form, dict.fromkeys(form.arguments(), mode))

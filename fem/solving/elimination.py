@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy  # its parts are imported when they are first used
 
 from sobofem.fem.solving.tie import Equation
+
+if TYPE_CHECKING:
+    import scipy
 
 REDUNDANT = 1e-5
 """Largest coefficient, over that of an equation before others are put in, at which nothing is left of it: meshers round
@@ -82,6 +85,8 @@ def followed(edges: set[tuple[int, int]], held: set[int]) -> dict[int, int]:
     Raises:
         ValueError: If a node is to follow itself.
     """
+    import scipy
+
     if any(follower == leader for follower, leader in edges):
         raise ValueError(
             "ties lead back to where they began; let each `where` mark one face, and `image` lead to the other"
@@ -118,6 +123,8 @@ def carried(
     Returns:
         Changes (N, s) of followers with which A u = 0 goes on at fixed others; and A'ᵀ μ, (N, s).
     """
+    import scipy
+
     at_followers = np.searchsorted(dofs, np.sort(followers))
     solver = scipy.sparse.linalg.splu(scipy.sparse.csc_array(matrix_of(rows, dofs)[:, at_followers]))
     reactions = -solver.solve(forces[at_followers], trans="T")
@@ -131,6 +138,8 @@ def carried(
 
 def matrix_of(rows: Sequence[Equation], dofs: np.ndarray) -> scipy.sparse.csc_array:
     """Equations as a matrix (equations, N)."""
+    import scipy
+
     entries = [(k, dof, value) for k, row in enumerate(rows) for dof, value in row.items()]
     at, columns, values = zip(*entries, strict=True)
     return scipy.sparse.csc_array((values, (at, np.searchsorted(dofs, columns))), shape=(len(rows), len(dofs)))

@@ -15,7 +15,7 @@ from sobofem.fem.errors import NotConverged
 from sobofem.fem.geometry import largest_cell
 from sobofem.fem.solving.boundary import BoundaryValues, prescribed
 from sobofem.fem.solving.linear_solver import DIRECT, SYMMETRIC, UNSOLVED, Options
-from sobofem.fem.solving.newton import Newton
+from sobofem.fem.solving.newton import Contraction, Newton, finite_residual
 from sobofem.fem.solving.point_values import PointValues
 from sobofem.fem.solving.regularity import Regularity
 from sobofem.fem.solving.singularity import SUSPICIOUS
@@ -57,6 +57,7 @@ class Equilibrium:
         newton: Tolerance and limits; others may be put in place between two solves.
         linear: Whether the tangent is the same for every state.
         constrained: Owned degrees of freedom with prescribed values.
+        steps: Newton steps taken since the problem was made.
         residuals: Norms of the residual during the last `solve`, the first one before its first step.
         tangent: K.
         ties: Of the unknown; None without any.
@@ -104,6 +105,8 @@ class Equilibrium:
         self._at_rest = self.linear or not self.comm.allreduce(bool(self._initial.any()), op=MPI.LOR)
         self._imbalance: np.ndarray | None = None
         self._remaining = 0.0
+        self._contraction: Contraction | None = None
+        self.steps = 0
         self.residuals: list[float] = []
 
     @property
@@ -148,12 +151,26 @@ class Equilibrium:
             self.ties.aim(self._boundary.values())
         self._imbalance = None
 
-    def solve(self, share: float = 1.0) -> int:
+    def begin_at(self, owned: np.ndarray, factor: float) -> None:
+        """Put a state (owned,) in place that is close to equilibrium, and `aim` for that. Collective.
+
+        Prescribed values, and what follows these or others, become what they are to be.
+        """
+        self._unknown.x.array[: self._owned] = owned
+        self._boundary.aim(factor, 0.0)
+        self._boundary.impose()
+        self._unknown.x.scatter_forward()
+        if self.ties is not None:
+            self.ties.agree_with(self._unknown)
+        self.aim(factor)
+
+    def solve(self, share: float = 1.0, *, near: Contraction | None = None) -> int:
         """Bring the unknown to equilibrium; `solve_tangent` then works with the tangent there. Collective.
 
         Args:
             share: Part of the way from where `aim` was called. In between, equilibrium is with that part of what was
                 out of balance there, and of the change of boundary values: a way to approach a distant state.
+            near: Refuses steps that are not as they are close to a solution, where it begins.
 
         Returns:
             Newton steps taken.
@@ -161,7 +178,7 @@ class Equilibrium:
         Raises:
             NotConverged: If a step fails, or the residual does not get small; the unknown is as it was before.
         """
-        before = self._unknown.x.array.copy()
+        before, self._contraction = self._unknown.x.array.copy(), near
         try:
             return self._iterate(share)
         except NotConverged as failure:
@@ -186,7 +203,7 @@ class Equilibrium:
         gap, carries = self._boundary.gap(share), False
         if self.ties is not None and gap is not None and (carries := self.ties.moves_with(gap)):
             gap = self.ties.carried(gap)
-        self.residuals = [self._checked(self._assemble_residual())]
+        self.residuals = [finite_residual(self._assemble_residual())]
         self._suspected = True  # until the first factor is sound
         for iteration in range(1, self.newton.max_iterations + 1):
             self.factor()
@@ -204,6 +221,7 @@ class Equilibrium:
             if self.linear:
                 self._regularity.check(self.tangent.system, self.tangent.solver)
             taken = self._take_step(gap)
+            self.steps += 1
             gap = None if gap is None or taken == 1.0 else (1.0 - taken) * gap
             if gap is None and self._converged(taken):
                 self.tangent.stale = not self.linear
@@ -228,28 +246,19 @@ class Equilibrium:
 
     def refuse_unstable(self) -> None:
         """Refuse a state with negative pivots, where Newton's settings say so."""
-        if self.newton.unstable != "refuse" or not self.pivots.now:
-            return
-        if self.pivots.at_rest:
-            raise NotConverged(
-                f"the tangent has {self.pivots.at_rest} negative pivots at rest already: the problem is indefinite by "
-                "nature, as Helmholtz's equation is, or was never stable; no load is small enough, and "
-                'newton=Newton(unstable="refuse") is not for it',
-                reason="indefinite at rest",
-                final=True,
-            )
-        raise NotConverged(
-            f"the equilibrium is unstable: its tangent has {self.pivots.now} negative pivots; apply smaller loads",
-            reason="unstable",
-        )
+        if self.newton.unstable == "refuse":
+            self.pivots.refuse()
 
     def _converged(self, taken: float) -> bool:
         first, size, round_off = self.residuals[0], self.residuals[-1], self.round_off()
         step, solution = taken * self._norm(self._step.array_r), self._norm(self._unknown.x.array[: self._owned])
         if not np.isfinite([step, solution]).all():
             raise NotConverged("Newton's method ran away; apply smaller loads", reason="diverged")
+        if self._contraction is not None:
+            self._contraction.check(step if taken == 1.0 else np.inf, solution)
+            first = self._contraction.scale
         if size <= max((LINEAR_RTOL if self.linear else self.newton.rtol) * first, round_off):
-            return True
+            return self._contraction is None or self._contraction.settled or size <= round_off
         improved = size <= max(PROGRESS * max(self.residuals), round_off / PROGRESS)
         return taken == 1.0 and step <= STAGNATION * solution and improved
 
@@ -288,16 +297,6 @@ class Equilibrium:
         self._residual.scatter_reverse(dolfinx.la.InsertMode.add)
         return np.asarray(self._residual.array[: self._owned])
 
-    @staticmethod
-    def _checked(size: float) -> float:
-        if not np.isfinite(size):
-            raise NotConverged(
-                "the residual is not finite; check loads and coefficients, and the initial guess, which is what the "
-                "unknown holds when the problem is made",
-                reason="NaN in residual",
-            )
-        return size
-
     def _lift(self, gap: np.ndarray, *, carries: bool) -> None:
         """Add to the residual what the tangent makes of a change of boundary values, and of what follows these."""
         self._lifting.array[:] = 0.0
@@ -323,7 +322,7 @@ class Equilibrium:
             size = self._assemble_residual()
             if size <= limit or not searching:
                 break
-        self.residuals.append(self._checked(size))
+        self.residuals.append(finite_residual(size))
         return float(part)
 
     def round_off(self) -> float:

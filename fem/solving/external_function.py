@@ -247,21 +247,22 @@ def expansions_in(all_forms: Iterable[ufl.Form], expressions: Iterable[Any] = ()
 
 
 def refresh(expansions: Sequence[Expansion], order: int) -> None:
-    """Expand external functions about the present values of their arguments, up to an order. Collective.
+    """Expand external functions about the present values of their arguments, up to an order. Collective."""
+    if expansions:
+        together(expansions[0].function.mesh.comm, lambda: expand_about(expansions, order))
+
+
+def expand_about(expansions: Sequence[Expansion], order: int) -> None:
+    """The same on this rank alone, which may have more to do than others.
 
     A function that is used in several places, as in an energy and in a stress, is evaluated once for the same values.
     """
     known: list[tuple[ExternalFunction, np.ndarray, Sequence[np.ndarray]]] = []
-
-    def expand() -> None:
-        for expansion in expansions:
-            z = expansion.arguments()
-            same = (d for f, at, d in known if f is expansion.function and np.array_equal(at, z, equal_nan=True))
-            derivatives = next(same, None)
-            if derivatives is None:
-                derivatives = expansion.function.derivatives(z, order)
-                known.append((expansion.function, z, derivatives))
-            expansion.take(z, derivatives)
-
-    if expansions:
-        together(expansions[0].function.mesh.comm, expand)
+    for expansion in expansions:
+        z = expansion.arguments()
+        same = (d for f, at, d in known if f is expansion.function and np.array_equal(at, z, equal_nan=True))
+        derivatives = next(same, None)
+        if derivatives is None:
+            derivatives = expansion.function.derivatives(z, order)
+            known.append((expansion.function, z, derivatives))
+        expansion.take(z, derivatives)

@@ -20,8 +20,10 @@ from ufl.algorithms.analysis import extract_type
 from ufl.variable import Variable
 
 from sobofem.fem.assembly.compilation import compile_expression, compile_form
-from sobofem.fem.assembly.forms import by_function, expand, total, without_variables
+from sobofem.fem.assembly.forms import by_function, expand, total, without_vanishing, without_variables
 from sobofem.fem.assembly.stacking import owned_size
+from sobofem.fem.errors import together
+from sobofem.fem.solving.external_function import expand_about, expansions_in
 
 
 def internal_variable(
@@ -126,8 +128,8 @@ class LocalUnknown:
         variable_left = ufl.as_ufl(equation(trial))
         if variable_left.ufl_shape != ():
             raise ValueError(f"the equation of {self.name!r} has shape {variable_left.ufl_shape}, expected a scalar")
-        slope = without_variables(expand_derivatives(ufl.diff(variable_left, trial)))
-        left = without_variables(expand_derivatives(variable_left))
+        slope = without_variables(expand_derivatives(ufl.diff(variable_left, trial)), vanishing=False)
+        left = without_variables(expand_derivatives(variable_left), vanishing=False)
         self._equation = (left, slope)
         self.labels = set(extract_type(variable_left, Variable)) - {trial}
         self.value = self.function - left / slope
@@ -143,18 +145,32 @@ class LocalUnknown:
         if self._equation is None:
             raise ValueError(f"{self.name!r} solves nothing; use what its `solving` returns in the form")
         points = self.function.function_space.element.interpolation_points
-        self._expression = compile_expression(ufl.as_vector(self._equation), points, self._mesh.comm)
+        equation = ufl.as_vector(self._equation)
+        self._expression = compile_expression(without_vanishing(equation), points, self._mesh.comm)
+        self._expansions = expansions_in([], [equation])
+        for expansion in self._expansions:
+            expansion.prepare()
         self._cells = _owned_cells(self._mesh)
         self._dofs = self.function.function_space.dofmap.list[: len(self._cells)].ravel()
         return self.function.initial()
 
     def solve(self, start: np.ndarray) -> None:
-        """Solve at all points that this rank owns, from values to start from. What does not converge becomes NaN."""
+        """Solve at all points that this rank owns, from values to start from. What does not converge becomes NaN.
+
+        Collective where external functions stand in the equation.
+        """
+        if self._expansions:
+            together(self._mesh.comm, lambda: self._solve(start))
+        else:
+            self._solve(start)
+
+    def _solve(self, start: np.ndarray) -> None:
         values = self.function.x.array
         values[:] = start
         open_points = np.ones(len(self._dofs), dtype=bool)
         with np.errstate(all="ignore"):
             for _ in range(self.MAX_ITERATIONS):
+                expand_about(self._expansions, 1)  # the equation and its slope hold no derivative beyond the first
                 left, slope = self._expression.eval(self._mesh, self._cells).reshape(-1, 2).T
                 step = np.where(left == 0.0, 0.0, left / slope)
                 values[self._dofs] -= step

@@ -15,15 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy  # its parts are imported when they are first used
 
 from sobofem.fem.errors import together
 from sobofem.fem.solving.boundary_facets import Facets, facets_of, found_on, mapped
 from sobofem.fem.solving.overlap import Flat, area, common, rule, shape_functions
 from sobofem.fem.solving.rigid_motions import Leaf
 from sobofem.fem.solving.tie import NEAR, Equation, Link, Nodes
+
+if TYPE_CHECKING:
+    import scipy
 
 COVERED = 1e-4
 """Part of a facet that may have no counterpart, or two: round-off of its corners."""
@@ -116,6 +119,8 @@ def conditions(
     Raises:
         ValueError: If others don't cover them, or functions on a facet are not those of Lagrange elements.
     """
+    import scipy
+
     comm, radii, middles = nodes.comm, followers.radii(), followers.middles()
     tree = scipy.spatial.KDTree(leaders.middles()) if len(leaders.corners) else None
     reach = gap + float(leaders.radii().max(initial=0.0))
@@ -194,6 +199,8 @@ def _integrals(flat: Flat, followers: Facets, leaders: Facets, s: int, parts: Se
 
 def _condition(nodes: Nodes, followers: Facets, leaders: Facets, k: int, entries: Sequence[Entry]) -> Condition:
     """Integrals of all ranks, summed."""
+    import scipy
+
     empty = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0, dtype=bool)
     mine = [np.concatenate(part) for part in zip(empty, *entries, strict=True)]
     first, second, values, counts = (np.concatenate(part) for part in zip(*nodes.comm.allgather(mine), strict=True))
@@ -244,6 +251,8 @@ class Mortar(Link):
         direct: Sequence[tuple[np.ndarray, np.ndarray, set[int]]] = (),
         number: int,
     ) -> None:
+        import scipy
+
         self._nodes, self._number = nodes, number
         first, second = (facets_of(nodes, leaves, own, number) for own in chosen)
         first = first.everywhere(nodes.comm)

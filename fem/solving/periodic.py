@@ -9,13 +9,13 @@ from functools import partial
 from mpi4py import MPI
 import dolfinx
 import numpy as np
-import scipy  # its parts are imported when they are first used
 
 from sobofem.fem.errors import together
 from sobofem.fem.solving.boundary_facets import Facets, exterior, facets_of, found_on, mapped
 from sobofem.fem.solving.mortar import Mortar
 from sobofem.fem.solving.rigid_motions import Component, Leaf, points_of
-from sobofem.fem.solving.tie import NEAR, Nodes, Tie, marks
+from sobofem.fem.solving.tie import NEAR, Link, Nodes, Tie, marks
+from sobofem.fem.solving.turning import Turned, mirrors, rotation_between
 
 SAME_LENGTH = 1e-3
 """Change of a length, over it, that an image may make where it maps one face onto another."""
@@ -34,6 +34,7 @@ class Periodic(Tie):
 
     What is periodic is the unknown; write a cell under a macroscopic strain as strain + ufl.sym(ufl.grad(u)) in the
     form, with a `Constant` that may be a parameter. A corner of several pairs of faces is tied through all of them.
+    Where `image` turns the face, as that of a sector with cyclic symmetry does, vectors turn with it.
 
     Attributes:
         where: Marks the points (gdim, N) of the face whose values follow, as (N,) of bool.
@@ -47,19 +48,23 @@ class Periodic(Tie):
     def edges(self, nodes: Nodes, number: int) -> set[tuple[int, int]] | None:
         """Each follower with what is at its image; of faces that don't match, those where they meet others."""
         found: set[tuple[int, int]] = set()
-        only = self._at_edges(nodes, number)
+        only, turned = self._at_edges(nodes, number), False
         for k, leaf in enumerate(nodes.leaves):
             shared = _shared(leaf)
+            if len(leaf.components) > 1 and self._turn(nodes, leaf, number) is not None:
+                self._check_turned(leaf, nodes.mesh.geometry.dim, number, matching=only is None)
+                turned = True
+                continue
             for component in leaf.components:
                 pairs = self._matched(nodes, number, component, shared, None if only is None else only[k])
                 found.update(pairs)
-        return found if only is None else found or None
+        return found if only is None and not turned else found or None
 
-    def link(self, nodes: Nodes, number: int) -> Mortar | None:
-        """Of faces that don't match, what else follows; see `Tie`."""
+    def link(self, nodes: Nodes, number: int) -> Link | None:
+        """What turns; of faces that don't match, what else follows; see `Tie`."""
         chosen = self._chosen(nodes, number)
         if chosen is None:
-            return None
+            return self._turned(nodes, number)
         leaves = tied_leaves(nodes)
         own = facets_of(nodes, leaves, chosen[0], number).everywhere(nodes.comm)
         every = list(zip(own.points, own.dofs, strict=True))
@@ -68,7 +73,7 @@ class Periodic(Tie):
 
     def check_moved(self, nodes: Nodes, number: int, velocity: np.ndarray) -> str | None:
         """Points and their images have to move alike, but for a translation: a cell may become longer."""
-        if (link := self.link(nodes, number)) is not None:
+        if isinstance(link := self.link(nodes, number), Mortar):
             return link.check_moved(velocity, apart=True)
         for leaf in nodes.leaves:
             component, shared = leaf.components[0], _shared(leaf)
@@ -83,6 +88,50 @@ class Periodic(Tie):
                 )
         return None
 
+    def _turn(self, nodes: Nodes, leaf: Leaf, number: int) -> np.ndarray | None:
+        """The rotation of the face to its image, None without any."""
+
+        def find() -> tuple[np.ndarray, np.ndarray]:
+            points = leaf.components[0].points[nodes.is_owned(leaf) & _shared(leaf)]
+            points = points[marks(self.where, points, number)]
+            return points, self._imaged(points, number)
+
+        parts = nodes.comm.allgather(together(nodes.comm, find))
+        points, images = (np.concatenate(part) for part in zip(*parts, strict=True))
+        rotation = rotation_between(points, images, NEAR * nodes.size) if len(points) else None
+        if rotation is not None and mirrors(lambda places: self._imaged(places, number), nodes.low, nodes.size):
+            raise ValueError(
+                f"image of tie {number} turns the face as a mirror does, and how vectors go with that is not known; "
+                "write it as the rotation of a sector, or as a translation"
+            )
+        return rotation
+
+    def _check_turned(self, leaf: Leaf, gdim: int, number: int, *, matching: bool) -> None:
+        """Refuse what can't be turned yet."""
+        if len(leaf.components) != gdim:
+            raise ValueError(
+                f"image of tie {number} turns the face, and {leaf.name} has {len(leaf.components)} components, which "
+                "don't turn as those of a vector; take scalars for what does not turn"
+            )
+        if not matching:
+            raise ValueError(
+                f"image of tie {number} turns the face, whose mesh does not match that of its image; make them match, "
+                "as meshers do with periodic curves or surfaces"
+            )
+
+    def _turned(self, nodes: Nodes, number: int) -> Turned | None:
+        """What follows by a rotation, where meshes of the faces match."""
+        found, rotation = [], None
+        for leaf in nodes.leaves:
+            if len(leaf.components) > 1 and (turn := self._turn(nodes, leaf, number)) is not None:
+                pairs = [self._matched(nodes, number, component, _shared(leaf)) for component in leaf.components]
+                found.append(np.array(pairs).transpose(2, 1, 0))
+                rotation = turn
+        if rotation is None:
+            return None
+        followers, leaders = np.concatenate(found, axis=1)
+        return Turned(followers, leaders, rotation)
+
     def _imaged(self, points: np.ndarray, number: int) -> np.ndarray:
         """Images (N, gdim) of points (N, gdim)."""
         image = np.asarray(self.image(points.T), dtype=float).T
@@ -92,6 +141,8 @@ class Periodic(Tie):
 
     def _chosen(self, nodes: Nodes, number: int) -> tuple[np.ndarray, np.ndarray] | None:
         """This rank's facets of the face, and the other ones of the boundary; None if facets match their images."""
+        import scipy
+
         mesh, gdim, fdim = nodes.mesh, nodes.mesh.geometry.dim, nodes.mesh.topology.dim - 1
         if fdim < 1:
             return None
@@ -167,6 +218,8 @@ class Periodic(Tie):
 
         With `only`, followers among these are looked at, and those that have nothing at their image left out.
         """
+        import scipy
+
         owned = (component.dofs < nodes.owned) & shared
         dofs, points = component.dofs[owned] + nodes.start, component.points[owned]
 

@@ -63,7 +63,6 @@ class PointValues:
         self.expansions = expansions_in([*everything, *others], fields.values())
         for expansion in self.expansions:
             expansion.prepare()
-        _check_local(local)
         self._derivatives = _derivatives(everything, fields, mesh)
 
     def __bool__(self) -> bool:
@@ -174,14 +173,3 @@ def _in_field(field: Any, mesh: dolfinx.mesh.Mesh) -> list[Coefficient]:
     if not expansions_in([], [field]):
         return []
     return _coefficients([expand(ufl.inner(field, field) * ufl.dx(mesh, metadata={"quadrature_degree": 0}))])
-
-
-def _check_local(local: Sequence[LocalUnknown]) -> None:
-    """Refuse local unknowns in whose equations external functions stand: there they would be kept at old arguments."""
-    for own in local:
-        for function in own.needs:
-            if isinstance(function, Coefficient):
-                raise ValueError(
-                    f"the equation of {own.name!r} holds {function.expansion.function.name!r}, which is expanded "
-                    "before each assembly, and not within the iterations at a point; write that law in UFL"
-                )

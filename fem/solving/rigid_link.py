@@ -9,7 +9,6 @@ from typing import Any
 from mpi4py import MPI
 import dolfinx
 import numpy as np
-import scipy  # its parts are imported when they are first used
 import ufl
 from ufl.algorithms.analysis import extract_coefficients
 
@@ -121,6 +120,8 @@ class _Stiff(Link):
     """Nodes whose displacements are those of a rigid body; as few degrees of freedom as that has lead the others."""
 
     def __init__(self, nodes: Nodes, leaf: Leaf, chosen: np.ndarray, number: int) -> None:
+        import scipy
+
         self._nodes, self._leaf, self._chosen = nodes, leaf, chosen
         self._dofs, self._points = self._places()
         motions = self._motions(self.geometry())

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import dolfinx
 import numpy as np
 from petsc4py import PETSc
-import scipy  # its parts are imported when they are first used
 
 from sobofem.fem.assembly.stacking import owned_size
 from sobofem.fem.geometry import rigid_displacements
@@ -228,6 +227,8 @@ def _parts(mesh: dolfinx.mesh.Mesh) -> tuple[int, np.ndarray]:
 
 
 def _components(count: int, first: np.ndarray, second: np.ndarray) -> tuple[int, np.ndarray]:
+    import scipy
+
     links = scipy.sparse.coo_array((np.ones(len(first)), (first, second)), shape=(count, count))
     found: tuple[int, np.ndarray] = scipy.sparse.csgraph.connected_components(links, directed=False)
     return found

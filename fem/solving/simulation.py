@@ -17,6 +17,7 @@ from sobofem.fem.solving.continuation import Continuation
 from sobofem.fem.solving.equilibrium import Equilibrium
 from sobofem.fem.solving.history import History
 from sobofem.fem.solving.stability import Stability
+from sobofem.fem.solving.warm_start import WarmStart
 
 HIDDEN_TIME = (
     "a load step was divided, and the state changes in one in which neither load factor nor time does. If the form "
@@ -37,6 +38,7 @@ class Simulation:
         history: Internal variables, if there are any.
         bindings: Parameters, whose boundary values follow the load factor.
         continuation: Finds the load factor as well, where that is an unknown.
+        warm_start: Finds the end of the path from states of earlier walks, where that is wanted.
         stability: Of the last walk, as far as it went.
     """
 
@@ -46,23 +48,33 @@ class Simulation:
     history: History | None
     bindings: Sequence[Binding]
     continuation: Continuation | None = None
+    warm_start: WarmStart | None = None
     stability: Stability = Stability()  # noqa: RUF009  (frozen)
 
-    def walk(self) -> Iterator[Step]:
+    def walk(self, *, to_end: bool = False) -> Iterator[Step]:
         """Take the load path's steps from the initial state. Collective.
 
         While a step is out, the unknown is that at its end and internal variables those at its start. Without internal
         variables only the path's points are steps: how they were approached leaves no trace.
 
+        Args:
+            to_end: Whether the end of the path alone is of interest, so that a warm start may leave out the others.
+
         Raises:
             NotConverged: With the part of the load path that was passed.
         """
-        if not self._warm():
-            self.equilibrium.reset()
+        self.stability = Stability()
+        if to_end and self.warm_start is not None:
+            last = self.path.between(len(self.path.points) - 1)
+            self.load(last)
+            if self.warm_start.begin(last.factor):
+                self._note(last)
+                yield last
+                return
+        self.equilibrium.reset()
         if self.history:
             self.history.reset()
         self._divided = self._drifted = False
-        self.stability = Stability()
         if self.continuation is not None:
             yield from self._found(self.continuation)
             return
@@ -126,15 +138,6 @@ class Simulation:
         newton, step = self.equilibrium.newton, self.path.between(point)
         self.load(step)
         self.equilibrium.aim(step.factor)
-        if point == 0 and self._warm():
-            try:
-                self.equilibrium.solve()
-                self._reach(step)
-                yield step
-                return
-            except NotConverged:
-                self.equilibrium.reset()
-                self.equilibrium.aim(step.factor)
         for part in march(self.equilibrium.solve, first=newton.first_step, smallest=newton.smallest_step):
             self._reach(self.path.between(point, 0.0, part))
         yield step
@@ -142,9 +145,6 @@ class Simulation:
     def _reach(self, step: Step) -> None:
         """Note how far the path was passed, for messages."""
         self._reached = f"load factor {step.factor:g}" + ("" if step.time is None else f", time {step.time:g}")
-
-    def _warm(self) -> bool:
-        return self.equilibrium.newton.warm_start and not self.history and not self.equilibrium.linear
 
     def _load(self, step: Step) -> None:
         """Take one load step from the present state."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sobofem.fem.errors import NotConverged
+
 LAG = 1e-3
 """Size of Newton's last step, relative to the solution, up to which the tangent before it counts as that after it."""
 
@@ -86,3 +88,20 @@ class PivotCount:
         self.seen = max(self.seen, self.now)
         if self._resting:
             self.at_rest, self._resting = self.now, False
+
+    def refuse(self) -> None:
+        """Raise `NotConverged` where there are any now."""
+        if not self.now:
+            return
+        if self.at_rest:
+            raise NotConverged(
+                f"the tangent has {self.at_rest} negative pivots at rest already: the problem is indefinite by "
+                "nature, as Helmholtz's equation is, or was never stable; no load is small enough, and "
+                'newton=Newton(unstable="refuse") is not for it',
+                reason="indefinite at rest",
+                final=True,
+            )
+        raise NotConverged(
+            f"the equilibrium is unstable: its tangent has {self.now} negative pivots; apply smaller loads",
+            reason="unstable",
+        )

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from sobofem.surrogate.consistency.report import DerivativeReport, Finding, merged
 from sobofem.surrogate.consistency.smoother import Correction, Smoother, find_corrections, smoothers, trimmed
 from sobofem.surrogate.device import undisturbed
+from sobofem.surrogate.model.constants import implied_changes
 from sobofem.surrogate.samples import Data, Samples
 from sobofem.surrogate.samples.arrays import Array
-from sobofem.surrogate.samples.scaling import Scaling
+from sobofem.surrogate.samples.scaling import Scaling, constant_over
 from sobofem.surrogate.selection.doubts import Doubts, find_doubts
 
 SUSPECT_ERROR = 3.5
@@ -139,7 +140,7 @@ def check_derivatives(data: Data, *, seed: int = 0) -> DerivativeReport:
     What it can't see: errors below 30 % in single samples, derivatives that hardly matter to their response, and single
     samples of a response that varies too much between them. Samples that miss a label are passed over. Single values
     that all other samples contradict, such as that of a solve that diverged, are found first, and leave their sample
-    out of what follows.
+    out of what follows. The derivatives of a constant response are sound where they are zero, and there alone.
 
     Args:
         data: Samples as for `train`, with Jacobians.
@@ -150,20 +151,24 @@ def check_derivatives(data: Data, *, seed: int = 0) -> DerivativeReport:
 
     Raises:
         TypeError: If `data` lacks an attribute.
-        ValueError: If there are no Jacobians, fewer than ten samples with all labels, more than 100 parameters, or a
-            constant response.
+        ValueError: If there are no Jacobians, fewer than ten samples with all labels, or more than 100 parameters.
     """
     samples, passed_over = _judgeable(Samples.of(data))
     doubts = find_doubts(samples, seed=seed)
     rows = _comparable(samples, doubts.values.any(axis=1))
-    scaling = Scaling.from_data(samples.bounds, samples.y[rows], samples.responses)
+    scaling = Scaling.from_data(samples.bounds, samples.y[rows], samples.responses, constants=True)
     x, labels = scaling.scale_x(samples.x), _labels(samples, scaling)
+    constant = constant_over(samples.y[rows])
+    _, refuted = implied_changes(samples, constant)
     groups = [(group, smoothers(x[group])) for group in _groups(rows, len(samples.parameters), seed)]
     everywhere: list[Finding] = []
     single: list[Finding] = []
     unresolved = []
     levels: dict[str, tuple[float, float]] = {}
     for i, response in enumerate(samples.responses):
+        if constant[i] or not labels[rows, i, 1:].any():
+            everywhere += [Finding((response,), (), None, "misfit")] * bool(refuted[i] or not constant[i])
+            continue
         # Whole columns are judged by one group: what is wrong in all samples is wrong in any.
         group, found = groups[0]
         corrections = find_corrections(found, _without_outliers(found, labels[group, i]), scaling.x_scale)

@@ -16,7 +16,7 @@ from sobofem.surrogate.history import Progress, ProgressCallback
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.networks import MLP
 from sobofem.surrogate.training.optimizers import LBFGS
-from sobofem.surrogate.training.together.stages import BatchHistory, run_stages
+from sobofem.surrogate.training.together import BatchHistory, run_stages
 from sobofem.surrogate.weighting import PerChannel, ValuesOnly
 
 SHARED_ERROR = 0.5

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
+from torch.quasirandom import SobolEngine
 
 from sobofem.surrogate.device import CPU
 from sobofem.surrogate.families.base import APART_BELOW, Labels, Learned, Sharing, Training
@@ -83,6 +84,13 @@ class ShallowModule(NetworkModule):
         slopes = torch.einsum("nrku,rkui->nrki", p * self.v, self.W)
         return _spread(y.unsqueeze(-1), self.share).squeeze(-1), _spread(slopes, self.share)
 
+    def members(self, x: Tensor, r: int) -> Tensor:
+        """Of response number r what each member says, values then slopes (N, K, 1 + n)."""
+        z = linear(x, self.W[r].flatten(0, 1), self.b[r].flatten()).unflatten(1, self.b[r].shape)
+        a, p = self.act.value_and_slope(z)
+        y, slopes = (a * self.v[r]).sum(-1) + self.c[r], torch.einsum("nku,kui->nki", p * self.v[r], self.W[r])
+        return torch.cat((y.unsqueeze(-1), slopes), -1)
+
     def _arguments(self, x: Tensor) -> Tensor:
         """(N, m, K·M)."""
         m, n = self.W.shape[0], self.W.shape[3]
@@ -107,9 +115,13 @@ def _spread(members: Tensor, share: Tensor) -> Tensor:
 RACE = 3
 """After this part of the steps the best start is chosen for parts of the samples; the others are for the families that
 these show to be of use."""
+EDGE, PLACES, SMALLEST = 3.0**0.5, 128, 1e-200
+"""Half the box in scaled inputs, points in it at which members are compared, and what is as good as no difference."""
 STUCK_MARGIN = 0.5
-"""Negative log evidence a label, above that of the best start, from which on a start counts as stuck; and above that of
-the median part of the samples, from which on a part is tried from another start."""
+"""Negative log evidence a label, above that of the median part of the samples, from which on a part counts as stuck and
+is tried from another start."""
+MOST_BEHIND = 1.0
+"""The same, above that of the best start, from which on a start has no share in the mean."""
 EXACT_LOSS = 1e-5
 """Share of the labels not yet explained up to which twice as many steps pay: the error of a smooth response goes on
 falling. What is rougher the units would follow into its noise."""
@@ -289,12 +301,40 @@ class _Training(Training):
 
     def _store(self, module: ShallowModule, r: int, results: list[Result]) -> None:
         """Put the starts of a response into the module; those far from the best get no share."""
-        values = module.share.new_tensor([result.value for result in results])
-        keep = (values <= values.min() + STUCK_MARGIN).to(values)
-        module.share[r] = keep / keep.sum()
         theta, v = (torch.stack([vars(result)[name] for result in results]).cpu() for name in ("theta", "v"))
         module.W[r], module.b[r] = self._layer.affine(self._layer.split(theta))
         module.v[r], module.c[r] = v[:, :-1] * self._layer.units**-0.5, v[:, -1]
+        values = module.share.new_tensor([result.value for result in results])
+        good = torch.nonzero(values <= values.min() + MOST_BEHIND).flatten()
+        with torch.no_grad(), CPU:
+            places = SobolEngine(self._layer.inputs, scramble=True, seed=0).draw(PLACES, dtype=theta.dtype)
+            outputs = module.members(EDGE * (2.0 * places - 1.0), r)[:, good]
+        module.share[r] = 0.0
+        module.share[r, good] = shares(outputs, values[good])
+
+
+def shares(outputs: Tensor, values: Tensor) -> Tensor:
+    """Shares (K,) in their mean of members with these values and slopes at some points (N, K, 1 + n).
+
+    Where the labels are exact, evidence alone is a bad judge: the likeliest of four may err the most. Differences of
+    members tell how far each is off, too: with independent errors of squares e, that of two is the sum of theirs (the
+    three-cornered hat of clocks; Gray & Allan 1974). Shares go as exp(-2 value) / (e + the median of e), for a value is
+    about the logarithm of an error, and both are estimates.
+
+    Args:
+        outputs: At points anywhere in the box.
+        values: Negative log evidence a label (K,).
+    """
+    K, likely = outputs.shape[1], torch.exp(2.0 * (values.min() - values))
+    if K < 3:  # of two there is no saying
+        return likely / likely.sum()
+    squares = outputs.square().mean((0, 1))
+    size = torch.cat((squares[:1], squares[1:].clamp(min=0.1 * float(squares[1:].mean()))))
+    apart = (outputs.unsqueeze(1) - outputs.unsqueeze(2)).square().mean(0) / size.clamp(min=SMALLEST)
+    gaps = apart[..., 0] + apart[..., 1:].mean(-1)
+    e = ((gaps.sum(1) - gaps.sum() / (2.0 * (K - 1))) / (K - 2)).clamp(min=0.0)
+    weights = likely / (e + e.quantile(0.5)).clamp(min=SMALLEST)
+    return weights / weights.sum()
 
 
 def _seed_for(seed: int, member: int, response: int) -> int:

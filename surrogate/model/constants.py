@@ -211,11 +211,7 @@ def _check_slopes(samples: Samples, constant: NDArray[np.bool_]) -> Array:
     Raises:
         ValueError: If that is more than round-off for one that is constant.
     """
-    if samples.jacobian is None:
-        return np.zeros(len(constant))
-    changes: Array = np.nan_to_num(np.abs(samples.jacobian * np.ptp(samples.bounds, axis=1))).max(axis=(0, 2))
-    size = np.nanmax(np.abs(samples.y), axis=0)
-    wrong = constant & (changes > np.where(size > 0.0, SLOPE * size, ROUND_OFF * max(1.0, changes.max())))
+    changes, wrong = implied_changes(samples, constant)
     if wrong.any():
         k = int(np.argmax(wrong))
         raise ValueError(
@@ -224,3 +220,12 @@ def _check_slopes(samples: Samples, constant: NDArray[np.bool_]) -> Array:
             "samples at which it differs"
         )
     return changes
+
+
+def implied_changes(samples: Samples, constant: NDArray[np.bool_]) -> tuple[Array, NDArray[np.bool_]]:
+    """How far derivatives have each response change over the box, and which constants by more than round-off (m,)."""
+    if samples.jacobian is None:
+        return np.zeros(len(constant)), np.zeros(len(constant), dtype=bool)
+    changes: Array = np.nan_to_num(np.abs(samples.jacobian * np.ptp(samples.bounds, axis=1))).max(axis=(0, 2))
+    size = np.nanmax(np.abs(samples.y), axis=0)
+    return changes, constant & (changes > np.where(size > 0.0, SLOPE * size, ROUND_OFF * max(1.0, changes.max())))

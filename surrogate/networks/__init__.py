@@ -6,9 +6,8 @@ Some are made of others: `Separate` and `Fourier` take any network, `Bounded`, `
 
 from sobofem.surrogate.networks.bounded import Bounded, Positive, Symmetric
 from sobofem.surrogate.networks.composed import Fourier, Separate
-from sobofem.surrogate.networks.convex import Convex
 from sobofem.surrogate.networks.kolmogorov_arnold import KolmogorovArnold
-from sobofem.surrogate.networks.monotone import Monotone
+from sobofem.surrogate.networks.monotone import Convex, Monotone
 from sobofem.surrogate.networks.perceptron import MLP, Factorized, Perceptron, Residual, Siren
 
 __all__ = [

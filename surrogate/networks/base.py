@@ -14,7 +14,7 @@ from torch._C._functorch import peek_interpreter_stack
 from torch.func import functional_call, jacrev, jvp, vjp, vmap
 
 from sobofem.surrogate.files.registry import settings_of
-from sobofem.surrogate.networks.higher_derivatives import repeatedly_differentiated
+from sobofem.surrogate.networks.layers import repeatedly_differentiated
 from sobofem.surrogate.samples.scaling import Scaling
 
 FEW_OUTPUTS = 4

@@ -13,7 +13,8 @@ from torch.nn.functional import linear
 from sobofem.surrogate.files.registry import register
 from sobofem.surrogate.networks.base import Composite, Network, as_network_module, value_and_jacobian
 from sobofem.surrogate.networks.layers import Activation
-from sobofem.surrogate.networks.perceptron import MLP, Perceptron, check_counts
+from sobofem.surrogate.networks.perceptron import MLP, Perceptron
+from sobofem.surrogate.samples.checks import check_counts
 from sobofem.surrogate.samples.scaling import Scaling
 
 Layers = tuple[list[Tensor], list[Tensor], Activation]

@@ -13,7 +13,8 @@ from torch.nn.functional import linear
 from sobofem.surrogate.files.registry import register
 from sobofem.surrogate.networks.base import NetworkModule
 from sobofem.surrogate.networks.layers import Mode
-from sobofem.surrogate.networks.perceptron import check_counts, rescale
+from sobofem.surrogate.networks.perceptron import rescale
+from sobofem.surrogate.samples.checks import check_counts
 
 Basis = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 

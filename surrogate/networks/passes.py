@@ -175,7 +175,7 @@ def value_and_jacobian(
 class _Both(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, act: Activation, *parameters: Tensor) -> tuple[Tensor, Tensor]:
-        V, b = _halves([p.detach().unsqueeze(0) for p in parameters])
+        V, b = halves([p.detach().unsqueeze(0) for p in parameters])
         found = kernel(act)
         assert found is not None, "checked by `welcome`"
         ctx.passes = Passes(x, [W.shape[1] for W in V], found, 1, slopes=True)
@@ -187,15 +187,15 @@ class _Both(torch.autograd.Function):
     def backward(ctx: Any, pull: Tensor, slope_pull: Tensor) -> tuple[Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors
         if torch.is_grad_enabled():  # gradients of gradients are wanted: by operations that are recorded
-            weights, biases = _halves(parameters)
+            weights, biases = halves(parameters)
             both = layers.value_and_jacobian(weights, biases, ctx.act, x)
             return None, None, *torch.autograd.grad(both, parameters, (pull, slope_pull), create_graph=True)
-        V, _ = _halves([p.unsqueeze(0) for p in parameters])
+        V, _ = halves([p.unsqueeze(0) for p in parameters])
         gradients = [torch.empty_like(p).unsqueeze(0) for p in parameters]
-        ctx.passes.backward(V, pull.unsqueeze(0), slope_pull.unsqueeze(0), *_halves(gradients))
+        ctx.passes.backward(V, pull.unsqueeze(0), slope_pull.unsqueeze(0), *halves(gradients))
         return None, None, *(part.squeeze(0) for part in gradients)
 
 
-def _halves(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+def halves(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     """Weights, and biases after them."""
     return tensors[: len(tensors) // 2], tensors[len(tensors) // 2 :]

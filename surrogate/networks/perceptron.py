@@ -14,6 +14,7 @@ from sobofem.surrogate.files.registry import register
 from sobofem.surrogate.networks import layers, passes
 from sobofem.surrogate.networks.base import NetworkModule
 from sobofem.surrogate.networks.layers import Activation, Mode, activation
+from sobofem.surrogate.samples.checks import check_counts
 
 
 @register
@@ -105,18 +106,6 @@ def rescale(weight: Tensor, bias: Tensor, factor: Tensor, shift: Tensor) -> None
     with torch.no_grad():
         weight.mul_(factor.unsqueeze(1))
         bias.mul_(factor).add_(shift)
-
-
-def check_counts(owner: object, *names: str) -> None:
-    """Check that these attributes are whole numbers of at least one.
-
-    Raises:
-        ValueError: If one isn't.
-    """
-    counts = {name: vars(owner)[name] for name in names}
-    if not all(isinstance(count, int) and count >= 1 for count in counts.values()):
-        shown = " and ".join(f"{name} {count}" for name, count in counts.items())
-        raise ValueError(f"{type(owner).__name__} has {shown}; expected whole numbers of at least 1")
 
 
 HALF_WIDTH = 3.0**0.5

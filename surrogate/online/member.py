@@ -15,7 +15,7 @@ from sobofem.surrogate.networks.base import as_network_module
 from sobofem.surrogate.samples.scaling import Scaling
 from sobofem.surrogate.training.objective import Objective
 from sobofem.surrogate.training.optimizers import LBFGS
-from sobofem.surrogate.training.optimizers.lbfgs import forget_last_step, iterations_of
+from sobofem.surrogate.training.optimizers.torch_optimizers import forget_last_step, iterations_of
 from sobofem.surrogate.weighting import Weighting, Weights
 
 

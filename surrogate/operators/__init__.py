@@ -1,19 +1,14 @@
 """Networks from fields to fields on meshes: nodal inputs to nodal outputs, trained on values, J v and Jᵀ w."""
 
 from sobofem.surrogate.operators.base import FieldModule, FieldNetwork
-from sobofem.surrogate.operators.choice import choose
-from sobofem.surrogate.operators.deeponet import DeepONet
 from sobofem.surrogate.operators.errors import FieldErrors, field_errors
-from sobofem.surrogate.operators.fourier import FourierOperator
-from sobofem.surrogate.operators.graph_unet import GraphUNet
-from sobofem.surrogate.operators.grid_unet import GridUNet
+from sobofem.surrogate.operators.grid_networks import FourierOperator, GridUNet, MgNO
 from sobofem.surrogate.operators.mesh import Mesh
-from sobofem.surrogate.operators.mgno import MgNO
-from sobofem.surrogate.operators.perceiver import PerceiverIO
+from sobofem.surrogate.operators.mesh_networks import DeepONet, GraphUNet, PerceiverIO
 from sobofem.surrogate.operators.reduced import ReducedOperator
 from sobofem.surrogate.operators.samples import OperatorData, OperatorSamples
 from sobofem.surrogate.operators.surrogate import OperatorSurrogate
-from sobofem.surrogate.operators.training import train_operator
+from sobofem.surrogate.operators.training import choose, train_operator
 
 __all__ = [
     "DeepONet",

@@ -8,7 +8,7 @@ from math import factorial, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sobofem.surrogate.samples import arrays
 from sobofem.surrogate.samples.arrays import Array
@@ -95,6 +95,37 @@ class Mesh:
         if cells.min() < 0 or cells.max() >= len(points):
             raise ValueError(f"cells name nodes {cells.min()} to {cells.max()}, expected 0 to {len(points) - 1}")
         return cls(points, cells.astype(np.int64), cell)
+
+    def fields(self, values: ArrayLike, name: str, channels: int) -> Array:
+        """Nodal fields (N, P, channels), as numbers.
+
+        Raises:
+            ValueError: If they have another shape, or hold NaN or infinity.
+        """
+        found = arrays.numbers(values, name)
+        if found.ndim != 3 or found.shape[1:] != (len(self), channels) or not np.isfinite(found).all():
+            raise ValueError(
+                f"{name} have shape {found.shape}, expected (N, {len(self)}, {channels}), of finite numbers"
+            )
+        return found
+
+    def several(self, values: ArrayLike, name: str, channels: int, N: int) -> Array:
+        """Several nodal fields for each of N samples (N, k, P, channels), or (k, P, channels) for all, as numbers.
+
+        Raises:
+            ValueError: If they have another shape, or hold NaN or infinity.
+        """
+        found = arrays.numbers(values, name)
+        if found.ndim == 3:
+            found = np.broadcast_to(found, (N, *found.shape))
+        if found.ndim == 4 and len(found) != N:
+            raise ValueError(f"{name} are of {len(found)} samples, inputs of {N}; expected as many, or one set for all")
+        if found.ndim != 4 or found.shape[2:] != (len(self), channels) or not np.isfinite(found).all():
+            raise ValueError(
+                f"{name} have shape {found.shape}, expected ({N}, k, {len(self)}, {channels}) or "
+                f"(k, {len(self)}, {channels}), of finite numbers"
+            )
+        return found
 
     def __len__(self) -> int:
         """Number of nodes."""

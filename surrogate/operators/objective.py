@@ -11,9 +11,8 @@ from torch.func import jvp, vjp, vmap
 
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.networks.base import load_forward_mode
-from sobofem.surrogate.operators.norms import Norms
-from sobofem.surrogate.operators.samples import OperatorSamples
-from sobofem.surrogate.operators.scaling import FieldScaling
+from sobofem.surrogate.operators.errors import Norms
+from sobofem.surrogate.operators.samples import FieldScaling, OperatorSamples
 from sobofem.surrogate.training.objective import Objective
 from sobofem.surrogate.weighting import Terms, Weighting
 

@@ -1,27 +1,25 @@
-"""A surrogate between nodal fields by modes of the field: what needs the fewest samples on one mesh."""
+"""A surrogate between nodal fields by modes of the field: what needs the fewest samples on one mesh; and as a model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 import torch
+from torch import Tensor
 
 from sobofem.surrogate import files
-from sobofem.surrogate.model import stored_array, stored_units
+from sobofem.surrogate.device import neutral
+from sobofem.surrogate.model import evaluate_by_batch, stored_array, stored_units
 from sobofem.surrogate.operators.mesh import Mesh
+from sobofem.surrogate.operators.view import FieldResponse, functions_of
 from sobofem.surrogate.reduction import FieldSurrogate
-from sobofem.surrogate.samples import arrays
 from sobofem.surrogate.samples.arrays import Array
-
-if TYPE_CHECKING:
-    from sobofem.surrogate.operators.reduced_view import ReducedModel
-    from sobofem.surrogate.operators.view import FieldResponse
 
 KIND = "sobofem-reduced-operator"
 
@@ -76,7 +74,7 @@ class ReducedOperator:
             ValueError: If inputs have the wrong shape, hold NaN, lie outside what was trained on, or are not zero where
                 no input was.
         """
-        y = self.surrogate.predict(self._numbers(inputs, "inputs", 3))[0]
+        y = self.surrogate.predict(self._points(inputs))[0]
         return y.reshape(len(y), len(self.mesh), len(self.output_names))
 
     def jvp(self, inputs: ArrayLike, directions: ArrayLike) -> Array:
@@ -90,7 +88,9 @@ class ReducedOperator:
             ValueError: As `predict`.
         """
         slopes = self._slopes(inputs)
-        along = self._numbers(self._each(directions, len(slopes), "directions"), "directions", 4)
+        along = self._active(
+            self.mesh.several(directions, "directions", len(self.input_names), len(slopes)), "directions"
+        )
         found: Array = along @ slopes.transpose(0, 2, 1) @ self.surrogate.basis.modes.T
         return found.reshape(*found.shape[:2], len(self.mesh), len(self.output_names))
 
@@ -107,8 +107,7 @@ class ReducedOperator:
             ValueError: As `predict`.
         """
         slopes = self._slopes(inputs)
-        each = self._each(weights, len(slopes), "weights")
-        self._check(each, "weights", 4, len(self.output_names))
+        each = self.mesh.several(weights, "weights", len(self.output_names), len(slopes))
         flat = each.reshape(*each.shape[:2], self.surrogate.basis.size)
         found = np.zeros((*flat.shape[:2], len(self.mesh) * len(self.input_names)))
         found[..., self.inputs] = flat @ self.surrogate.basis.modes @ slopes
@@ -124,8 +123,6 @@ class ReducedOperator:
             ValueError: If weights of a response have the wrong shape, a function gives other than one number, or there
                 are none.
         """
-        from sobofem.surrogate.operators.reduced_view import ReducedModel
-
         return self.surrogate if responses is None else ReducedModel.of(self, responses)
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -152,15 +149,17 @@ class ReducedOperator:
 
     def _slopes(self, inputs: ArrayLike) -> Array:
         """Jacobians (N, r, n) of the coefficients at inputs (N, P, c_in)."""
-        slopes = self.surrogate.surrogate.predict(self._numbers(inputs, "inputs", 3))[1]
+        slopes = self.surrogate.surrogate.predict(self._points(inputs))[1]
         assert slopes is not None  # it was asked for
         return slopes
 
-    def _numbers(self, values: ArrayLike, name: str, dimensions: int) -> Array:
+    def _points(self, inputs: ArrayLike) -> Array:
+        """The inputs (N, n) of fields (N, P, c_in)."""
+        return self._active(self.mesh.fields(inputs, "inputs", len(self.input_names)), "inputs")
+
+    def _active(self, fields: Array, name: str) -> Array:
         """The inputs (..., n) of fields (..., P, c_in), which are zero elsewhere."""
-        found = arrays.numbers(values, name)
-        self._check(found, name, dimensions, len(self.input_names))
-        flat = found.reshape(*found.shape[:-2], len(self.mesh) * len(self.input_names))
+        flat = fields.reshape(*fields.shape[:-2], len(self.mesh) * len(self.input_names))
         elsewhere = np.ones(flat.shape[-1], dtype=bool)
         elsewhere[self.inputs] = False
         if (beyond := np.flatnonzero((flat[..., elsewhere] != 0.0).any(axis=tuple(range(flat.ndim - 1))))).size:
@@ -169,23 +168,6 @@ class ReducedOperator:
                 f"{name} are not zero in {self.input_names[channel]} at node {node}, where no sample had an input"
             )
         return flat[..., self.inputs]
-
-    def _each(self, values: ArrayLike, N: int, name: str) -> Array:
-        """Several fields for each of N samples."""
-        found = arrays.numbers(values, name)
-        if found.ndim == 4 and len(found) != N:
-            raise ValueError(
-                f"{name} are of {len(found)} samples, inputs of {N}; expected as many, or (k, P, c) for all"
-            )
-        return np.broadcast_to(found, (N, *found.shape)) if found.ndim == 3 else found
-
-    def _check(self, found: Array, name: str, dimensions: int, channels: int) -> None:
-        shape = (len(self.mesh), channels)
-        if found.ndim != dimensions or found.shape[-2:] != shape or not np.isfinite(found).all():
-            wanted = ", ".join(("N", "k")[: dimensions - 2])
-            raise ValueError(
-                f"{name} have shape {found.shape}, expected ({wanted}, {shape[0]}, {shape[1]}), of finite numbers"
-            )
 
 
 @files.reader(KIND)
@@ -214,3 +196,72 @@ def unpack(stored: files.Stored) -> ReducedOperator:
         stored_units(record),
         files.entry(record, "provenance", dict),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class ReducedModel:
+    """A `Model` of the nodal inputs that varied in training, under their names in the data; the others are zero.
+
+    Attributes:
+        surrogate: What predicts the field.
+        responses: Names of the m responses.
+        functions: Of the field (P, c_out), for each response.
+    """
+
+    surrogate: ReducedOperator
+    responses: tuple[str, ...]
+    functions: tuple[Callable[[Tensor], Tensor], ...]
+
+    @classmethod
+    def of(cls, surrogate: ReducedOperator, responses: Mapping[str, FieldResponse]) -> ReducedModel:
+        """See `ReducedOperator.as_model`.
+
+        Raises:
+            ValueError: If weights of a response have the wrong shape, a function gives other than one number, or there
+                are none.
+        """
+        field = surrogate.surrogate.basis.mean.reshape(len(surrogate.mesh), -1)
+        return cls(surrogate, tuple(responses), functions_of(responses, field))
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the n nodal inputs."""
+        return self.surrogate.surrogate.parameters
+
+    @property
+    def bounds(self) -> Array:
+        """The box that the inputs live in, (n, 2)."""
+        return self.surrogate.surrogate.bounds
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of each nodal input that has one, by name."""
+        channels = self.surrogate.inputs % len(self.surrogate.input_names)
+        units = [self.surrogate.units.get(self.surrogate.input_names[channel], "") for channel in channels]
+        return {name: unit for name, unit in zip(self.parameters, units, strict=True) if unit}
+
+    evaluate = evaluate_by_batch
+
+    @neutral()
+    def predict(self, x: ArrayLike, *, jacobian: bool = True, extrapolate: bool = False) -> tuple[Array, Array | None]:
+        """Responses (N, m) and, unless declined, dy/dx (N, m, n) at points x (N, n), as `Surrogate.predict`."""
+        reduced = self.surrogate.surrogate
+        c, slopes = reduced.surrogate.predict(x, jacobian=jacobian, extrapolate=extrapolate)
+        fields = reduced.basis.expand(c).reshape(len(c), len(self.surrogate.mesh), -1)
+        y, by_fields = np.empty((len(c), len(self.responses))), np.empty((len(c), len(self.responses), fields[0].size))
+        for row, values in enumerate(fields):
+            field = torch.from_numpy(values).requires_grad_(jacobian)
+            for number, function in enumerate(self.functions):
+                response = function(field)
+                y[row, number] = response.item()
+                if jacobian:
+                    by_fields[row, number] = _gradient(response, field)
+        return y, None if slopes is None else by_fields @ reduced.basis.modes @ slopes
+
+
+def _gradient(response: Tensor, field: Tensor) -> Array:
+    """Derivatives (M,) of a number by a field; zero where it does not depend on it."""
+    if not response.requires_grad:
+        return np.zeros(field.numel())
+    found = torch.autograd.grad(response.reshape(()), field, allow_unused=True)[0]
+    return np.zeros(field.numel()) if found is None else found.numpy().ravel()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from os import PathLike
 from types import SimpleNamespace
@@ -21,8 +21,7 @@ from sobofem.surrogate.model import CURVES, stored_array, stored_history, stored
 from sobofem.surrogate.operators.base import FieldNetwork
 from sobofem.surrogate.operators.mesh import Mesh
 from sobofem.surrogate.operators.objective import CHUNK, COLUMNS, products
-from sobofem.surrogate.operators.scaling import FieldScaling
-from sobofem.surrogate.samples import arrays
+from sobofem.surrogate.operators.samples import FieldScaling
 from sobofem.surrogate.samples.arrays import Array
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ class OperatorSurrogate:
         Raises:
             ValueError: If inputs have the wrong shape, or hold NaN.
         """
-        x = self._fields(inputs, "inputs", (len(self.input_names),))
+        x = self.mesh.fields(inputs, "inputs", len(self.input_names))
         y = np.empty((len(x), len(self.mesh), len(self.output_names)))
         for rows, scaled in self._chunks(x, chunk):
             with torch.no_grad():
@@ -106,8 +105,8 @@ class OperatorSurrogate:
         Raises:
             ValueError: If a shape is wrong, or an array holds NaN.
         """
-        x = self._fields(inputs, "inputs", (len(self.input_names),))
-        along = self._each(directions, "directions", len(self.input_names), len(x))
+        x = self.mesh.fields(inputs, "inputs", len(self.input_names))
+        along = self.mesh.several(directions, "directions", len(self.input_names), len(x))
         found = np.empty((*along.shape[:3], len(self.output_names)))
         for rows, scaled in self._chunks(x, chunk):
             V = torch.from_numpy(along[rows] / self.scaling.input_scale).to(scaled)
@@ -129,8 +128,8 @@ class OperatorSurrogate:
         Raises:
             ValueError: If a shape is wrong, or an array holds NaN.
         """
-        x = self._fields(inputs, "inputs", (len(self.input_names),))
-        each = self._each(weights, "weights", len(self.output_names), len(x))
+        x = self.mesh.fields(inputs, "inputs", len(self.input_names))
+        each = self.mesh.several(weights, "weights", len(self.output_names), len(x))
         found = np.empty((*each.shape[:3], len(self.input_names)))
         for rows, scaled in self._chunks(x, chunk):
             W = torch.from_numpy(each[rows] * self.scaling.output_scale).to(scaled)
@@ -186,28 +185,6 @@ class OperatorSurrogate:
         """The module, zero where outputs never vary."""
         weight = next(self.module.parameters())
         return Kept(self.module, self.scaling).to(weight)
-
-    def _fields(self, values: ArrayLike, name: str, channels: Sequence[int]) -> Array:
-        found = arrays.numbers(values, name)
-        shape = (len(self.mesh), *channels)
-        if found.ndim != 3 or found.shape[1:] != shape or not np.isfinite(found).all():
-            raise ValueError(
-                f"{name} have shape {found.shape}, expected (N, {shape[0]}, {shape[1]}), of finite numbers"
-            )
-        return found
-
-    def _each(self, values: ArrayLike, name: str, channels: int, N: int) -> Array:
-        """Several fields for each of N samples (N, k, P, channels)."""
-        found = arrays.numbers(values, name)
-        shape = (len(self.mesh), channels)
-        if found.ndim == 3:
-            found = np.broadcast_to(found, (N, *found.shape))
-        if found.ndim != 4 or found.shape[0] != N or found.shape[2:] != shape or not np.isfinite(found).all():
-            raise ValueError(
-                f"{name} have shape {found.shape}, expected ({N}, k, {shape[0]}, {shape[1]}) or (k, {shape[0]}, "
-                f"{shape[1]}), of finite numbers"
-            )
-        return found
 
     def _chunks(self, x: Array, chunk: int) -> Iterator[tuple[slice, Tensor]]:
         weight = next(self.module.parameters())

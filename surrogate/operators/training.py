@@ -1,4 +1,4 @@
-"""Training of networks between fields: from samples to a surrogate."""
+"""Training of networks between fields, and which of them is trained where nobody says."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from torch import Tensor
 from sobofem.surrogate.device import check_device, undisturbed
 from sobofem.surrogate.history import Progress
 from sobofem.surrogate.operators.base import FieldModule, FieldNetwork
-from sobofem.surrogate.operators.choice import choose
-from sobofem.surrogate.operators.errors import field_errors
+from sobofem.surrogate.operators.errors import Norms, field_errors
+from sobofem.surrogate.operators.grid_networks import GridUNet
 from sobofem.surrogate.operators.mesh import Numbers
-from sobofem.surrogate.operators.norms import Norms
+from sobofem.surrogate.operators.mesh_networks import DeepONet, GraphUNet, PerceiverIO
 from sobofem.surrogate.operators.objective import MAX_JUDGES, FieldObjective, FieldTargets
-from sobofem.surrogate.operators.samples import OperatorData, OperatorSamples
-from sobofem.surrogate.operators.scaling import FieldScaling
+from sobofem.surrogate.operators.samples import FieldScaling, OperatorData, OperatorSamples
 from sobofem.surrogate.operators.surrogate import Kept, OperatorSurrogate
 from sobofem.surrogate.samples.checks import check_seed
-from sobofem.surrogate.training.monitor import Monitor
 from sobofem.surrogate.training.optimizers import Adam, Optimizer
+from sobofem.surrogate.training.optimizers.base import Monitor
 from sobofem.surrogate.training.starts import run_stages
 from sobofem.surrogate.weighting import PerChannel, ValuesOnly, Weighting
 
@@ -203,3 +202,45 @@ def _score(objective: FieldObjective, held_out: FieldTargets | None) -> Callable
         return float((yardstick * losses).sum() / (yardstick * objective.mean_squares).sum())
 
     return score
+
+
+FEW_SAMPLES = 200
+"""Samples up to which a network on reduced coordinates has the lower errors."""
+FEW_COMPONENTS = 64
+"""Components up to which an input field is but a few numbers."""
+CAPTURED = 0.999
+"""Share of the variance of the input fields that components must hold."""
+LOOKED_AT = 512
+"""Samples by which the input is judged."""
+MAX_GRAPH_NODES = 5000
+"""Nodes up to which a matrix for each pair of neighbours is affordable."""
+
+
+def choose(samples: OperatorSamples) -> tuple[FieldNetwork, str]:
+    """The network for these samples, and the reason in a sentence."""
+    N, P = len(samples), len(samples.mesh)
+    if N <= FEW_SAMPLES:
+        return DeepONet(), (
+            f"DeepONet: {N} samples are few for a network of the whole field; compare with a reduced basis "
+            "(surrogate.reduction)"
+        )
+    components = _components(samples)
+    if components <= FEW_COMPONENTS:
+        return DeepONet(), (
+            f"DeepONet: the input fields are a few numbers, as {components} components hold {100 * CAPTURED:g} % of "
+            "their variance"
+        )
+    if samples.mesh.grid is not None:
+        return GridUNet(), f"GridUNet: the {P} nodes stand on a grid, {' x '.join(map(str, samples.mesh.grid.shape))}"
+    if P <= MAX_GRAPH_NODES:
+        return GraphUNet(), f"GraphUNet: the {P} nodes stand on no grid, and are few enough for weights of each pair"
+    return PerceiverIO(), f"PerceiverIO: {P} nodes on no grid are too many for weights of each pair"
+
+
+def _components(samples: OperatorSamples) -> int:
+    """Principal components that hold nearly all variance of the input fields, as far as some samples tell."""
+    rows = np.unique(np.linspace(0, len(samples) - 1, min(len(samples), LOOKED_AT)).astype(np.int64))
+    fields = samples.read("inputs", rows).reshape(len(rows), -1)
+    deviations = np.linalg.svd(fields - fields.mean(axis=0), compute_uv=False) ** 2
+    shares = np.cumsum(deviations) / max(float(deviations.sum()), np.finfo(float).tiny)
+    return int(np.searchsorted(shares, CAPTURED) + 1)

@@ -12,13 +12,13 @@ Both together train on Jacobians (r, k), whatever M and n are.
 
 from sobofem.surrogate.reduction.basis import FieldSamples, ReducedBasis, Truncation, reduced_basis
 from sobofem.surrogate.reduction.cases import CasesSurrogate
-from sobofem.surrogate.reduction.field_surrogate import FieldSurrogate
-from sobofem.surrogate.reduction.magnitude import RelativeSurrogate, relative
+from sobofem.surrogate.reduction.field_surrogate import AroundSurrogate, FieldSurrogate, RelativeSurrogate, relative
 from sobofem.surrogate.reduction.projected import ProjectedSurrogate, active_subspace, principal_inputs
 from sobofem.surrogate.reduction.subspace import Subspace, linear_subspace
 from sobofem.surrogate.weighting.guarded import Important, by_variance
 
 __all__ = [
+    "AroundSurrogate",
     "CasesSurrogate",
     "FieldSamples",
     "FieldSurrogate",

@@ -86,15 +86,10 @@ class CasesSurrogate:
     evaluate = evaluate_by_batch
 
     def predict(self, x: ArrayLike, *, jacobian: bool = True, extrapolate: bool = False) -> tuple[Array, Array | None]:
-        """Responses (N, m) and, unless declined, dy/dx (N, m, n) at points x (N, n).
-
-        Args:
-            x: Points, one a row.
-            jacobian: Whether to differentiate.
-            extrapolate: Allow points outside the training bounds, where predictions are unreliable.
+        """Responses (N, m) and, unless declined, dy/dx (N, m, n) at points x (N, n), as `Surrogate.predict`.
 
         Raises:
-            ValueError: If x has the wrong shape, holds NaN, lies outside the bounds, or belongs to no case.
+            ValueError: As there, or if a point belongs to no case.
         """
         points = as_points(x, self.parameters, None if extrapolate else self.bounds)
         found = self._cases(points)

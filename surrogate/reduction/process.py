@@ -128,16 +128,7 @@ class GradientProcess:
     evaluate = evaluate_by_batch
 
     def predict(self, x: ArrayLike, *, jacobian: bool = True, extrapolate: bool = False) -> tuple[Array, Array | None]:
-        """Responses (N, m) and, unless declined, dy/dx (N, m, k) at points x (N, k).
-
-        Args:
-            x: Points, one a row.
-            jacobian: Whether to differentiate.
-            extrapolate: Allow points outside the training bounds, where predictions are unreliable.
-
-        Raises:
-            ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
-        """
+        """Responses (N, m) and, unless declined, dy/dx (N, m, k) at points x (N, k), as `Surrogate.predict`."""
         z = as_points(x, self.parameters, None if extrapolate else self.bounds) - self.center
         blocks = [z[start : start + AT_ONCE] for start in range(0, max(len(z), 1), AT_ONCE)]
         rows = len(self.parameters) + 1 if jacobian else 1

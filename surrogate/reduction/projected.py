@@ -12,12 +12,12 @@ from numpy.typing import ArrayLike
 import torch
 
 from sobofem.surrogate import files
-from sobofem.surrogate.model import as_batch, evaluate_by_batch
-from sobofem.surrogate.reduction.field_surrogate import Predicting, uncertain
+from sobofem.surrogate.model import as_batch
+from sobofem.surrogate.reduction.field_surrogate import AroundSurrogate, Predicting, uncertain
 from sobofem.surrogate.reduction.modes import Mass, Method, Product, leading_modes
 from sobofem.surrogate.reduction.subspace import Subspace
 from sobofem.surrogate.samples import Samples, arrays, as_bounds, as_points
-from sobofem.surrogate.samples.arrays import Array, optional
+from sobofem.surrogate.samples.arrays import Array
 
 CANDIDATES = 21
 """Directions that a gap is looked for among: one more than there may be dimensions."""
@@ -169,7 +169,7 @@ _ARRAYS = ("bounds", "center", "lift", "project", "scale", "spectrum")
 
 
 @dataclass(frozen=True, eq=False)
-class ProjectedSurrogate:
+class ProjectedSurrogate(AroundSurrogate):
     """A `Model` of all inputs: project, evaluate, and differentiate by the chain rule, dy/dx = dy/dz project.
 
     It answers everywhere in the inputs' box. In the corners of a box of many inputs the reduced coordinates lie beyond
@@ -206,29 +206,8 @@ class ProjectedSurrogate:
         """The box that the inputs live in, (n, 2)."""
         return self.subspace.bounds
 
-    @property
-    def units(self) -> dict[str, str]:
-        """Unit of each response that has one, by name."""
-        return dict(optional(self.surrogate, "units", {}))
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Where its training data came from, and how it was chosen, as plain values."""
-        return dict(optional(self.surrogate, "provenance", {}))
-
-    evaluate = evaluate_by_batch
-
     def predict(self, x: ArrayLike, *, jacobian: bool = True, extrapolate: bool = False) -> tuple[Array, Array | None]:
-        """Responses (N, m) and, unless declined, dy/dx (N, m, n), in physical units at points x (N, n).
-
-        Args:
-            x: Points, one a row.
-            jacobian: Whether to differentiate.
-            extrapolate: Allow points outside the training bounds, where predictions are unreliable.
-
-        Raises:
-            ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
-        """
+        """Responses (N, m) and, unless declined, dy/dx (N, m, n) at points x (N, n), as `Surrogate.predict`."""
         y, dy = self.surrogate.predict(self._reduced(x, extrapolate), jacobian=jacobian, extrapolate=True)
         return y, None if dy is None else dy @ self.subspace.project
 
@@ -238,13 +217,9 @@ class ProjectedSurrogate:
         They are those of the reduced surrogate, its slopes along the coordinates taken as independent. What the
         coordinates leave out isn't part of them: see `Subspace.unresolved`.
 
-        Args:
-            x: Points, one a row.
-            extrapolate: Allow points outside the training bounds, where predictions are unreliable.
-
         Raises:
             TypeError: If the surrogate knows no uncertainty.
-            ValueError: If x has the wrong shape, holds NaN or lies outside the bounds.
+            ValueError: As `predict`.
         """
         known = uncertain(self.surrogate)
         values, slopes = known.standard_deviation(self._reduced(x, extrapolate), extrapolate=True)

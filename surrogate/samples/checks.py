@@ -206,3 +206,10 @@ def check_count(name: str, count: object) -> None:
     """Check that a count is a whole number of at least one; `ValueError` names it."""
     if not isinstance(count, Integral) or count < 1:
         raise ValueError(f"{name} is {count!r}; expected a whole number of at least 1")
+
+
+def check_counts(owner: object, *names: str, optional: tuple[str, ...] = ()) -> None:
+    """Check that these attributes are whole numbers of at least one, the optional ones where they aren't None."""
+    given = names + tuple(name for name in optional if vars(owner)[name] is not None)
+    for name in given:
+        check_count(f"{name} of {type(owner).__name__}", vars(owner)[name])

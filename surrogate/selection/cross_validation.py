@@ -20,6 +20,11 @@ MAX_HELD_OUT = 1000
 """Most samples that are held out where there is one fold: more would say no more."""
 OUTDONE = f"a Gaussian process errs more than {MAX_ERROR_RATIO:g} times as much"
 """Why families are not tried."""
+SLOWEST, FINE_ERROR = 2, 0.003
+"""Rank of the families that come last, and are not tried where others predict all responses with a smaller error than
+this, as a share of the labels' size: what is so smooth they learn, too, but never better."""
+FINE = f"others err less than {100 * FINE_ERROR:g} %"
+"""Why these are left out."""
 LEAST_ERROR = 1e-10
 """Relative errors below this are as good as none."""
 
@@ -224,8 +229,14 @@ def cross_validate(
             one.restrict(~_outdone(known, one.family))
             if not one.responses:
                 dropped[one.family.name] = f"{'with' if one.family.uses_scaling else 'without'} logarithms {OUTDONE}"
-    begun = through([one for one in slow if one.responses], Judged.begin)
-    active = [one for one in judges if one in quick or one in begun]
+    slow = [one for one in slow if one.responses]
+    begun = quick + through([one for one in slow if one.family.rank < SLOWEST], Judged.begin)
+    last = [one for one in slow if one.family.rank >= SLOWEST]
+    if begun and last and float(_collect(targets, folds[:2], begun, dropped).errors.min(1).values.max()) < FINE_ERROR:
+        dropped |= {one.family.name: FINE for one in last}
+    else:
+        begun += through(last, Judged.begin)
+    active = [one for one in judges if one in begun]
     deferred: dict[str, Tensor] = {}
     if len(folds) > 2 and len(active) > 1:
         sofar = _collect(targets, folds[:2], active, dropped)

@@ -15,6 +15,7 @@ from torch import Tensor
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.samples import Samples
 from sobofem.surrogate.samples.checks import in_words
+from sobofem.surrogate.selection.leave_one_out import SAME_VALUES, Response
 from sobofem.surrogate.selection.misleading import usual_error
 from sobofem.surrogate.selection.outlying import (
     MAX_LABELS,
@@ -24,7 +25,6 @@ from sobofem.surrogate.selection.outlying import (
     find_outliers,
     left_out,
 )
-from sobofem.surrogate.selection.response import SAME_VALUES, Response
 
 MAX_GROUP_SECONDS = 3.0
 """About how long such a comparison takes."""
@@ -74,7 +74,9 @@ class Doubts:
 
     def everywhere(self, rest: NDArray[np.bool_]) -> Doubts:
         """These, and the slopes of responses by inputs (m, n) in all samples."""
-        return replace(self, slopes=self.slopes | rest, rest=self.rest | rest)
+        # slopes that are zero by mistake hold a length scale so long that no process finds back from there
+        scales = {r: theta for r, theta in self.scales.items() if not rest[r].any()}
+        return replace(self, slopes=self.slopes | rest, rest=self.rest | rest, scales=scales)
 
     def without_values(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
         """Responses (N, m) with the mean of the others for values that are doubted, or missing."""

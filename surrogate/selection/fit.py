@@ -105,7 +105,6 @@ def fit(
     targets = doubts.applied(given)
     _check_proportion(targets, samples)
     families = tuple(family.with_scaling(scaling) for family in families)
-    families = tuple(replace(one, near=doubts.scales) if isinstance(one, Kriging) else one for one in families)
     report = progress or _silent
     skipped = {family.name: family.reason_to_skip(targets) for family in families}
     reducing = [family for family in families if isinstance(family, Projected) and not skipped[family.name]]
@@ -116,18 +115,18 @@ def fit(
     if not trained:
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in skipped.items()))
     _warn_of_actions(targets, trained)
-    judge = partial(cross_validate, trained, seed=int(seed), progress=report, device=device)
+    judge = partial(_judge, given=given, seed=int(seed), progress=report, device=device)
     if clock.seconds is None:
-        unseen = judge(targets)
-        doubts, targets, unseen = _without_slopes(doubts, given, targets, unseen, judge, report)
+        unseen = judge(trained, doubts)
+        doubts, targets, unseen = _without_slopes(doubts, given, targets, unseen, partial(judge, trained), report)
         unseen, learned, interrupted = _finish(unseen, targets, report)
     else:
         process = [family for family in trained if isinstance(family, Kriging)]
         if process and clock.seconds > MIN_SECONDS * targets.y.shape[1]:
-            quick = partial(cross_validate, process, seed=int(seed), progress=report, device=device)
-            doubts, targets, _ = _without_slopes(doubts, given, targets, quick(targets), quick, report)
+            quick = partial(judge, process)
+            doubts, targets, _ = _without_slopes(doubts, given, targets, quick(doubts), quick, report)
         unseen, learned, interrupted = best_in_time(
-            trained, targets, clock, seed=int(seed), progress=report, device=device
+            _near(trained, doubts), targets, clock, seed=int(seed), progress=report, device=device
         )
     mixture, mixed = _mix(unseen, learned, targets.x.shape[1])
     network, module = widened(mixture, mixed, targets)
@@ -141,6 +140,16 @@ def fit(
     more = {"choice": _reasons(unseen, samples.responses, dropped), "held_out": held_out}
     more |= ({"doubts": doubts.record(samples)} if doubts.any else {}) | clock.record(dropped)
     return Surrogate.of(samples, module, network, scaling, history, more | _noise(learned, scaling, samples))
+
+
+def _near(families: Sequence[Family], doubts: Doubts) -> list[Family]:
+    """The families, processes beginning where they were when labels were doubted."""
+    return [replace(one, near=doubts.scales) if isinstance(one, Kriging) else one for one in families]
+
+
+def _judge(families: Sequence[Family], doubts: Doubts, *, given: Targets, **how: Any) -> HeldOutPredictions:
+    """What families make of samples that they have not seen, of labels that are not doubted."""
+    return cross_validate(_near(families, doubts), doubts.applied(given), **how)
 
 
 def _without_slopes(
@@ -160,7 +169,7 @@ def _without_slopes(
     if not doubtful.any():
         return doubts, targets, unseen
     judge = partial(judge, progress=lambda found: report(replace(found, stage=f"{found.stage}, some slopes left out")))
-    fewer = judge(doubts.everywhere(doubtful).applied(given))
+    fewer = judge(doubts.everywhere(doubtful))
     errors = list(zip(unseen.value_errors().tolist(), fewer.value_errors().tolist(), strict=True))
     as_good = np.array([[not mislead(without, among)] for among, without in errors])
     useless = (unseen.slope_errors() > USELESS_ERROR).numpy() & as_good
@@ -169,7 +178,7 @@ def _without_slopes(
         return doubts, targets, unseen
     doubts = doubts.everywhere(better)
     targets = doubts.applied(given)
-    return doubts, targets, fewer if (better == doubtful).all() else judge(targets)
+    return doubts, targets, fewer if (better == doubtful).all() else judge(doubts)
 
 
 def _check_proportion(targets: Targets, samples: Samples) -> None:

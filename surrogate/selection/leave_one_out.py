@@ -1,13 +1,71 @@
-"""What a Gaussian process on all other samples says of each sample."""
+"""What a Gaussian process on all other samples says of the labels of each sample, a response at a time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 import torch
 from torch import Tensor
 
 from sobofem.surrogate.families.gaussian_process import covariances
+
+SAME_VALUES = 1e-12
+"""Standard deviation of values, over the largest, up to which they are one value."""
+
+
+@dataclass(frozen=True, eq=False)
+class Response:
+    """Labels of one response.
+
+    Attributes:
+        x: Scaled inputs (N, n).
+        y: Values (N,), in any unit.
+        slopes: Their derivatives by the scaled inputs (N, n), or None.
+        there: Which labels there are (N, 1 + n).
+    """
+
+    x: Tensor
+    y: Tensor
+    slopes: Tensor | None
+    there: Tensor
+
+    def select(self, rows: NDArray[np.intp]) -> Response:
+        """Some samples, by number."""
+        slopes = None if self.slopes is None else self.slopes[rows]
+        return Response(self.x[rows], self.y[rows], slopes, self.there[rows])
+
+    def without_slopes(self, inputs: Tensor) -> Response:
+        """Without the slopes by some inputs (n,)."""
+        there = self.there.clone()
+        there[:, 1:] &= ~inputs
+        slopes = None if self.slopes is None else torch.where(inputs, 0.0, self.slopes)
+        return Response(self.x, self.y, slopes, there)
+
+    def scaled(self, believed: Tensor) -> Response:
+        """In the unit of the standard deviation of the values believed.
+
+        Raises:
+            ArithmeticError: If they are all the same, so that nothing can be said of the others.
+        """
+        y = self.y[believed[:, 0]]
+        scale = y.std(correction=0)
+        if not bool(scale > SAME_VALUES * y.abs().max()):
+            raise ArithmeticError("values do not differ")
+        slopes = None if self.slopes is None else self.slopes / scale
+        return Response(self.x, (self.y - y.mean()) / scale, slopes, self.there)
+
+    def logarithm(self, believed: Tensor) -> Response | None:
+        """The logarithm, where the values believed keep to one side of zero; those on the other have none."""
+        sign = torch.sign(self.y[believed[:, 0]])
+        if not bool((sign == sign[0]).all()) or not bool(sign[0]):
+            return None
+        there = self.there & (torch.sign(self.y) == sign[0])[:, None]
+        y = torch.where(there[:, 0], self.y, sign[0])
+        slopes = None if self.slopes is None else self.slopes / y[:, None]
+        return Response(self.x, torch.log(y.abs()), slopes, there)
+
 
 JITTER = 1e-9
 """Least noise over the variance of the process: what is smaller than its root is no contradiction."""
@@ -25,11 +83,13 @@ class LeftOut:
         errors: Labels less their predictions, values then slopes (N, 1 + n); zero where there is no label.
         values: Errors of the values in standard deviations of their predictions (N,), up to a common factor.
         slopes: Likewise of the slopes of each sample together (N,).
+        single: Likewise of each slope (N, n).
     """
 
     errors: Tensor
     values: Tensor
     slopes: Tensor
+    single: Tensor
 
 
 class LeaveOneOut:
@@ -122,12 +182,13 @@ class LeaveOneOut:
         """Errors, and how many standard deviations they come to; the noise keeps these away from zero."""
         values = errors[:, 0].abs() / covariance[:, 0, 0].clamp(min=JITTER).sqrt()
         counts = self._there[:, 1:].sum(1)
-        slopes = torch.zeros_like(values)
+        slopes, single = torch.zeros_like(values), errors.new_zeros(len(errors), len(self._lengths))
         if bool(counts.any()):
+            single = errors[:, 1:].abs() / covariance.diagonal(dim1=1, dim2=2)[:, 1:].clamp(min=JITTER).sqrt()
             sizes, V = torch.linalg.eigh(covariance[:, 1:, 1:])
             turned = (V.mT @ errors[:, 1:, None])[..., 0]
             slopes = ((turned.square() / sizes.clamp(min=JITTER)).sum(1) / counts.clamp(min=1)).sqrt()
         every = errors.new_zeros(len(errors), 1 + len(self._lengths))
         every[:, : errors.shape[1]] = errors
         every[:, 1:] /= self._lengths
-        return LeftOut(every, values, slopes)
+        return LeftOut(every, values, slopes, single)

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from sobofem.surrogate.loss import Targets
-from sobofem.surrogate.selection.leave_one_out import LeaveOneOut
+from sobofem.surrogate.selection.leave_one_out import LeaveOneOut, Response
 from sobofem.surrogate.selection.outlying import MAX_LABELS, MIN_SAMPLES, MIN_SAMPLES_WITHOUT_SLOPES, learn_scales
-from sobofem.surrogate.selection.response import Response
 
 MAX_ERROR_SHARE, MIN_MISLEADING_ERROR = 0.9, 2e-3
 """Slopes mislead if values are predicted without them with less than this share of the error, and less by this share of
@@ -24,6 +23,9 @@ MIN_GAIN = 2.0
 """How many times better values must be predicted without the slopes by an input, to do without these."""
 MIN_RELEVANCE = 0.01
 """Mean square of slopes by an input, over the largest, from which their noise is looked at."""
+MAX_NOISE_OF_ZEROS = 1e-2
+"""Noise of slopes that are zero in all samples, relative to the process's slopes, up to which they may be right: those
+by an input that does not matter have none."""
 JUDGING_SHARE = 0.9
 """Share of the samples, those with the smallest errors, that judges."""
 
@@ -110,7 +112,9 @@ def _error(
     found = LeaveOneOut(theta, response.x, response.y, response.slopes, there).predict(believed)
     assert response.slopes is not None
     size = torch.where(believed[:, 1:], response.slopes, 0.0).square().mean(0)
-    noise = torch.where(size > MIN_RELEVANCE * size.max(), torch.exp(0.5 * theta[1 + len(size) :]), 0.0)
+    noise = torch.exp(0.5 * theta[1 + len(size) :])
+    noise = torch.where((size == 0.0) & (noise > MAX_NOISE_OF_ZEROS), torch.inf, noise)
+    noise = torch.where((size > MIN_RELEVANCE * size.max()) | (size == 0.0), noise, 0.0)
     return usual_error(found.errors[there[:, 0], 0]), noise.numpy()
 
 

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from sobofem.surrogate.families.base import Labels
 from sobofem.surrogate.families.gaussian_process import MarginalLikelihood
-from sobofem.surrogate.selection.leave_one_out import LeaveOneOut, LeftOut
-from sobofem.surrogate.selection.response import Response
+from sobofem.surrogate.selection.leave_one_out import LeaveOneOut, LeftOut, Response
 from sobofem.surrogate.training.together.batched_lbfgs import minimize
 
 MAX_LABELS = 600
@@ -25,11 +24,16 @@ before anything is learned: it would drown all others."""
 MIN_SUSPECT_RATIO, ALIKE_SHARE, MAX_ROUNDS = 5.0, 0.6, 6
 """A label is set aside from this multiple of the usual error on, together with those that err this share of it; at most
 so many times."""
+SINGLE_OVER_ALL = 3.0
+"""How many times more a slope by one input must err than all of a sample to be suspect: the worst of several."""
 MIN_ERROR_RATIO, MIN_GAP_RATIO = 8.0, 3.0
 """An outlier errs this many times as much as labels that are believed do in the mean, and this many times as much as
 the worst of them."""
 MIN_HARM = 1.1
 """How many times worse the believed labels must be predicted with the outliers than without them."""
+EXACT_VALUES = 1e-3
+"""Error of values predicted without the outliers, as a share of their standard deviation, up to which it does not count
+that it is smaller with them: a process takes slopes by one input for noise, and loses nothing."""
 NOTICEABLE = 0.1
 """Smallest error of an outlier, as a share of the standard deviation of values or of the size of slopes."""
 MIN_OWN_SHARE = 0.3
@@ -210,6 +214,9 @@ def _suspects(response: Response, suspects: Tensor) -> tuple[Tensor, Tensor | No
         kinds = torch.stack((found.values, found.slopes), 1)
         believed_kinds = torch.stack((believed[:, 0], believed[:, 1:].any(1)), 1)
         ratios = torch.stack([_ratios(kinds[:, k], believed_kinds[:, k]) for k in (0, 1)], 1)
+        for j in range(believed.shape[1] - 1):  # by one input alone, whose noise is as large as this error made it
+            one = _ratios(found.single[:, j], believed[:, 1 + j]) / SINGLE_OVER_ALL
+            ratios[:, 1] = torch.maximum(ratios[:, 1], torch.where(believed[:, 1 + j], one, 0.0))
         ratios = torch.where(believed_kinds, ratios, 0.0)
         worst = ratios.max()
         if worst < MIN_SUSPECT_RATIO:
@@ -306,7 +313,8 @@ def _harmful(believed: Tensor, without: LeftOut, among: LeftOut) -> bool:
     values, slopes = believed[:, 0], believed[:, 1:]
     of_values = _ratio(among.errors[:, 0][values], without.errors[:, 0][values])
     of_slopes = _ratio(among.errors[:, 1:][slopes], without.errors[:, 1:][slopes])
-    return of_values > 1.0 and max(of_values, of_slopes) > MIN_HARM
+    exact = values.any() and float(without.errors[:, 0][values].square().mean()) < EXACT_VALUES**2
+    return bool(of_values > 1.0 or exact) and max(of_values, of_slopes) > MIN_HARM
 
 
 def _ratio(errors: Tensor, others: Tensor) -> float:

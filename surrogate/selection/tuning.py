@@ -127,7 +127,7 @@ def restarted(
     """
     samples = Samples.of(data)
     check_count("starts", starts)
-    if not held_out and weighting is not None and weighting.interval:
+    if not held_out and weighting is not None and (weighting.interval or weighting.late):
         raise ValueError(
             f"objectives of {weighting} don't compare, for its weights adapt; hold out samples: held_out=0.2"
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sobofem.surrogate.device import CPU
 from sobofem.surrogate.loss import Targets, residuals, term_losses
-from sobofem.surrogate.networks.base import as_network_module, check_module
+from sobofem.surrogate.networks.base import NetworkModule, as_network_module, check_module
 from sobofem.surrogate.weighting import Terms, Weighting, Weights
 
 SAME_RATIOS = 1e-3
@@ -116,9 +116,17 @@ class Objective:
         interval = self.weighting.interval
         if not interval or step - self.updated < interval:
             return False
-        self.updated = step
         if isinstance(targets, Tensor):
             targets = self.targets.select(targets) if self.weights.samples is None else None
+        return self.update_weights(step, targets)
+
+    def update_weights(self, step: int, targets: Targets | None = None) -> bool:
+        """Let the weighting update its weights now; True if they have changed, as `reweigh` has it.
+
+        Raises:
+            ArithmeticError: If a weight is NaN or infinite, or negative without a reference, or if all are zero.
+        """
+        self.updated = step
         terms = self.terms(step, self.targets if targets is None else targets)
         old, new = self.weights, self.weighting.update(self.weights, terms)
         values = new.values
@@ -146,7 +154,22 @@ class Objective:
             parameters=self.parameters,
             generator=self._generator,
             decay=self.decay,
+            shares=self.shares,
+            closed_form=lambda: self._derivatives(targets),
         )
+
+    def _derivatives(self, targets: Targets) -> Tensor | None:
+        """Derivatives of all residuals by the parameters (K, N, P) in closed form, if the module has one."""
+        module = as_network_module(self.module)
+        own = type(module).by_parameters is not NetworkModule.by_parameters
+        if not own or targets.jacobian is None or targets.directions is not None:
+            return None
+        found = module.by_parameters(targets.x, slopes=True)
+        if targets.presence is not None:
+            found[:, :, 1:] *= targets.presence.sqrt().unsqueeze(3)
+        if targets.believed is not None:
+            found[:, :, 0] *= targets.believed.unsqueeze(2)
+        return found.permute(1, 2, 0, 3).flatten(0, 1)
 
     def _sum(self, targets: Targets, samples: Tensor | None) -> Tensor:
         """Weighted relative loss and decay; weights of the samples (N, m, T) multiply their squared residuals."""

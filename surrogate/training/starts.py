@@ -14,9 +14,8 @@ from sobofem.surrogate.history import Progress, ProgressCallback
 from sobofem.surrogate.networks import MLP
 from sobofem.surrogate.networks.base import Network
 from sobofem.surrogate.samples import Samples
-from sobofem.surrogate.training.monitor import Monitor
 from sobofem.surrogate.training.objective import Objective
-from sobofem.surrogate.training.optimizers.base import Optimizer
+from sobofem.surrogate.training.optimizers.base import Monitor, Optimizer
 from sobofem.surrogate.training.optimizers.decay_path import affordable, step_cost
 from sobofem.surrogate.weighting import Weighting
 

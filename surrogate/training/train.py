@@ -23,13 +23,13 @@ from sobofem.surrogate.samples import Data, Samples
 from sobofem.surrogate.samples.arrays import Array
 from sobofem.surrogate.samples.checks import check_seed
 from sobofem.surrogate.samples.scaling import Scaling, held_out_record, noise_record, relative_errors
-from sobofem.surrogate.training.deviations import check_linearized, linearized
-from sobofem.surrogate.training.monitor import Monitor
+from sobofem.surrogate.training.evidence import check_linearized, linearized
 from sobofem.surrogate.training.objective import MAX_JUDGES, Objective
 from sobofem.surrogate.training.optimizers import LBFGS, Adam, DecayPath, Optimizer
+from sobofem.surrogate.training.optimizers.base import Monitor
 from sobofem.surrogate.training.optimizers.decay_path import MANY_SAMPLES
 from sobofem.surrogate.training.starts import Attempt, attempted, likeliest, run_stages, warn_unless_converged
-from sobofem.surrogate.weighting import PerChannel, ValuesOnly, Weighting
+from sobofem.surrogate.weighting import BY_DEFAULT, ValuesOnly, Weighting
 
 PIPELINE: tuple[Optimizer, ...] = (Adam(), LBFGS())
 """Adam comes down from a random start fast, and L-BFGS converges to many digits from there."""
@@ -61,8 +61,8 @@ def train(
         network: What to train; by default the likelier of `MLP(24, 3)` and `MLP(16, 3)`, or `MLP()` for many labels. A
             module of your own, smooth and in float64, is trained from where it is, as a copy; a layer that mixes
             samples or draws is refused.
-        weighting: How the terms of the loss weigh; by default `PerChannel()` with Jacobians, `ValuesOnly()`
-            without.
+        weighting: How the terms of the loss weigh; by default `weighting.BY_DEFAULT` with Jacobians, that is
+            `PerChannel()` unless labels turn out noisy at the end of a `DecayPath`; `ValuesOnly()` without.
         optimizers: Stages of training, in order. By default `DecayPath()`: to convergence, by Levenberg-Marquardt where
             that is affordable and by `LBFGS` else, for one decay after the other, of which evidence or held-out samples
             choose one; up to 32 samples from several starts, likewise chosen.
@@ -100,7 +100,7 @@ def train(
     again = partial(train, device=device, progress=progress, **settings)
     if (apart := learned_apart(samples, again, {"network": network, "weighting": weighting})) is not None:
         return apart
-    weighting = weighting or (ValuesOnly() if samples.jacobian is None else PerChannel())
+    weighting = weighting or (ValuesOnly() if samples.jacobian is None else BY_DEFAULT)
     stages = TO_CONVERGENCE if optimizers is None else optimizers
     check_settings(samples, weighting, stages, decay=decay, seed=seed)
     if not 0.0 <= validation <= 0.5:

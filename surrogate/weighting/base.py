@@ -51,6 +51,8 @@ class Terms:
         parameters: What is trained, in the order of the gradients.
         generator: For strategies that draw.
         decay: What multiplies the squares of all weight matrices in the objective.
+        shares: What the decay of each parameter is multiplied by; None for one of matrices and zero of biases.
+        closed_form: The derivatives of all residuals where there is a closed form of them; None where there is none.
     """
 
     losses: Tensor
@@ -62,11 +64,21 @@ class Terms:
     parameters: Sequence[Tensor]
     generator: torch.Generator
     decay: float = 0.0
+    shares: Sequence[float] | None = None
+    closed_form: Callable[[], Tensor | None] | None = None
 
     def derivatives(self) -> Tensor:
         """Derivatives of all residuals by the parameters (K, N, P)."""
+        if self.closed_form is not None and (found := self.closed_form()) is not None:
+            return found
         columns = self.residuals().flatten(1).unbind(1)
         return torch.stack([torch.cat([piece.flatten(1) for piece in self._each(column)], 1) for column in columns])
+
+    def decays(self) -> Tensor:
+        """What multiplies the square of each single parameter in the objective (P,)."""
+        shares = self.shares or [float(p.ndim > 1) for p in self.parameters]
+        pairs = zip(shares, self.parameters, strict=True)
+        return torch.cat([torch.full_like(p, self.decay * share).detach().flatten() for share, p in pairs])
 
     def traces(self) -> Tensor:
         """Mean over the samples of each residual's squared gradient (m, T).
@@ -107,6 +119,11 @@ class Weighting(Storable):
     def interval(self) -> int:
         """Steps between two updates; 0, the default, for weights that never change."""
         return 0
+
+    @property
+    def late(self) -> bool:
+        """Whether `update` is for a network that has converged: stages that know that ask for it, as `DecayPath`."""
+        return False
 
     @property
     def uses_jacobian(self) -> bool:

@@ -74,20 +74,36 @@ class Evidence(Grouped):
     γ_g is how many degrees of freedom of the network the group's N_g labels use up: the trace of its block of the hat
     matrix, the network linearized in its weights (MacKay 1992, *A practical Bayesian framework for backpropagation
     networks*). `ProfiledLikelihood` leaves it out, and takes for small noise what is merely fitted closely. It is for
-    full batches and few labels: an update costs as much as a step of Levenberg-Marquardt without closed forms.
+    full batches and few labels: an update costs as much as a step of Levenberg-Marquardt.
 
     Attributes:
         floor: Smallest noise variance of a group, as a share of the largest.
         memory: Share of the old weights, in the geometric mean, that an update keeps.
-        groups, scaled, interval: As in `Grouped`.
+        least: Smallest noise, as a share of the labels' size, that counts: groups below it weigh as if they had that.
+        prior: Number of labels, besides its own, whose noise is that of all groups: a group of few labels is not met
+            exactly for want of others.
+        groups, scaled, interval: As in `Grouped`; with an interval of 0 weights wait until training has converged, as
+            `DecayPath` says.
     """
 
     floor: float = 1e-4
     memory: float = 0.5
+    least: float = 0.0
+    prior: float = 0.0
     groups: str = "two"
     scaled: bool = True
     interval: int = 10
-    shares = ("floor", "memory")
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of range."""
+        check_settings(self, shares=("floor", "memory", "least"), finite=("prior",), least=0)
+        if self.prior < 0.0:
+            raise ValueError(f"prior of Evidence is {self.prior:g}; expected zero or more")
+
+    @property
+    def late(self) -> bool:
+        """Whether weights are updated when training has converged, and not before."""
+        return not self.interval
 
     def update(self, weights: Weights, terms: Terms) -> Weights:
         """Inverse noise variances; the same weights where the labels are met exactly."""
@@ -96,16 +112,24 @@ class Evidence(Grouped):
         count = groups.sum_terms(labels)
         squares = groups.sum_terms(self.base(terms.mean_squares, terms.inputs) * terms.losses * labels)
         free = count - groups.sum_terms(_used(weights, terms))
-        variances = squares / torch.maximum(free, MIN_FREE * count).clamp(min=MIN_FREE)
+        free = torch.maximum(free, MIN_FREE * count).clamp(min=MIN_FREE)
+        variances = (squares + self.prior * squares.sum() / free.sum()) / (free + self.prior)
         largest = variances.max()
         if not largest > 0.0:
             return weights
-        inverse = 1.0 / variances.clamp(min=float(max(self.floor, 1e-12) * largest))
+        inverse = 1.0 / variances.clamp(min=max(float(max(self.floor, 1e-12) * largest), self.least**2))
         inverse = inverse * len(inverse) / inverse.sum()
         before = groups.weights * len(inverse) / groups.weights.sum()
         return groups.to_weights(before**self.memory * inverse ** (1.0 - self.memory))
 
-    noise = noise_levels
+    def noise(self, weights: Weights, terms: Terms) -> Tensor | None:
+        """As all likelihoods have it; None while a late one has found no noise."""
+        found = weights.memory["weights"]
+        return None if self.late and bool((found == found[0]).all()) else noise_levels(self, weights, terms)
+
+
+BY_DEFAULT = Evidence(groups="inputs", least=0.01, prior=5.0, interval=0)
+"""`PerChannel` until training has converged; where labels turn out noisy, inverse variances, if they are likelier."""
 
 
 def _used(weights: Weights, terms: Terms) -> Tensor:
@@ -113,9 +137,8 @@ def _used(weights: Weights, terms: Terms) -> Tensor:
     J = terms.derivatives()
     scale = (weights.values * terms.mean_squares).sum() * J.shape[1]
     rows = (J * (weights.values.flatten() / scale).sqrt()[:, None, None]).flatten(0, 1)
-    decays = [torch.full_like(p, terms.decay if p.ndim > 1 else 0.0).flatten() for p in terms.parameters]
     # A little more on all parameters keeps biases that the labels leave open from making it singular.
-    D = torch.cat(decays).detach() + LEAST_DECAY * rows.square().sum(0).amax()
+    D = terms.decays() + LEAST_DECAY * rows.square().sum(0).amax()
     X = rows / D.sqrt()
     if len(X) < X.shape[1]:
         A = X @ X.T

@@ -261,20 +261,32 @@ def adam(gradient: Tensor, state: Tensor | None, rate: float, count: int) -> tup
 
 
 def check_settings(
-    strategy: Weighting, *, positive: tuple[str, ...] = (), shares: tuple[str, ...] = (), finite: tuple[str, ...] = ()
+    strategy: Weighting,
+    *,
+    positive: tuple[str, ...] = (),
+    shares: tuple[str, ...] = (),
+    finite: tuple[str, ...] = (),
+    least: int = 1,
 ) -> None:
     """Check the numbers that a strategy was given, its `interval` and its `groups` among them.
 
+    Args:
+        strategy: Whose settings they are.
+        positive: Names of those that are to be positive.
+        shares: Of those from 0 to 1.
+        finite: Of those that may be any finite number.
+        least: The least `interval`.
+
     Raises:
-        ValueError: If `interval` is no whole number of at least one, `groups` is unknown, one of `positive` is not
+        ValueError: If `interval` is no whole number of at least that, `groups` is unknown, one of `positive` is not
             positive and finite, one of `shares` is not from 0 to 1, or one of `finite` is NaN or infinite; the message
             names it.
     """
     name, settings = type(strategy).__name__, vars(strategy)
     interval: object = strategy.interval  # which may be anything until it is checked
     Grouping(settings.get("groups", "all"))
-    if not isinstance(interval, Integral) or interval < 1:
-        raise ValueError(f"interval of {name} is {interval!r}; expected a whole number of at least 1")
+    if not isinstance(interval, Integral) or interval < least:
+        raise ValueError(f"interval of {name} is {interval!r}; expected a whole number of at least {least}")
     for fields, allowed, expected in (
         (positive, lambda value: 0.0 < value < inf, "a positive number"),
         (shares, lambda value: 0.0 <= value <= 1.0, "a share from 0 to 1"),

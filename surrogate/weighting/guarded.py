@@ -35,6 +35,11 @@ class Around(Weighting):
         return self.inner.interval
 
     @property
+    def late(self) -> bool:
+        """Whether the inner one is."""
+        return self.inner.late
+
+    @property
     def weighs_samples(self) -> bool:
         """Whether the inner one does."""
         return self.inner.weighs_samples

@@ -7,8 +7,7 @@ from sobofem.coupling.parallel.world import launched_rank
 if launched_rank():
     sys.modules["torch"] = None  # rank 0 trains; the others need none
 else:
-    from sobofem.surrogate import LBFGS
-    from sobofem.surrogate.online import training
+    from sobofem.surrogate import LBFGS, online
 
-    training.MIN_LAST_ITERATIONS = ITERATIONS = 150
-    training.LBFGS = lambda iterations=ITERATIONS: LBFGS(iterations=min(iterations, ITERATIONS))
+    online.MIN_LAST_ITERATIONS = ITERATIONS = 150
+    online.LBFGS = lambda iterations=ITERATIONS: LBFGS(iterations=min(iterations, ITERATIONS))

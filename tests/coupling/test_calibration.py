@@ -167,6 +167,7 @@ def test_many_starts_find_the_global_of_several_optima_and_tell_its_rival():
     assert any("optima" in words for words in laplace(found).warnings)
 
 
+@pytest.mark.slow
 def test_95_percent_intervals_cover_the_truth_in_95_percent_of_repetitions():
     model, covered = Hardening(), np.zeros(3)
     for seed in range(200):
@@ -288,6 +289,7 @@ def test_measurements_survive_a_file(tmp_path):
         ("response,value\n", "no measurements below"),
         ("", "is empty; expected a line that names the columns"),
         ("name,value\na,1\n", "columns name, value; expected"),
+        ("response,value,Value\na,1,2\n", "columns response, value, value; expected"),
         ("response,value,sd\na,1\n", "line 2: 2 cells, expected 3"),
         ("response,value\n\na,x\n", "line 3: 'x' is no number, as value must be"),
         ("response,value,sd\na,1,0\n", "deviation of a is 0; expected positive"),

@@ -50,6 +50,7 @@ def test_chi2_and_its_probability_are_those_of_the_distribution():
     assert not found.goodness.impossible
 
 
+@pytest.mark.slow
 def test_the_probability_of_a_misfit_is_uniform_where_model_and_deviations_are_right():
     """Of 300 curves through noise, whatever a flat valley leaves open."""
     rng = np.random.default_rng(0)

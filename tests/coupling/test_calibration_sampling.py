@@ -134,6 +134,7 @@ def test_unknown_noise_gives_students_distribution():
     assert scipy.stats.kstest(thinned, scipy.stats.norm(closed.mean(), 1.3 * closed.std()).cdf).pvalue < 1e-3
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_draws_and_another_seed_others():
     found = estimate(Banana(), banana_task(), starts=1)
     first, again, other = (sample(found, draws=50, tune=50, chains=2, seed=s).x for s in (1, 1, 2))
@@ -211,6 +212,7 @@ def test_errors_of_the_surrogate_widen_its_posterior_and_the_models_is_got_back(
     assert (np.abs(accepted.mean - mean) / sd).max() < 0.15
 
 
+@pytest.mark.slow
 def test_parameters_without_an_answer_have_no_likelihood(few):
     surrogate, posterior = few
     accepted = accept(posterior, surrogate, Banana(limit=0.5), solves=200)

@@ -22,6 +22,7 @@ COMMANDS = (
 )
 
 
+@pytest.mark.slow
 def test_help_names_every_command(here):
     assert all(command in here("--help")[1] for command in COMMANDS)
 
@@ -90,6 +91,7 @@ def test_check_under_mpi_prints_once():
     assert done.stdout.count("Every derivative is right") == 1
 
 
+@pytest.mark.slow
 def test_designs_are_asked_for_by_levels_points_and_distributions(here, tmp_path):
     def made(name, *options):
         assert here("generate", f"{TOYS}:smooth", "--out", tmp_path / name, *options)[0] == 0
@@ -225,6 +227,7 @@ def test_what_is_no_numpy_file_is_told_without_advice_to_run_it(here, tmp_path, 
     assert "pickle" not in said
 
 
+@pytest.mark.slow
 def test_debug_shows_where_an_error_came_from():
     done = sobofem("--debug", "check", f"{TOYS}:smoth")
     assert "Traceback" in done.stderr and "did you mean 'smooth'?" in done.stderr
@@ -288,6 +291,7 @@ def test_training_tells_what_was_chosen_and_why(here, tmp_path, monkeypatch):
     assert here("report", model, tmp_path / "a.h5", "--out", tmp_path / "report")[0] == 0
 
 
+@pytest.mark.slow
 def test_training_within_a_budget_tells_what_more_time_would_bring(here, tmp_path):
     pytest.importorskip("torch")
     generate(toys.smooth, Design("sobol", 16, 3), tmp_path / "a.h5")

@@ -14,6 +14,7 @@ from sobofem.coupling.library.composite_panel import composite_panel
 PAGE = (Path(__file__).parents[2] / "docs" / "learned_laws.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_force_is_the_slope_of_the_energy_and_the_share_its_closed_form():
     problem = composite_panel(MPI.COMM_SELF, cells=(2, 1))
     left, right = 0.25, 0.35

@@ -25,10 +25,12 @@ def sealed(tmp_path_factory):
 
 
 # `python -m benchmarks damaged_datasets` tries thousands.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "count"),
     [
         *(("sealed", 16), ("sealed again", 12), ("journal", 15), ("without a seal", 2)),
+        *(("sealed fields", 22), ("sealed fields again", 20), ("journal of fields", 9)),
         *(pytest.param(*case, marks=pytest.mark.slow) for case in (("sealed", 48), ("sealed again", 32))),
         *(pytest.param(*case, marks=pytest.mark.slow) for case in (("journal", 45), ("without a seal", 4))),
     ],
@@ -52,6 +54,7 @@ def test_every_flipped_byte_is_found_before_hdf5_sees_it(tmp_path, sealed, monke
                 Dataset.open(path)
 
 
+@pytest.mark.slow
 def test_a_seal_that_is_gone_is_missed(tmp_path, sealed):
     """Without it the file may be opened by HDF5, but says that it should have one."""
     for content in (bytes(64) + sealed[64:], sealed[seal.LENGTH :]):
@@ -70,6 +73,7 @@ def test_other_programs_open_the_file_and_compute_its_checksum(tmp_path, sealed)
     assert hashlib.blake2b(sealed[seal.LENGTH :], digest_size=32).hexdigest() in text
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:.*no checksum of all:UserWarning")
 def test_a_file_of_an_earlier_version_is_read_with_a_warning_and_gets_its_checksum_by_merging(tmp_path, here):
     old, new = tmp_path / "old.h5", tmp_path / "new.h5"
@@ -85,6 +89,7 @@ def test_a_file_of_an_earlier_version_is_read_with_a_warning_and_gets_its_checks
     assert differing(Dataset.open(new), dataset()) in ([], ["texts"])  # attempts are a campaign's own
 
 
+@pytest.mark.slow
 def test_a_bit_that_has_hdf5_loop_for_ever_is_an_error_in_time(tmp_path, monkeypatch):
     """An empty text in HDF5's heap whose claimed length leads into zeros, which HDF5 walks through without an end."""
     path = tmp_path / "a.h5"

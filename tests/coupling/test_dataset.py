@@ -185,6 +185,7 @@ def test_a_flipped_number_is_found(path):
         Dataset.open(path)
 
 
+@pytest.mark.slow
 def test_saving_where_the_disk_refuses_leaves_the_old_file(path):
     before = path.read_bytes()
     code = """

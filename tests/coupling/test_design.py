@@ -17,6 +17,7 @@ from sobofem.coupling.design import (
 BOX = np.array([[1e5, 3e5], [-2.0, 0.5], [0.0, 1e-3]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_points_lie_in_the_box_and_depend_on_the_seed_alone(kind):
     points = make_design(kind, BOX, 50, 3)

@@ -114,6 +114,7 @@ def test_inputs_that_never_vary_are_passed_over():
     assert "all over" in diagnose(np.ones((60, 4)), x[:, 1] > 5000.0, BOX, NAMES)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_samples_of_fifty_inputs_take_a_moment():
     box = np.tile([0.0, 1.0], (50, 1))
     x = points(100_000, 1, box)

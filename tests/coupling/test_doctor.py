@@ -46,6 +46,7 @@ def test_a_compiler_that_does_leaves_nothing_behind(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_cache_that_others_may_write_to_is_found_out(monkeypatch, tmp_path):
     tmp_path.chmod(0o777)
     monkeypatch.setenv("SOBOFEM_CACHE", str(tmp_path / "forms"))

@@ -45,6 +45,7 @@ def test_every_command_that_runs_a_model_notices_that_it_was_ended(tmp_path, com
 LEFT = ("thread", "process", "program")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "ranks"),
     [
@@ -130,6 +131,7 @@ READERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", NO_FILES)
 @pytest.mark.parametrize("ending", READERS)
 def test_what_is_no_dataset_or_surrogate_is_refused_in_one_line(tmp_path, monkeypatch, here, what, ending):

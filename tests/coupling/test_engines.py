@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 
 import engine_models
@@ -18,6 +19,7 @@ import pytest
 import toys
 
 from sobofem.coupling import Dataset, Design, Interrupted, generate
+from sobofem.coupling.solving import engines
 from sobofem.coupling.solving.diagnosis import TooManyFailures
 from sobofem.coupling.solving.engines import WorkerDied
 
@@ -116,6 +118,7 @@ def test_few_samples_are_under_way_at_once(tmp_path):
     assert executor.most == 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_named_and_nothing_finished_is_lost(tmp_path):
     with ProcessPoolExecutor(2, mp_context=CLEAN) as executor, pytest.raises(WorkerDied, match=rf"\b{NINTH}\b"):
         generate(f"{MODELS}:Deadly", DESIGN, tmp_path / "a.h5", executor=executor)
@@ -133,6 +136,66 @@ def test_a_worker_that_dies_is_named_and_nothing_finished_is_lost(tmp_path):
     data = generate(f"{MODELS}:Deadly", DESIGN, tmp_path / "a.h5", executor=Here())
     (failure,) = data.failures
     assert failure.row == NINTH and "died 3 times" in failure.reason and len(data) == 23
+
+
+@pytest.mark.parametrize("late", [None, 0.3])
+def test_an_answer_that_an_executor_loses_is_asked_for_once_more(late, alone, tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "_SILENCE", 0.05)
+    asked = []
+
+    class Losing(Here):
+        def _run(self, future, function, arguments):
+            asked.append(arguments[1].row if len(arguments) > 1 else None)
+            if asked.count(NINTH) != 1 or asked[-1] != NINTH:
+                super()._run(future, function, arguments)
+            elif late is not None:
+                threading.Timer(late, super()._run, (future, function, arguments)).start()
+
+    assert_same(generate(f"{TOYS}:smooth", DESIGN, tmp_path / "a.h5", executor=Losing()), alone)
+    assert asked.count(NINTH) == 2 and sorted(set(asked[1:])) == [*range(24)]
+
+
+def test_an_answer_that_is_lost_again_after_its_worker_died_is_asked_for_again(alone, tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "_SILENCE", 0.05)
+    asked = []
+
+    class Losing(Here):
+        def _run(self, future, function, arguments):
+            asked.append(arguments[1].row if len(arguments) > 1 else None)
+            if asked[-1] == NINTH and asked.count(NINTH) == 2:
+                future.set_exception(RuntimeError("a node was lost"))
+            elif asked[-1] != NINTH or asked.count(NINTH) > 3:  # the first and third are lost
+                super()._run(future, function, arguments)
+
+    with pytest.warns(RuntimeWarning, match="is computed again"):
+        assert_same(generate(f"{TOYS}:smooth", DESIGN, tmp_path / "a.h5", executor=Losing()), alone)
+    assert asked.count(NINTH) == 4
+
+
+def test_a_row_that_is_given_out_twice_before_it_begins_is_blamed_for_its_workers_death(tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "_SILENCE", 0.2)
+    first = threading.Event()
+
+    class OneWorker(Here):
+        """Its first sample takes long, and the second kills it."""
+
+        def _run(self, future, function, arguments):
+            row = arguments[1].row if len(arguments) > 1 else None
+            if row == 0:
+                time.sleep(0.8)
+            if row == 1:
+                first.wait()
+                time.sleep(0.5)  # by then the first one's answer is known
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(BrokenExecutor("killed"))
+                return
+            super()._run(future, function, arguments)
+            if row == 0:
+                first.set()
+
+    with pytest.raises(WorkerDied):
+        generate(f"{TOYS}:smooth", DESIGN, tmp_path / "a.h5", executor=OneWorker(workers=1), in_flight=2)
+    assert Dataset.open(tmp_path / "a.h5").attempts == {1: 1}
 
 
 def test_a_row_whose_workers_die_while_others_live_is_tried_again_at_the_end(tmp_path, alone):
@@ -207,6 +270,7 @@ def dask():
         yield pytest.importorskip("distributed")
 
 
+@pytest.mark.slow
 def test_dask_computes_what_one_process_does(dask, alone, tmp_path):
     with (
         dask.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,

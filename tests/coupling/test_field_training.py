@@ -16,6 +16,7 @@ from sobofem.surrogate.operators import GridUNet, OperatorData, OperatorSurrogat
 TOYS = field_toys.__file__
 
 
+@pytest.mark.slow
 def test_a_dataset_of_fields_becomes_a_surrogate_and_a_report(here, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     for name, seed in (("fields.h5", "1"), ("unseen.h5", "2")):
@@ -76,6 +77,7 @@ def test_jacobians_that_are_not_learned_from_are_not_passed_over_in_silence(here
     assert code == 0 and "the Jacobians are not used" in errors and "--directions 2" in errors
 
 
+@pytest.mark.slow
 def test_where_there_are_jacobians_modes_are_learned_with_them_and_reported_like_a_network(
     here, tmp_path, monkeypatch, request
 ):
@@ -116,6 +118,7 @@ def test_where_there_are_jacobians_modes_are_learned_with_them_and_reported_like
     assert "trained on 80 samples: design own" in output and "error of 8 fields held out: 0.0" in output
 
 
+@pytest.mark.slow
 def test_of_fields_as_of_responses_samples_are_the_first_rows_of_the_design(here, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert here("generate", f"{TOYS}:fragile", "--samples", "24", "--out", "fields.h5")[0] == 0

@@ -79,6 +79,7 @@ def test_a_complete_run_leaves_one_file(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
 
 
+@pytest.mark.slow
 def test_after_any_number_of_deaths_each_sample_was_computed_once(tmp_path):
     whole = generate(toys.fragile, DESIGN, tmp_path / "whole.h5")
     computed = 0
@@ -93,6 +94,7 @@ def test_after_any_number_of_deaths_each_sample_was_computed_once(tmp_path):
     assert len(set(last.points)) == len(last.points) == 24 - computed
 
 
+@pytest.mark.slow
 def test_a_torn_journal_costs_only_what_was_torn(tmp_path):
     whole = generate(toys.fragile, DESIGN, tmp_path / "whole.h5")
     for cut in (1, 60, 200, 700, 10_000):
@@ -364,6 +366,7 @@ def test_a_sample_that_hangs_is_a_failure_after_its_time(tmp_path):
     assert signal.getsignal(signal.SIGALRM) == before and signal.getitimer(signal.ITIMER_REAL)[0] == 0.0
 
 
+@pytest.mark.slow
 def test_a_death_after_a_signal_is_never_a_failure(tmp_path):
     """Preemption: SIGTERM, and SIGKILL a little later, as often as the scheduler likes."""
     for _ in range(5):
@@ -507,3 +510,22 @@ def test_editing_the_file_of_a_factory_refuses_the_old_dataset(tmp_path, monkeyp
     (tmp_path / "plain.py").write_text(FACTORY.format(comment="  # stiffer"))
     with pytest.raises(ValueError, match=r"problem definition \(digest\) was"):
         generate(spec, DESIGN, tmp_path / "a.h5")
+
+
+class Warming(Counting):
+    """Can find answers from those before."""
+
+    warmed = 0
+
+    def warm_start(self):
+        self.warmed += 1
+
+
+@pytest.mark.slow
+def test_a_warm_start_is_asked_for_once_and_continues_what_was_begun_without(tmp_path):
+    model, path = Warming(), tmp_path / "a.h5"
+    generate(model, replace(DESIGN, samples=8), path)
+    assert not model.warmed
+    assert_same(generate(model, DESIGN, path, warm_start=True), generate(toys.fragile, DESIGN, tmp_path / "b.h5"))
+    assert model.warmed == 1 and len(model.points) == 24
+    generate(toys.fragile, DESIGN, tmp_path / "c.h5", warm_start=True)

@@ -39,6 +39,7 @@ def best_on_the_line(total):
     return np.array([a, total - a])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [None, pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_search_finds_the_optimum_whoever_controls_it(count):
     search, points = CertifiedSearch(described()), 0
@@ -74,6 +75,7 @@ def test_points_that_nobody_proposed_are_learned_from():
     np.testing.assert_allclose(search.solution.x, best_on_the_line(1.5), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_answers_come_one_by_one_in_any_order_and_some_without_numbers():
     def fragile(point):
         return valley(point) if point["b"] < 1.2 else dict.fromkeys(valley(point), float("nan"))

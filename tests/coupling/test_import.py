@@ -269,6 +269,7 @@ def test_arrays_that_do_not_fit_are_refused_by_shape(tmp_path, arrays, message):
         Dataset.from_file(tmp_path / "a.npz")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_a_table_trains_and_judges_without_being_imported(tmp_path):
     write(tmp_path / "a.csv")

@@ -7,9 +7,9 @@ import pytest
 import toys
 
 from sobofem.coupling import Dataset
-from sobofem.coupling.contract import describe
-from sobofem.coupling.dataset import unfinished
-from sobofem.coupling.dataset.columns import Columns
+from sobofem.coupling.contract import Description, describe
+from sobofem.coupling.dataset import columns, hdf5, rows, unfinished
+from sobofem.coupling.dataset.columns import Columns, Gathered
 from sobofem.coupling.dataset.journal import Header, JournalWriter
 from sobofem.coupling.dataset.open_files import locked
 from sobofem.coupling.dataset.presence import lives
@@ -133,7 +133,7 @@ def test_a_job_that_joins_or_leaves_others_neither_writes_the_dataset_nor_reads_
         work, member = join(path, planned, retry_failed=False, held=first)
         sampled(path, work, (0, 3))
         before = path.stat().st_ino
-        monkeypatch.setattr(Columns, "blocks", None)  # what reads them
+        monkeypatch.setattr(Columns, "read", None)  # what reads them
         other, _ = join(path, planned, retry_failed=False, held=second)
         assert other.missing.tolist() == [1, 2, 4, 5] and other.before == 2
         monkeypatch.undo()
@@ -145,6 +145,128 @@ def test_a_job_that_joins_or_leaves_others_neither_writes_the_dataset_nor_reads_
         monkeypatch.setattr(campaign, "so_far", read)
         assert Ledger(path, work, member, 0.5, None).conclude().rows.tolist() == [0, 3]
         assert path.stat().st_ino == before
+
+
+D, N, M = 60, 3, 2
+"""Design rows, parameters and responses of what is folded."""
+
+
+def truth():
+    """All samples of a design, as arrays by name; those of odd rows know their pivots."""
+    rng = np.random.default_rng(4)
+    arrays = {"x": rng.uniform(size=(D, N)), "y": rng.normal(size=(D, M)), "jacobian": rng.normal(size=(D, M, N))}
+    return arrays | {"seconds": rng.uniform(size=D), "negative_pivots": np.where(np.arange(D) % 2, np.arange(D), -1)}
+
+
+def begun(path):
+    """A run on the dataset of these samples."""
+    bounds = np.tile([0.0, 1.0], (N, 1))
+    description = Description("folded", tuple("abc"), tuple("uv"), bounds, digest="1")
+    planned = campaign.plan(truth()["x"], description, order=1, model="folded")
+    work = campaign.begin(path, planned, retry_failed=False)
+    unfinished.folder(path).mkdir(exist_ok=True)
+    return work
+
+
+def written(path, work, group, chosen, **other):
+    """A journal of a group with these samples; other arrays may replace theirs."""
+    writer = JournalWriter(unfinished.folder(path) / f"run-{work.run:06d}-group-{group:06d}.journal", work.header)
+    arrays = truth() | other
+    for row in chosen:
+        x, y, dy, seconds, pivots = (values[row] for values in arrays.values())
+        writer.attempt(row)
+        writer.sample(Sample(row, x, y, dy, seconds, None if pivots < 0 else pivots))
+    writer.close()
+
+
+@pytest.mark.parametrize("near", [100, 1 << 16], ids=["far apart", "read together"])
+def test_journals_are_folded_a_few_rows_at_a_time_and_no_number_is_lost(tmp_path, monkeypatch, near):
+    path, rng, read, exact = tmp_path / "a.h5", np.random.default_rng(1), [], Gathered._read
+    monkeypatch.setattr(rows, "BLOCK", 7 * 8 * (N + M + N * M))
+    monkeypatch.setattr(hdf5, "_PLAIN", 3 * 8 * (N + M + N * M))
+    monkeypatch.setattr(columns, "_NEAR", near)
+    monkeypatch.setattr(columns, "_MANY", 2)
+    monkeypatch.setattr(Gathered, "_read", lambda self, a, b: (read.append(b - a), exact(self, a, b))[1])
+    order = rng.permutation(np.arange(D - 5))  # the others have no sample yet
+    for part in np.split(order, [25]):
+        work = begun(path)
+        for group, chosen in enumerate(np.array_split(part, 4)):
+            written(path, work, group, chosen)
+        written(path, work, 9, part[:6], y=np.zeros((D, M)))  # again, by a slower group
+        opened = Dataset.open(path)
+        assert type(opened.jacobian) is np.ndarray
+        data = campaign.complete(path)
+        assert unfinished.files(path) == [] and max(read) <= 7 and isinstance(data.y, rows.Rows)
+        computed = np.sort(order[: len(data)])
+        for found in (opened, data.in_memory(), Dataset.open(path)):
+            assert found.rows.tolist() == computed.tolist()
+            for name, values in truth().items():
+                np.testing.assert_array_equal(getattr(found, name), values[computed])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"), [("y", np.nan, "holds NaN or infinity in y of row 4"), ("x", 0.5, "has row 4 at")]
+)
+def test_what_no_sample_can_be_is_folded_into_no_dataset(tmp_path, name, value, message):
+    path = tmp_path / "a.h5"
+    work = begun(path)
+    written(path, work, 0, [1, 2])
+    written(path, work, 1, [3, 4], **{name: np.where(np.arange(D)[:, None] == 4, value, truth()[name])})
+    before = path.read_bytes()
+    for fold in (campaign.complete, Dataset.open):
+        with pytest.raises(ValueError, match=rf"group-000001.*{message}"):
+            fold(path)
+    assert path.read_bytes() == before and len(unfinished.files(path)) == 2
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.h5", "a.h5.parts"]
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["which ends first", "which goes on"])
+def test_a_job_that_begins_while_another_folds_does_not_wait_and_loses_nothing(tmp_path, monkeypatch, ends):
+    path, write, waits = tmp_path / "a.h5", hdf5.write, []
+    bounds = np.tile([0.0, 1.0], (N, 1))
+    description = Description("folded", tuple("abc"), tuple("uv"), bounds, digest="1")
+    plans = [campaign.plan(truth()["x"][:k], description, order=1, model="folded") for k in (D // 2, D)]
+    with contextlib.ExitStack() as held:
+
+        def begins(target, data):
+            monkeypatch.setattr(hdf5, "write", write)
+            with locked(unfinished.folder(path) / "lock", patience=0.0):
+                waits.append(False)
+            work, member = join(path, plans[1], retry_failed=False, held=held)
+            assert work.missing.tolist() == list(range(4, D))
+            written(path, work, 0, [8, 9])
+            later.append(Ledger(path, work, member, 0.5, None))
+            if ends:
+                later.pop().conclude()
+            write(target, data)
+
+        later = []
+        work, member = join(path, plans[0], retry_failed=False, held=held)
+        written(path, work, 0, range(4))
+        monkeypatch.setattr(hdf5, "write", begins)
+        data = Ledger(path, work, member, 0.5, None).conclude()
+        assert waits == [False] and data.rows.tolist() == [0, 1, 2, 3, 8, 9] and len(data.design) == D
+        for ledger in later:
+            ledger.conclude()
+    assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
+    assert Dataset.open(path).rows.tolist() == [0, 1, 2, 3, 8, 9]
+
+
+def test_a_row_that_kills_another_job_while_one_folds_is_counted(tmp_path):
+    path = tmp_path / "a.h5"
+    work = begun(path)
+    with contextlib.ExitStack() as held:
+        with (
+            job(path) as run,
+            contextlib.closing(
+                JournalWriter(unfinished.folder(path) / f"run-{run:06d}-group-000000.journal", work.header)
+            ) as writer,
+        ):
+            writer.attempt(7)
+            put = held.enter_context(campaign.folded(path))
+        with jobs.shared_state(path):
+            assert put() is None
+            assert campaign.complete(path).attempts == {7: 1}
 
 
 def test_files_that_are_no_run_s_disturb_nobody(tmp_path):

@@ -183,6 +183,7 @@ def test_time_limits_are_read_as_slurm_reads_them():
     assert {time: seconds(time) for time in times} == times
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

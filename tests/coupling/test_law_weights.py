@@ -80,6 +80,7 @@ def somewhere(problem, scale=0.1):
     return np.concatenate([np.random.default_rng(0).uniform(-scale, scale, count), others])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "warm"), [pytest.param("invariants", False, marks=pytest.mark.slow), ("strain", True)]
 )
@@ -94,6 +95,7 @@ def test_derivatives_by_all_weights_are_those_of_differences(kind, warm):
     assert problem.vjp(x, np.eye(3)) @ direction == pytest.approx(expected, rel=1e-7)
 
 
+@pytest.mark.slow
 def test_they_pass_a_taylor_test_and_are_the_same_by_adjoint_and_tangent():
     problem, _ = stretched(untrained({"I1": (2.9, 3.1), "J": (0.8, 1.2)}), first_and_last)
     report = taylor_test(problem, directions=2)
@@ -104,6 +106,7 @@ def test_they_pass_a_taylor_test_and_are_the_same_by_adjoint_and_tangent():
     assert tangent == pytest.approx(adjoint, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_the_surrogate_with_changed_weights_gives_what_the_problem_gave():
     model = untrained({"I1": (2.9, 3.1), "J": (0.8, 1.2)})
     problem, law = stretched(model, first_and_last)
@@ -165,6 +168,7 @@ class Fixed(torch.nn.Module):
         return x[:, :1] ** 2
 
 
+@pytest.mark.slow
 def test_what_has_no_derivatives_by_weights_is_said():
     ranges = {"I1": (2.9, 3.1), "J": (0.8, 1.2)}
     problem, law = stretched(untrained(ranges), first_and_last)

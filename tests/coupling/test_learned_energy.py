@@ -106,6 +106,7 @@ def learned(model, measures, **options):
     return lambda mesh: LearnedEnergy(model, mesh, measures, quadrature_degree=2, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimension", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_network_that_is_the_closed_form_gives_its_values_derivatives_and_newton_steps(dimension):
     x = [1.3, 0.2, 0.1]
@@ -137,6 +138,7 @@ def energy_and_stress(law_on, gradient, T):
     return energy, np.array(stress)
 
 
+@pytest.mark.slow
 @KINDS
 def test_energy_and_stress_vanish_without_strain_whatever_was_learned(kind):
     measures, ranges = MEASURES[kind]
@@ -149,6 +151,7 @@ def test_energy_and_stress_vanish_without_strain_whatever_was_learned(kind):
     assert np.abs(raw).max() > 1e-3
 
 
+@pytest.mark.slow
 @KINDS
 def test_a_rotation_changes_no_energy_and_turns_the_stress(kind):
     measures, ranges = MEASURES[kind]
@@ -220,6 +223,7 @@ def stabilized(law):
     return lambda F, m: neo_hooke(F, 1.0, LAMBDA) + 0.05 * law(F, 0.3 + 0.2 * m)
 
 
+@pytest.mark.slow
 def test_states_outside_of_what_was_learned_are_counted_or_refused():
     narrow = surrogate.Surrogate.from_module(
         NeoHooke(), {"I1": (2.0, 3.35), "J": (0.5, 2.0), "mu": (0.5, 2.0)}, ("energy",)
@@ -253,6 +257,7 @@ class Doubtful(surrogate.NetworkModule):
         return x[:, :1] * x[:, 1:2], torch.zeros(len(x), 1, x.shape[1])
 
 
+@pytest.mark.slow
 def test_doubt_is_a_field_at_the_points_that_files_show():
     narrow = {"I1": (2.0, 3.3), "J": (0.9, 1.1)}
     model = surrogate.Surrogate.from_module(Doubtful(), narrow, ("energy",))

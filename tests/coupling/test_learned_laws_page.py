@@ -13,7 +13,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "learned_laws.md").read_text()
 
 
 @pytest.mark.slow
-def test_a_law_is_learned_and_put_back_as_the_page_shows():
+def test_laws_are_learned_and_put_back_as_the_page_shows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     names = {}
     for block in re.findall(r"(?<!-->\n)```python\n(.*?)```", PAGE, re.DOTALL):
         exec(compile(block, "docs/learned_laws.md", "exec"), names)
@@ -39,3 +40,7 @@ def test_a_law_is_learned_and_put_back_as_the_page_shows():
     stress, jacobian = true.evaluate([1.2, 0.3])
     assert names["stress"] == pytest.approx(stress, rel=0.01)
     assert names["jacobian"] == pytest.approx(jacobian, rel=0.03)
+    loop = [0.004, 0.001, 0.007]
+    assert names["metal"].follow([loop]).stress[0] == pytest.approx(names["stresses_of"](loop), rel=0.02)
+    work, slope = names["plastic"].evaluate([0.02])
+    assert work > 0.0 and slope > 0.0

@@ -1,4 +1,7 @@
 import dataclasses
+import importlib
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +11,8 @@ from sobofem.coupling import Dataset, Design, generate, merge
 from sobofem.coupling.dataset import unfinished
 from sobofem.coupling.dataset.journal import Header, JournalWriter
 from sobofem.coupling.dataset.records import Sample
+
+status = importlib.import_module("sobofem.coupling.commands.status")
 
 
 def made(path, design=Design("sobol", 24, 3), model=toys.fragile, **options):  # noqa: B008  (frozen)
@@ -67,6 +72,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
         merge([])
 
 
+@pytest.mark.slow
 def test_derivatives_that_only_some_have_are_missing_in_the_others(tmp_path):
     model = toys.Curved()
     values = made(tmp_path / "a.h5", Design("sobol", 8, 1), model, jacobian=False)
@@ -129,3 +135,14 @@ def test_status_counts_what_is_done_and_estimates_the_rest(here, tmp_path):
     assert "4 samples a second" in said and "takes 4.8 s" in said
     made(tmp_path / "b.h5")
     assert "0 remaining" in here("status", tmp_path / "b.h5")[1]
+
+
+def test_status_lists_the_groups_that_were_silent_for_longest(here, tmp_path, monkeypatch):
+    first = interrupted(tmp_path / "a.h5", 5)
+    for group in range(10, 15):
+        shutil.copy(first, first.with_name(f"run-000001-group-{group:06d}.journal"))
+        os.utime(first.with_name(f"run-000001-group-{group:06d}.journal"), (0, group))
+    assert here("status", tmp_path / "a.h5")[1].count("│\n") == 6
+    monkeypatch.setattr(status, "SHOWN", 2)
+    said = here("status", tmp_path / "a.h5")[1]
+    assert "2 of 6 groups" in said and [line.split()[1] for line in said.splitlines() if "│ " in line] == ["10", "11"]

@@ -27,6 +27,7 @@ def lightest():
     return model, minimize(model, LIMITED, predictors="automatic")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("predictors", ["automatic", "quasi-newton"])
 def test_constrained_optimum_matches_the_closed_form(predictors, lightest):
     """Both limits active: h / w = 4 and w h² = 1 give w = 16^(-1/3)."""
@@ -125,6 +126,7 @@ def test_samples_with_other_fixed_values_guide_too():
     assert len(model.calls) - before < before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong", [beam(bias=1.3), pytest.param(beam(bias=-0.4), marks=pytest.mark.slow)], ids=["biased", "absurd"]
 )
@@ -134,10 +136,12 @@ def test_a_wrong_surrogate_still_ends_at_the_models_optimum(wrong):
     assert solution.objective == pytest.approx(4 * 16 ** (-2 / 3), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_good_surrogate_saves_solves(lightest):
     assert minimize(beam(), LIMITED, surrogate=beam(bias=1.001), predictors="automatic").solves < lightest[1].solves
 
 
+@pytest.mark.slow
 def test_a_perfect_surrogate_needs_the_start_and_one_confirmation():
     assert minimize(beam(), LIMITED, surrogate=beam(), predictors="automatic").solves <= 3
 
@@ -222,6 +226,7 @@ def test_a_limit_counts_by_how_its_response_varies_not_by_its_size(height, slope
     assert solution.x == pytest.approx([0.5, 0.5], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_better_optimum_that_the_guide_foretells_elsewhere_is_tried():
     """Two wells; the search begins in the shallower one, and samples tell of the other."""
 
@@ -397,6 +402,7 @@ def test_a_search_that_ends_in_a_pit_without_feasible_points_goes_back_to_a_feas
     assert solution.objective <= least_of(solution) + 1e-6
 
 
+@pytest.mark.slow
 def test_limits_that_work_against_each_other_are_named_with_the_amounts():
     solution = minimize(
         beam(), Task("weight", at_most={"slenderness": 2.0, "weight": 0.3, "stress": 1.0}), predictors="quasi-newton"
@@ -412,6 +418,7 @@ def test_limits_that_work_against_each_other_are_named_with_the_amounts():
     assert solution.record()["not_met"] == list(best.unmet) and not solution.record()["feasible"]
 
 
+@pytest.mark.slow
 def test_a_bound_that_keeps_a_limit_from_being_met_is_named():
     """A stress of 1 / (w h²) is at least 1 / (2 · 9), at the upper bounds of both."""
     solution = minimize(beam(), Task("weight", at_most={"stress": 0.05}), predictors="quasi-newton")
@@ -421,6 +428,7 @@ def test_a_bound_that_keeps_a_limit_from_being_met_is_named():
     assert "limit of" not in solution.message
 
 
+@pytest.mark.slow
 def test_an_equation_that_is_not_met_says_by_how_much():
     solution = minimize(beam(), Task("weight", {"stress": 0.04}, {"stress": 0.04}), predictors="quasi-newton")
     assert "stress is 0.0555556, required 0.04 (0.016 off)" in solution.message
@@ -551,6 +559,7 @@ def test_a_model_that_goes_wrong_at_once_is_not_asked_again():
     assert len(model.calls) == 1
 
 
+@pytest.mark.slow
 def test_an_error_at_one_point_of_a_front_does_not_lose_the_certificates_of_others(monkeypatch):
     monkeypatch.setattr(sys.modules[Front.__module__], "minimize", minimize)
 

@@ -17,6 +17,7 @@ from sobofem.coupling.solving import jobs
 LIMITED = Task("weight", at_most={"stress": 1.0, "slenderness": 4.0})
 
 
+@pytest.mark.slow
 def test_every_solve_is_on_disk_before_the_next_begins(tmp_path):
     path, seen = tmp_path / "beam.h5", []
     minimize(
@@ -113,6 +114,7 @@ def test_samples_without_jacobians_are_refused():
         minimize(model, LIMITED, archive=data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_file", [False, True])
 def test_samples_with_hessian_actions_are_started_from_and_keep_them(in_file, tmp_path):
     known = minimize(beam(), LIMITED, solves=3).archive
@@ -155,6 +157,7 @@ def test_a_dataset_that_another_job_works_on_is_left_alone(tmp_path):
     assert not path.with_name("beam.h5.parts").exists()
 
 
+@pytest.mark.slow
 def test_a_grown_dataset_trains_a_surrogate(tmp_path):
     surrogate = pytest.importorskip("sobofem.surrogate")
     data = minimize(beam(), LIMITED, starts=6, predictors="quasi-newton").archive

@@ -248,6 +248,7 @@ def test_all_combinations_searched_leaves_none():
     assert relaxed.best(combinations, {(0,), (1,)}) is None
 
 
+@pytest.mark.slow
 def test_a_front_is_that_of_the_closed_form_and_the_model_certifies_it():
     """Weight w h against stress 1 / (w h²): on the front the width is least, 0.1, or the height is greatest, 3."""
     pytest.importorskip("pymoo")

@@ -84,6 +84,7 @@ def test_a_sum_with_a_start_and_a_fixed_parameter(here, sketch):
     assert "2 (fixed)" in output and "kg" in output
 
 
+@pytest.mark.slow
 def test_an_equation_is_met_and_shown(here, sketch):
     """The greatest weight of a given stress has the least height: w h = 1 / h."""
     code, output, _ = here(
@@ -188,6 +189,7 @@ def test_what_python_offers_is_on_the_command_line():
     assert {"--starts", "--predictors", "--equal", "--one-of", "--start"} <= flags
 
 
+@pytest.mark.slow
 def test_starts_and_predictors_reach_the_search(here, sketch):
     code, output, errors = here(
         "optimize",
@@ -205,6 +207,7 @@ def test_starts_and_predictors_reach_the_search(here, sketch):
     assert errors.count(", start") == 4 and "process" not in errors
 
 
+@pytest.mark.slow
 def test_a_finer_model_says_what_it_thinks_of_the_optimum(here, sketch):
     code, output, _ = here(
         "optimize", MODEL, "--minimize", "weight", "--at-most", "stress=1", "--predictors", "quasi-newton",

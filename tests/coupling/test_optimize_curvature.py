@@ -145,6 +145,7 @@ def test_a_search_goes_on_from_a_saddle_that_products_find_out():
     assert solution.objective == pytest.approx(-2.5 * 0.25 + 0.0625)  # at the bound
 
 
+@pytest.mark.slow
 def test_the_least_curvature_is_that_of_the_lagrangian_along_what_limits_leave_free():
     """Least x on a circle: the objective is linear, the multiplier is 1/2, and the curvature along the circle is 1."""
     circle = {"f": lambda x: (x[0], np.array([1.0, 0.0]), np.zeros((2, 2)))}

@@ -113,6 +113,7 @@ def found_in(number):
     return minimize(case.model(), case.task(), start=case.start, predictors="quasi-newton")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [6, 40, 63, 78, *(pytest.param(k, marks=pytest.mark.slow) for k in (7, 39))])
 def test_problems_of_hock_and_schittkowski_end_in_their_closed_forms(number):
     case, found = CASES[number], found_in(number)
@@ -142,6 +143,7 @@ def test_slsqp_ends_there_too_and_takes_no_fewer_solves(number):
     assert found.solves <= answer.nfev
 
 
+@pytest.mark.slow
 def test_a_multiplier_of_an_equation_is_the_slope_of_the_optimum_by_its_value():
     case, step = CASES[63], 1e-3
     here = found_in(63)
@@ -161,6 +163,7 @@ def test_learned_predictors_meet_equations_in_as_few_solves():
     assert found.objective == pytest.approx(case.least, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_best_point_meets_equations_to_within_the_tolerance_wherever_a_search_is_stopped():
     """Of the points that were solved, one that meets them comes before a lower one that does not."""
     case, last = CASES[40], np.inf
@@ -174,6 +177,7 @@ def test_the_best_point_meets_equations_to_within_the_tolerance_wherever_a_searc
     assert last <= 1e-6
 
 
+@pytest.mark.slow
 def test_equations_that_contradict_each_other_name_each_other():
     one, other = polynomial((1.0, {0: 1}), (1.0, {1: 1})), polynomial((2.0, {0: 1}), (2.0, {1: 1}), (-1.0, {}))
     case = Case((1.0, 2.0), 0.0, polynomial((1.0, {0: 2})), (one, other))
@@ -183,6 +187,7 @@ def test_equations_that_contradict_each_other_name_each_other():
     assert found.optimum.unmet
 
 
+@pytest.mark.slow
 def test_a_start_where_a_limit_is_not_met_and_has_no_slope_is_left():
     """In the middle of the box both the sphere and the objective are flat."""
     sphere = Counted(
@@ -204,6 +209,7 @@ def test_a_limit_that_is_flat_where_it_holds_and_steep_at_the_start_is_met():
     assert product(solution.x)[0] >= 0.5 * (1 - 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "start", [None, *(pytest.param(x, marks=pytest.mark.slow) for x in ([0.3, 0.4, 3.0], [1.7, 1.2, 5.0]))]
 )

@@ -74,6 +74,7 @@ def test_a_limit_that_nothing_meets_is_violated_least():
     assert "others" in found.message and len(found.message) < 500
 
 
+@pytest.mark.slow
 def test_no_matrix_of_all_inputs_is_formed():
     n = 20_000
     model = Bars(n)
@@ -174,6 +175,7 @@ def test_forty_limits_at_once_leave_no_gap_to_their_dual():
     assert bound == pytest.approx(found.optimum.y[0], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [3.0, 2.0])
 def test_a_limit_that_nothing_moves_holds_no_input(most):
     task = optimize.Task("sag", at_most={"w0": 0.4, "same": most}, at_least={"same": most})
@@ -234,6 +236,7 @@ class Dying(Valley):
         return super().evaluate(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("starts", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_search_that_forgets_samples_goes_on_exactly_wherever_it_was_killed(starts, tmp_path):
     task, options = optimize.Task("sag", {"weight": 0.9}, {"weight": 0.9}), {"starts": starts, "seed": 1}
@@ -291,6 +294,7 @@ def test_a_search_kept_in_a_file_needs_no_more_memory_and_disk_the_longer_it_tak
     assert ((sizes[18] - sizes[8]) / 10 < 8 * n / 2).all()  # a solve leaves less than half a point
 
 
+@pytest.mark.slow
 def test_samples_that_were_given_are_not_forgotten(tmp_path):
     path, model = tmp_path / "bars.h5", Bars(300)
     rng = np.random.default_rng(0)
@@ -318,6 +322,7 @@ class Killed(Bars):
         return super().evaluate(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "killed", [(6, 8, 3), *(pytest.param(k, marks=pytest.mark.slow) for k in ((3, 8, 3), (6, 3, 3), (7, 7, 1)))]
 )

@@ -215,6 +215,7 @@ def _raise(error):
     raise error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [
@@ -238,6 +239,7 @@ def test_a_predictor_that_fails_while_it_predicts_leaves_the_search_to_the_next(
 LIGHTEST = Task("weight", {"stress": 1.0}, fixed={"height": 1.5})
 
 
+@pytest.mark.slow
 def test_a_surrogate_with_a_bug_is_left_out_and_said_so_once():
     surrogate = Unsure(lambda y, jacobian: {}[y.size])
     with pytest.warns(RuntimeWarning, match="predictor 'surrogate' failed, and is left out: KeyError") as said:
@@ -258,6 +260,7 @@ class Broken(Linear):
         return lambda z: predict(z) if np.array_equal(z, known.here) else {}["no such key"]
 
 
+@pytest.mark.slow
 def test_an_own_predictor_takes_part_under_the_name_of_its_class():
     solution = minimize(beam(), LIGHTEST, predictors=[Linear()])
     assert solution.certified and "Linear" in {step.predictor for step in solution.path}

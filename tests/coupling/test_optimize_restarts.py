@@ -44,6 +44,7 @@ def model(name, *, most=10**9):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "quasi-Newton")) for n in SEARCHES])
 def test_a_search_killed_at_any_solve_asks_for_the_same_points_as_one_that_was_not(name, tmp_path):
     (task, options), whole = SEARCHES[name], model(name)

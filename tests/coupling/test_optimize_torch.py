@@ -22,6 +22,7 @@ def pair():
     return problem, surrogate.train(data, optimizers=(surrogate.LBFGS(iterations=20),))
 
 
+@pytest.mark.slow
 def test_a_loss_over_model_and_surrogate_has_the_gradient_of_differences(pair):
     """How far the surrogate is off, by the surrogate's own scale: both are differentiated by the same inputs."""
     problem, network = pair

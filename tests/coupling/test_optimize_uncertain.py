@@ -54,6 +54,7 @@ def best(here, *words):
         return json.load(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "width"),
     [
@@ -72,6 +73,7 @@ def test_the_lightest_strut_has_the_width_of_the_closed_form(here, models, tmp_p
     assert "Uncertain are load (" in page.text and "upper(stress)" in page.text and "MPa" in page.text
 
 
+@pytest.mark.slow
 def test_an_objective_is_that_of_mean_and_deviations(here, models):
     words = ("--input", "load=normal:10,0.5", "--deviations", 2, "--samples", 512)
     found = best(here, "models.py:valley", "--minimize", "mass", *words)  # (a - 6)² + k σ a
@@ -79,6 +81,7 @@ def test_an_objective_is_that_of_mean_and_deviations(here, models):
     assert list(found["objective"]) == ["upper(mass)"]
 
 
+@pytest.mark.slow
 def test_a_lower_limit_is_kept_by_the_mean_less_deviations(models):
     task = Task({"mass": -1.0}, at_least={"stress": 2.0})
     asked = Uncertainties({"load": "normal:10,1"}, {}, deviations=3.0, samples=512)
@@ -87,6 +90,7 @@ def test_a_lower_limit_is_kept_by_the_mean_less_deviations(models):
     assert found.optimum.task.weights == {"lower(mass)": -1.0}
 
 
+@pytest.mark.slow
 def test_the_page_of_a_front_says_what_is_uncertain(here, models, tmp_path, monkeypatch):
     pytest.importorskip("pymoo")
     asked = Uncertainties({"load": "normal:10,0.5"}, {}, deviations=2.0)
@@ -99,6 +103,7 @@ def test_the_page_of_a_front_says_what_is_uncertain(here, models, tmp_path, monk
     assert "Uncertain are load (normal:10,0.5)." in page.text
 
 
+@pytest.mark.slow
 def test_another_model_judges_the_same_design(here, models):
     words = ("--input", "load=normal:10,1", "--failure-probability", 0.01, "--confirm-on", "models.py:finer")
     found = best(here, "models.py:strut", "--minimize", "mass", "--at-most", "stress=2", *words)

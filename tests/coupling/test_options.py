@@ -3,11 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 import math
+from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
+import typer
 
 from sobofem.coupling import Marginal
+from sobofem.coupling.commands import UsageError
 from sobofem.coupling.options import check, option, words
+from sobofem.coupling.options.plain import PlainCommand
 from sobofem.coupling.options.readings import CHOICES, Levels, Names, Texts, Weights, choices, distributions, values
 from sobofem.coupling.study.settings import INTERVALS
 
@@ -73,3 +78,58 @@ def test_ranges_of_numbers_hold_both_ends_and_nothing_beyond():
     for text in ("3..1", "0..1:-1", "0..1:0", "0..1e9"):
         with pytest.raises(ValueError, match=r"FIRST\.\.LAST:STEP"):
             choices(text)
+
+
+WORDS = [
+    *("8", "-8", "+8", " 8", "0", "007", "10", "1_0", "8.0", "8e0", "²", "8" * 25, "0x8", ""),
+    *("0.5", "-0.5", ".5", "5.", "1e-3", "1E3", "1e400", "nan", "inf", "1,5", "1e", "--"),
+    *("sobol", "NO", "é", "a b", "~", ".", "there", "there/none", "none.h5", "secret", "\udc80"),
+]
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+    """The same command twice: read by typer, and plain words by us."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").touch()
+    (tmp_path / "secret").mkdir(mode=0)
+
+    def take(
+        whole: int = 3,
+        between: Annotated[int, typer.Option(min=0, max=9)] = 1,
+        real: float | None = None,
+        at_least: Annotated[float, typer.Option(min=0.0)] = 1.0,
+        text: str = "x",
+        path: Path | None = None,
+        existing: Annotated[Path | None, typer.Option(exists=True)] = None,
+        paths: list[Path] | None = None,
+        texts: list[str] | None = None,
+        numbers: list[int] | None = None,
+        choice: Literal["sobol", "8"] = "8",
+        parsed: Annotated[int | None, typer.Option(parser=lambda word: len(word))] = None,
+    ) -> None:
+        """Nothing."""
+
+    found = []
+    for kind in (None, PlainCommand):
+        app = typer.Typer(add_completion=False)
+        app.command(cls=kind)(take)
+        found.append(typer.main.get_command(app))
+    return found
+
+
+def said(command, line):
+    try:
+        return command.make_context("take", list(line)).params
+    except UsageError as error:
+        return str(error)
+
+
+def test_plain_words_mean_what_typer_makes_of_them(commands):
+    names = [each.name for each in commands[0].params]
+    assert repr(said(commands[0], ())) == repr(said(commands[1], ()))
+    for name in names:
+        for word in WORDS:
+            line = (f"--{name.replace('_', '-')}={word}",)
+            first, second = (said(command, line * (1 + name.endswith("s"))) for command in commands)
+            assert repr(first) == repr(second), line

@@ -103,6 +103,7 @@ def test_history_shows_weights_only_where_they_change(trained):
     assert len(history_figure(adaptive).axes) == 2
 
 
+@pytest.mark.slow
 def test_report_writes_pictures_and_tables(trained, tmp_path):
     written = write_report(trained, samples(40), tmp_path / "report")
     names = {path.name for path in written}
@@ -124,6 +125,7 @@ def test_report_writes_pictures_and_tables(trained, tmp_path):
     assert "| deflection |" in (tmp_path / "report" / "errors.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("labels_believed")
 def test_a_surrogate_that_was_solved_at_once_has_no_course():
     solved = fit(samples(8, seed=1), families=(Kriging(starts=(-7.0,), iterations=10),))

@@ -89,6 +89,7 @@ def test_points_of_a_figure_tell_where_they_are(tmp_path):
     assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[3], abs=0.11)
 
 
+@pytest.mark.slow
 def test_a_large_figure_becomes_pixels_with_an_alternative_text(tmp_path):
     drawn = Figure()
     drawn.subplots().scatter(*np.random.default_rng(0).random((2, 20_000)))
@@ -108,6 +109,7 @@ def test_thousands_of_rows_are_shown_at_both_ends_and_numbers_that_json_lacks_ar
     assert len(page.numbers) == 2 * 20
 
 
+@pytest.mark.slow
 def test_an_optimization_writes_its_page_and_the_command_on_it_repeats_it(here, models):
     code, _, errors = here("optimize", "models.py:shaft", *TASK, "--fix", "<b>width</b>=0.5", "--out", "best.json")
     assert code == 0, errors
@@ -120,6 +122,7 @@ def test_an_optimization_writes_its_page_and_the_command_on_it_repeats_it(here, 
     assert again["settings"].at_most == {"stress": 0.5} and again["settings"].fixed == {"<b>width</b>": 0.5}
 
 
+@pytest.mark.slow
 def test_a_search_without_a_feasible_point_has_a_page_that_says_so_first(here, models):
     limits = ("--at-most", "weight & more=0.1", "--solves", "4")
     assert here("optimize", "models.py:shaft", *TASK, *limits, "--out", "best.json")[0] == 1
@@ -135,6 +138,7 @@ def test_a_search_without_any_answer_has_a_page(here, models):
     assert "Not certified" in page.text and "mesh <inverted>" in page.text
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_has_a_page_with_the_best_so_far(here, models):
     code, _, errors = here("optimize", "models.py:stopped", *TASK, "--data", "d.h5", "--out", "best.json")
     assert code == 130 and "stopped by SIGINT" in errors
@@ -163,6 +167,7 @@ def cheap(monkeypatch):
 FRONT = ("--minimize", "weight & more", "--minimize", "stress", "--pareto", 2, "--out", "front.json")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cheap")
 def test_a_front_has_a_record_and_a_page_with_the_course_of_each_point(here, models):
     code, _, errors = here("optimize", "models.py:shaft", *FRONT)
@@ -176,6 +181,7 @@ def test_a_front_has_a_record_and_a_page_with_the_course_of_each_point(here, mod
         assert min(point["x"]["<b>width</b>"] - 0.1, 3.0 - point["x"]["height"]) == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cheap")
 def test_an_interrupted_front_keeps_what_is_certified_and_has_a_page(here, models):
     with (models / "models.py").open("a") as file:
@@ -190,6 +196,7 @@ def test_an_interrupted_front_keeps_what_is_certified_and_has_a_page(here, model
     assert solves == 4 == len(Dataset.open("d.h5"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cheap")
 def test_an_error_in_the_midst_of_a_front_has_a_page_of_what_was_certified_before(here, models, monkeypatch):
     certify, calls = Front.certify, []

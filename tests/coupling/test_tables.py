@@ -36,6 +36,7 @@ def test_a_table_is_the_same_in_every_encoding_and_with_every_line_end(tmp_path,
         '"response", "value", "sd"\n\n"E", "2.5" , 0.1\n t ,-1E+3,2.',
         PLAIN.replace("response", "Response").replace("sd", "SD"),
         PLAIN.replace("-1e3", "\u22121e3"),
+        "\ufeff\ufeff" + PLAIN.replace("E", "\ufeffE"),
     ],
     ids=[
         "semicolons",
@@ -49,6 +50,7 @@ def test_a_table_is_the_same_in_every_encoding_and_with_every_line_end(tmp_path,
         "quotes",
         "capitals",
         "typeset minus",
+        "marks of files put together",
     ],
 )
 def test_separators_decimal_commas_and_remarks_change_no_number(tmp_path, text):
@@ -65,6 +67,7 @@ def test_separators_decimal_commas_and_remarks_change_no_number(tmp_path, text):
         (b"", "is empty; expected a line that names the columns"),
         (b"\xef\xbb\xbf\r\n\r\n", "is empty"),
         (b"PK\x03\x04\x14\x00\x06\x00", "a workbook or another zip archive, no text; save it as CSV"),
+        (b"\x1f\x8b\x08\x00", "is compressed, no text"),
         (bytes(range(256)), "is no text; save it as CSV"),
         (b"\xff\xfeE\x00,", "is damaged, or no UTF-16 text"),
         (b"E,t\n1,2\n1,5,2\n", r"line 3: 3 cells, expected 2; write decimals with a point, or separate cells by"),

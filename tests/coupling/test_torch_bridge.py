@@ -87,6 +87,7 @@ def test_shape_type_and_batches_are_those_of_the_tensor():
         function(torch.zeros(2))
 
 
+@pytest.mark.slow
 def test_transforms_of_torch_give_the_derivatives_of_the_model():
     problem = block()
     function = torch_function(problem)
@@ -117,6 +118,7 @@ def test_a_bound_in_single_precision_is_within_bounds_and_whole_numbers_are_refu
         torch_function(problem)(upper.int())
 
 
+@pytest.mark.slow
 def test_second_derivatives_come_by_every_way_through_autograd():
     problem = block()
     function, x = torch_function(problem), torch.as_tensor(interior_point(problem, 1))
@@ -144,6 +146,7 @@ def test_derivatives_along_directions_need_no_second_derivatives():
     )
 
 
+@pytest.mark.slow
 def test_third_derivatives_are_refused():
     problem = block()
     x = torch.as_tensor(interior_point(problem, 1)).requires_grad_()

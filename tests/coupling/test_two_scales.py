@@ -61,6 +61,7 @@ def solved(cell):
     return answers
 
 
+@pytest.mark.slow
 def test_a_cell_at_each_point_is_its_closed_form_with_derivatives_and_newton_steps():
     nested = structure(NeoHookeCell())
     closed = block(lambda mesh: lambda F, m: neo_hooke(F, m, LAMBDA * m), 2)
@@ -124,6 +125,7 @@ def laminate(F, soft):
     )
 
 
+@pytest.mark.slow
 def test_a_laminate_of_rubbers_has_its_closed_energy_and_stress_whatever_it_is_turned_by():
     cell, soft = layered(), 1.4
     for H in ([[0.15, 0.1], [0.0, -0.1]], [[-0.1, -0.2], [0.0, 0.2]]):
@@ -169,6 +171,7 @@ def _rest(each):
     return (part.rest, part.factors) if hasattr(part, "factors") else (part.rest,)
 
 
+@pytest.mark.slow
 def test_cells_at_all_points_give_the_responses_to_second_order_in_the_law_s_error():
     true, left = structure(NeoHookeCell()).evaluate(X)[0], []
     for wrong in (0.02, 0.01):
@@ -182,6 +185,7 @@ def test_cells_at_all_points_give_the_responses_to_second_order_in_the_law_s_err
     assert (left[1] / np.abs(true)).max() < 2e-3
 
 
+@pytest.mark.slow
 def test_intervals_of_points_drawn_hold_the_sum_over_all_points():
     problem = structure(model(0.02))
     seen, cell = visit(problem, Influences(problem), np.array(X)), solved(NeoHookeCell())
@@ -249,6 +253,7 @@ def test_a_structure_is_certified_rightly_and_a_second_call_solves_nothing(sampl
     assert part(law).evaluate(X)[0] == pytest.approx(part(found.law).evaluate(X)[0], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_points_outside_are_counted_and_what_does_not_fit_together_is_said(samples, tmp_path):
     data, _ = samples
     narrow = surrogate.Surrogate.from_module(

@@ -97,6 +97,7 @@ def test_solves_correct_a_surrogate_of_correlated_inputs():
     assert point.confirmed and point.beta == pytest.approx(3.0, abs=0.02)
 
 
+@pytest.mark.slow
 def test_shares_of_the_variance_are_refused_and_left_out_of_a_study(tmp_path):
     from sobofem.coupling.uncertainty.report import remarks, write
 

@@ -54,6 +54,7 @@ def test_few_solves_correct_a_poor_surrogate_and_their_error_bars_cover():
     assert np.max(alone) > 0.1
 
 
+@pytest.mark.slow
 def test_error_bars_of_means_by_four_solves_cover():
     """Of two bars the narrower counts, which must not make it too narrow."""
     model, hits = cubic(), []

@@ -182,6 +182,7 @@ def test_the_command_takes_correlations_and_names_pairs_that_are_none(here, surr
     assert code == 2 and "E,width are no two inputs that are uncertain; these are" in errors
 
 
+@pytest.mark.slow
 def test_the_command_writes_numbers_and_pictures_and_goes_on_where_it_was(here, surrogate_file, tmp_path, request):
     out = tmp_path / "uq"
     options = (*UNCERTAIN, "--fail", "energy > 1.6", "--model", f"{TOYS}:smooth", "--solves", 64, "--samples", 2048)
@@ -214,6 +215,7 @@ def test_the_command_counts_solves_without_an_answer(here, surrogate_file, tmp_p
     assert f"16 of 16 solves of the model, {failed} without an answer" in errors
 
 
+@pytest.mark.slow
 def test_without_a_model_the_bars_are_said_to_be_the_surrogates_word(here, surrogate_file, tmp_path):
     code, text, errors = here(
         "uq", surrogate_file, *UNCERTAIN[:4], "--fix", "p=2", "--samples", 1024, "--out", tmp_path

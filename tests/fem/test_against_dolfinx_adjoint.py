@@ -141,6 +141,7 @@ def taped():
     pyadjoint.pause_annotation()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("method", ["adjoint", "tangent"])
 def test_responses_and_jacobian_agree_with_dolfinx_adjoint(problem, taped, seed, method):

@@ -48,6 +48,7 @@ def test_modes_are_the_eigenvectors_of_the_covariance(field):
     np.testing.assert_allclose(variances, dense[:7], rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [1, 2, 3])
 def test_far_from_the_boundary_the_standard_deviation_is_what_was_asked_for(dim):
     comm, std, length = MPI.COMM_SELF, 1.5, 2.0

@@ -84,6 +84,7 @@ def right_face(x):
     return np.isclose(x[0], 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("degree", [1, 2])
 @pytest.mark.parametrize("follower", [0, 1])
 def test_constant_stress_passes_around_a_corner_if_each_plane_is_bonded_by_itself(degree, follower):
@@ -120,6 +121,7 @@ def test_constant_stress_passes_where_three_parts_meet_in_the_middle_of_a_face(o
     assert fluctuation(mesh, [ties[k] for k in order], 2) < 1e-24
 
 
+@pytest.mark.slow
 def test_constant_stress_passes_with_quartic_tetrahedra():
     """Whose shape functions at corners have a negative mean over a facet."""
     mesh = joined(
@@ -165,6 +167,7 @@ def layers(comm=MPI.COMM_SELF, *, lifted=True, gap=0.0, pair=(2, 1), other=None)
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lifted", [True, False])
 def test_displacements_prescribed_at_the_end_of_a_bonded_face_pull_both_parts(lifted):
     for method in ("adjoint", "tangent"):
@@ -201,6 +204,7 @@ def layered_cell(comm=MPI.COMM_SELF, *, skew, order=(0, 1, 2, 3), degree=1):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("skew", "order", "degree"), [(0.0, (0, 1, 2, 3), 1), (1.0, (2, 1, 0, 3), 1), (1.0, (1, 0, 2, 3), 2)]
 )

@@ -25,6 +25,7 @@ def timoshenko_deflection(young, poisson, force, height_root, height_tip, width)
     return force * np.trapezoid(bending + shear, x)
 
 
+@pytest.mark.slow
 def test_tip_deflection_matches_timoshenko_for_a_tapered_beam(solved):
     response, _ = solved
     expected = timoshenko_deflection(210e3, 0.3, 1000.0, 45.0, 25.0, 20.0)

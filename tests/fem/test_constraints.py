@@ -48,6 +48,7 @@ def own(x):
     return np.tensordot(TURN.T, x[:2], axes=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", ["node", "corner"])
 @pytest.mark.parametrize("normals", [(None, None), (-TURN[:, 0], 3 * TURN[:, 1])])
 def test_a_block_on_inclined_rollers_has_uniform_stress(normals, held):
@@ -61,6 +62,7 @@ def test_a_block_on_inclined_rollers_has_uniform_stress(normals, held):
     assert problem.negative_pivots == 0
 
 
+@pytest.mark.slow
 def test_second_derivatives_go_through_rollers():
     problem = inclined()
     modulus = YOUNG / (1 - POISSON**2)
@@ -72,6 +74,7 @@ def test_second_derivatives_go_through_rollers():
     np.testing.assert_allclose(problem.jvp([YOUNG, 1.0], seeds), seeds @ expected.T, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_displacement_of_a_mixed_unknown_slides_and_its_pressure_is_left_alone():
     mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 2, 2)
     mesh.geometry.x[:, :2] = mesh.geometry.x[:, :2] @ TURN.T
@@ -128,6 +131,7 @@ def ring(*, cells=24, degree=2):
     )
 
 
+@pytest.mark.slow
 def test_a_ring_slides_on_its_core_as_lame_has_it():
     """u = A r + B / r with u(1) = 0 and a radial stress of -p at 2: A + B = 0."""
     mu, lame = YOUNG / 2 / (1 + POISSON), YOUNG * POISSON / (1 + POISSON) / (1 - 2 * POISSON)
@@ -202,6 +206,7 @@ def compliance():
     return to_middle.T @ at_middle @ to_middle
 
 
+@pytest.mark.slow
 def test_a_rigid_face_has_the_compliance_of_a_beam_as_its_jacobian():
     problem, x = beam(), np.array([0.3, 0.2, -0.4, YOUNG])
     for method in ("adjoint", "tangent"):
@@ -241,6 +246,7 @@ def test_without_the_tie_it_is_the_mean_motion():
     assert soft[1] > stiff[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", ["tied", "free"])
 def test_a_rigid_brick_in_space_has_six_motions(held):
     mesh = dolfinx.mesh.create_unit_cube(MPI.COMM_SELF, 2, 2, 2)
@@ -300,6 +306,7 @@ def test_one_roller_leaves_a_body_free_to_slide_and_says_so():
         inclined(ties=[fem.Roller(lambda x: np.isclose(own(x)[1], 0.0))]).evaluate([YOUNG, 1.0])
 
 
+@pytest.mark.slow
 def test_a_shape_that_would_change_the_motion_of_a_face_is_refused_and_others_are_exact():
     def stretched(profile):
         return fem.Shape("shape", lambda x: profile(x), (-0.1, 0.1), 0.0)
@@ -361,6 +368,7 @@ def test_the_digest_tells_one_rigid_frame_from_two_about_the_same_middle():
     assert inclined(ties=one, cells=4).digest != inclined(ties=two, cells=4).digest
 
 
+@pytest.mark.slow
 def test_the_motion_of_a_curved_face_that_moves_as_a_rigid_body_is_that_of_the_body():
     points = np.array([[0, 0], [1, 0], [0, 1], [0.6, 0.6], [0, 0.5], [0.5, 0]])
     element = basix.ufl.element("Lagrange", "triangle", 2, shape=(2,))

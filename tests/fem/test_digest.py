@@ -124,6 +124,7 @@ def test_bounds_round_off_and_another_process_change_nothing(digests):
     assert there[-1] == digests["nothing"]
 
 
+@pytest.mark.slow
 def test_which_constant_the_load_factor_sets_is_part_of_the_digest():
     def loaded(second):
         mesh = dolfinx.mesh.create_unit_interval(MPI.COMM_SELF, 3)

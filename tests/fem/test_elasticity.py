@@ -3,6 +3,7 @@
 from mpi4py import MPI
 import dolfinx
 import numpy as np
+import pandas as pd
 import pytest
 import ufl
 
@@ -38,12 +39,14 @@ def displacement_error(degree, cells):
     return error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("degree", [1, 2])
 def test_displacement_error_falls_with_the_order_plus_one(degree):
     coarse, fine = displacement_error(degree, 12), displacement_error(degree, 24)
     assert np.log2(coarse / fine) == pytest.approx(degree + 1, abs=0.1)
 
 
+@pytest.mark.slow
 def test_prescribed_stretch_reproduces_uniaxial_stress_exactly():
     """Patch test: a bar stretched by a Dirichlet parameter, its reaction, and the derivative of the reaction."""
     mesh = dolfinx.mesh.create_rectangle(MPI.COMM_SELF, [[0.0, 0.0], [3.0, 2.0]], [3, 2])
@@ -76,8 +79,17 @@ def test_prescribed_stretch_reproduces_uniaxial_stress_exactly():
     response, jacobian = problem.evaluate([4.0, 0.3, 0.6])
     assert response == pytest.approx([4.0 * 0.2 * 2.0, -0.3 * 0.2 * 1.0], rel=1e-12)
     assert jacobian == pytest.approx(np.array([[0.4, 0.0, 4.0 * 2 / 3], [0.0, -0.2, -0.1]]), rel=1e-12, abs=1e-12)
+    for named in (dict, pd.Series):
+        assert problem.jvp(named({"pull": 0.6, "young": 4.0, "poisson": 0.3}), np.eye(3)) == pytest.approx(jacobian.T)
+        assert problem.evaluate(named({"pull": 0.6, "young": 4.0, "poisson": 0.3}))[0] == pytest.approx(response)
+    with pytest.raises(ValueError, match="x has entries named pull, nu, young; expected young, poisson, pull"):
+        problem.evaluate({"pull": 0.6, "nu": 0.3, "young": 4.0})
+    for x in (np.ma.array([4.0, 0.3, 0.6], mask=[False, True, False]), np.array([4.0, 0.3 + 1j, 0.6])):
+        with pytest.raises(ValueError, match="x hold complex numbers or masked entries"):
+            problem.evaluate(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", [fem.SYMMETRIC, fem.MULTIGRID])
 def test_a_body_of_nanometres_or_far_from_the_origin_deforms_as_any_other(solver):
     def mean(size, origin):

@@ -91,6 +91,7 @@ def scalar_problem(mesh, space, dx, jumps=None):
     return fem.Problem(residual, u, bcs=[], parameters=parameters, responses=responses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [taylor_hood, collapsed, discontinuous])
 def test_other_elements_pass_taylor_and_both_methods_agree(build):
     problem = build()
@@ -127,6 +128,7 @@ def test_more_parameters_and_responses_than_one_kernel_takes():
     assert report.passed, report
 
 
+@pytest.mark.slow
 def test_a_law_that_only_looks_linear_is_solved():
     """k u + sign(u - 0.3) = load, solved by u = (load - 1) / k, with a tangent that does not show the sign."""
     mesh = dolfinx.mesh.create_interval(MPI.COMM_SELF, 2, [0.0, 1.0])
@@ -158,6 +160,7 @@ UNUSUAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("element", UNUSUAL.values(), ids=UNUSUAL)
 def test_elements_of_unusual_structure_are_solved_differentiated_and_written_for_paraview(element, tmp_path):
     mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 2, 2)

@@ -83,6 +83,7 @@ def plate(make_law, *, comm=MPI.COMM_SELF, responses=(), shape=True, fields=()):
     )
 
 
+@pytest.mark.slow
 def test_values_and_derivatives_are_those_of_the_law_in_ufl():
     external, closed = plate(external_law), plate(closed_law)
     for method in ("adjoint", "tangent"):
@@ -158,6 +159,7 @@ def test_a_field_of_a_law_that_the_problem_does_not_evaluate_is_refused():
         CellField(problem, law(deformation_gradient(u), 1.0), name="density", degree=2)
 
 
+@pytest.mark.slow
 def test_the_digest_knows_the_function_but_not_what_it_gave_last():
     mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 1, 1)
     u = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1, (2,))))
@@ -187,6 +189,7 @@ def test_an_integral_by_another_rule_than_that_of_the_points_is_refused():
         plate(external_law, responses=[lambda law, F, s, dx: fem.Response("more", law(F, s) * dx(metadata=other))])
 
 
+@pytest.mark.slow
 def test_an_argument_may_be_a_number():
     mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 1, 1)
     T = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1)))
@@ -207,6 +210,7 @@ def test_arguments_are_scalars():
         external_function(mesh)(ufl.Identity(3))
 
 
+@pytest.mark.slow
 def test_a_function_that_gives_too_few_or_other_arrays_is_refused():
     def law(evaluate):
         def on(mesh):
@@ -255,6 +259,7 @@ def creeping(make_law):
     )
 
 
+@pytest.mark.slow
 def test_a_law_may_stand_in_what_has_a_memory():
     x = [1.2, 0.35]
     expected = creeping(closed_law).evaluate(x, method="tangent")
@@ -285,24 +290,8 @@ def vibrating(make_law):
     )
 
 
+@pytest.mark.slow
 def test_a_frequency_about_a_loaded_state_has_its_derivatives():
     x = [1.2, 0.35]
     for one, other in zip(vibrating(external_law).evaluate(x), vibrating(closed_law).evaluate(x), strict=True):
         assert one == pytest.approx(other, rel=1e-8)
-
-
-def test_a_law_in_the_equation_of_a_local_unknown_is_refused():
-    mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 1, 1)
-    u = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1, (2,))))
-    v, mu, function = ufl.TestFunction(u.function_space), dolfinx.fem.Constant(mesh, 1.0), external_function(mesh)
-    local = fem.LocalUnknown(mesh, quadrature_degree=2)
-    root = local.solving(lambda e: e - function(3 + e**2, 1 + e, mu) - u[0])
-    with pytest.raises(ValueError, match="the equation of 'local unknown' holds 'learned energy'"):
-        fem.Problem(
-            (ufl.inner(u, v) + root * v[0]) * ufl.dx(metadata=RULE),
-            u,
-            bcs=[],
-            parameters=[fem.Scalar("mu", mu, (0.5, 2.0))],
-            responses=[fem.Response("mean", u[0] * ufl.dx(metadata=RULE))],
-            local=[local],
-        )

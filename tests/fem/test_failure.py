@@ -31,6 +31,7 @@ def bar(*, supported=True, response=None, parameters=None):
     )
 
 
+@pytest.mark.slow
 def test_a_body_that_can_move_freely_is_reported_as_such():
     with pytest.raises(fem.NotConverged, match="rigid motion") as caught:
         bar(supported=False).evaluate([1.0])
@@ -164,6 +165,7 @@ def mean_of_cord(stiffness, load):
 HARD = np.array([1.3, 700.0])  # where the cord's first step leads too far
 
 
+@pytest.mark.slow
 def test_a_gentle_evaluation_finds_the_equilibrium_that_evaluate_did_not():
     problem = limited()
     with pytest.raises(fem.NotConverged):
@@ -175,6 +177,7 @@ def test_a_gentle_evaluation_finds_the_equilibrium_that_evaluate_did_not():
     assert problem.evaluate_gently(HARD, jacobian=False)[1] is None
 
 
+@pytest.mark.slow
 def test_a_field_is_found_gently_where_its_problem_is():
     field = SolutionField(limited())
     with pytest.raises(fem.NotConverged):

@@ -100,6 +100,7 @@ def test_the_record_is_the_mesh_with_cells_as_vtk_has_them(cell, counts):
     assert size.sum() == pytest.approx(np.prod(np.arange(1.0, 1.0 + len(counts)))) and size.min() > 0
 
 
+@pytest.mark.slow
 def test_a_field_map_is_a_model_with_products_that_says_where_its_fields_are():
     found = made(l_shape)
     assert isinstance(found, Model) and isinstance(found, Products)
@@ -113,6 +114,7 @@ def test_a_field_map_is_a_model_with_products_that_says_where_its_fields_are():
     np.testing.assert_array_equal(on.mesh.points[on.inputs[::2] // 2], found.places)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "nodes", "cells", "loaded"),
     [(l_shape, 80, 57, 4), (strip_with_hole, 99, 145, 12), (line_loaded_block, 256, 217, 32)],
@@ -162,6 +164,7 @@ def test_loads_are_drawn_alike_however_many_and_at_every_place():
     assert (load != 0).any(axis=1).sum() == 4
 
 
+@pytest.mark.slow
 def test_a_beam_in_space_bends_under_a_force_at_any_node_of_its_face():
     found = loaded_beam(MPI.COMM_SELF, cells=(4, 1, 1))
     assert len(found.places) == 8 and found.on_mesh.mesh.cell == "hexahedron"
@@ -172,6 +175,7 @@ def test_a_beam_in_space_bends_under_a_force_at_any_node_of_its_face():
     np.testing.assert_allclose(sunk, found.places[-1])
 
 
+@pytest.mark.slow
 def test_means_over_cells_are_averaged_at_nodes_with_their_derivatives():
     stress = modulus_map(output=gradient)
     cells = stress._output
@@ -189,6 +193,7 @@ def test_means_over_cells_are_averaged_at_nodes_with_their_derivatives():
     np.testing.assert_allclose(stress.vjp(x, w), w @ jacobian, atol=1e-10 * scale)
 
 
+@pytest.mark.slow
 def test_what_is_no_map_between_nodal_fields_is_refused_with_the_remedy():
     with pytest.raises(ValueError, match="take degree 1"):
         modulus_map(degree=2)

@@ -14,6 +14,7 @@ def square():
     return hyperelastic_square(MPI.COMM_SELF, cells=(8, 8))
 
 
+@pytest.mark.slow
 def test_derivatives_by_the_modulus_at_every_node_pass_taylor(square):
     report = taylor_test(square, point=log_modulus_field(square).sample(1, seed=1)[0])
     assert report.passed, report

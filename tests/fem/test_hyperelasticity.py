@@ -92,6 +92,7 @@ def pulled_cube(law):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAWS)
 def test_uniaxial_tension_finds_the_lateral_stretch_and_the_stress(name):
     problem = pulled_cube(LAWS[name])
@@ -102,6 +103,7 @@ def test_uniaxial_tension_finds_the_lateral_stretch_and_the_stress(name):
         assert response == pytest.approx(expected, rel=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAWS)
 @pytest.mark.parametrize("shear", [pytest.param(0.3, marks=pytest.mark.slow), 1.2])
 def test_simple_shear_has_its_shear_stress_and_poynting_s_normal_stresses(name, shear):
@@ -134,6 +136,7 @@ def whole_boundary(space, value):
     return dolfinx.fem.dirichletbc(value, dolfinx.fem.locate_dofs_topological(space, mesh.topology.dim - 1, facets))
 
 
+@pytest.mark.slow
 def test_an_affine_motion_of_the_boundary_makes_an_affine_motion_on_a_distorted_mesh():
     mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 4, 4, dolfinx.mesh.CellType.quadrilateral)
     x = mesh.geometry.x
@@ -184,12 +187,14 @@ def manufactured_error(degree, cells):
     return error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("degree", [1, 2])
 def test_error_at_large_strain_falls_with_the_order_plus_one(degree):
     coarse, fine = manufactured_error(degree, 10), manufactured_error(degree, 20)
     assert np.log2(coarse / fine) == pytest.approx(degree + 1, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_free_block_shrinks_under_pressure_as_much_as_its_closed_form():
     mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 2, 2)
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 2, (2,)))
@@ -257,6 +262,7 @@ def quarter_tube(cells):
     return dolfinx.mesh.create_mesh(MPI.COMM_SELF, space.dofmap.list.astype(np.int64), element, points)
 
 
+@pytest.mark.slow
 def test_an_incompressible_tube_widens_under_pressure_as_its_closed_form():
     mesh = quarter_tube((6, 8))
     space = taylor_hood(mesh)

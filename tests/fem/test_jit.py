@@ -243,6 +243,7 @@ def test_a_finished_mark_whose_source_is_gone_does_not_block_its_form(tmp_path, 
     assert dolfinx.fem.assemble_scalar(compile_form(form, mesh.comm)) == pytest.approx(3.5)
 
 
+@pytest.mark.slow
 def test_a_compiled_form_that_was_damaged_is_compiled_again(tmp_path, monkeypatch):
     """In a process of its own: to load half a library ends it."""
     monkeypatch.setenv("SOBOFEM_CACHE", str(tmp_path / "sound"))

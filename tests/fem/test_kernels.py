@@ -75,6 +75,7 @@ SOME = ["cells 1", "cells 2", "exterior 2", "interior 1"]
 POINT = [1.1, 0.9, 0.1, -0.05, 0.06]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space_of", "degree"),
     [(scalar_space, 1), *(pytest.param(space, 2, marks=pytest.mark.slow) for space in (vector_space, mixed_space))],
@@ -108,6 +109,7 @@ def test_second_derivatives_of_integrals_by_many_rules_are_those_of_each():
     np.testing.assert_allclose((ahead - behind) / (2 * h), product, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_derivatives_of_a_residual_of_many_rules_agree_with_differences():
     problem, _ = mixing(scalar_space, 1, SOME)
     h, steps = 1e-5, np.eye(len(POINT))
@@ -120,6 +122,7 @@ def test_derivatives_of_a_residual_of_many_rules_agree_with_differences():
     np.testing.assert_allclose(np.array(differences).T, jacobian, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_prescribed_values_are_lifted_by_all_rules_of_a_tangent():
     """u − u'' = 0 with u(0) = 1 on linear elements, u v integrated at one point: a system of three entries a row."""
     mesh = dolfinx.mesh.create_interval(MPI.COMM_SELF, 4, [0.0, 1.0])
@@ -172,6 +175,7 @@ def test_integrals_beside_those_of_internal_variables_have_rules_of_their_own():
     np.testing.assert_allclose(values[0], np.vstack(values[1:]), rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_a_point_load_deflects_a_string_as_it_should():
     """A string under tension T with a load P at its middle: u(1/2) = P / (4 T), and work P² / (4 T)."""
     mesh = dolfinx.mesh.create_interval(MPI.COMM_SELF, 10, [0.0, 1.0])
@@ -209,6 +213,7 @@ def test_a_point_load_deflects_a_string_as_it_should():
     np.testing.assert_allclose(hessian, exact, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_plain_assembly_finds_a_kernel_that_mixes_rules(monkeypatch):
     names = ["cells 1", "cells 2"]
     values, again, size = mixing(scalar_space, 1, names)[0].recompute(POINT)
@@ -220,6 +225,7 @@ def test_a_plain_assembly_finds_a_kernel_that_mixes_rules(monkeypatch):
         assert abs(wrong / again - 1).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_sums_over_the_load_path_agree_with_plain_assemblies():
     mesh = dolfinx.mesh.create_unit_interval(MPI.COMM_SELF, 4)
     u = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1)))
@@ -257,6 +263,7 @@ def test_a_gradient_at_a_vertex_is_refused():
         )
 
 
+@pytest.mark.slow
 def test_a_form_of_two_sets_of_tags_is_that_of_one_with_their_pairs():
     mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 3, 2)
     mesh.topology.create_connectivity(1, 2)

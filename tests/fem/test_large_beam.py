@@ -72,6 +72,7 @@ def test_elastica_has_its_tabulated_deflection():
     assert elastica(2.0) == pytest.approx((0.16064, 0.49346), abs=2e-5)  # Mattiasson's table
 
 
+@pytest.mark.slow
 def test_a_slender_beam_bends_as_the_elastica():
     problem = slender_beam(100.0)
     for load in (1.0, 3.0):

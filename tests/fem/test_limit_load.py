@@ -81,6 +81,7 @@ def carried(z, stiffness, weight):
     return stiffness * z * (RISE**2 - z**2) / LENGTH**3 / weight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("residual", [False, True])
 def test_the_limit_load_of_a_truss_and_its_derivatives_are_the_closed_ones(residual):
     problem = truss(residual=residual)
@@ -109,6 +110,7 @@ def test_all_derivatives_at_a_limit_point_pass_taylor():
     np.testing.assert_allclose(problem.jvp(x, step), jacobian @ step, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [(0.02,), (0.2, 0.3, 0.02), (0.38,)])
 def test_a_controlled_path_goes_through_limit_points(at):
     problem = truss(path=lambda t, control: fem.ControlledPath(at, factor=t, control=control))
@@ -212,6 +214,7 @@ def test_what_is_linear_or_has_a_memory_is_refused(remembers):
         )
 
 
+@pytest.mark.slow
 def test_a_second_try_and_repeated_evaluations_find_the_same_limit():
     problem = truss()
     y, jacobian = problem.evaluate(X)
@@ -230,6 +233,7 @@ def test_the_first_limit_point_is_found_however_far_beyond_it_the_first_step_wou
     np.testing.assert_allclose(found, truss().evaluate(x, jacobian=False)[0], rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_truss_that_is_only_pulled_is_followed_without_warnings_until_it_is_given_up():
     pulled = truss(path=lambda t, control: fem.LimitLoad(factor=t, increment=-0.1, max_steps=400))
     with np.errstate(all="raise"), pytest.raises(fem.NotConverged, match=r"no limit point|lost"):
@@ -296,6 +300,7 @@ def test_a_path_leaves_by_the_branch_at_a_bifurcation_where_it_is_asked_to(side)
         problem.evaluate([*X[:2], 1e-4])  # an imperfect one has no bifurcation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [1.0, pytest.param(-1.0, marks=pytest.mark.slow)])
 def test_the_limit_load_of_a_branch_that_rises_is_the_closed_one_to_either_side(way):
     """With a spring c x³ aside z² = rise² - 2 SPAN² - D x², D = 1 + c L³ / stiffness, and load (A + c x²) z."""

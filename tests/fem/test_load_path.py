@@ -42,6 +42,7 @@ def stretched(path=None, *, newton=None, at=("end",), cells=4):
     )
 
 
+@pytest.mark.slow
 def test_a_distant_state_is_reached_by_cutting_back_and_is_that_of_many_small_steps():
     once, often = stretched(), stretched(fem.LoadPath.monotonic(20))
     x = [1.3, -0.5, 0.4]
@@ -68,6 +69,7 @@ def test_newton_converges_quadratically():
     assert max(orders) > 1.8
 
 
+@pytest.mark.slow
 def test_responses_at_points_of_the_path_are_those_of_problems_loaded_so_far():
     path = fem.LoadPath((0.5, 1.0, 0.25))
     problem = stretched(path, at=("end", 0, 1, "sum"))
@@ -107,6 +109,7 @@ def test_an_impossible_load_raises_with_the_part_that_was_passed_and_leaves_the_
     assert problem.evaluate(x)[1] == pytest.approx(before[1], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_newton_s_method_that_runs_away_is_cut_back():
     """The slope of this energy falls to zero beyond a unit gradient, and so does the residual's derivative."""
     mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 4, 4)
@@ -165,10 +168,3 @@ def test_march_halves_what_fails_and_doubles_what_succeeds():
 def test_what_makes_no_path_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_a_warm_start_finds_the_same_state_and_recovers_where_it_fails():
-    warm, cold = stretched(newton=fem.Newton(warm_start=True)), stretched()
-    for x in ([1.0, 0.3, 0.1], [1.1, 0.31, 0.12], [1.0, 3.0, -1.5], [1.0, -0.6, 0.5]):
-        assert warm.evaluate(x)[0] == pytest.approx(cold.evaluate(x)[0], rel=1e-9)
-        assert warm.evaluate(x)[1] == pytest.approx(cold.evaluate(x)[1], rel=1e-7)

@@ -39,6 +39,7 @@ def strip(comm=MPI.COMM_SELF, *, degree=2):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("s", [1.0, 2.0])
 def test_they_are_those_of_the_closed_form_in_cells_and_on_facets_and_more_than_the_p_norm(s):
     problem = strip()
@@ -52,6 +53,7 @@ def test_they_are_those_of_the_closed_form_in_cells_and_on_facets_and_more_than_
     assert means["everywhere"] < 0.95 * found["everywhere"]
 
 
+@pytest.mark.slow
 def test_means_at_other_points_of_the_path_have_none():
     mesh = dolfinx.mesh.create_unit_interval(MPI.COMM_SELF, 2)
     u = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1)))

@@ -7,6 +7,7 @@ import pytest
 import ufl
 
 from sobofem import fem
+from sobofem.fem.fields import CellField
 from sobofem.fem.library.loaded_column import SIZE, loaded_column
 
 LENGTH = 2.0
@@ -126,6 +127,7 @@ def test_the_derivatives_of_loaded_frequencies_and_buckling_leave_remainders_of_
     np.testing.assert_allclose(tangent / scale, jacobian / scale, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_frequencies_about_a_large_deformation_have_right_derivatives():
     problem = pulled()
     for x, method in (([1.0, 0.4], "adjoint"), ([1.5, 0.2], "tangent")):
@@ -169,11 +171,7 @@ def pulled():
     )
 
 
-def test_second_derivatives_of_eigenvalues_are_refused(column):
-    with pytest.raises(NotImplementedError, match="derivatives of their modes"):
-        column.hvp(CENTRE, np.ones(5), np.eye(5)[0])
-
-
+@pytest.mark.slow
 def test_loads_that_stiffen_buckle_nothing():
     mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 2, 2)
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
@@ -240,6 +238,7 @@ def _is_end(at):
     return lambda x: np.isclose(x[0], at)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bed", [5.0, 30.0, 60.0])
 def test_modes_count_from_the_lowest_beyond_zero_too(bed):
     problem, _ = string(which=[0, 1])
@@ -248,11 +247,13 @@ def test_modes_count_from_the_lowest_beyond_zero_too(bed):
     np.testing.assert_allclose(jacobian[:, 0], -1.0, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_mass_at_the_tip_alone_vibrates():
     problem, _ = string(mass=lambda v, w: v * w * ufl.ds, held=(0.0,), count=1)
     np.testing.assert_allclose(problem.evaluate([0.0])[0], 1.0, rtol=1e-9)  # stiffness 1 / length
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [fem.Vibration, fem.Buckling])
 def test_what_a_shape_has_where_values_are_prescribed_does_not_matter(kind):
     def second(x):
@@ -263,6 +264,7 @@ def test_what_a_shape_has_where_values_are_prescribed_does_not_matter(kind):
     np.testing.assert_allclose(problem.evaluate([0.0])[0], 4 * np.pi**2, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -306,6 +308,7 @@ def test_the_digest_knows_where_modes_are_held_and_not_what_they_were_last():
     assert string(which=[0, 1])[0].digest != string(which=[1, 0])[0].digest
 
 
+@pytest.mark.slow
 def test_the_digest_knows_which_mode_it_is_and_which_shape_is_followed():
     def shaped(frequency):
         def shape(space):
@@ -320,6 +323,7 @@ def test_the_digest_knows_which_mode_it_is_and_which_shape_is_followed():
     assert membrane(which=shaped(2)).digest == digests[-1]
 
 
+@pytest.mark.slow
 def test_a_closed_string_vibrates_in_whole_waves():
     mesh = dolfinx.mesh.create_interval(MPI.COMM_SELF, 12, [0.0, 1.0])
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 2))
@@ -373,6 +377,7 @@ def _strain(u):
     return ufl.sym(ufl.grad(u))
 
 
+@pytest.mark.slow
 def test_a_column_on_a_roller_buckles_as_one_that_is_held_there_by_conditions():
     (y, jacobian), (expected, _) = (column_with(hold).evaluate([1.3]) for hold in ("roller", "condition"))
     np.testing.assert_allclose(y, expected, rtol=1e-8)
@@ -399,6 +404,7 @@ def panel(ties, *velocities, pull=False, comm=MPI.COMM_SELF):
     )
 
 
+@pytest.mark.slow
 def test_frequencies_on_rollers_that_turn_with_the_body_are_those_at_rest():
     """X + t R X turns and grows by 1 + t², so that ω² falls by as much."""
     turning = panel([fem.Roller(_is_end(1.0))], lambda x: np.stack([-x[1], x[0]]))
@@ -407,6 +413,7 @@ def test_frequencies_on_rollers_that_turn_with_the_body_are_those_at_rest():
     np.testing.assert_allclose(jacobian[:, 0], -0.5 * rest / (1 + 0.25**2) ** 2, rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tie", [fem.Roller(_is_end(1.0)), fem.Rigid(_is_end(1.0))])
 def test_frequencies_where_ties_of_modes_move_pass_taylor(tie):
     bends = [lambda x: np.stack([x[0] * x[1] ** 2, x[0] ** 2]), lambda x: np.stack([x[0], x[0] * x[1] ** 2])]
@@ -460,12 +467,14 @@ def test_what_is_pulled_has_no_load_factors_among_those_of_what_is_pressed(which
     assert jacobian[0, 0] == pytest.approx(-y[0] / 0.5, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [-1.0, 0.0])
 def test_what_is_pulled_or_not_loaded_has_no_load_factor_at_all(load):
     with pytest.raises(fem.NotConverged, match="no positive load factor"):
         masts(1.0, 0.0, 0.0).evaluate([load])
 
 
+@pytest.mark.slow
 def test_load_factors_beyond_the_positive_ones_are_not_found_instead_of_negative():
     def knot(v, w):
         x = ufl.SpatialCoordinate(v.ufl_function_space().ufl_domain())[0]
@@ -486,3 +495,16 @@ def test_the_frequency_of_a_rigid_motion_is_refused_and_its_square_is_not():
         membrane(held=False, which=0).evaluate([1.0, 1.0, 1.0])
     problem, _ = string(held=())
     assert abs(problem.evaluate([0.0], jacobian=False)[0][0]) < 1e-9
+
+
+def test_the_shape_of_a_mode_is_looked_at_and_is_in_no_other_response():
+    """Its derivative would be that of an eigenvector."""
+    problem, modes = string()
+    problem.fields["shape"] = modes.shape(0)
+    with pytest.raises(ValueError, match=r"'shape' is of a mode: it has values"):
+        CellField(problem, "shape")
+    arguments = {"bcs": [], "parameters": [fem.Scalar("k", k := dolfinx.fem.Constant(problem.mesh, 1.0), (0.5, 2.0))]}
+    form, own = (0.5 * problem.unknown**2 - k * problem.unknown) * ufl.dx, modes.shape(0) ** 2 * ufl.dx
+    for response in (fem.Response("size", own, modes=modes), fem.Response("size", own)):
+        with pytest.raises(ValueError, match=r"'size' holds the shape of a mode.*take its eigenvalue"):
+            fem.Problem(form, problem.unknown, responses=[response], **arguments)

@@ -68,6 +68,7 @@ def cell(gdim=2, degree=1, *, cells=4, kind=None, skew=0.35, also=None, large=Fa
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gdim", "degree", "kind"),
     [(2, 1, None), (2, 2, None), (2, 3, None), (2, 2, "quadrilateral"), (3, 1, None), (3, 2, None)],
@@ -95,6 +96,7 @@ def test_stiffness_converges_as_on_matching_meshes():
     assert np.all(np.divide(other, matching) < 1.6), (other, matching)
 
 
+@pytest.mark.slow
 def test_large_strains_obey_hill_and_mandel_and_all_derivatives_pass_taylor():
     problem, step = cell(large=True), np.array([0.02, -0.01, 0.03, 1.0])
     y, jacobian = problem.evaluate(POINT, method="adjoint")
@@ -147,6 +149,7 @@ def nested(coarse_follows, *, single=False):
     )
 
 
+@pytest.mark.slow
 def test_nodes_of_the_finer_face_do_not_hang_where_the_coarser_one_follows():
     """All nodes that follow have a match there: tied by these alone, the others would be free."""
     for coarse_follows in (False, True):

@@ -28,6 +28,7 @@ def block(
     large=False,
     path=None,
     also=None,
+    creep=False,
 ):
     """A block on a floor along which it slides, with a rigid end, pushed down and pulled: as loaded, or moved."""
     mesh = (
@@ -51,7 +52,9 @@ def block(
     young, push = dolfinx.fem.Constant(mesh, 10.0), dolfinx.fem.Constant(mesh, 1.0)
     dx = ufl.dx(mesh, metadata={"quadrature_degree": 4})
     ds = ufl.ds(mesh, subdomain_data=tags, metadata={"quadrature_degree": 4})(1)
-    density = 0.5 * ufl.inner(stress(strain(u), young, 0.3), strain(u))
+    crept = fem.internal_variable(mesh, "crept", (gdim, gdim), quadrature_degree=4) if creep else 0 * strain(u)
+    elastic = strain(u) - crept
+    density = 0.5 * ufl.inner(stress(elastic, young, 0.3), elastic)
     if large:
         F = ufl.Identity(gdim) + ufl.grad(u)
         ln = ufl.ln(ufl.det(F))
@@ -81,6 +84,7 @@ def block(
             fem.Response("lift", u[gdim - 1] * ds),
         ],
         **({} if path is None else {"path": path}),
+        **({"history": {crept: crept + 0.3 * elastic + 0.1 * ufl.tr(elastic) * crept}} if creep else {}),
     )
 
 
@@ -122,6 +126,20 @@ def test_derivatives_of_ties_that_move_pass_taylor(gdim, large):
         assert np.all(rates > 1.95), rates
     ahead, behind = (problem.evaluate(x + s * np.array([0.0, 0.0, 1e-4]), jacobian=False)[0] for s in (1, -1))
     np.testing.assert_allclose((ahead - behind) / 2e-4, jacobian[:, 2], rtol=1e-6)
+
+
+def test_derivatives_of_ties_that_move_go_through_a_history():
+    path = fem.LoadPath([0.4, 1.0, 1.0, 0.5])
+    problem, x = block(2, creep=True, path=path), np.array([10.0, 1.5, 0.3])
+    fresh = block(2, creep=True, path=path, moved=0.3, shape=False)
+    y, jacobian = problem.evaluate(x, method="tangent")
+    expected, slopes = fresh.evaluate(x[:2])
+    np.testing.assert_allclose(y, expected, rtol=1e-9)
+    np.testing.assert_allclose(jacobian[:, :2], slopes, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(problem.evaluate(x, method="adjoint")[1], jacobian, rtol=1e-8, atol=1e-10)
+    ahead, behind = (problem.evaluate(x + s * np.array([0.0, 0.0, 1e-4]), jacobian=False)[0] for s in (1, -1))
+    np.testing.assert_allclose((ahead - behind) / 2e-4, jacobian[:, 2], rtol=1e-6)
+    assert np.abs(problem.evaluate(x)[0] - block(2).evaluate(x)[0]).max() > 0.01  # it remembers
 
 
 def test_a_work_of_loads_is_the_gradient_of_the_energy_for_shapes_as_for_scalars():

@@ -87,8 +87,20 @@ def supports(space, pull):
     ]
 
 
+def copied(mesh):
+    """A mesh of its own, which stays as it was moved."""
+    cells = np.arange(mesh.topology.index_map(mesh.topology.dim).size_local, dtype=np.int32)
+    return dolfinx.mesh.create_submesh(mesh, mesh.topology.dim, cells)[0]
+
+
+def by_place(unknown):
+    """Values at nodes (nodes, 2), sorted by where these are."""
+    order = np.lexsort(unknown.function_space.tabulate_dof_coordinates()[:, :2].round(9).T)
+    return unknown.x.array.reshape(-1, 2)[order]
+
+
 def elastic(mesh, x):
-    """Displacement of the elastic specimen at its full end displacement, on a mesh that was moved already."""
+    """The elastic specimen at its full end displacement, on a mesh that was moved already."""
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 2, (2,)))
     u, pull = dolfinx.fem.Function(space), dolfinx.fem.Constant(mesh, x[6])
     dx = ufl.dx(mesh, metadata={"quadrature_degree": 2})
@@ -99,7 +111,7 @@ def elastic(mesh, x):
         parameters=[fem.Scalar("pull", pull, (0.0, 1.0))],
         responses=[fem.Response("energy", ufl.inner(u, u) * dx)],
     ).evaluate([x[6]], jacobian=False)
-    return u.x.array
+    return by_place(u)
 
 
 @pytest.mark.slow
@@ -107,8 +119,8 @@ def test_the_first_small_step_is_elastic(coarse_mesh):
     problem = notched_specimen(MPI.COMM_SELF, mesh=coarse_mesh, steps=12)
     x = interior_point(problem, 1)
     step = next(problem.walk(x))
-    expected = step.factor * elastic(problem.mesh, x)
-    assert np.abs(problem.unknown.x.array - expected).max() < 1e-9 * np.abs(expected).max()
+    expected = step.factor * elastic(copied(problem.mesh), x)
+    assert np.abs(by_place(problem.unknown) - expected).max() < 1e-9 * np.abs(expected).max()
     assert picture(problem, "equivalent_plastic_strain").values.max() == 0.0
 
 
@@ -145,7 +157,7 @@ def test_without_hardening_the_force_stays_at_the_limit_load_of_two_deep_notches
     """Per 2 k on the ligament 1 + ln((w + c) / 2 c), from 1 without notch up to Prandtl's 1 + π/2 (Ewing and Hill)."""
     next(specimen.walk(at(notch_radius=radius)))
     ligament = CENTRE - radius
-    forces = ideal_forces(specimen.mesh)
+    forces = ideal_forces(copied(specimen.mesh))
     constraint = 1 + np.log((drawing.HALF_WIDTH + ligament) / (2 * ligament))
     assert forces[-1] == pytest.approx(forces[-2], rel=2e-3)
     assert forces[-1] == pytest.approx(2 * 300.0 / np.sqrt(3) * 2 * ligament * constraint, rel=0.01)

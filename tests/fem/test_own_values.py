@@ -43,6 +43,7 @@ def values(problem, modulus, x):
     return modulus.x.array.copy()
 
 
+@pytest.mark.slow
 def test_each_cell_of_a_bar_in_series_gives_way_by_its_own_modulus():
     problem = bar(field(), fem.OwnValues())
     assert problem.parameters == tuple(f"E_{k}" for k in range(1, CELLS + 1))
@@ -67,6 +68,7 @@ def test_a_density_filter_averages_with_cones_over_volumes():
     np.testing.assert_allclose(values(problem, modulus, np.full(CELLS, 1.3)), 1.3, rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_a_helmholtz_filter_damps_waves_as_its_equation_does():
     radius, errors = 0.5, []
     for cells in (16, 32):
@@ -80,6 +82,7 @@ def test_a_helmholtz_filter_damps_waves_as_its_equation_does():
     assert np.log2(errors[0] / errors[1]) == pytest.approx(2.0, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("basis", "space"),
     [
@@ -120,6 +123,7 @@ def test_what_stays_as_it_is_enters_the_averages_of_its_neighbours():
     assert 1.0 < found[~stiff][0] < 2.0
 
 
+@pytest.mark.slow
 def test_forces_at_all_nodes_of_an_edge_give_the_displacements_under_them():
     """Of the work of loads t on their own displacements the derivative is twice the displacement, weighted."""
     mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 4, 4)
@@ -148,6 +152,7 @@ def test_forces_at_all_nodes_of_an_edge_give_the_displacements_under_them():
     assert jacobian[0] @ x == pytest.approx(2 * y[0], rel=1e-10)
 
 
+@pytest.mark.slow
 def test_digests_know_filters_and_their_reach():
     def digest(basis):
         return bar(field(("Lagrange", 1)), basis).digest

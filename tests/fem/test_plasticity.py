@@ -111,6 +111,7 @@ def test_a_bar_of_tetrahedra_does_so_as_well():
     assert response == pytest.approx(uniaxial(0.01 * np.array(CYCLE.points), "combined"), rel=1e-8)
 
 
+@pytest.mark.slow
 def test_slope_of_the_bar_is_the_elastic_plastic_modulus():
     problem = pulled(3, "combined", path=SHORT)
     _, jacobian = problem.evaluate([0.009])
@@ -131,6 +132,7 @@ def radial_return(strain, plastic, p, hardening, kinematic):
     return 3 * bulk * mean * np.eye(3) + trial - 2 * MU * flow, plastic + flow, p + growth
 
 
+@pytest.mark.slow
 def test_a_sheet_that_cannot_thin_follows_return_mapping_with_free_sides():
     plastic, p, expected = np.zeros((3, 3)), 0.0, []
     for strain in 0.008 * np.array(SHORT.points):
@@ -299,6 +301,7 @@ def test_a_partly_plastic_cylinder_widens_as_hill_says():
     assert errors[2] < 0.003
 
 
+@pytest.mark.slow
 def test_beyond_the_limit_pressure_the_cylinder_has_no_equilibrium():
     problem = cylinder(4)
     limit, _ = hill(2.0)
@@ -402,6 +405,7 @@ def scaled_error(problem, found, expected):
     return np.abs((found - expected) * width).max(axis=1) / np.abs(expected * width).max(axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_adjoint_and_tangent_agree_through_the_history(any_block, seed):
     x = interior_point(any_block, seed)
@@ -420,6 +424,7 @@ def remainders(problem, x, direction, steps):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_remainders_are_of_second_order_where_no_point_begins_to_yield(any_block, seed):
     """Each point that begins to yield within the step leaves a kink, so the steps are small."""
@@ -514,6 +519,7 @@ def test_a_walk_left_early_leaves_the_problem_usable(block):
     assert np.array_equal(block.evaluate(x, jacobian=False)[0], expected)
 
 
+@pytest.mark.slow
 def test_products_with_the_jacobian_are_those_of_the_jacobian(any_block):
     x = interior_point(any_block, 12)
     _, jacobian = any_block.evaluate(x)

@@ -7,6 +7,7 @@ from benchmarks import topology
 from examples import topology_problems
 
 
+@pytest.mark.slow
 def test_a_full_bridge_bends_and_shears_as_theory_says():
     """An even load of one on a beam that rests on its ends: it does the work L³ / (120 E I), and that of shear."""
     span, height = 120.0, 10.0

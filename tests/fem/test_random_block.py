@@ -31,6 +31,7 @@ def test_the_block_is_stretched_far(block):
     assert narrowing > 0.15 * SIDE
 
 
+@pytest.mark.slow
 def test_every_corner_of_the_box_has_an_equilibrium(block):
     corners = np.random.default_rng(22).choice([-2.0, 2.0], (20, 10))
     for corner in corners:
@@ -48,6 +49,7 @@ def test_a_finer_mesh_moves_the_responses_little():
     assert coarse[:4] == pytest.approx(fine[:4], rel=0.01)
 
 
+@pytest.mark.slow
 def test_observations_see_the_solution_about_their_places():
     observed = random_block(MPI.COMM_SELF, cells=(16, 16), observations=50, aggregates=False)
     assert observed.responses == tuple(f"observed_{k}" for k in range(1, 51))

@@ -43,6 +43,7 @@ def test_refinement_gives_up_where_the_matrix_has_changed_too_much():
     assert solver.refine_many(np.ones((12, 2)), lambda columns: 5.0 * entries @ columns, solver.solve_many) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["adjoint", "tangent"])
 def test_jacobian_of_a_nonlinear_problem_agrees_with_a_fresh_factorization(method):
     problem = taylor_hood()

@@ -46,6 +46,7 @@ def radius(mesh, u, k):
     return [fem.Scalar("k", k, (0.5, 2.0)), still]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -59,6 +60,17 @@ def radius(mesh, u, k):
                 "responses": lambda m, u, k: [fem.Response("r", ufl.Circumradius(m) * u * ufl.dx)],
             },
             r"abs\(ufl\.JacobianDeterminant\(mesh\)\) \*\* \(1 / 2\)",
+        ),
+        (
+            {
+                "parameters": radius,
+                "responses": lambda m, u, k: [fem.Response("r", ufl.classes.CellVertices(m)[0, 0] * u * ufl.dx)],
+            },
+            "does not differentiate Circumradius, CellDiameter, vertices",
+        ),
+        (
+            {"responses": lambda m, u, k: [fem.Response("r", ufl.classes.CellCoordinate(m)[0] * u * ufl.dx)]},
+            r"FFCx does not compile CellCoordinate\. With x = .*JacobianInverse\(mesh\) \* \(x - ufl\.classes\.CellV",
         ),
         ({"responses": lambda m, u, k: [fem.average("r", u, ufl.ds(m)(77))]}, "empty region; check its facet tag"),
         ({"responses": lambda m, u, k: []}, "responses is empty"),
@@ -151,6 +163,7 @@ def test_a_load_factor_is_neither_parameter_nor_boundary_value():
         poisson(path=path, bcs=follows, parameters=other)
 
 
+@pytest.mark.slow
 def test_a_solver_for_symmetric_matrices_refuses_others():
     def convected(mesh, u, k):
         v = ufl.TestFunction(u.function_space)
@@ -194,6 +207,7 @@ def test_the_digest_changes_with_what_decides_the_answers_and_with_nothing_else(
     assert len({base, *others}) == 5
 
 
+@pytest.mark.slow
 def test_problems_on_one_mesh_do_not_move_it_for_each_other():
     mesh = SQUARE(MPI.COMM_SELF, 3, 3)
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
@@ -233,6 +247,7 @@ def test_a_response_whose_derivative_jumps_is_refused_with_what_to_take_instead(
         poisson(responses=lambda m, u, k: [fem.Response("r", quantity(u) * ufl.dx)])
 
 
+@pytest.mark.slow
 def test_a_maximum_that_is_squared_or_of_the_place_alone_is_not():
     poisson(
         responses=lambda m, u, k: [
@@ -250,6 +265,7 @@ def test_a_maximum_in_combine_is_refused():
         poisson(responses=lambda m, u, k: [fem.Response("r", (u * ufl.dx, u**2 * ufl.dx), ufl.max_value)])
 
 
+@pytest.mark.slow
 def test_two_parameters_that_prescribe_one_boundary_value_are_refused():
     mesh = SQUARE(MPI.COMM_SELF, 3, 3)
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
@@ -271,6 +287,7 @@ def test_two_parameters_that_prescribe_one_boundary_value_are_refused():
     assert response == pytest.approx(jacobian @ [0.3, 0.8])
 
 
+@pytest.mark.slow
 def test_functions_at_points_that_nothing_evolves_are_refused():
     mesh = SQUARE(MPI.COMM_SELF, 2, 2)
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
@@ -316,6 +333,7 @@ def test_functions_at_points_that_nothing_evolves_are_refused():
         build(old=0, history={first: first + u}, responses=[fem.Response("r", first * vertices)])
 
 
+@pytest.mark.slow
 def test_derivatives_of_local_unknowns_are_refused_but_not_those_beside_them():
     mesh = SQUARE(MPI.COMM_SELF, 2, 2)
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
@@ -347,6 +365,7 @@ def test_derivatives_of_local_unknowns_are_refused_but_not_those_beside_them():
     assert slope == pytest.approx((ahead - behind) / (2 * h), rel=1e-7)
 
 
+@pytest.mark.slow
 def test_products_notice_a_boundary_value_that_was_changed():
     mesh = SQUARE(MPI.COMM_SELF, 2, 2)
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
@@ -362,3 +381,11 @@ def test_products_notice_a_boundary_value_that_was_changed():
     _, jacobian = problem.evaluate([1.2])
     wall.value = 3.0
     np.testing.assert_allclose(problem.vjp([1.2], [1.0]), 9.0 * jacobian[0], rtol=1e-12)
+
+
+def test_coordinates_in_a_cell_are_what_the_message_says():
+    mesh = SQUARE(MPI.COMM_SELF, 2, 2)
+    x = ufl.SpatialCoordinate(mesh)
+    local = ufl.JacobianInverse(mesh) * (x - ufl.classes.CellVertices(mesh)[0, :])
+    # of a triangle of size a: 2 a ∫∫ X Y dX dY = a / 12
+    assert dolfinx.fem.assemble_scalar(dolfinx.fem.form(local[0] * local[1] * ufl.dx(mesh))) == pytest.approx(1 / 12)

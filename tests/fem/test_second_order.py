@@ -39,6 +39,7 @@ def weights_and_directions(problem, count, seed):
     return rng.uniform(0.5, 1.5, len(size)) / size, rng.uniform(-1.0, 1.0, (count, len(width))) * width
 
 
+@pytest.mark.slow
 def test_products_with_the_jacobian_are_products_with_the_jacobian(problem):
     x = interior_point(problem, 5)
     weights, directions = weights_and_directions(problem, 3, seed=1)
@@ -51,6 +52,7 @@ def test_products_with_the_jacobian_are_products_with_the_jacobian(problem):
     assert problem.vjp(x, np.stack([weights, 2 * weights])).shape == (2, len(x))
 
 
+@pytest.mark.slow
 def test_taylor_remainder_with_the_hessian_is_of_third_order(problem):
     x = interior_point(problem, 6)
     weights, (direction,) = weights_and_directions(problem, 1, seed=2)
@@ -78,6 +80,7 @@ def test_hessian_is_symmetric_and_the_derivative_of_the_jacobian(problem):
     assert products[0] * width == pytest.approx(differences, abs=1e-4 * np.abs(differences).max())
 
 
+@pytest.mark.slow
 def test_a_thousand_coefficients_need_no_thousand_assemblies():
     mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 8, 8)
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
@@ -125,6 +128,7 @@ def test_no_directions_give_no_products():
     assert problem.hvp(x, np.ones(m), np.zeros((0, n))).shape == (0, n)
 
 
+@pytest.mark.slow
 def test_responses_may_have_other_mesh_tags_than_the_residual():
     mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 4, 4)
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
@@ -160,6 +164,7 @@ def test_wrong_shapes_and_nan_are_refused(call):
         call(problem, interior_point(problem, 1))
 
 
+@pytest.mark.slow
 def test_products_notice_what_was_changed_since_the_last_solve():
     mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 4, 4)
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
@@ -181,6 +186,7 @@ def test_products_notice_what_was_changed_since_the_last_solve():
     assert problem.vjp([1.0], [1.0]) == pytest.approx(found, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_entries_of_vectors_and_matrices_have_the_second_derivatives_of_the_formula():
     """u = bᵀ A b, of which the response is the square: entries are told apart, and those that are none stay."""
     mesh = dolfinx.mesh.create_unit_interval(MPI.COMM_SELF, 2)

@@ -24,6 +24,7 @@ def test_adjoint_and_tangent_agree_to_round_off(problem, seed):
     assert np.abs(adjoint - tangent).max() < 1e-12 * np.abs(adjoint).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, 4])
 def test_every_kind_of_parameter_passes_taylor_at_random_points(problem, seed):
     report = taylor_test(problem, point=interior_point(problem, seed))
@@ -63,6 +64,7 @@ def test_responses_alone_are_the_same_as_with_jacobian(problem):
     assert np.array_equal(response, problem.evaluate(x)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", [False, True])
 def test_a_field_of_boundary_values_gives_the_harmonic_functions_that_it_sums(held):
     """Of a (x² - y²) + b x y on the unit square the Dirichlet integral is (4 a² + b²) 2/3, half of it the energy."""

@@ -32,6 +32,7 @@ def test_the_limit_load_and_its_slopes_are_those_of_shallow_arch_theory(arch, ri
     assert arch.negative_pivots == 0
 
 
+@pytest.mark.slow
 def test_all_derivatives_at_the_limit_are_those_of_differences(arch):
     x, step = np.array([68e3, 2.1, 0.05, 0.08]), np.array([2.0, 1e-4, -1e-4, 1e-4])
     _, jacobian = arch.evaluate(x)
@@ -66,6 +67,7 @@ def test_the_load_does_not_exceed_its_limit(arch):
     np.testing.assert_allclose(arch.unknown.x.array, state, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_steep_arch_buckles_sideways_first_and_that_is_counted():
     steep = shallow_arch(MPI.COMM_SELF, cells=(16, 1), rise=4.0)
     assert np.isfinite(steep.evaluate([70e3, 4.0, 0.0, 0.0])[0]).all()

@@ -43,6 +43,7 @@ def half(mesh):
     return ufl.as_vector([x[0], 0.5 * x[1]])
 
 
+@pytest.mark.slow
 def test_a_velocity_is_a_function_of_points_a_function_of_the_mesh_or_an_expression():
     """Stretched by 1 + s and 1 + s/2: the volume is (1 + s)³ (1 + s/2) / 3, but for discretization."""
     kinds = [
@@ -131,6 +132,7 @@ def test_an_extension_keeps_cells_sound_for_further_than_a_harmonic_one():
     assert ends["stiffened"][1] > 1.5 * ends["harmonic"][1] > 0.0
 
 
+@pytest.mark.slow
 def test_a_mesh_inverts_right_beyond_its_reach():
     end = 1.0 + reach(grooved(), [fem.Shape("s", bump_within, (0.0, 1.0), 1.0)])["s"][1] - 1.0
     for share, sound in ((1 - 1e-6, True), (1 + 1e-6, False)):

@@ -57,6 +57,7 @@ def held(space, component, where):
     return dolfinx.fem.dirichletbc(0.0, dofs, space.sub(component))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize(
     ("holds", "free"),
@@ -72,11 +73,13 @@ def test_what_moves_freely_is_named_though_the_loads_are_in_balance(solver, hold
     assert caught.value.reason.startswith("singular")
 
 
+@pytest.mark.slow
 def test_a_large_deformation_does_not_hide_a_free_translation():
     with pytest.raises(fem.NotConverged, match="translation of u along y"):
         body([(0, left)], nonlinear=True).evaluate([1.0])
 
 
+@pytest.mark.slow
 def test_the_axis_of_a_hinge_in_space_is_found():
     box = dolfinx.mesh.create_box(MPI.COMM_SELF, [[0.0, 0.0, 0.0], [2.0, 1.0, 1.0]], [2, 1, 1])
     with pytest.raises(fem.NotConverged, match=r"about the axis through \(0, 0, 0\.5\) along \(0, 0, 1\)"):
@@ -109,6 +112,7 @@ def hinge(solver, *, residual, turning, comm=MPI.COMM_SELF):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("turning", [False, True])
 @pytest.mark.parametrize("solver", [JACOBI, GMRES, fem.MULTIGRID])
@@ -128,6 +132,7 @@ def test_an_unconnected_part_is_named_by_its_place():
         body([(None, left)], mesh=mesh).evaluate([1.0])
 
 
+@pytest.mark.slow
 def test_degrees_of_freedom_without_stiffness_are_counted():
     mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, 4, 4)
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
@@ -171,6 +176,7 @@ def cavity(*, enclosed, compressibility=None, modulus=1.0, size=1.0, cells=4):
     )
 
 
+@pytest.mark.slow
 def test_an_undetermined_pressure_is_no_rigid_motion():
     with pytest.raises(fem.NotConverged, match=r"a constant in w\.sub\(1\)") as caught:
         cavity(enclosed=True).evaluate([1.0])
@@ -192,6 +198,7 @@ def test_a_factorization_that_needs_more_memory_than_expected_gets_it():
     assert thin.negative_pivots == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("modulus", "size"), [(1.0, 1.0), (2e11, 1e-3), (2e5, 100.0)])
 def test_saddle_points_are_regular_and_stable_whatever_the_units(modulus, size):
     for problem in (cavity(enclosed=False, modulus=modulus, size=size), cavity(enclosed=True, compressibility=1e-4)):
@@ -220,6 +227,7 @@ ILL_CONDITIONED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ILL_CONDITIONED)
 def test_an_ill_conditioned_system_is_not_called_singular(case):
     problem = ILL_CONDITIONED[case]()

@@ -65,6 +65,10 @@ def check(form, u, parameters, responses):
             {"load": lambda a, b, f, x, u: if_(gt(x[0], 0.51), 1.0, 0.0), "velocity": lambda x: x.copy()},
             "parameter 'shape' .*mesh tags",
         ),
+        (  # which cuts cells, whose points it carries across, though no node
+            {"load": lambda a, b, f, x, u: if_(gt(x[0], 0.35), 1.0, 0.0), "velocity": lambda x: 0.1 * x},
+            "parameter 'shape' .*mesh tags",
+        ),
     ],
 )
 def test_a_jump_whose_derivative_would_be_lost_is_refused(change, message):
@@ -131,6 +135,7 @@ def test_combine_may_branch_but_not_jump(jump):
         Combination([response], MESH.ufl_domain())
 
 
+@pytest.mark.slow
 def test_the_derivative_by_the_place_of_a_ramp_is_right():
     """A bar of stiffness 1 up to a, beyond which the pull x − a of a wall begins: −u'' = ⟨x − a⟩, u'(1) = 0."""
     mesh = dolfinx.mesh.create_interval(MPI.COMM_SELF, 40, [0.0, 1.0])

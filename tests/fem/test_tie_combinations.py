@@ -61,6 +61,7 @@ def floating(*, hold="mean", linear=False, modes=lambda *_: []):
     )
 
 
+@pytest.mark.slow
 def test_a_rigid_face_of_a_body_that_floats_takes_what_it_takes_on_pins():
     x = [10.0, 0.5]
     free, pinned = (floating(hold=hold, linear=True).evaluate(x) for hold in ("mean", "pins"))
@@ -68,6 +69,7 @@ def test_a_rigid_face_of_a_body_that_floats_takes_what_it_takes_on_pins():
     np.testing.assert_allclose(free[1], pinned[1], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_frequencies_about_the_loaded_state_of_a_body_that_floats_pass_taylor():
     def modes(stiffness, mass, ties):
         found = fem.Vibration(stiffness, mass, ties=ties, count=5)
@@ -76,6 +78,7 @@ def test_frequencies_about_the_loaded_state_of_a_body_that_floats_pass_taylor():
     passes_taylor(floating(modes=modes), np.array([10.0, 0.5]), np.array([1.0, 0.2]))
 
 
+@pytest.mark.slow
 def test_buckling_of_a_body_that_floats_says_what_to_hold():
     def modes(stiffness, mass, ties):
         return [fem.Buckling(stiffness, mass, ties=ties, count=1).load_factor("critical", 0)]
@@ -84,6 +87,7 @@ def test_buckling_of_a_body_that_floats_says_what_to_hold():
         floating(modes=modes, linear=True).evaluate([10.0, -0.5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skew", [0.0, 0.35])
 def test_frequencies_of_a_periodic_cell_are_those_of_waves_that_fit(skew):
     """ω² = k (2π)² for the four waves of one length along x and y, whether faces match or not."""
@@ -180,5 +184,6 @@ def test_a_plastic_cell_has_the_same_history_on_a_pin_and_by_its_mean():
     np.testing.assert_allclose(mean[1], pinned[1], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_plastic_cell_whose_faces_do_not_match_passes_taylor():
     passes_taylor(plastic_cell(pin=False, skew=0.35), np.array([0.011, 240.0]), np.array([1e-5, 0.2]), rate=1.8)

@@ -89,6 +89,7 @@ def effective(first, second):
     return np.array([[across, across * coupling, 0], [across * coupling, along, 0], [0, 0, 2 * shear]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [{}, {"pinned": (0.0, 0.0)}, {"pinned": (0.0, 0.0), "skew": 0.5}, {"pinned": (0.0, 0.0), "skew": 0.5, "degree": 2}],

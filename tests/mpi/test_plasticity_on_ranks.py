@@ -73,14 +73,23 @@ def specimen(comm):
     return notched_specimen(comm, steps=3)
 
 
+def linear_hardening(z, order):
+    """1 + 3 p, with its derivatives."""
+    return [1.0 + 3.0 * z[:, 0], np.full_like(z, 3.0), np.zeros((len(z), 1, 1))][: order + 1]
+
+
 def one_cell(comm):
-    """A square of one cell, so that all ranks but one have none."""
+    """A square of one cell, so that all ranks but one have none; other code computes how it hardens."""
     mesh = dolfinx.mesh.create_unit_square(comm, 1, 1, dolfinx.mesh.CellType.quadrilateral)
     space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1, (2,)))
     u, v, pull = dolfinx.fem.Function(space), ufl.TestFunction(space), dolfinx.fem.Constant(mesh, 3.0)
     before = plasticity.memory(mesh, quadrature_degree=2)
     after = plasticity.return_mapping(
-        plasticity.strain(u), before, young=200.0, poisson=0.3, hardening=plasticity.linear_hardening(1.0, 3.0)
+        plasticity.strain(u),
+        before,
+        young=200.0,
+        poisson=0.3,
+        hardening=fem.ExternalFunction(mesh, linear_hardening, quadrature_degree=2, digest="linear", orders=2),
     )
     dx = ufl.dx(mesh, metadata={"quadrature_degree": 2})
     bottom = dolfinx.fem.locate_dofs_geometrical(space, lambda x: np.isclose(x[1], 0.0))

@@ -18,6 +18,7 @@ from sobofem.fem.library.shallow_arch import shallow_arch
 sys.path.append(str(Path(__file__).parents[1] / "fem"))
 import test_bonded
 import test_constraints
+import test_cyclic
 import test_digest
 import test_limit_load
 import test_maxima
@@ -25,6 +26,7 @@ import test_modes
 import test_mortar
 import test_moving_ties
 import test_shape
+import test_submeshes
 import test_ties
 import test_zero_mean
 
@@ -112,6 +114,8 @@ def test_frequencies_and_buckling_loads_on_ranks_are_those_of_one_with_their_der
         np.testing.assert_allclose(y, expected, rtol=1e-9)
         scale = np.abs(expected_jacobian).max(axis=1, keepdims=True)
         np.testing.assert_allclose(jacobian / scale, expected_jacobian / scale, atol=1e-7)
+    products = [problem.hvp(x, 1.0 / alone[0][0], np.diag(x)) @ np.diag(x) for problem in problems]
+    np.testing.assert_allclose(products[0], products[1], atol=1e-7 * np.abs(products[1]).max())
 
 
 def test_a_periodic_cell_on_ranks_is_that_of_one_with_its_tangent():
@@ -187,6 +191,25 @@ def test_a_body_that_floats_on_ranks_is_that_of_one(gdim, solver):
 def test_ties_that_move_on_ranks_are_those_of_one(gdim, rigid):
     problems = [test_moving_ties.block(gdim, comm, rigid=rigid) for comm in (WORLD, MPI.COMM_SELF)]
     same_on_ranks(problems, [8.0, 1.2, 0.3])
+
+
+def test_ties_that_move_with_a_history_on_ranks_are_those_of_one():
+    path = fem.LoadPath([0.4, 1.0])
+    problems = [test_moving_ties.block(2, comm, creep=True, path=path) for comm in (WORLD, MPI.COMM_SELF)]
+    same_on_ranks(problems, [8.0, 1.2, 0.3])
+
+
+@pytest.mark.parametrize("pressure", [False, True])
+def test_a_sector_on_ranks_is_that_of_one(pressure):
+    problems = [test_cyclic.sector(4, pressure=pressure, comm=comm) for comm in (WORLD, MPI.COMM_SELF)]
+    same_on_ranks(problems, test_cyclic.POINT)
+
+
+def test_functions_on_parts_of_the_mesh_on_ranks_are_those_of_one():
+    problems = [test_submeshes.heated(comm=comm) for comm in (WORLD, MPI.COMM_SELF)]
+    same_on_ranks(problems, test_submeshes.POINT)
+    products = [problem.hvp(test_submeshes.POINT, [1.0, 2.0], np.ones(6)) for problem in problems]
+    np.testing.assert_allclose(*products, rtol=1e-8, atol=1e-10)
 
 
 def test_a_periodic_cell_without_a_pin_on_ranks_is_that_of_one():

@@ -321,6 +321,7 @@ def test_the_callers_global_settings_matter_to_nothing_and_stay(data, tmp_path):
     assert all(np.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(found, expected, strict=True))
 
 
+@pytest.mark.slow
 def test_the_callers_random_numbers_are_not_touched(data, tmp_path):
     torch.manual_seed(5)
     np.random.seed(5)  # noqa: NPY002  (what callers do)

@@ -52,6 +52,7 @@ def here_or_there(count, seed):
     return x
 
 
+@pytest.mark.slow
 def test_samples_that_lack_a_derivative_are_left_out_and_counted(tmp_path):
     gaps = Strings(everywhere(14, 0))
     gaps.jacobian[3, 2, 1], gaps.jacobian[8] = np.nan, np.nan
@@ -67,6 +68,7 @@ def test_samples_that_lack_a_derivative_are_left_out_and_counted(tmp_path):
         fit_operator(gaps)
 
 
+@pytest.mark.slow
 def test_an_unloaded_sample_belongs_to_each_case_and_tells_no_infinite_error():
     x = here_or_there(60, 0)
     x[0] = 0.0
@@ -89,6 +91,7 @@ def test_of_each_case_enough_samples_are_learned_from_before_all_are(seed):
     assert between_fields._held_out(everywhere(9, 0), seed).sum() == 1
 
 
+@pytest.mark.slow
 def test_functions_of_a_field_have_the_derivatives_of_differences():
     weights = np.arange(11.0)[:, None]
     model = fit_operator(Strings(everywhere(30, 0)), units={"force": "N", "deflection": "mm"}).as_model(
@@ -111,6 +114,7 @@ def test_functions_of_a_field_have_the_derivatives_of_differences():
         model.surrogate.as_model({"wrong": np.ones(4)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [everywhere, here_or_there])
 def test_no_fields_are_none_and_products_are_of_as_many_samples_as_inputs(draw):
     model, none = fit_operator(Strings(draw(30, 0))), np.zeros((0, 11, 1))
@@ -122,6 +126,7 @@ def test_no_fields_are_none_and_products_are_of_as_many_samples_as_inputs(draw):
             product(np.zeros((2, 11, 1)), np.zeros((3, 2, 11, 1)))
 
 
+@pytest.mark.slow
 def test_every_nodal_value_may_be_an_input():
     data = Strings(everywhere(20, 0))
     part = SimpleNamespace(points=X[1:-1, None], cells=np.stack((np.arange(8), np.arange(1, 9)), 1), cell="line")

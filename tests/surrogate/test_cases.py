@@ -61,6 +61,7 @@ def test_other_samples_do_not_fall_into_cases(x):
     assert cases_of(x) == []
 
 
+@pytest.mark.slow
 def test_fields_of_loads_here_or_there_are_learned_with_derivatives_by_loads_anywhere(tmp_path):
     model, unseen = fit_field(fields(100, 1)), single_loads(60, 2)
     y, slopes = model.predict(unseen, jacobian=True)

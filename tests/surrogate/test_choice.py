@@ -90,6 +90,7 @@ def test_a_mixture_is_read_back_as_it_was_written(chosen, data, tmp_path):
     assert again.provenance["choice"] == chosen.provenance["choice"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(easy):
     first, again, other = (fit(easy, families=(LEAST,), seed=seed) for seed in (1, 1, 2))
     for ours, theirs in zip(first.predict(easy.x), again.predict(easy.x), strict=True):
@@ -145,6 +146,7 @@ class Hopeless(Broken):
         return learned
 
 
+@pytest.mark.slow
 def test_a_family_that_fails_or_lags_is_left_out_and_named(easy):
     surrogate = fit(easy, families=(Broken(), Hopeless(), QUICK[1]))
     dropped = surrogate.provenance["choice"]["dropped"]
@@ -182,6 +184,7 @@ def test_a_family_that_lagged_is_taken_back_if_the_others_turn_out_to_be_worse(e
     assert (choice["dropped"] == {"lucky": "it failed: out of luck"}) if ends else not choice["dropped"]
 
 
+@pytest.mark.slow
 def test_a_family_that_refuses_is_left_out_and_named(easy):
     surrogate = fit(easy, families=(BRIEF[0], Kriging(most=50)))
     assert surrogate.provenance["choice"]["dropped"] == {"Gaussian process": "112 labels a response, more than 50"}
@@ -209,6 +212,7 @@ def test_surrogates_of_training_by_descent_say_that_they_know_no_uncertainty(dat
         train(data, optimizers=(Adam(1),)).standard_deviation(data.x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [Solved(units=16, members=1, iterations=50), Kriging(starts=(-7.0,), iterations=30)])
 def test_parts_that_share_length_scales_with_all_samples_predict_no_noise(family):
     """Whatever of the labels of a fold came through would make its error less than that of a constant."""
@@ -218,6 +222,7 @@ def test_parts_that_share_length_scales_with_all_samples_predict_no_noise(family
     assert (unseen.relative_errors() > 0.95).all()
 
 
+@pytest.mark.slow
 def test_what_is_learned_without_a_fold_does_not_depend_on_its_labels():
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(10, 3, generator=rng, dtype=torch.float64)
@@ -233,6 +238,7 @@ def test_what_is_learned_without_a_fold_does_not_depend_on_its_labels():
     assert not torch.allclose(first.means[len(held) :], second.means[len(held) :])
 
 
+@pytest.mark.slow
 def test_progress_tells_the_family_and_the_fold(easy):
     seen = []
     fit(easy, families=(replace(BRIEF[0], iterations=20), BRIEF[1]), progress=seen.append)
@@ -241,6 +247,7 @@ def test_progress_tells_the_family_and_the_fold(easy):
     assert all(1 <= record.step <= record.of for record in seen)
 
 
+@pytest.mark.slow
 def test_progress_of_no_stage_runs_backwards_or_beyond_its_end(easy):
     told: dict[str, tuple[int, int]] = {}
 
@@ -406,12 +413,14 @@ def test_a_budget_that_is_no_number_is_refused(easy, budget):
         fit(easy, budget=budget)
 
 
+@pytest.mark.slow
 def test_a_budget_that_suffices_misses_nothing(easy):
     found = fit(easy, families=BRIEF, budget=600.0)
     assert found.provenance["budget"]["missed"] == {} and not found.history.interrupted
     assert set(found.provenance["choice"]["errors"]) == {family.name for family in BRIEF}
 
 
+@pytest.mark.slow
 def test_with_a_budget_an_interruption_keeps_what_is_there(easy):
     def interrupt(record):
         if record.stage.startswith("shallow network"):

@@ -28,6 +28,7 @@ def spoiled(data, change):
     return replace(data, jacobian=jacobian)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "N", "seed"),
     [
@@ -42,6 +43,7 @@ def test_nothing_is_found_in_sound_derivatives(make, N, seed):
     assert str(report) == f"nothing was found against the derivatives of {N} samples"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "factor", [1e-3, *(pytest.param(k, marks=pytest.mark.slow) for k in (1e3, -1.0, np.pi / 180.0, 2.0))]
 )
@@ -68,6 +70,7 @@ def test_two_columns_with_factors_of_their_own_are_both_found():
     assert all(f.responses == ("q0", "q1") for f in findings)
 
 
+@pytest.mark.slow
 def test_a_whole_jacobian_of_the_wrong_sign_is_one_finding():
     findings = check_derivatives(spoiled(borehole_samples(20, seed=3), lambda J: J.__imul__(-1.0))).findings
     assert findings == (Finding(("q0",), (), None, "factor", -1.0),)
@@ -81,6 +84,7 @@ def test_one_response_of_several_is_named():
     assert findings == (Finding(("q1",), ("p2",), None, "factor", -1.0),)
 
 
+@pytest.mark.slow
 def test_exchanged_columns_are_recognized_though_their_units_differ():
     def change(jacobian):
         jacobian[:, :, [0, 7]] = jacobian[:, :, [7, 0]]
@@ -240,6 +244,27 @@ def test_units_of_the_data_do_not_matter():
     assert check_derivatives(other) == check_derivatives(data)
 
 
+@pytest.mark.slow
+def test_a_constant_response_hinders_no_other_and_has_derivatives_of_zero():
+    data = mixed_samples(12, seed=0)
+    flat, sloped = replace(data, y=data.y * [1.0, 0.0] + [0.0, 3.0]), replace(data, y=0.0 * data.y)
+    jacobian = data.jacobian * [[[1.0], [0.0]]]
+    assert check_derivatives(replace(flat, jacobian=jacobian)).sound
+    assert check_derivatives(flat).findings == (Finding(("q1",), (), None, "misfit"),)
+    assert check_derivatives(replace(flat, jacobian=-jacobian)).findings == (
+        Finding(("q0",), (), None, "factor", -1.0),
+    )
+    assert check_derivatives(sloped).findings == (Finding(("q0", "q1"), (), None, "misfit"),)
+    assert check_derivatives(replace(sloped, jacobian=0.0 * jacobian)).sound
+
+
+def test_derivatives_that_are_all_zero_do_not_fit_values_that_differ():
+    data = mixed_samples(12, seed=0)
+    (finding,) = check_derivatives(replace(data, jacobian=data.jacobian * [[[0.0], [1.0]]])).findings
+    assert finding == Finding(("q0",), (), None, "misfit")
+
+
+@pytest.mark.slow
 def test_what_can_not_be_compared_is_refused():
     data = mixed_samples(12, seed=0)
     with pytest.raises(ValueError, match="holds no Jacobians"):

@@ -23,11 +23,10 @@ from sobofem.surrogate import (
 )
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.networks.base import parameter_jacobian
-from sobofem.surrogate.training.deviations import linearized
-from sobofem.surrogate.training.evidence import Levels, log_evidence, noise_variance, precisions
+from sobofem.surrogate.training.evidence import Levels, linearized, log_evidence, noise_variance, precisions
 from sobofem.surrogate.training.least_squares import LeastSquares
-from sobofem.surrogate.training.monitor import Monitor
 from sobofem.surrogate.training.objective import Objective
+from sobofem.surrogate.training.optimizers.base import Monitor
 from sobofem.surrogate.training.optimizers.levenberg_marquardt import _State
 from sobofem.surrogate.training.starts import attempted
 from sobofem.surrogate.weighting import Evidence, PerChannel, PowerMean
@@ -90,6 +89,7 @@ def test_evidence_of_a_linear_model_is_the_density_of_its_labels(missing):
     assert len(labels) == (16 - 1 + 48 - 3 - 2 if missing else 64)
 
 
+@pytest.mark.slow
 def test_levels_that_are_learned_are_those_of_bayesian_regression():
     """MacKay's updates rest where the noise is |r|² over the free labels, and a prior the used ones over |w|²."""
     objective = objective_of(linear(), N=30)
@@ -120,6 +120,68 @@ def test_the_evidence_weighting_counts_the_labels_that_are_free(N):
     of_values, of_slopes = (float((1.0 - hat[:, t]).sum() / r[:, t].sum()) for t in (slice(0, 1), slice(1, None)))
     found = rule.update(objective.weights, objective.terms(0, objective.targets)).memory["weights"]
     assert float(found[1] / found[0]) == pytest.approx(of_slopes / of_values, rel=1e-6)
+
+
+def test_a_group_of_few_labels_leans_on_the_noise_of_all():
+    """Its variance is that of its own free labels and of five more, whose noise is that of all."""
+    objective = objective_of(linear(m=1), N=20, m=1, weighting=Evidence(memory=0.0, floor=0.0, prior=5.0))
+    converged(objective)
+    squares = LeastSquares.of(objective)
+    J, r = squares.jacobian, squares.residuals.square().reshape(20, -1)
+    hat = (J @ torch.linalg.solve(J.T @ J + torch.diag(squares.decay), J.T)).diagonal().reshape(20, -1)
+    scales = objective.weighting.base(objective.mean_squares, 3)[0]
+    r = r / (squares.scales.square().reshape(20, -1)) * scales
+    free = torch.stack([(1.0 - hat[:, part]).sum() for part in (slice(0, 1), slice(1, None))])
+    errors = torch.stack([r[:, part].sum() for part in (slice(0, 1), slice(1, None))])
+    variances = (errors + 5.0 * errors.sum() / free.sum()) / (free + 5.0)
+    found = objective.weighting.update(objective.weights, objective.terms(0, objective.targets)).memory["weights"]
+    assert float(found[1] / found[0]) == pytest.approx(float(variances[0] / variances[1]), rel=1e-6)
+
+
+def test_noise_below_the_least_counts_as_that():
+    objective = objective_of(linear(m=1), N=20, m=1, weighting=Evidence(least=1.0, memory=0.0))
+    converged(objective)
+    found = objective.weighting.update(objective.weights, objective.terms(0, objective.targets)).memory["weights"]
+    assert found.tolist() == pytest.approx([1.0, 1.0])
+
+
+def noisy(of_values, of_slopes, N=24):
+    """One response of the smooth samples with noise, shares of the size of its labels."""
+    data, rng = smooth(N), np.random.default_rng(4)
+    y, jacobian = data.y[:, :1], data.jacobian[:, :1]
+    size = np.sqrt((jacobian**2).mean(axis=0))
+    return replace(
+        data,
+        responses=data.responses[:1],
+        y=y + of_values * y.std(axis=0) * rng.normal(size=y.shape),
+        jacobian=jacobian + of_slopes * size * rng.normal(size=jacobian.shape),
+    )
+
+
+@pytest.mark.slow
+def test_without_noise_the_default_trains_as_per_channel_does():
+    data, path = noisy(0.0, 0.0, N=12), DecayPath(100, 30, updates=3)
+    ours, theirs = (train(data, network=MLP(8, 2), weighting=w, optimizers=(path,)) for w in (None, PerChannel()))
+    assert np.array_equal(ours.predict(data.x)[0], theirs.predict(data.x)[0])
+    assert ours.history.weights.shape == theirs.history.weights.shape
+
+
+@pytest.mark.slow
+def test_with_noise_the_default_weighs_by_inverse_variances_and_errs_less():
+    data, path = noisy(0.02, np.array([0.5, 0.02, 0.02, 0.02, 0.02, 0.02])), DecayPath(60, 20, updates=10)
+    ours, theirs = (train(data, network=MLP(6, 1), weighting=w, optimizers=(path,)) for w in (None, PerChannel()))
+    unseen = noisy(0.0, 0.0, N=200)
+    assert value_error(ours, unseen) < 0.8 * value_error(theirs, unseen)
+    assert ours.provenance["training"]["log_evidence"] > theirs.provenance["training"]["log_evidence"]
+    change = (ours.history.weights[-1] / theirs.history.weights[-1])[0]
+    assert change[1] < 0.1 * change[2:].min()
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_derivatives_of_residuals_in_closed_form_are_those_of_automatic_differentiation(missing):
+    objective = objective_of(MLP(4, 2).build(3, 2, torch.Generator().manual_seed(1)), missing=missing)
+    terms = objective.terms(0, objective.targets)
+    torch.testing.assert_close(terms.derivatives(), replace(terms, closed_form=None).derivatives())
 
 
 @pytest.mark.parametrize("width", [2, 12])
@@ -167,6 +229,7 @@ def smooth(N=24):
     return five_samples(N, seed=1)
 
 
+@pytest.mark.slow
 def test_the_point_that_is_kept_is_the_likeliest():
     data = smooth(12)
     model = train(data, network=MLP(6, 2), optimizers=(SHORT,))
@@ -184,6 +247,7 @@ def test_the_point_that_is_kept_is_the_likeliest():
     assert len(ends) >= 3
 
 
+@pytest.mark.slow
 def test_exact_labels_take_a_smaller_decay_than_noisy_ones():
     data, found = smooth(16), []
     for noise in (0.0, 0.3):
@@ -209,6 +273,7 @@ def test_the_path_errs_less_than_adam_and_lbfgs_at_one_decay(N, network, stages)
     assert value_error(ours, unseen) < 0.5 * value_error(before, unseen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [{"weighting": PowerMean()}, {"network": Factorized(6, 2)}])
 def test_what_is_no_sum_of_squares_goes_down_the_path_by_lbfgs(kind):
     model = train(smooth(8), **{"network": MLP(6, 2), **kind}, optimizers=(DecayPath(3, 1),))
@@ -216,6 +281,7 @@ def test_what_is_no_sum_of_squares_goes_down_the_path_by_lbfgs(kind):
     assert np.isfinite(model.history.train).all()
 
 
+@pytest.mark.slow
 def test_modules_of_torch_are_trained_along_the_path_too():
     module = nn.Sequential(nn.Linear(6, 8), nn.Softplus(), nn.Linear(8, 5)).double()
     model = train(smooth(12), network=module, optimizers=(SHORT,))
@@ -223,6 +289,7 @@ def test_modules_of_torch_are_trained_along_the_path_too():
     assert value_error(model, smooth(12)) < 0.2
 
 
+@pytest.mark.slow
 def test_weights_may_adapt_along_the_path():
     history = train(smooth(10), network=MLP(6, 2), weighting=InverseDirichlet(interval=5), optimizers=(SHORT,)).history
     assert (history.weights[-1] != history.weights[0]).any()
@@ -320,6 +387,7 @@ def test_errors_without_a_sample_are_those_of_training_without_it():
     torch.testing.assert_close(found[5].flatten(), (rows[5] @ without - labels[5]) / spread, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_intervals_of_one_network_cover_values_and_slopes_that_it_has_not_seen(tmp_path):
     data, unseen = borehole_samples(16, seed=1), borehole_samples(200, seed=2)
     model = train(data, network=MLP(12, 2), optimizers=(DecayPath(60, 20, updates=10),), deviation=True)
@@ -340,6 +408,7 @@ def test_without_slopes_to_judge_by_they_have_no_deviation():
     assert np.isnan(of_jacobian).all()
 
 
+@pytest.mark.slow
 def test_missing_labels_are_left_out_of_deviations():
     y, jacobian = smooth(12).y, smooth(12).jacobian.copy()
     jacobian[3:, 1] = jacobian[::2, 2] = np.nan

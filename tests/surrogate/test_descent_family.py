@@ -40,6 +40,7 @@ def data():
     return five_samples(24, seed=0)
 
 
+@pytest.mark.slow
 def test_networks_of_a_fold_have_not_seen_it(data):
     targets, held = scaled(data), torch.arange(6)
     rows = [torch.arange(6, 24), torch.arange(0, 18)]
@@ -60,6 +61,7 @@ def test_a_choice_of_samples_teaches_what_these_samples_alone_would(data):
     assert torch.allclose(predictions(chosen, targets.x), predictions(alone, targets.x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_member_is_what_training_by_descent_gives(data):
     one = replace(SMALL, members=1, iterations=100)
     trained = train(data, network=one.network, optimizers=(LBFGS(iterations=100, history=one.history),), seed=4)

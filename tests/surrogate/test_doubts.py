@@ -119,6 +119,7 @@ def test_a_true_peak_that_one_sample_shows_is_named_as_one_that_may_be_right(cle
     assert "compute samples near them, and they will be believed" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [0.02, 0.7])
 def test_a_narrow_peak_beside_a_sample_is_believed(clean, offset):
     """It turns the slopes there, if ever so little, as no error of a value does; and those of a sample beside it."""
@@ -153,6 +154,20 @@ def test_the_other_response_keeps_the_sample_whose_value_is_spoilt():
     doubts = find_doubts(replace(data, y=y))
     assert np.argwhere(doubts.values).tolist() == [[ROW, 0], [11, 1]]
     assert not doubts.slopes.any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [0.0, pytest.param(10.0, marks=pytest.mark.slow)])
+def test_a_sample_whose_slope_by_one_input_alone_is_wrong_is_found(factor):
+    """Among slopes by others, and with a noise by that input that a process makes up for it."""
+
+    def tilted(x):
+        return bent(x) + 0.5 * x[2]
+
+    clean = sample(tilted, [[0.0, 1.0]] * 3, 24, seed=0)
+    row = int(np.abs(clean.jacobian[:, 0, 0]).argmax())
+    doubts = find_doubts(spoilt(clean, slopes=lambda J: J * [factor, 1.0, 1.0], rows=(row,)))
+    assert np.flatnonzero(doubts.slopes.any(axis=(1, 2))).tolist() == [row] and not doubts.values.any()
 
 
 @pytest.mark.slow
@@ -211,6 +226,29 @@ def test_slopes_are_not_given_up_on_the_word_of_a_few_samples():
 
 
 @pytest.mark.slow
+def test_slopes_that_are_zero_by_mistake_are_given_up():
+    """They hold the length scale at infinity, from where no process finds back once they are gone."""
+
+    def tilted(x):
+        return bent(x) + 0.5 * x[2]
+
+    known, unseen = sample(tilted, [[0.0, 1.0]] * 3, 40, seed=0), sample(tilted, [[0.0, 1.0]] * 3, 300, seed=1)
+    surrogate, said = learned(replace(known, jacobian=known.jacobian * [1.0, 1.0, 0.0]))
+    assert value_error(surrogate, unseen) < 1e-3
+    assert "the slopes of 'q0' by 'p2' contradict its values" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("used", [[True, False], [False, True], [True, True]])
+def test_slopes_that_are_zero_are_doubted_if_their_input_matters(few, used):
+    jacobian = np.concatenate((few.jacobian * used, 0.0 * few.jacobian[..., :1]), 2)
+    x = np.concatenate((few.x, np.random.default_rng(0).random((16, 1))), 1)
+    scaling = Scaling.from_data(np.array([[0.0, 1.0]] * 3), few.y, few.responses)
+    doubtful = doubtful_slopes(scaled_targets(scaling, x, few.y, jacobian, device="cpu"))
+    assert doubtful.tolist() == [[*(not matters for matters in used), False]]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [lambda J: -J, lambda J: J * np.array([-1.0, 1.0])])
 def test_slopes_that_are_wrong_in_all_samples_do_no_harm(clean, unseen, change):
     surrogate, said = learned(replace(clean, jacobian=change(clean.jacobian)))
@@ -219,6 +257,7 @@ def test_slopes_that_are_wrong_in_all_samples_do_no_harm(clean, unseen, change):
     assert "contradict its values" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "signs", [[-1.0, 1.0], *(pytest.param(signs, marks=pytest.mark.slow) for signs in ([-1.0, -1.0], [1.0, -1.0]))]
 )
@@ -252,6 +291,7 @@ def test_hard_functions_have_no_suspects(name, N):
     assert not find_doubts(replace(data, jacobian=None)).values.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("N", "seed"), [(16, 0), (32, 1)])
 def test_the_few_samples_beyond_a_steep_front_are_believed(N, seed):
     random = np.random.default_rng(seed).random((N, 2))

@@ -111,6 +111,7 @@ def test_every_kind_of_adam_takes_the_same_steps_for_all_members(data, settings)
         torch.testing.assert_close(ensemble.module.members[0](x), single.module(x), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [Residual(8, 1), MLP(6, 1)])
 def test_networks_that_are_no_perceptrons_train_one_by_one(network):
     """And perceptrons with more outputs than inputs."""
@@ -127,6 +128,7 @@ class Restless(Fixed):
     interval = 1
 
 
+@pytest.mark.slow
 def test_rounds_between_weights_that_stay_are_one_descent(data):
     """Which goes as far as the descent without rounds; from no curvature each time, it would come half as far."""
 

@@ -9,10 +9,10 @@ from sobofem.surrogate import MLP, Fixed, InverseDirichlet, PerChannel, ValuesOn
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.networks import Residual
 from sobofem.surrogate.training.objective import Objective
+from sobofem.surrogate.training.together import OneByOne, Stack
 from sobofem.surrogate.training.together.batched_lbfgs import Descent, LineSearch
 from sobofem.surrogate.training.together.curvature_pairs import CurvaturePairs
 from sobofem.surrogate.training.together.perceptrons import Perceptrons, fits
-from sobofem.surrogate.training.together.stages import OneByOne, Stack
 
 
 def draw(*shape, seed=0):

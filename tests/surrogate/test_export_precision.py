@@ -12,7 +12,7 @@ from torch import nn
 from sobofem.surrogate import MLP, Adam, Descent, Kriging, Solved, Surrogate, train
 from sobofem.surrogate.export import export_model, open_exported
 from sobofem.surrogate.export.program import InDouble, Program, doubled, in_precision
-from sobofem.surrogate.families.posterior import Posterior
+from sobofem.surrogate.families.kriging import Posterior
 from sobofem.surrogate.networks.base import NetworkModule
 from sobofem.surrogate.samples.scaling import Scaling
 from sobofem.surrogate.selection.stacking import Mixture, MixtureModule

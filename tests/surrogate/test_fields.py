@@ -347,6 +347,7 @@ def trained():
     return FieldSurrogate(basis, train(reduced, network=network, weighting=by_variance(reduced), optimizers=optimizers))
 
 
+@pytest.mark.slow
 def test_a_trained_field_surrogate_comes_near_what_its_modes_can_do(trained):
     unseen = rough_samples(200, seed=1)
     error = np.linalg.norm(trained.predict(unseen.x)[0] - unseen.fields) / np.linalg.norm(unseen.fields)
@@ -451,6 +452,7 @@ class Streamed(Sequence):
         return self.shapes @ np.random.default_rng(row).standard_normal((3, 20))
 
 
+@pytest.mark.slow
 def test_randomized_modes_need_the_memory_of_some_fields_however_many_snapshots_there_are():
     M, N = 20_000, 30
     slopes = Streamed(M, N)

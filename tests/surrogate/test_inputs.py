@@ -219,6 +219,7 @@ def test_uncertainty_follows_the_chain_rule(known):
     assert np.allclose(slopes[2, 1], 0.2 * np.linalg.norm(known.subspace.project, axis=0))
 
 
+@pytest.mark.slow
 def test_a_trained_and_saved_projected_surrogate_knows_the_ridge_function(tmp_path):
     data, unseen = ridge_samples(128, seed=0), ridge_samples(200, seed=1)
     subspace = active_subspace(data)

@@ -89,6 +89,7 @@ def test_held_out_samples_may_miss_labels_too(data):
     assert np.isfinite(history.validation).all()
 
 
+@pytest.mark.slow
 def test_missing_labels_train_in_batches(data):
     jacobian = data.jacobian.copy()
     jacobian[2:] = np.nan

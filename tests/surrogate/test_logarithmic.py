@@ -207,6 +207,7 @@ def mixed():
     return surrogate.fit(samples(8, responses=1), families=[Logarithmic(part) for part in parts])
 
 
+@pytest.mark.slow
 def test_it_is_saved_and_loaded(mixed, tmp_path):
     mixed.save(tmp_path / "model.safetensors")
     again = surrogate.load(tmp_path / "model.safetensors")

@@ -100,7 +100,7 @@ def test_builds_in_double_precision_from_the_generator_alone():
 def test_refuses_what_cannot_be_built():
     with pytest.raises(ValueError, match="no activation is called 'relu'"):
         MLP(activation="relu")
-    with pytest.raises(ValueError, match="width 0 and depth 3"):
+    with pytest.raises(ValueError, match="width of MLP is 0; expected a whole number of at least 1"):
         MLP(width=0)
 
 

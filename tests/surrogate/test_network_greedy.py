@@ -57,6 +57,7 @@ def test_the_error_falls_faster_with_the_width_than_the_rate_of_rough_units(act)
     assert (np.exp(mean[-1]) < [0.01, 0.03]).all()
 
 
+@pytest.mark.slow
 def test_each_unit_lowers_the_loss_and_the_first_ones_are_those_of_a_smaller_network():
     targets, _ = scaled(40, seed=0)
     weights = PerChannel().start(targets).values

@@ -9,9 +9,9 @@ from torch import nn
 
 from sobofem.surrogate import LBFGS, MLP, Adam, Fixed, InverseDirichlet, PerChannel, ValuesOnly, load, register, train
 from sobofem.surrogate.files import container
+from sobofem.surrogate.online import OnlineTraining
 from sobofem.surrogate.online.acquisition import nearest, spread
 from sobofem.surrogate.online.checkpoint import KIND, OnlineSettings
-from sobofem.surrogate.online.training import OnlineTraining
 from sobofem.surrogate.weighting import Weighting, Weights
 
 SMALL = MLP(8, 2)
@@ -248,6 +248,7 @@ def same(ours, theirs):
         assert np.array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "stop"),
     [
@@ -280,6 +281,7 @@ def test_a_job_killed_and_taken_up_ends_bit_for_bit_as_if_it_had_not_been(data, 
     assert np.array_equal(ours.history.train, theirs.history.train)
 
 
+@pytest.mark.slow
 def test_finishing_and_looking_leave_the_training_as_it_is(data):
     calm, watched = training_for(data), training_for(data)
     for training in (calm, watched):
@@ -311,6 +313,7 @@ class Remembering(Weighting):
         return Weights(0.1 + noise + 1.0 / (1.0 + mean), memory)
 
 
+@pytest.mark.slow
 def test_a_weighting_of_the_user_is_taken_up_with_its_memory(data, tmp_path):
     path = tmp_path / "checkpoint"
     straight, broken = (training_for(data, weighting=Remembering()) for _ in range(2))
@@ -398,6 +401,7 @@ def test_members_disagree_most_where_there_are_no_data():
     assert (points[wanted, 0] > 0.2).mean() >= 0.8
 
 
+@pytest.mark.slow
 def test_the_gradient_residual_is_large_near_samples_that_were_not_learned():
     data = five_samples(80, seed=3)
     jacobian = data.jacobian.copy()

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sobofem.surrogate.operators import Mesh
-from sobofem.surrogate.operators.graph_unet import Aggregation
 from sobofem.surrogate.operators.mesh import cliques, hops, pooled
+from sobofem.surrogate.operators.mesh_networks import Aggregation
 
 
 def l_shape():

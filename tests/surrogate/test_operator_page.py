@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 from operator_cases import rectangle
+import pytest
 
 from sobofem import surrogate
 from sobofem.surrogate import LBFGS
@@ -14,6 +15,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "operators.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
+@pytest.mark.slow
 def test_a_string_is_learned_and_used_as_the_page_shows(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}
@@ -28,6 +30,7 @@ def test_a_string_is_learned_and_used_as_the_page_shows(tmp_path, monkeypatch):
     assert np.isclose(names["y"][0], field[0, 8, 0], atol=1e-6) and names["slopes"].shape == (1, 17)
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own_is_as_short_as_the_page_shows(tmp_path):
     names = {"__name__": "page"}
     exec(compile(SNIPPETS[1], "docs/operators.md", "exec"), names)

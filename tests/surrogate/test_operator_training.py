@@ -23,9 +23,9 @@ from sobofem.surrogate.operators import (
     samples,
     train_operator,
 )
-from sobofem.surrogate.operators.norms import Norms
+from sobofem.surrogate.operators.errors import Norms
 from sobofem.surrogate.operators.objective import FieldObjective, FieldTargets
-from sobofem.surrogate.operators.scaling import FieldScaling
+from sobofem.surrogate.operators.samples import FieldScaling
 from sobofem.surrogate.operators.surrogate import Kept
 
 PLATE = Plate.of(3, 2)
@@ -100,6 +100,7 @@ def test_energies_may_be_given_for_one_channel_or_for_all():
         objective_of(data, Exact, energy=np.eye(3))
 
 
+@pytest.mark.slow
 def test_derivatives_teach_what_values_do_not():
     data, unseen = PLATE.samples(12, products=4), PLATE.samples(20, seed=5, products=2)
     steps = (surrogate.LBFGS(30),)
@@ -189,6 +190,7 @@ def test_channels_of_one_unit_or_vector_share_a_scale_and_others_do_not():
         assert alike[0] == alike[1] == vector[0] == vector[1] == apart[1] > 5.0 * apart[0]
 
 
+@pytest.mark.slow
 def test_a_seed_decides_all_numbers_and_leaves_those_of_torch_alone():
     data = PLATE.samples(8, products=2)
     before = torch.get_rng_state()

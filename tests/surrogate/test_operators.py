@@ -22,8 +22,7 @@ from sobofem.surrogate.operators import (
     choose,
     train_operator,
 )
-from sobofem.surrogate.operators.fourier import SpectralConvolution
-from sobofem.surrogate.operators.mgno import VCycle
+from sobofem.surrogate.operators.grid_networks import SpectralConvolution, VCycle
 
 PLATE = Plate.of(4, 3)
 SMALL = [
@@ -46,6 +45,7 @@ def fields(N, P, seed=1):
     return torch.randn(N, P, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.slow
 @by_network
 def test_four_samples_are_learned_by_heart(network):
     """Their mean alone is off by some 0.9 of their size."""
@@ -189,6 +189,7 @@ def exported(network, path, precision="float64"):
     return np.abs(program.predict(data.inputs) - model.predict(data.inputs)).max()
 
 
+@pytest.mark.slow
 def test_a_program_gives_the_same_fields_without_sobofem(tmp_path):
     assert exported(SMALL[0], tmp_path / "net.pt2") < 1e-4
     with pytest.raises(ValueError, match="hessian"):

@@ -8,9 +8,9 @@ from torch import nn
 from sobofem.surrogate import LBFGS, MLP, Adam, Factorized, Fixed, InverseDirichlet, PerChannel, ValuesOnly, train
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.training.least_squares import LeastSquares
-from sobofem.surrogate.training.monitor import Monitor
 from sobofem.surrogate.training.objective import Objective
 from sobofem.surrogate.training.optimizers import LevenbergMarquardt
+from sobofem.surrogate.training.optimizers.base import Monitor
 from sobofem.surrogate.training.optimizers.levenberg_marquardt import _State
 from sobofem.surrogate.weighting import Weights
 
@@ -26,6 +26,7 @@ def problem(N=40):
     return objective, solution
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "tolerance"),
     [

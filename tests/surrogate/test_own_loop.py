@@ -336,6 +336,7 @@ def show(text, names):
     exec(compile(text, "docs/surrogates.md", "exec"), names)
 
 
+@pytest.mark.slow
 def test_the_loop_of_the_page_trains_in_plain_python_and_from_a_stream(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     loop, stream = (next(text for text in blocks() if word in text) for word in ("OneCycleLR", "Reservoir"))

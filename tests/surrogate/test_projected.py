@@ -49,6 +49,7 @@ def test_directions_are_those_along_which_the_responses_change():
     assert np.allclose(V @ V.T, np.eye(2)) and np.allclose(V.T @ V, DIRECTIONS.T @ DIRECTIONS)
 
 
+@pytest.mark.slow
 def test_few_samples_of_many_inputs_are_enough_where_few_directions_matter(fitted):
     unseen = samples(200, seed=2)
     y, jacobian = fitted.predict(unseen.x)
@@ -99,6 +100,7 @@ def test_slopes_are_the_derivatives_and_survive_a_file(fitted, tmp_path):
         assert np.array_equal(found, wanted)
 
 
+@pytest.mark.slow
 def test_projections_are_among_the_families_from_20_inputs_on():
     projections = {"shallow network of projections", "Gaussian process of projections"}
     with pytest.warns(UserWarning, match="32 points can't span 40 parameters|was learned"):  # in no time

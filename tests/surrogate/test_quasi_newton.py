@@ -45,3 +45,17 @@ def test_a_stationary_start_is_its_own_minimum():
     found = minimize(rosenbrock, start, iterations=10)
     assert (found.iterations, found.value) == (0, 0.0)
     assert torch.equal(found.point, start)
+
+
+def test_a_search_ends_where_rounding_hides_what_is_left_to_gain():
+    calls = []
+
+    def rough(x):
+        """A bowl whose values, but not whose gradient, are rounded to a hundredth of the tolerance."""
+        calls.append(x)
+        value = float(x.square().sum())
+        return 1.0 + round(value, 7) + 1e-7 * (len(calls) % 2), 2.0 * x
+
+    found = minimize(rough, torch.tensor([1.0, 1e-2], dtype=torch.float64), iterations=100, tolerance=1e-5)
+    assert float(found.point.abs().max()) < 3e-3
+    assert len(calls) < 25

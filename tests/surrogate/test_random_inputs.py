@@ -122,6 +122,7 @@ def test_responses_come_back_from_size_and_direction_with_derivatives_and_deviat
         RelativeSurrogate(model)
 
 
+@pytest.mark.slow
 def test_an_exponential_of_few_directions_is_learned_by_its_size_and_read_back(tmp_path):
     data, unseen = samples(30, seed=7), samples(40, seed=8)
     subspace = active_subspace(data, dimension=2, covariance=COVARIANCE)
@@ -150,6 +151,7 @@ def short(monkeypatch):
     monkeypatch.setattr(field, "LONG", (LBFGS(5),))
 
 
+@pytest.mark.slow
 def test_a_field_is_learned_in_one_call_which_says_what_it_chose_and_why(tmp_path):
     data, unseen = field_samples(24, 9), field_samples(40, 10)
     model = fit_field(data, covariance=COVARIANCE)
@@ -179,6 +181,7 @@ def test_units_of_few_inputs_make_no_difference_to_what_is_chosen():
     assert other.predict(x[:3] * units)[0] == pytest.approx(one.predict(x[:3])[0], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_fields_without_derivatives_are_learned_from_all_inputs_and_those_that_vanish_as_they_are(short):
     data = field_samples(20, 11)
     plain = FieldSamples(data.x, data.fields, None, NAMES, BOUNDS, "u")

@@ -22,6 +22,7 @@ def silent(found):
     pass
 
 
+@pytest.mark.slow
 def test_responses_that_are_learned_together_are_learned_as_each_alone(monkeypatch):
     targets, family = scaled(two_of_five(12, seed=3)), Solved(units=8, members=1, iterations=4)
     together = family.begin(targets, seed=0).finish([0, 1], silent)
@@ -33,6 +34,7 @@ def test_responses_that_are_learned_together_are_learned_as_each_alone(monkeypat
     assert not torch.allclose(found.module(targets.x)[:, 0], found.module(targets.x)[:, 1])
 
 
+@pytest.mark.slow
 def test_processes_begin_with_the_length_scales_that_doubts_have_learned():
     """Whatever the units: a likelihood is greatest at the same length scales and relative noise."""
     data = two_of_five(16, seed=3)
@@ -70,3 +72,27 @@ def test_a_layer_of_many_responses_leaves_each_what_it_leaves_alone(gaps):
         value, gradient = alone(theta[r : r + 1], torch.arange(1))
         torch.testing.assert_close((values[r], gradients[r]), (value[0], gradient[0]), rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(both.left[r], alone.left[0])
+
+
+def outputs_that_err(errors, *, points=4000, n=2):
+    """A function's values and slopes with independent errors of these sizes, relative to it."""
+    generator = torch.Generator().manual_seed(3)
+    truth = torch.randn(points, 1, 1 + n, dtype=torch.float64, generator=generator)
+    noise = torch.randn(points, len(errors), 1 + n, dtype=torch.float64, generator=generator)
+    return truth + noise * torch.tensor(errors, dtype=torch.float64)[:, None]
+
+
+def test_a_member_has_a_share_by_the_error_that_the_others_tell_of():
+    errors = torch.tensor([1e-3, 1e-3, 3e-3, 1e-2], dtype=torch.float64)
+    found = solved.shares(outputs_that_err(errors.tolist()), torch.zeros(4, dtype=torch.float64))
+    expected = 1.0 / (errors.square() + 5e-6)  # the median of the squares
+    assert torch.allclose(found, expected / expected.sum(), rtol=0.1)
+
+
+def test_members_that_agree_have_shares_by_their_evidence():
+    values = torch.tensor([0.0, 0.5, 0.2], dtype=torch.float64)
+    likely = torch.exp(-2.0 * values)
+    outputs = outputs_that_err([0.0, 0.0, 0.0])
+    assert torch.allclose(solved.shares(outputs, values), likely / likely.sum())
+    pair = solved.shares(outputs_that_err([0.0, 1.0]), values[:2])
+    assert torch.allclose(pair, likely[:2] / likely[:2].sum())

@@ -83,6 +83,7 @@ def test_calibrated_intervals_cover_as_they_say(share):
         assert floor < 0.2 * gain * variances.mean()
 
 
+@pytest.mark.slow
 def test_few_errors_are_calibrated_by_students_t():
     """For normal errors of the constant size that is found, intervals hold the next in 95 % of the cases or more."""
     assert np.allclose(STUDENT, student.ppf(0.975, np.arange(1, len(STUDENT) + 1)), atol=6e-4)

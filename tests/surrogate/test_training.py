@@ -29,9 +29,9 @@ from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.networks.base import NetworkModule
 from sobofem.surrogate.samples.scaling import Scaling
 from sobofem.surrogate.training import train as training
-from sobofem.surrogate.training.monitor import Monitor
 from sobofem.surrogate.training.objective import Objective
 from sobofem.surrogate.training.optimizers import Optimizer
+from sobofem.surrogate.training.optimizers.base import Monitor
 from sobofem.surrogate.training.train import targets_of, training_targets
 
 SHORT = (Adam(30), LBFGS(30))
@@ -76,6 +76,7 @@ def test_the_same_seed_gives_the_same_surrogate_and_another_seed_another(data):
     assert not np.array_equal(first.predict(data.x)[1], other.predict(data.x)[1])
 
 
+@pytest.mark.slow
 def test_jacobians_are_not_looked_at_without_weight_on_them(data):
     bare = replace(data, jacobian=None)
     with_data, without = train(data, weighting=ValuesOnly(), optimizers=SHORT), train(bare, optimizers=SHORT)
@@ -99,6 +100,7 @@ def test_units_of_the_data_do_not_matter(data):
     assert np.allclose(ours.predict(data.x)[0] * c, theirs.predict(other.x)[0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_best_moment_on_the_held_out_samples_is_kept(data):
     surrogate = train(data, validation=0.25, weighting=ValuesOnly(), optimizers=(Adam(200, 0.02), LBFGS(100)))
     history = surrogate.history
@@ -119,6 +121,7 @@ def test_without_held_out_samples_the_objective_decides(data):
     assert history.best == history.step[np.argmin(history.train)]
 
 
+@pytest.mark.slow
 def test_networks_are_not_compared_across_changes_of_the_weights(data):
     history = train(data, weighting=InverseDirichlet(interval=10), optimizers=(Adam(60),)).history
     changes = history.step[1:][(np.diff(history.weights, axis=0) != 0).any(axis=(1, 2))]
@@ -302,6 +305,7 @@ def stored(tmp_path_factory):
     return [Samples(x, np.sin(x @ slope.T), each, names, [f"y{k}" for k in range(24)], box) for each in kinds]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.2])
 def test_training_in_batches_from_a_file_needs_the_memory_of_batches_and_learns_the_same(stored, monkeypatch, share):
     def batches(samples):

@@ -16,6 +16,7 @@ def data():
     return five_samples(24, seed=0)
 
 
+@pytest.mark.slow
 def test_the_pair_that_can_learn_is_found_among_those_that_can_not():
     """Steps of nothing and of everything, and a decay that leaves no weights; a plane is learned in few steps."""
     data = sample(lambda x: x[:1] + 2.0 * x[1:], [[-1.0, 1.0]] * 2, 24, seed=0)
@@ -33,6 +34,7 @@ def test_the_pair_that_can_learn_is_found_among_those_that_can_not():
     assert np.array_equal(surrogate.predict(data.x)[1], expected.predict(data.x)[1])
 
 
+@pytest.mark.slow
 def test_trials_halve_and_their_time_doubles(data):
     stages = (Adam(16), LBFGS(8), LevenbergMarquardt(3))
     surrogate = tuned(data, decays=(1e-5, 1e-2), splits=1, network=SMALL, optimizers=stages)
@@ -70,6 +72,7 @@ def test_the_only_samples_with_derivative_labels_are_trained_on_in_every_split(d
     assert np.isfinite([trial["error"] for trial in trials]).all()
 
 
+@pytest.mark.slow
 def test_the_same_seed_tunes_to_the_same_bits(data):
     settings = {"decays": (1e-5, 1e-3), "splits": 1, "network": SMALL, "optimizers": (Adam(10, batch=8),)}
     first, again, other = (tuned(data, **settings, seed=seed) for seed in (1, 1, 2))
@@ -102,6 +105,7 @@ def test_the_start_of_the_least_objective_is_kept(data):
     assert np.array_equal(surrogate.predict(data.x)[1], each[int(np.argmin(scores))].predict(data.x)[1])
 
 
+@pytest.mark.slow
 def test_held_out_samples_decide_where_they_are_wanted_and_are_learned_from_afterwards(data):
     stages = (Adam(60, 0.02),)
     surrogate = restarted(data, starts=3, held_out=0.25, network=SMALL, optimizers=stages, weighting=ValuesOnly())

@@ -117,6 +117,7 @@ def test_grad_norm_moves_weights_down_the_slope_of_its_objective(layer):
     assert new["weights"].numpy() == pytest.approx(3.0 * moved / moved.sum(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_grad_norm_brings_gradient_norms_together():
     rule = GradNorm(alpha=0.0, rate=0.02, groups="all", layer="all", scaled=False)
     weights = begun(rule, (1, 3), weights=[0.2, 1.0, 1.8])

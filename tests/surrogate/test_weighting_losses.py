@@ -158,6 +158,7 @@ def test_relobralo_follows_its_formula(expected):
     assert found.sum() == pytest.approx(3.0, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_relobralo_looks_back_as_often_as_expected():
     rule = ReLoBRaLo(alpha=1.0, expected=0.8, groups="all", scaled=False)
     state = terms([[0.5, 0.1]])

@@ -24,6 +24,7 @@ ADAPTIVE = [
     surrogate.weighting.Evidence(),
     surrogate.weighting.GradNorm(),
     surrogate.weighting.Guarded(surrogate.weighting.ProfiledLikelihood()),
+    surrogate.weighting.Hypergradient(),
     surrogate.weighting.InverseDirichlet(),
     surrogate.weighting.LearnedLikelihood("gradient"),
     surrogate.weighting.MGDA(),

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
+from sobofem.surrogate.samples.checks import check_counts
 from sobofem.surrogate.training.evidence import Levels, log_evidence
 from sobofem.surrogate.training.least_squares import LeastSquares, NoLeastSquares, least_squares_size
-from sobofem.surrogate.training.monitor import Monitor
 from sobofem.surrogate.training.objective import Objective
-from sobofem.surrogate.training.optimizers.adam import Adam
-from sobofem.surrogate.training.optimizers.base import Optimizer, check_counts, part_of
-from sobofem.surrogate.training.optimizers.lbfgs import LBFGS
+from sobofem.surrogate.training.optimizers.base import Monitor, Optimizer, part_of
 from sobofem.surrogate.training.optimizers.levenberg_marquardt import LevenbergMarquardt
+from sobofem.surrogate.training.optimizers.torch_optimizers import LBFGS, Adam
+from sobofem.surrogate.weighting import Weights
 
 FACTOR = 10.0
 """From one decay to the next."""
@@ -29,6 +29,8 @@ STEPS_OF_UPDATE = 4
 """Steps between two updates of the levels of noise and priors."""
 BATCHED, MANY_SAMPLES = Adam(steps=20_000, batch=256), 4096
 """What trains more than so many samples: no path, as the decay fades with their number."""
+PATIENCE = 3
+"""Updates of weights and levels without greater evidence after which they end."""
 UNJUDGED_POINTS = 2
 """Decays after the first where nothing can judge them."""
 
@@ -75,6 +77,17 @@ class DecayPath(Optimizer):
         return replace(self, first=part_of(self.first, share), each=part_of(self.each, share))
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """The likeliest point: parameters, the objective that they minimize, and the step that led there."""
+
+    parameters: list[Tensor]
+    decay: float
+    shares: list[float] | None
+    weights: Weights
+    step: int
+
+
 @dataclass
 class _Walk:
     """One walk down the path.
@@ -87,7 +100,7 @@ class _Walk:
     objective: Objective
     monitor: Monitor
     best: float = -float("inf")
-    _kept: tuple[list[Tensor], float, list[float] | None, int] | None = None
+    _kept: _Kept | None = None
     _squares: bool = field(init=False)
     _batched: bool = field(init=False)
     _entering: bool = True
@@ -110,12 +123,15 @@ class _Walk:
         if self._squares and self.best > -float("inf"):
             self._return()
             self._update_levels()
+            if self.objective.weighting.late:
+                self._return()
+                self._reweigh()
 
     def settle(self) -> None:
         """Have the likeliest point be the result, unless held-out samples have chosen theirs."""
         if self._kept is not None and self.monitor.score is None:
             self._return()
-            self.monitor.keep(self.objective.parameters, self._kept[3])
+            self.monitor.keep(self.objective.parameters, self._kept.step)
             decay = self.objective.decay * len(self.objective.targets)
             self.monitor.notes["decay"] = decay
             if self.best > -float("inf"):  # else attempts don't compare, and files hold no infinity
@@ -136,10 +152,11 @@ class _Walk:
 
     def _return(self) -> None:
         assert self._kept is not None
-        parameters, self.objective.decay, self.objective.shares, _ = self._kept
+        kept, objective = self._kept, self.objective
+        objective.decay, objective.shares, objective.weights = kept.decay, kept.shares, kept.weights
         with torch.no_grad():
-            for parameter, kept in zip(self.objective.parameters, parameters, strict=True):
-                parameter.copy_(kept)
+            for parameter, value in zip(objective.parameters, kept.parameters, strict=True):
+                parameter.copy_(value)
 
     def _train(self, decay: float, steps: int) -> bool:
         """Descend at this decay; whether that is the best point so far, or can't be judged."""
@@ -179,6 +196,34 @@ class _Walk:
         monitor.end()
         self._judge(objective.decay)
 
+    def _reweigh(self) -> None:
+        """Have the weighting update its weights, and the levels with them, as long as the evidence grows.
+
+        The updates needn't rest where it is greatest: it is looked at after each. Each weight by which the terms then
+        differ is to gain a unit, lest small differences of noise be taken from chance (Akaike 1974).
+        """
+        objective, monitor, before = self.objective, self.monitor, self.objective.weights
+        found, worse, levels = self.best, 0, Levels.of(objective)
+        try:
+            for _ in range(self.path.updates):
+                changed = levels.reweighed(objective, monitor.total)
+                if objective.weights.values is before.values:
+                    break
+                if self.best == found:
+                    self.best += _levels_between(before, objective.weights)
+                levels = changed or levels
+                levels.apply(objective)
+                monitor.forget()
+                LevenbergMarquardt(STEPS_OF_UPDATE, patience=None, damping=NEARLY_CONVERGED).run(objective, monitor)
+                worse = 0 if self._judge(objective.decay) else worse + 1
+                if worse == PATIENCE:
+                    break
+                levels = levels.updated(objective)
+            monitor.end()
+        finally:
+            if self._kept is not None and self._kept.weights.values is before.values:
+                self.best = found
+
     def _judge(self, decay: float) -> bool:
         """Whether this is the likeliest point so far, or can't be judged."""
         objective = self.objective
@@ -189,9 +234,15 @@ class _Walk:
         if evidence <= self.best and self._kept is not None and self.best > -float("inf"):
             return False
         self.best = evidence
-        kept = [p.detach().clone() for p in objective.parameters]
-        self._kept = kept, decay, objective.shares, self.monitor.best_step
+        parameters = [p.detach().clone() for p in objective.parameters]
+        self._kept = _Kept(parameters, decay, objective.shares, objective.weights, self.monitor.best_step)
         return True
+
+
+def _levels_between(before: Weights, after: Weights) -> int:
+    """By how many further levels the terms' weights differ from what they were, apart from a common factor."""
+    ratios = after.values / before.values
+    return len(ratios[ratios.isfinite()].log().round(decimals=6).unique()) - 1
 
 
 def step_cost(rows: int, columns: int) -> float:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from sobofem.surrogate.samples.checks import check_counts
 from sobofem.surrogate.training.least_squares import (
     LeastSquares,
     NoLeastSquares,
@@ -16,9 +17,8 @@ from sobofem.surrogate.training.least_squares import (
     gram,
     least_squares_size,
 )
-from sobofem.surrogate.training.monitor import Monitor
 from sobofem.surrogate.training.objective import Objective
-from sobofem.surrogate.training.optimizers.base import Optimizer, check_counts, part_of
+from sobofem.surrogate.training.optimizers.base import Monitor, Optimizer, part_of
 
 FLAT_GRADIENT, STILL_STEP = 1e-12, 1e-14
 """It has converged when the largest entry of gradient or step is below these."""
@@ -50,7 +50,7 @@ class LevenbergMarquardt(Optimizer):
 
     def __post_init__(self) -> None:
         """Refuse settings that train nothing."""
-        check_counts(self, "iterations", "patience")
+        check_counts(self, "iterations", optional=("patience",))
         if not self.memory > 0.0:
             raise ValueError(f"memory is {self.memory:g}; expected a positive number of GB")
         if not 0.0 < self.damping < float("inf"):

@@ -120,6 +120,7 @@ class Descent:
         iterations: Most iterations of each member.
         history: Pairs of steps and gradient changes that each remembers.
         tolerance: A member has converged, too, when five steps in a row gain less than this share of its value each.
+        least: Share of its value that the next trial of a line search must promise, for it to go on.
         curvature: Pairs to begin with, as a descent on much the same functions has left them.
 
     Attributes:
@@ -134,9 +135,10 @@ class Descent:
         iterations: int,
         history: int,
         tolerance: float = 0.0,
+        least: float = 0.0,
         curvature: CurvaturePairs | None = None,
     ) -> None:
-        self._losses, self._most, self._tolerance = losses, iterations, tolerance
+        self._losses, self._most, self._tolerance, self._least = losses, iterations, tolerance, least
         self._members = torch.arange(len(start), device=start.device)
         value, gradient = losses(start, self._members)
         self._x, self._g, self._d = start.clone(), gradient.clone(), torch.zeros_like(start)
@@ -184,7 +186,9 @@ class Descent:
         good, search = self._search.judge(value, (gradient * self._d).sum(1))
         good &= self._working
         # A search that found nothing is the fault of old curvature, or the end where there is none.
-        lost = self._working & ~good & (search.trials >= MAX_TRIALS)
+        # So is one whose next trial would gain too little to count, were the function as steep all the way.
+        little = -search.slope * search.trial <= self._least * search.value.abs().clamp(min=1.0)
+        lost = self._working & ~good & (little | (search.trials >= MAX_TRIALS))
         self._working &= ~(lost & (self._pairs.count == 0))
         self._pairs.clear((lost & self._working).nonzero().squeeze(1))
         if good.any():
@@ -258,7 +262,8 @@ def minimize(
         value, gradient = function(points[0])
         return points.new_tensor([value]), gradient.unsqueeze(0)
 
-    descent = Descent(losses, start.unsqueeze(0), iterations=iterations, history=MAX_PAIRS, tolerance=tolerance)
+    at = start.unsqueeze(0)
+    descent = Descent(losses, at, iterations=iterations, history=MAX_PAIRS, tolerance=tolerance, least=tolerance)
     while not descent.done:
         descent.step()
     points, values = descent.result()

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from sobofem.surrogate.loss import Targets
 from sobofem.surrogate.networks import Perceptron
-from sobofem.surrogate.networks.passes import Passes, kernel
+from sobofem.surrogate.networks.passes import Passes, halves, kernel
 from sobofem.surrogate.training.objective import Objective
-from sobofem.surrogate.training.together.stages import Stack
+from sobofem.surrogate.training.together import Stack
 
 NUMBERS_AT_ONCE = 2**18
 """Numbers in one intermediate array, about: members beyond that make another group, so that memory stays bounded."""
@@ -58,8 +58,8 @@ class Perceptrons:
 
     def _one_group(self, flat: Tensor, members: Tensor, gradient: Tensor) -> Tensor:
         shares, decay = self._shares[members], self._decay[members]
-        V, b = _halves(self.stack.views(flat))
-        gV, gb = _halves(self.stack.views(gradient))
+        V, b = halves(self.stack.views(flat))
+        gV, gb = halves(self.stack.views(gradient))
         errors = self._passes.forward(V, b) - self.samples.y
         pull = shares[..., 0] * errors
         losses = (pull * errors).sum(dim=(1, 2))
@@ -103,8 +103,3 @@ def _shares(objective: Objective, rows: Tensor, samples: Targets) -> Tensor:
     if targets.believed is not None:
         own[..., 0] *= targets.believed
     return own.new_zeros(len(samples), *share.shape).index_add_(0, rows, own)
-
-
-def _halves(tensors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Weights and biases, which a perceptron lists in this order."""
-    return tensors[: len(tensors) // 2], tensors[len(tensors) // 2 :]

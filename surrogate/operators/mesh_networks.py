@@ -1,4 +1,4 @@
-"""Graph U-Net with multichannel aggregation, MAgNET: the mesh itself is what it computes on."""
+"""Networks on any mesh: DeepONet, graph U-Net, and Perceiver IO."""
 
 from __future__ import annotations
 
@@ -12,8 +12,91 @@ import torch
 from torch import Tensor, nn
 
 from sobofem.surrogate.files.registry import register
-from sobofem.surrogate.operators.base import FieldNetwork, activation, index
+from sobofem.surrogate.operators.base import (
+    Attention,
+    FieldModule,
+    FieldNetwork,
+    Perceptron,
+    activation,
+    index,
+    position_code,
+)
 from sobofem.surrogate.operators.mesh import Mesh, Numbers, cliques, hops, pooled
+
+NOISE = 1e-4
+"""Standard deviation of a component, over the largest, below which it is left out."""
+
+
+@register
+@dataclass(frozen=True)
+class DeepONet(FieldNetwork):
+    """y(place) = Σ_k b_k(field) t_k(place) + c: a branch for the input field, and a trunk for the place.
+
+    Lu et al. 2021, *Learning nonlinear operators via DeepONet based on the universal approximation theorem of
+    operators*. The branch sees principal components of the input fields in the training data, and of the directions
+    that their derivatives are labelled along; beside its layers it has a linear map.
+
+    Attributes:
+        width: Of the layers of branch and trunk.
+        depth: Hidden layers of each.
+        rank: Products that are summed.
+        components: Principal components of the input, at most.
+        activation: Between layers.
+    """
+
+    width: int = 128
+    depth: int = 3
+    rank: int = 64
+    components: int = 64
+    activation: str = "gelu"
+
+    def build(self, mesh: Mesh, inputs: int, outputs: int) -> nn.Module:
+        """See `FieldNetwork.build`."""
+        return _DeepONetModule(self, mesh, inputs, outputs)
+
+
+class _DeepONetModule(FieldModule):
+    code: Tensor
+    centre: Tensor
+    components: Tensor
+
+    def __init__(self, spec: DeepONet, mesh: Mesh, inputs: int, outputs: int) -> None:
+        super().__init__()
+        size, self.outputs = len(mesh) * inputs, outputs
+        count = min(spec.components, size)
+        act, code = activation(spec.activation), position_code(mesh)
+        hidden = (spec.width,) * spec.depth
+        self.branch = Perceptron((count, *hidden, spec.rank), act)
+        self.linear = nn.Linear(count, spec.rank)
+        self.trunk = Perceptron((code.shape[1], *hidden, spec.rank * outputs), act)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.register_buffer("code", code, persistent=False)
+        self.register_buffer("centre", torch.zeros(size))
+        self.register_buffer("components", torch.linalg.qr(torch.randn(size, count)).Q)
+
+    def prepare(self, fields: Tensor, directions: Tensor) -> None:
+        """Take the principal components of these fields and directions, each scaled to variance one."""
+        flat = fields.flatten(1).double()
+        centre = flat.mean(0)
+        flat = torch.cat((flat - centre, directions.flatten(1).double()))
+        _, deviations, modes = torch.linalg.svd(flat, full_matrices=False)
+        largest = modes.gather(1, modes.abs().argmax(1, keepdim=True))
+        modes = modes * largest.sign()  # else their signs are those of rounding
+        count = self.components.shape[1]
+        scales = (deviations / max(len(flat) - 1, 1) ** 0.5)[:count]
+        found = torch.zeros(flat.shape[1], count, dtype=torch.float64)
+        alive = scales > NOISE * scales[:1].clamp(min=torch.finfo(scales.dtype).tiny)
+        found[:, : len(scales)] = torch.where(alive, modes[:count].T / torch.where(alive, scales, 1.0), 0.0)
+        self.centre.copy_(centre)
+        self.components.copy_(found)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fields (B, P, outputs) of fields (B, P, inputs)."""
+        coordinates = (x.flatten(1) - self.centre) @ self.components
+        branch = self.branch(coordinates) + self.linear(coordinates)
+        trunk = self.trunk(self.code).unflatten(1, (self.outputs, -1))
+        return torch.einsum("bk,pck->bpc", branch, trunk) / trunk.shape[-1] ** 0.5 + self.bias
+
 
 COARSEST = 8
 """Cliques that are not pooled further."""
@@ -161,3 +244,80 @@ class _GraphUNetModule(nn.Module):
         for layer in block.children():
             x = self.act(layer(x))
         return x
+
+
+@register
+@dataclass(frozen=True)
+class PerceiverIO(FieldNetwork):
+    """Nodes are tokens of values and coordinates; latent tokens attend to them, and nodes ask those by coordinates.
+
+    Jaegle et al. 2022, *Perceiver IO: a general architecture for structured inputs and outputs*. Its cost is linear in
+    the number of nodes, and its weights don't depend on it.
+
+    Attributes:
+        width: Of all tokens.
+        latents: Latent tokens; by default a quarter of the nodes, 16 at least and 128 at most.
+        layers: Self-attentions among them.
+        heads: Of each attention.
+        activation: In the perceptron after each self-attention.
+    """
+
+    width: int | None = None
+    latents: int | None = None
+    layers: int = 3
+    heads: int = 4
+    activation: str = "gelu"
+
+    def defaults(self, mesh: Mesh, samples: int) -> dict[str, Any]:
+        """Tokens 128 wide; 64 for less than a hundred samples."""
+        return {"width": 64 if samples < 100 else 128, "latents": min(128, max(16, len(mesh) // 4))}
+
+    def build(self, mesh: Mesh, inputs: int, outputs: int) -> nn.Module:
+        """See `FieldNetwork.build`."""
+        return _PerceiverModule(self.sized(mesh), mesh, inputs, outputs)
+
+
+class _Block(nn.Module):
+    """Self-attention and a perceptron, each beside a shortcut."""
+
+    def __init__(self, spec: PerceiverIO, width: int) -> None:
+        super().__init__()
+        self.attend = Attention(width, spec.heads)
+        self.think = Perceptron((width, 2 * width, width), activation(spec.activation))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = self.norms[0](x)
+        x = x + self.attend(seen, seen)
+        y: Tensor = x + self.think(self.norms[1](x))
+        return y
+
+
+class _PerceiverModule(nn.Module):
+    code: Tensor
+
+    def __init__(self, spec: PerceiverIO, mesh: Mesh, inputs: int, outputs: int) -> None:
+        super().__init__()
+        assert spec.width and spec.latents
+        width, code = spec.width, position_code(mesh)
+        self.register_buffer("code", code, persistent=False)
+        self.token = nn.Linear(inputs + code.shape[1], width)
+        self.latents = nn.Parameter(0.1 * torch.randn(1, spec.latents, width))
+        self.read = Attention(width, spec.heads)
+        self.blocks = nn.ModuleList(_Block(spec, width) for _ in range(spec.layers))
+        self.query = nn.Linear(code.shape[1], width)
+        self.write = Attention(width, spec.heads)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.last = Perceptron((width, width, outputs), activation(spec.activation))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fields (B, P, outputs) of fields (B, P, inputs)."""
+        B = x.shape[0]
+        tokens = self.token(torch.cat((x, self.code.expand(B, *self.code.shape)), dim=-1))
+        latents = self.latents.expand(B, -1, -1)
+        latents = latents + self.read(self.norms[0](latents), tokens)
+        for block in self.blocks:
+            latents = block(latents)
+        queries = self.query(self.code).expand(B, -1, -1)
+        found: Tensor = self.last(queries + self.write(queries, self.norms[1](latents)))
+        return found
