@@ -25,7 +25,7 @@ NUGGET = 1e-9
 """Part of the variance that is taken for noise, so that covariances of close samples can be factorized."""
 
 REFIT = 1.5
-"""Growth of the number of states after which length scales are chosen anew."""
+"""Growth of the number of states after which length scales are chosen again."""
 
 MOST_ROWS = 256
 """States and derivatives together beyond which no more are kept: covariances of more would cost what they save."""

@@ -123,7 +123,7 @@ class Levels:
     def reweighed(self, objective: Objective, step: int) -> Levels | None:
         """Those of the same noise once the weighting has updated its weights; None where these stay.
 
-        Weights measure all labels anew: the noise of the weighted ones is another number.
+        Weights measure all labels again: the noise of the weighted ones is another number.
         """
         before = _squared_errors(objective)
         if not objective.update_weights(step):

@@ -188,7 +188,7 @@ def test_products_notice_what_was_changed_since_the_last_solve():
 
 @pytest.mark.slow
 def test_entries_of_vectors_and_matrices_have_the_second_derivatives_of_the_formula():
-    """u = bᵀ A b, of which the response is the square: entries are told apart, and those that are none stay."""
+    """u = bᵀ A b, of which the response is the square: entries are distinguished, and those that are none stay."""
     mesh = dolfinx.mesh.create_unit_interval(MPI.COMM_SELF, 2)
     u, dx = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1))), ufl.dx(mesh)
     A, b = dolfinx.fem.Constant(mesh, [[1.0, 0.5], [-0.3, 2.0]]), dolfinx.fem.Constant(mesh, [0.7, 1.1])

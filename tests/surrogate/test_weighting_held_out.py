@@ -1,4 +1,4 @@
-"""Weights that descend on held-out samples, against linear least squares solved anew for each weight."""
+"""Weights that descend on held-out samples, against linear least squares solved for each weight."""
 
 import numpy as np
 import pytest
